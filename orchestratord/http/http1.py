@@ -7,10 +7,11 @@ import math
 import select
 import socket
 from collections.abc import Callable, Sized
+from contextlib import suppress
 from functools import partial
 from typing import cast
 
-from orchestratord.errors import SendError
+from orchestratord.errors import SendError, SendErrorKind
 from orchestratord.http.connect import Resolver, address_text, connect
 from orchestratord.http.egress import Egress
 from orchestratord.http.gathered_writes import GatheredWrites
@@ -47,6 +48,7 @@ class Http1Connection(asyncio.Protocol):
         "_gathered",
         "_look",
         "_loop",
+        "_not_sent",
         "_parser",
         "_paused",
         "_rest",
@@ -56,7 +58,6 @@ class Http1Connection(asyncio.Protocol):
         "_transport",
         "_waiter",
         "_write",
-        "_writes_later",
         "address",
         "egress",
         "idle_since",
@@ -100,8 +101,9 @@ class Http1Connection(asyncio.Protocol):
         self._closes = False
         self._buffers = True
         """Whether its transport may hold some of a request back."""
-        self._writes_later = False
-        """A request waits for the end of the turn: what comes until then is not its answer."""
+        self._not_sent = False
+        """Nothing of the request has gone out: it waits for the end of the turn, or the connection
+        is broken. What comes then is not its answer."""
         self._answered = b""
         """The bytes of the last answer to such a request, where it may be repeated; else none."""
         self._rest: memoryview | None = None
@@ -138,11 +140,12 @@ class Http1Connection(asyncio.Protocol):
             self._arm()
         body = encoded.body
         if len(body) <= _PIECE:
-            self._writes_later = self._gathered is not None
+            self._not_sent = self._gathered is not None
             self._write(encoded.head + body)
         else:
-            self._buffers = True
-            self._transport.write(encoded.head)
+            self._buffers, self._not_sent = True, False
+            write = self._transport.write if self._over_tls() else self._write_now
+            write(encoded.head)
             self._rest = memoryview(body)
             self._send_more()
         return waiter
@@ -189,16 +192,17 @@ class Http1Connection(asyncio.Protocol):
             what = "the request could not be sent in time"
         else:
             what = "no answer came in time"
-        self._fail(SendError(what, kind="timeout", sent=not self._writes_later))
+        self._fail(SendError(what, kind="timeout", sent=not self._not_sent))
 
     def _send_more(self) -> None:
-        while self._rest is not None and not self._paused:
+        # What is written to a lost connection is dropped, and logged piece by piece.
+        while self._rest is not None and not self._paused and not self.is_closing():
             piece, rest = self._rest[:_PIECE], self._rest[_PIECE:]
             self._rest = rest if rest else None
             self._transport.write(piece)
 
     def _send_gathered(self, write: Callable[[bytes], None], data: bytes) -> None:
-        self._writes_later = False
+        self._not_sent = False
         if self._waiter is not None:  # else abandoned before the end of the turn
             write(data)
 
@@ -207,11 +211,15 @@ class Http1Connection(asyncio.Protocol):
         three times as long. What the socket does not take is left to the transport."""
         try:
             sent = self._socket.send(data)
-        except OSError:  # it is full; or broken, which the transport finds, too, and tells of
+        except OSError as error:  # it is full; or broken, which the transport finds, too
+            self._not_sent = isinstance(error, ConnectionError)
             sent = 0
         if sent < len(data):
             self._buffers = True
             self._transport.write(data[sent:])
+
+    def _over_tls(self) -> bool:
+        return self._transport.get_extra_info("sslcontext") is not None
 
     def _succeed(self, answer: ReceivedAnswer, reusable: bool) -> None:
         waiter = self._waiter
@@ -245,14 +253,12 @@ class Http1Connection(asyncio.Protocol):
             if refusal is not None:
                 self._fail(refusal)
                 return
-            if self._rest is not None:
-                what, sending = "the connection was closed while the request was being sent", True
-            else:
-                what, sending = "the connection was closed without an answer", False
-            sent = not self._writes_later
-            self._fail(
-                SendError(what, kind="send" if sending else "reset", sent=sent, stale=self.used)
-            )
+            sent, writes = not self._not_sent, self._rest is not None
+            when = "without an answer" if sent else "before the request was sent"
+            when = "while the request was being sent" if writes else when
+            what = f"the connection was closed {when}"
+            kind: SendErrorKind = "send" if writes else "reset"
+            self._fail(SendError(what, kind=kind, sent=sent, stale=self.used))
         elif error is not None:
             what = "the connection was reset in the middle of the answer"
             self._fail(SendError(what, kind="reset", sent=True))
@@ -269,7 +275,7 @@ class Http1Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)
         self.is_closing = transport.is_closing
-        self._buffers = transport.get_extra_info("sslcontext") is not None
+        self._buffers = self._over_tls()
         write = transport.write if self._buffers else self._write_now
         if self._gathered is not None:
             write = partial(self._gathered.add, partial(self._send_gathered, write))
@@ -279,7 +285,7 @@ class Http1Connection(asyncio.Protocol):
         if self._waiter is None:  # nothing was asked for
             self.close()
             return
-        if self._writes_later:  # nor for this
+        if self._not_sent:  # nor for this
             what = "the receiver sent something before the request was sent"
             self._fail(SendError(what, kind="reset", sent=False, stale=self.used))
             return
@@ -302,6 +308,14 @@ class Http1Connection(asyncio.Protocol):
             if whole and self.reusable and len(data) <= _REMEMBERED >= len(answer.content):
                 self._answered, self._answer = data, answer
 
+    def _read_the_rest(self) -> None:
+        """Read what came before the connection broke: a receiver that refuses a body says so, and
+        hangs up; where that is found as the body is written, its answer has not been read."""
+        with suppress(OSError):
+            # Over TLS these bytes are its own, and it has ended.
+            while self._waiter and not self._over_tls() and (data := self._socket.recv(_PIECE)):
+                self.data_received(data)
+
     def _parsed(self, parser: ResponseParser) -> ReceivedAnswer:
         answer = parser.answer()
         parser.release()
@@ -318,6 +332,8 @@ class Http1Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer, self._timer_at = None, math.inf
         self._write = self._transport.write  # which holds no reference to this, as the others do
+        if self._waiter is not None:
+            self._read_the_rest()
         self._peer_closed(error)
 
     def pause_writing(self) -> None:
@@ -325,7 +341,9 @@ class Http1Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._send_more()
+        # The transport is in the middle of its own write: should ours fail within, it would tell of
+        # the end twice, and of no error.
+        self._loop.call_soon(self._send_more)
 
 
 async def open_connection(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -161,6 +163,51 @@ async def test_reset_while_sending(send: Any, serve: Any) -> None:
     server = await serve(script)
     kind = await failure(send, "POST", server.url, content=bytes(30_000_000))
     assert kind == ("send", True, False)
+
+
+@pytest.fixture(params=["answers", "resets"])
+def impatient(request: pytest.FixtureRequest) -> Iterator[tuple[int, bool]]:
+    """A port whose receiver, in a thread, hangs up within a request, and whether it says why."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    answers = request.param == "answers"
+
+    def serve() -> None:
+        while True:
+            try:
+                sock, _ = listening.accept()
+            except OSError:
+                return
+            with sock:
+                read = 0
+                while read < 3_000_000:  # more than goes out in one turn
+                    read += len(sock.recv(65_536))
+                if answers:
+                    sock.sendall(b"HTTP/1.1 413 Large\r\nContent-Length: 2\r\n\r\nno")
+                else:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield listening.getsockname()[1], answers
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    thread.join(10)
+
+
+async def test_a_receiver_that_hangs_up_in_the_middle_of_a_body(
+    send: Any, impatient: tuple[int, bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    port, answers = impatient
+    content = bytes(10_000_000)
+    for _ in range(30):
+        if answers:  # however the end is found, it is read before
+            answer = await send("POST", f"http://127.0.0.1:{port}/", content=content)
+            assert (answer.status_code, answer.content) == (413, b"no")
+        else:
+            kind = await failure(send, "POST", f"http://127.0.0.1:{port}/", content=content)
+            # All of it may have gone as far as this machine's buffers.
+            assert kind in [("send", True, False), ("reset", True, False)]
+    assert caplog.messages == []  # asyncio's
 
 
 async def test_reset_after_sending(send: Any, serve: Any) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import select
 import socket
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -123,3 +124,18 @@ async def test_what_never_went_out_is_told_as_not_sent(
     with pytest.raises(SendError) as caught:
         await answer
     assert caught.value.sent is not gathers
+
+
+@pytest.mark.parametrize("resets", [True, False], ids=["reset", "closed"])
+async def test_what_a_reset_connection_did_not_take_is_told_as_not_sent(
+    client: HttpClient, kept: tuple[str, Sequence[socket.socket]], resets: bool
+) -> None:
+    url, ends = kept
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", resets, 0))
+        end.close()
+    _, answer = begun(client, url)  # the loop has had no turn to find that
+    with pytest.raises(SendError) as caught:
+        await answer
+    assert (caught.value.kind, caught.value.stale) == ("reset", True)
+    assert caught.value.sent is not resets
