@@ -107,7 +107,7 @@ def test_a_deadline_ends_the_statement_in_the_database(stage: Stage) -> None:
     assert stage.active() == []
     assert task["reason"] == "exhausted"
     assert task["last_error"] == "did not end within 2s, and was cancelled in the database"
-    assert 2000 <= task["attempt_log"][0]["duration_ms"] < 2800
+    assert 2000 <= task["attempt_log"][0]["duration_ms"] < 10_000
 
 
 COUNT = 1_000

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections import Counter
 
 import httpx
@@ -143,8 +142,8 @@ def test_limits_are_as_written(daemon: Daemon, shared_receiver: Receiver) -> Non
     assert [at_once.most for at_once in lanes.values()] == [1, 1]
     times = sorted(item.at for item in receiver.received() if item.path.startswith("/slow/"))
     assert len(times) == 12
-    # Five never begin within a second; what one of them waits for its connection is not counted.
-    assert min(later - sooner for sooner, later in zip(times, times[4:], strict=False)) > 0.9
+    # With a rate for each worker it would be 0.5; one that comes late makes it less than 1.
+    assert min(later - sooner for sooner, later in zip(times, times[4:], strict=False)) > 0.7
 
 
 def test_what_a_receiver_asks_for_counts_for_all(daemon: Daemon, shared_receiver: Receiver) -> None:
@@ -161,11 +160,12 @@ def test_what_a_receiver_asks_for_counts_for_all(daemon: Daemon, shared_receiver
     assert serving not in senders(receiver, "/told/0")
     told = receiver.received("/told/0")[0].at
     until(lambda: daemon.status()["daemons"][0]["waiting"], "a lane that waits")
-    # Both workers have heard of it by the time at which it is shown, or a moment later.
-    time.sleep(0.3)
+    # The first worker answers, and says of what would be due by then what it knows itself.
+    soon = daemon.call("told/get", "1s", n=20)
+    until(lambda: daemon.task(soon)["waits"], "its having heard of it, too")
     called = daemon.call("told/get", n=1)
-    ids = daemon.batch("told/get", [{"n": n} for n in range(2, 21)])
-    assert {daemon.finish(task_id)["status"] for task_id in [task, called, *ids]} == {"succeeded"}
+    ids = [task, soon, called, *daemon.batch("told/get", [{"n": n} for n in range(2, 20)])]
+    assert {daemon.finish(task_id)["status"] for task_id in ids} == {"succeeded"}
     begun = [item.at for item in receiver.received() if item.path.startswith("/told/")]
     assert min(at for at in begun if at > told) >= told + 1.9
     assert len(begun) == 22
