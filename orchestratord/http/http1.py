@@ -195,11 +195,14 @@ class Http1Connection(asyncio.Protocol):
         self._fail(SendError(what, kind="timeout", sent=not self._not_sent))
 
     def _send_more(self) -> None:
-        # What is written to a lost connection is dropped, and logged piece by piece.
-        while self._rest is not None and not self._paused and not self.is_closing():
+        """Write a piece a turn: what is written to a connection that broke is dropped, and logged
+        piece by piece, until the turn is over and the loop tells of it."""
+        if self._rest is not None and not self._paused:
             piece, rest = self._rest[:_PIECE], self._rest[_PIECE:]
             self._rest = rest if rest else None
             self._transport.write(piece)
+            if not self._paused:  # else `resume_writing` goes on
+                self._loop.call_soon(self._send_more)
 
     def _send_gathered(self, write: Callable[[bytes], None], data: bytes) -> None:
         self._not_sent = False
