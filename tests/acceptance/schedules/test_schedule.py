@@ -143,7 +143,8 @@ def test_what_was_missed_is_told(story: Story) -> None:
         assert begin - 1 <= first <= begin + 1
         assert started - 1 <= last <= noticed <= ready + 1
         assert last - first == missed["slots"] - 1
-        assert told["last_success_at"] >= told["last_run"] > missed["last"]
+        # The last one of them may be under way.
+        assert min(told["last_success_at"], told["last_run"]) > missed["last"]
         assert told["next_run"] > told["last_run"]
 
 
