@@ -101,6 +101,7 @@ class Claims:
         """Write how a claim ended, again and again until the database takes it; `error` is why it
         did not by now.
 
+        From the first refusal on none of its new tasks is born running: its effects are changed.
         None where the daemon ends before.
         """
         task = settlement.task
@@ -109,10 +110,10 @@ class Claims:
                 return await self._store.write(settle(settlement))
             except Exception as refused:
                 error = refused
-        settlement.effects = self._unborn(settlement.effects)
+        settlement.effects = self._born_pending(settlement.effects)
         return await self._insist(task, lambda: settle(settlement), error)
 
-    def _unborn(self, effects: Sequence[StoredEffect]) -> Sequence[StoredEffect]:
+    def _born_pending(self, effects: Sequence[StoredEffect]) -> Sequence[StoredEffect]:
         """The same, of which no new task is born running: others of its key would wait for the slot
         that was taken for it, for as long as the database does not take what it follows from."""
         waiting: list[StoredEffect] = []
@@ -122,7 +123,7 @@ class Claims:
                 if born is not None:
                     self._lanes.release_claim(born.lane, effect.task.key, self._clock.now_ms())
                 if happened is not None:
-                    happened = replace(happened, effects=self._unborn(happened.effects))
+                    happened = replace(happened, effects=self._born_pending(happened.effects))
                 effect = replace(effect, born=None, happened=happened)
             waiting.append(effect)
         return waiting
@@ -332,11 +333,11 @@ class SettlementTeller:
             if in_run and status in FINAL:
                 self.runs_end.set()
             try:
-                self._pass_on(settlement, settled, result)
+                self._follow_up(settlement, settled, result)
             except Exception:
                 log.exception("what follows from task %s is not done", task.id)
 
-    def _pass_on(self, settlement: Settlement, settled: Settled, result: AttemptResult) -> None:
+    def _follow_up(self, settlement: Settlement, settled: Settled, result: AttemptResult) -> None:
         """Tell the lanes what an end means for the task, its partition, or its webhook."""
         task, reason = settlement.task, settlement.reason
         if settlement.status == Status.PENDING:

@@ -256,12 +256,14 @@ class Http1Connection(asyncio.Protocol):
             if refusal is not None:
                 self._fail(refusal)
                 return
-            sent, writes = not self._not_sent, self._rest is not None
-            when = "without an answer" if sent else "before the request was sent"
-            when = "while the request was being sent" if writes else when
+            kind: SendErrorKind = "reset"
+            when = "without an answer"
+            if self._not_sent:
+                when = "before the request was sent"
+            elif self._rest is not None:
+                kind, when = "send", "while the request was being sent"
             what = f"the connection was closed {when}"
-            kind: SendErrorKind = "send" if writes else "reset"
-            self._fail(SendError(what, kind=kind, sent=sent, stale=self.used))
+            self._fail(SendError(what, kind=kind, sent=not self._not_sent, stale=self.used))
         elif error is not None:
             what = "the connection was reset in the middle of the answer"
             self._fail(SendError(what, kind="reset", sent=True))
@@ -313,10 +315,12 @@ class Http1Connection(asyncio.Protocol):
 
     def _read_the_rest(self) -> None:
         """Read what came before the connection broke: a receiver that refuses a body says so, and
-        hangs up; where that is found as the body is written, its answer has not been read."""
+        hangs up; where that is found as the body is written, its answer has not been read.
+
+        Not over TLS, whose own these bytes are.
+        """
         with suppress(OSError):
-            # Over TLS these bytes are its own, and it has ended.
-            while self._waiter and not self._over_tls() and (data := self._socket.recv(_PIECE)):
+            while self._waiter is not None and (data := self._socket.recv(_PIECE)):
                 self.data_received(data)
 
     def _parsed(self, parser: ResponseParser) -> ReceivedAnswer:
@@ -335,9 +339,13 @@ class Http1Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer, self._timer_at = None, math.inf
         self._write = self._transport.write  # which holds no reference to this, as the others do
-        if self._waiter is not None:
-            self._read_the_rest()
-        self._peer_closed(error)
+        try:
+            if self._waiter is not None and not self._over_tls():
+                self._read_the_rest()
+                if isinstance(error, BrokenPipeError):
+                    error = None  # the receiver had closed before: nothing that it sent is missing
+        finally:  # no timer ends the exchange any more
+            self._peer_closed(error)
 
     def pause_writing(self) -> None:
         self._paused = True

@@ -363,6 +363,7 @@ class LaneSet(LaneLines):
         """One that was claimed takes none of what may be claimed any more."""
         self._discount(lane, holder, 1)
         self._make_ready(lane)
+        self.wake.set()
 
     def waits_for_turn(self, lane: str, task: Task) -> None:
         """A claimed poison candidate of `lane` waits for the one before it to end: until then it

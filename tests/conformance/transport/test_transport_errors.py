@@ -165,11 +165,18 @@ async def test_reset_while_sending(send: Any, serve: Any) -> None:
     assert kind == ("send", True, False)
 
 
-@pytest.fixture(params=["answers", "resets"])
+LARGE = {
+    "with a length": b"HTTP/1.1 413 Large\r\nContent-Length: 2\r\n\r\nno",
+    "until its end": b"HTTP/1.0 413 Large\r\n\r\nno",
+    "with a reset": b"",
+}
+
+
+@pytest.fixture(params=LARGE)
 def impatient(request: pytest.FixtureRequest) -> Iterator[tuple[int, bool]]:
     """A port whose receiver, in a thread, hangs up within a request, and whether it says why."""
     listening = socket.create_server(("127.0.0.1", 0))
-    answers = request.param == "answers"
+    answer = LARGE[request.param]
 
     def serve() -> None:
         while True:
@@ -181,14 +188,15 @@ def impatient(request: pytest.FixtureRequest) -> Iterator[tuple[int, bool]]:
                 read = 0
                 while read < 3_000_000:  # more than goes out in one turn
                     read += len(sock.recv(65_536))
-                if answers:
-                    sock.sendall(b"HTTP/1.1 413 Large\r\nContent-Length: 2\r\n\r\nno")
+                if answer:
+                    sock.sendall(answer)
+                    sock.shutdown(socket.SHUT_WR)
                 else:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    yield listening.getsockname()[1], answers
+    yield listening.getsockname()[1], bool(answer)
     listening.shutdown(socket.SHUT_RDWR)
     listening.close()
     thread.join(10)
@@ -208,6 +216,21 @@ async def test_a_receiver_that_hangs_up_in_the_middle_of_a_body(
             # All of it may have gone as far as this machine's buffers.
             assert kind in [("send", True, False), ("reset", True, False)]
     assert caplog.messages == []  # asyncio's
+
+
+@pytest.mark.parametrize("impatient", ["with a length"], indirect=True)
+async def test_an_exchange_ends_where_reading_its_last_bytes_fails(
+    send: Any, impatient: tuple[int, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def feed(self: object, data: bytes) -> None:
+        raise MemoryError
+
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    monkeypatch.setattr("orchestratord.http.response_parser.ResponseParser.feed", feed)
+    url = f"http://127.0.0.1:{impatient[0]}/"
+    for _ in range(5):
+        kind = await failure(send, "POST", url, content=bytes(10_000_000))
+        assert kind == ("reset", True, False)
 
 
 async def test_reset_after_sending(send: Any, serve: Any) -> None:

@@ -222,7 +222,7 @@ class Receiver:
             number = self._connections
         try:
             with contextlib.suppress(OSError):
-                sock.settimeout(30)
+                sock.settimeout(300)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 rude = sock.getsockname()[1] == self.rude_port
                 if rude and number % 3 == 0:

@@ -251,6 +251,17 @@ async def test_the_index_by_creation_that_was_broken_off_is_the_new_one(
     assert shape_postgres(old) == shape_postgres(new)
 
 
+async def test_a_database_that_isolates_others_more_is_brought_on_too(new_url: Any) -> None:
+    """An index that is built waits for each snapshot that is older, the lock's as well."""
+    url = new_url()
+    dump_postgres(url)
+    with psycopg.connect(url, autocommit=True) as database:
+        name = database.info.dbname
+        for setting in ("default_transaction_isolation = serializable", "lock_timeout = '10s'"):
+            database.execute(f"ALTER DATABASE {name} SET {setting}")  # type: ignore[arg-type]
+    await (await Store.open(url)).close()
+
+
 async def test_no_table_of_before_is_rewritten(new_url: Any) -> None:
     """One that holds millions of rows is brought on at once."""
     url = new_url()

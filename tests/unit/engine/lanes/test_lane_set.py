@@ -158,7 +158,9 @@ def test_a_cap_that_is_lowered_waits_until_enough_is_done() -> None:
     place(lanes, A, "api:x", 2)
     lanes.release_claim("api:x", A, 0)
     assert lanes.choose(10) == []
+    lanes.wake.clear()
     lanes.release_claim("api:x", A, 0)
+    assert lanes.wake.is_set()
     assert lanes.choose(10) == [Choice(A, 1, "api:x")]
 
 
