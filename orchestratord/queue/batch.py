@@ -88,8 +88,8 @@ class Write(Generic[R_co]):
     future: asyncio.Future[R_co] = field(init=False)
     """What its caller waits for, once it is on its way; it goes there once."""
     told: Told | None = field(init=False, default=None)
-    """What is called instead, once for all operations of a transaction that have the same and follow
-    each other."""
+    """What is called instead, once for all operations of a transaction that have the same and
+    follow each other."""
     about: Any = field(init=False, default=None)
     """What it is done for, which `told` finds here."""
     result: R_co | None = field(init=False, default=None)

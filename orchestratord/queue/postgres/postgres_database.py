@@ -504,7 +504,7 @@ class PostgresDatabase(Database):
             raw.prepare_threshold = None  # what is asked again and again, a pooler may not know
             deadline = time.monotonic() + LOCK_WAIT
             while True:
-                # A stricter isolation, the database's default maybe, would keep the lock's snapshot.
+                # The database's own default may be stricter, which keeps the lock's snapshot.
                 raw.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
                 raw.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
                 lock = f"SELECT pg_try_advisory_xact_lock({LOCK})"
