@@ -14,7 +14,7 @@ import pytest
 from orchestratord.daemon.supervisor import keep_to_core
 
 SUPERVISE = """
-import errno, logging, os, signal, socket, sys, time
+import errno, fcntl, logging, os, signal, socket, sys, time
 from orchestratord.daemon import supervisor as module
 from orchestratord.daemon.supervisor import BEYOND_HELP, Supervisor
 from orchestratord.runtime.systemd import SystemdNotifier
@@ -25,6 +25,8 @@ logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s")
 module.AGAIN = (0.0,)
 module.MOST_DEATHS = 5
 starts = os.memfd_create("starts")  # one byte for each process that begins
+# Two that write at once would write to the same place otherwise.
+fcntl.fcntl(starts, fcntl.F_SETFL, os.O_APPEND)
 ready = os.memfd_create("ready")  # one byte, once the first one has said all that it says
 
 def work(seat):
