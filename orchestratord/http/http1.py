@@ -201,7 +201,7 @@ class Http1Connection(asyncio.Protocol):
             piece, rest = self._rest[:_PIECE], self._rest[_PIECE:]
             self._rest = rest if rest else None
             self._transport.write(piece)
-            if not self._paused:  # else `resume_writing` goes on
+            if rest and not self._paused:  # else `resume_writing` goes on
                 self._loop.call_soon(self._send_more)
 
     def _send_gathered(self, write: Callable[[bytes], None], data: bytes) -> None:
