@@ -341,10 +341,10 @@ class Pipe(NewTasks):
         claimed_as_start = task.idempotent and run.plan.target.idempotent
         if (effects or not claimed_as_start) and not await self._start(run, effects):
             return False
-        if self.deadlines.stopping:
-            raise asyncio.CancelledError
+        if self.deadlines.stopping or (ordered and self.deadlines.leases.may_be_lost(run)):
+            raise asyncio.CancelledError  # it has started, and still nothing is sent
         count_anew(run.running)
-        return not (ordered and self.deadlines.leases.may_be_lost(run))
+        return True
 
     async def _start(self, run: Run, effects: Sequence[Effect]) -> bool:
         task = run.task
