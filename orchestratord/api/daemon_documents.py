@@ -454,6 +454,9 @@ class StatusDocument(ProcessStatus, WorkerStatus, FailingKeys):
     config: ConfigStatus
     queue: QueueStatus
     events_dropped: int
+    unheld_claims: int
+    """Tasks that ran and that nothing in the daemon held, since it started: a bug, or a database
+    that did not answer. Each of them is pending again, or `ambiguous`."""
     database: DatabaseStatus
     daemons: list[DaemonStatus]
     clock: ClockStatus

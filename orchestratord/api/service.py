@@ -134,6 +134,7 @@ class Service(ReportService):
             **status.worker_status(snapshot, redactor, None if all_lanes else status.MAX_LANES),
             **await self.failing(),
             "events_dropped": snapshot["events_dropped"],
+            "unheld_claims": snapshot["unheld_claims"],
             "database": await status.database_status(store, self._fleet, redactor),
             "daemons": cast("list[daemon_documents.DaemonStatus]", self._fleet.daemons()),
             "clock": cast("daemon_documents.ClockStatus", self._clock_watch.status()),

@@ -6,6 +6,9 @@
 The worker chooses and claims. Here a claimed task is admitted to a slot of its lane, and has an
 asyncio task of its own until its end is on its way to the disk; `_ends_told` does the rest. The
 slot is free before its end is on disk: what is not settled yet is the backpressure.
+
+What a step returns says which way out is left. Before the executor is called, that is `NotSent`;
+`_send` calls it and returns an `AttemptResult`, which can only be settled.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
 from random import Random
+from typing import Any, Literal
 
 from orchestratord.engine import task_events
 from orchestratord.engine.attempt_result import AttemptResult, Deadlines, Plans, ResultTeller, Run
@@ -41,11 +45,12 @@ from orchestratord.engine.settlement import (
     SettledAttempt,
     SettlementTeller,
     ShortageLog,
+    WayOut,
     error_record,
     settlement_of,
 )
 from orchestratord.engine.stats import Stats
-from orchestratord.errors import InvalidPayload, QueueError, Reject, Snooze
+from orchestratord.errors import InvalidPayload, Reject, Snooze
 from orchestratord.http.api_client import AttemptClient, Sender
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
@@ -76,6 +81,9 @@ NO_PORT = "this machine has no local port left towards it"
 _deaths = attrgetter("deaths")
 PREFETCHED_MS = 1000
 """How long a claimed task waits for a slot before its claim is released."""
+
+NotSent = AttemptResult | Literal["released", "lost"]
+"""How an attempt ends of which nothing was sent."""
 
 
 class Pipe(NewTasks):
@@ -181,55 +189,58 @@ class Pipe(NewTasks):
 
     # -- the line ------------------------------------------------------------------------------
 
-    async def _run(self, task: Task, lane: str, began: int) -> None:
+    async def _run(self, task: Task, lane: str, began: int) -> WayOut:
         """One attempt of a task that has a slot since `began`."""
         # Its lease may have run out, and it be claimed here again: only the store tells the two.
         running, has_slot, soon = asyncio.current_task(), True, False
         assert running is not None
+        run: Run | None = None
         try:
             run = self._begin(task, lane, running, began)
             if run is None:  # the configuration changed since it was claimed
-                await self._claims.release_claim(task)
-                return
-            if self._is_made(run) or (await self._prepare(run) and await self._started(run)):
-                outcome = await self._send(run)
-                if outcome.shortage and not outcome.maybe_done:
-                    run.result = self._not_sent(run, outcome)
-                else:
-                    await self._conclude(run, outcome)
+                return await self._claims.release_claim(task)
+            ready = run if self._is_made(run) else await self._prepare(run)
+            if isinstance(ready, str):
+                return ready if ready == "lost" else await self._claims.release_claim(task)
+            result = run.result = await self._send(run) if isinstance(ready, Run) else ready
             now = self._clock.now_ms()
             self.feedback.note(run, now)
             has_slot = False
             self._lanes.ended()
             self._release_slot(task, lane, now)
-            try:
-                if run.result is not None:
-                    soon = self._settle_soon(run, run.result, now)
-                    if not soon:
-                        await self.settle(
-                            run.task, run.result, run.plan.config, run.plan.target, now
-                        )
-            finally:
-                if not soon:
-                    self._lanes.settled()
-        except asyncio.CancelledError:
-            # The daemon stops, and nothing was sent yet.
-            await self._claims.release_claim(task)
-        except Exception:
-            worker_log.exception("task %s was not run; it goes back to pending", task.id)
-            await asyncio.sleep(1.0)
-            await self._claims.release_claim(task)
+            soon = self._settle_soon(run, result, now)
+            if soon:
+                return "settled"
+            return await self.settle(run.task, result, run.plan.config, run.plan.target, now)
+        except (Exception, asyncio.CancelledError) as error:
+            return await self._end_anyway(task, run, error)
         finally:
             if has_slot:
                 now = self._clock.now_ms()
-                self._lanes.return_token(lane, now, task.id, began)
+                if run is None or not run.sent:
+                    self._lanes.return_token(lane, now, task.id, began)
                 self._release_slot(task, lane, now)
+            elif not soon:
+                self._lanes.settled()
             if not soon:
                 self._claims.gone(task, running)
 
+    async def _end_anyway(self, task: Task, run: Run | None, error: BaseException) -> WayOut:
+        """The way out of an attempt that `error` has ended: the daemon stops, or there is a bug."""
+        if self._claims.closing:
+            return "left"
+        if run is None or not run.sent:
+            if not isinstance(error, asyncio.CancelledError):
+                worker_log.exception("task %s was not run; it goes back to pending", task.id)
+                await asyncio.sleep(1.0)
+            return await self._claims.release_claim(task)
+        result = run.result = self._unclear(run, error)
+        # Without its target no hook is told, should it be cancelled: that may have failed here.
+        return await self.settle(run.task, result, run.plan.config, None, self._clock.now_ms())
+
     # -- the steps, in their order -------------------------------------------------------------
 
-    def _begin(self, task: Task, lane: str, running: asyncio.Task[None], began: int) -> Run | None:
+    def _begin(self, task: Task, lane: str, running: asyncio.Task[Any], began: int) -> Run | None:
         """What the attempt is made with; None where today's configuration has it wait or fail."""
         plan = self._plans.of(task)
         # Its row says that a repeat is safe, which is what counts should the daemon die.
@@ -267,8 +278,9 @@ class Pipe(NewTasks):
             return False
         return True
 
-    async def _prepare(self, run: Run) -> bool:
-        """Make the request, and let the before_ hooks have it; False where it is not sent."""
+    async def _prepare(self, run: Run) -> Run | NotSent:
+        """Make the request, let the before_ hooks have it, and start; the run where it is to be
+        sent."""
         task, plan = run.task, run.plan
         target, executor, config = plan.target, plan.executor, plan.config
         endpoint, before = target.endpoint, executor.phases[0]
@@ -278,12 +290,11 @@ class Pipe(NewTasks):
             deadline = give_up_at(task, target.retry, skipped)
         if deadline is not None and run.began > deadline:
             why = f"give_up_after {format_duration(target.retry.give_up_after or 0)} is over"
-            run.result = await self.results.fail(task, endpoint, config, Reason.EXPIRED, why)
-            return False
+            return await self.results.fail(task, endpoint, config, Reason.EXPIRED, why)
         # An idempotent task's claim counts as its start; but where a start ended with the daemon's
         # death before, the claim had to wait for its turn, and it starts here.
         if target.idempotent and task.deaths and not await self._start(run, ()):
-            return False
+            return "lost"
         self.deadlines.preparing.add(run.running)
         try:
             task.check_readable()
@@ -298,24 +309,22 @@ class Pipe(NewTasks):
                     name: run.request, "task": task, "endpoint": endpoint, "config": config
                 }  # fmt: skip
                 run.request = await self._host.fold(before, name, arguments)
-            return True
         except (InvalidPayload, Reject) as error:
             reason = Reason.INVALID_PAYLOAD
             if isinstance(error, Reject):
                 reason = Reason.REJECTED
             elif error.stored:
                 reason = Reason.INVALID
-            run.result = await self.results.fail(
+            return await self.results.fail(
                 task, endpoint, config, reason, str(error), request=run.request, began=run.began
             )
         except Snooze as snooze:
             next_try = run.began + round(max(snooze.delay, SHORTEST_DELAY) * 1000)
             if deadline is not None and next_try > deadline:
                 why = f"{snooze}: past give_up_after"
-                run.result = await self.results.fail(task, endpoint, config, Reason.EXPIRED, why)
-            else:
-                decision = Decision(Status.PENDING, str(snooze), None, next_try)
-                run.result = AttemptResult(decision, None, None, uncounted=True)
+                return await self.results.fail(task, endpoint, config, Reason.EXPIRED, why)
+            decision = Decision(Status.PENDING, str(snooze), None, next_try)
+            return AttemptResult(decision, None, None, uncounted=True)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # an executor is a plugin's, too
@@ -324,27 +333,27 @@ class Pipe(NewTasks):
             log.exception("the executor of task %s cannot prepare its request", task.id)
             run.request = None
             outcome = Outcome("retry", "error", error=f"{type(error).__name__}: {error}")
-            run.result = await self._tell(run, outcome, self._decide(run, outcome))
+            return await self._tell(run, outcome, self._decide(run, outcome))
         finally:
             self.deadlines.preparing.discard(run.running)
-        return False
+        return await self._started(run)
 
-    async def _started(self, run: Run) -> bool:
+    async def _started(self, run: Run) -> Run | NotSent:
         """Announce the start, and commit it where its claim does not count as one, before the first
-        byte; False where the claim is no longer ours."""
+        byte. What was announced stays, should nothing be sent: the next start is another one."""
         task = run.task
         effects = await self.results.started(run)
         ordered = task.turn is not None and task.ordered
         if ordered and self.deadlines.leases.may_be_lost(run):
-            raise asyncio.CancelledError  # nothing is sent: the claim is released
+            return "released"
         # What is not idempotent counts as started from here on, and not from its claim.
         claimed_as_start = task.idempotent and run.plan.target.idempotent
         if (effects or not claimed_as_start) and not await self._start(run, effects):
-            return False
+            return "lost"
         if self.deadlines.stopping or (ordered and self.deadlines.leases.may_be_lost(run)):
-            raise asyncio.CancelledError  # it has started, and still nothing is sent
+            return "released"  # it has started, and still nothing was sent
         count_anew(run.running)
-        return True
+        return run
 
     async def _start(self, run: Run, effects: Sequence[Effect]) -> bool:
         task = run.task
@@ -366,32 +375,45 @@ class Pipe(NewTasks):
             self.not_written(items)
         return ours
 
-    async def _send(self, run: Run) -> Outcome:
-        running, plan = run.running, run.plan
+    async def _send(self, run: Run) -> AttemptResult:
+        """Have the executor send it. From here on it may have been carried out: whatever goes wrong
+        must not make it look unsent."""
+        plan = run.plan
         self.deadlines.begin(run)
         try:
-            send = AttemptClient(plan.client).send
-            outcome = await plan.executor.execute(run.request, run.task, plan.target, send)
-            check_outcome(outcome)
-            # What the executor judges is not a plugin's decision against the rules of retry.
-            return replace(outcome, decided_by=None) if outcome.decided_by else outcome
-        except BaseException as fault:  # it may be a plugin's, a cancellation of its own too
-            if is_ctrl_c(fault):
-                raise
-            cancelled = isinstance(fault, asyncio.CancelledError)
-            if cancelled and running in self.deadlines.overdue:
-                error = self.deadlines.overdue[running]
-            elif cancelled and self.deadlines.stopping:
-                # The daemon stops and cannot wait any longer for this answer.
-                running.uncancel()
-                run.interrupted = True
-                error = "the daemon was stopped before an answer came"
-                return Outcome("retry", "error", error=error, maybe_done=True)
-            else:
-                log.exception("the executor of task %s failed", run.task.id)
-                error = f"{type(fault).__name__}: {fault}"
-        finally:
-            self.deadlines.end(running)
+            try:
+                send = AttemptClient(plan.client).send
+                outcome = await plan.executor.execute(run.request, run.task, plan.target, send)
+                check_outcome(outcome)
+                # What the executor judges is not a plugin's decision against the rules of retry.
+                outcome = replace(outcome, decided_by=None) if outcome.decided_by else outcome
+            except BaseException as fault:  # it may be a plugin's, a cancellation of its own too
+                outcome = self._fault(run, fault)
+            finally:
+                self.deadlines.end(run.running)
+            if outcome.shortage and not outcome.maybe_done:
+                return self._not_sent(run, outcome)
+            return await self._conclude(run, outcome)
+        except (Exception, asyncio.CancelledError) as error:
+            return self._unclear(run, error)
+
+    def _fault(self, run: Run, fault: BaseException) -> Outcome:
+        """The outcome of an executor that has raised."""
+        running, plan = run.running, run.plan
+        if is_ctrl_c(fault):
+            raise fault
+        cancelled = isinstance(fault, asyncio.CancelledError)
+        if cancelled and running in self.deadlines.overdue:
+            error = self.deadlines.overdue[running]
+        elif cancelled and self.deadlines.stopping:
+            # The daemon stops and cannot wait any longer for this answer.
+            running.uncancel()
+            run.interrupted = True
+            error = "the daemon was stopped before an answer came"
+            return Outcome("retry", "error", error=error, maybe_done=True)
+        else:
+            log.exception("the executor of task %s failed", run.task.id)
+            error = f"{type(fault).__name__}: {fault}"
         verdict = "retry" if "error" in plan.target.retry.when else "failure"
         return Outcome(verdict, "error", error=error, maybe_done=True)  # type: ignore[arg-type]
 
@@ -407,30 +429,24 @@ class Pipe(NewTasks):
         decision = Decision(Status.PENDING, why, None, next_try)
         return AttemptResult(decision, outcome, None, uncounted=True)
 
-    async def _conclude(self, run: Run, outcome: Outcome) -> None:
+    async def _conclude(self, run: Run, outcome: Outcome) -> AttemptResult:
         """What follows from an attempt that was made: after, decide, tell."""
         plan = run.plan
-        try:
-            if plan.decides and outcome.status_code is not None and not run.interrupted:
-                outcome = await self._after(run, plan.executor.phases[1], outcome)
-            if (
-                outcome.verdict == "success"
-                and outcome.final_reason is None
-                and not (plan.announces or run.interrupted)
-            ):
-                result = self.results.succeeded(run, outcome)
-                if plan.tells and not result.recurring:
-                    await self.results.tell_success(run, outcome, result)
-                run.result = result
-                return
-            decision = self._decide(run, outcome)
-            if is_down(outcome) and self.feedback.probes_open_breaker(run.task, run.lane):
-                decision = await self._decide_probe(run, decision)
-            run.result = await self._tell(run, outcome, decision)
-        except Exception as error:
-            # It was sent: whatever goes wrong from here on must not make it look unsent.
-            log.exception("how task %s ended cannot be told", run.task.id)
-            run.result = self._unclear(run, error)
+        if plan.decides and outcome.status_code is not None and not run.interrupted:
+            outcome = await self._after(run, plan.executor.phases[1], outcome)
+        if (
+            outcome.verdict == "success"
+            and outcome.final_reason is None
+            and not (plan.announces or run.interrupted)
+        ):
+            result = self.results.succeeded(run, outcome)
+            if plan.tells and not result.recurring:
+                await self.results.tell_success(run, outcome, result)
+            return result
+        decision = self._decide(run, outcome)
+        if is_down(outcome) and self.feedback.probes_open_breaker(run.task, run.lane):
+            decision = await self._decide_probe(run, decision)
+        return await self._tell(run, outcome, decision)
 
     async def _after(self, run: Run, after: str, outcome: Outcome) -> Outcome:
         """The outcome as the hooks of this after_ phase leave it."""
@@ -474,7 +490,9 @@ class Pipe(NewTasks):
         after = None if before_sending else run.plan.after
         return await self.results.tell(run.reached(outcome), decision, row, after)
 
-    def _unclear(self, run: Run, error: Exception) -> AttemptResult:
+    def _unclear(self, run: Run, error: BaseException) -> AttemptResult:
+        """The end of what was sent, where no more can be known of it."""
+        log.exception("how task %s ended cannot be told", run.task.id)
         text = f"{type(error).__name__}: {error}"
         outcome = Outcome("retry", "error", error=text, maybe_done=True)
         decision = self._decide(run, outcome)
@@ -510,7 +528,7 @@ class Pipe(NewTasks):
         self._ended, self._ends = [], []
         try:
             self._store.write_told(operation, self._ends_told)
-        except QueueError as error:
+        except Exception as error:  # or their claims would have no way out
             operation.error = error
             self._ends_told([operation])
 
@@ -536,7 +554,7 @@ class Pipe(NewTasks):
 
     async def _settle_again(
         self, run: Run, settlement: Settlement, settled: Settled | None, error: Exception | None
-    ) -> None:
+    ) -> WayOut:
         """Bring an end to disk that was not taken: the database refused it, or a cancel was asked
         for."""
         running, task, result = asyncio.current_task(), run.task, run.result
@@ -544,25 +562,23 @@ class Pipe(NewTasks):
         try:
             if error is not None:
                 settled = await self._claims.settle(settlement, error)
-            await self._follow(settlement, settled, result, run.plan.config, run.plan.target)
-        except Exception:
-            worker_log.exception("task %s cannot be ended: its claim is released", task.id)
-            await asyncio.sleep(1.0)
-            await self._claims.release_claim(task)
+            return await self._follow(settlement, settled, result, run.plan.config, run.plan.target)
+        except (Exception, asyncio.CancelledError) as again:
+            return await self._end_anyway(task, run, again)
         finally:
             self._lanes.settled()
             self._claims.gone(task, running)
 
     async def settle(
         self, task: Task, result: AttemptResult, config: Config, target: Target | None, now: int
-    ) -> None:
+    ) -> WayOut:
         """Write how an attempt ended `now`, again and again until the database takes it; then do
         what follows from it."""
         items = await self.items(result.effects, run_id=run_of(task))
         settlement = settlement_of(task, result, config, target, items, now)
         self._note_run(settlement, config)
         settled = await self._claims.settle(settlement)
-        await self._follow(settlement, settled, result, config, target)
+        return await self._follow(settlement, settled, result, config, target)
 
     def _note_run(self, settlement: Settlement, config: Config) -> None:
         """Note where a run begins with a task that ends so."""
@@ -579,22 +595,25 @@ class Pipe(NewTasks):
         result: AttemptResult,
         config: Config,
         target: Target | None,
-    ) -> None:
+    ) -> WayOut:
         """What follows from an end that was written; None where the daemon ended before."""
         task, items = settlement.task, settlement.effects
         if settled is None:
             self.not_written(items)
-            return
+            return "left"
         if not settled.accepted:
             self.not_written(items)
             if settled.cancel_asked:  # there is no retry to tell of
                 result = await self.results.cancelled(task, result, target, config)
-                await self.settle(task, result, config, target, self._clock.now_ms())
-                return
+                return await self.settle(task, result, config, target, self._clock.now_ms())
             worker_log.warning(
                 "a late result of task %s is refused: it has another owner now", task.id
             )
-            return
-        if settled.inserted or len(items) > SLICE:
-            await self.written(items, settled.inserted)
-        self.teller.tell(((settlement, settled, result),))
+            return "lost"
+        try:
+            if settled.inserted or len(items) > SLICE:
+                await self.written(items, settled.inserted)
+            self.teller.tell(((settlement, settled, result),))
+        except Exception:
+            worker_log.exception("what follows from task %s is not done", task.id)
+        return "settled"

@@ -56,6 +56,9 @@ class Recurrence(NamedTuple):
     rows: Sequence[RecurringRows]
 
 
+DIED = "the daemon died while this attempt was under way"
+UNHELD = "nothing in the daemon held this attempt any more"
+
 MOST_CODES = 8
 """Status codes of the successes of a key for which that is remembered."""
 
@@ -165,10 +168,10 @@ class Run:
         began: when it began, milliseconds since the epoch.
         clock: the same by `time.monotonic`.
         request: what is sent, once it is made.
-        sent: when it was begun to be sent, by `time.monotonic`.
+        sent: when its executor was called, by `time.monotonic`; 0 before.
         costly: making it takes too long for the loop.
         interrupted: the daemon stopped before it had ended.
-        result: how it ended; None until then, and where the claim was lost to another daemon.
+        result: how it ended; None until then.
     """
 
     task: Task
@@ -369,14 +372,15 @@ class ResultTeller:
         endpoint: Endpoint | None,
         executor: Executor | None,
         config: Config,
+        error: str = DIED,
     ) -> AttemptResult:
         """Settle an attempt that had started when its daemon died: it costs a death, no attempt.
 
-        `executor` is None where today's configuration has none for it.
+        `executor` is None where today's configuration has none for it. `UNHELD` costs no death: the
+        daemon lives, and a repeat is not safe.
         """
-        now = self._clock.now_ms()
-        deaths = task.deaths + 1
-        error = "the daemon died while this attempt was under way"
+        now, died = self._clock.now_ms(), error is DIED
+        deaths = task.deaths + died
         outcome = Outcome("retry", "error", error=error, maybe_done=True)
         if not task.idempotent:
             decision = Decision(Status.FAILED, AMBIGUOUS, Reason.AMBIGUOUS)
@@ -392,7 +396,7 @@ class ResultTeller:
         phase = executor.phases[1] if executor is not None else None
         reached = Reached(task, endpoint, config, outcome)
         result = await self.tell(reached, decision, row, phase)
-        result.deaths, result.uncounted = deaths, True
+        result.deaths, result.uncounted = deaths, died
         return result
 
     async def fail(

@@ -1,4 +1,5 @@
-"""Tasks that fail without being run: those of what is no longer declared, and of a dead daemon.
+"""Tasks that end without being run: those of what is no longer declared, of a dead daemon, and of
+claims that stand in the store while nothing here holds them.
 
 A folder that is away for a minute, or that belongs to another queue, reads like a configuration
 without endpoints: what takes away most of what tasks wait for is refused, unless it is meant.
@@ -12,19 +13,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from typing import Any
 
 from orchestratord.engine.attempt import Pipe
+from orchestratord.engine.attempt_result import DIED, UNHELD
 from orchestratord.engine.lanes.placement import FOREVER, Placement
-from orchestratord.engine.settlement import Claims
+from orchestratord.engine.settlement import Claims, WayOut
 from orchestratord.errors import Problem
 from orchestratord.model.task import Key, Reason, Task
 from orchestratord.plugin.executor import Doomed, Target
 from orchestratord.queue.housekeeping import undeclared
-from orchestratord.queue.operations import claim, partitions
+from orchestratord.queue.operations import claim, partitions, search
 from orchestratord.queue.records import Pick
 from orchestratord.queue.store import Store
-from orchestratord.values.clock import Clock
+from orchestratord.values.clock import Clock, elapsed
 
 log = logging.getLogger("orchestratord.worker")
 
@@ -101,6 +104,10 @@ class RemovedTasks:
         """Until when that is good enough (`time.monotonic`)."""
         self._left: Collection[str] = ()
         """The endpoints that no daemon declares any more, and whose removal was not judged yet."""
+        self._unheld: dict[tuple[int, int], float] = {}
+        """Claims of ours that nothing here holds, and since when that is seen (`elapsed`)."""
+        self.unheld = 0
+        """How many of them were ended."""
 
     @property
     def refused(self) -> tuple[int, tuple[Problem, ...]] | None:
@@ -115,9 +122,12 @@ class RemovedTasks:
         if self._refused and time.monotonic() < self._judged_until:
             return
         for key, _ in self._placement.ripe(now):
-            sweep = asyncio.get_running_loop().create_task(self._fail_all(key))
-            self._sweeps.add(sweep)
-            sweep.add_done_callback(self._sweeps.discard)
+            self._begin(self._fail_all(key))
+
+    def _begin(self, step: Coroutine[Any, Any, None]) -> None:
+        sweep = asyncio.get_running_loop().create_task(step)
+        self._sweeps.add(sweep)
+        sweep.add_done_callback(self._sweeps.discard)
 
     def stop(self) -> None:
         """The daemon stops: what is not failed yet is failed by the next one."""
@@ -151,6 +161,36 @@ class RemovedTasks:
             )
         return bool(unstarted or lost)
 
+    async def end_unheld(self, held: Collection[int]) -> None:
+        """End claims of ours that run in the store, and of which nothing here knows: after a COMMIT
+        that was not answered, or a bug. To be called at each renewal of the leases.
+
+        `held`: what is claimed here. What was written a moment ago is not known here yet, but is a
+        quarter of the lease later.
+        """
+        store, now = self._store, elapsed()
+        found = await store.read(claim.unheld(store.owner, held))
+        self._unheld = {one: self._unheld.get(one, now) for one in found}
+        if found:  # other daemons would take it for a dead one's
+            await store.write(claim.renew([task_id for task_id, _ in found]))
+        for (task_id, claims), since in list(self._unheld.items()):
+            if now - since >= store.lease / 4:
+                task = await store.read(search.get(task_id))
+                if (task.locked_by, task.claims) == (store.owner, claims):
+                    self._begin(self._end_unheld(task))
+
+    async def _end_unheld(self, task: Task) -> None:
+        self.at_work.add(task.id)
+        try:
+            if task.idempotent or task.started_at is None:
+                way = await self._claims.release_claim(task)
+            else:
+                way = await self._lost(task, UNHELD)
+            self.unheld += 1
+            log.warning("task %s was running, and nothing here held it: %s", task.id, way)
+        finally:
+            self.at_work.discard(task.id)
+
     async def mend_partitions(self) -> None:
         """Have partitions go on in which none has its turn: who had to say whose it is has died; or
         what holds them is of an endpoint or webhook that is gone."""
@@ -159,13 +199,13 @@ class RemovedTasks:
         if stuck := await self._store.read(partitions.stuck()):
             await self._store.write(partitions.touch(stuck))
 
-    async def _lost(self, task: Task) -> None:
+    async def _lost(self, task: Task, error: str = DIED) -> WayOut:
         config = self._placement.config
         standing, executor = self._placement.look(task.key)
         target = standing if isinstance(standing, Target) else None
         endpoint = config.endpoints.get(task.endpoint_id)
-        result = await self._pipe.results.lost(task, endpoint, executor, config)
-        await self._pipe.settle(task, result, config, target, self._clock.now_ms())
+        result = await self._pipe.results.lost(task, endpoint, executor, config, error)
+        return await self._pipe.settle(task, result, config, target, self._clock.now_ms())
 
     async def _fail_all(self, key: Key) -> None:
         done = False
@@ -215,6 +255,10 @@ class RemovedTasks:
         self.at_work.update(task.id for task in tasks)
         try:
             await self._fail_these(key, tasks)
+        except Exception:
+            for task in tasks:  # those that have ended are no claims any more
+                self._claims.release_claim_later(task)
+            raise
         finally:
             self.at_work.difference_update(task.id for task in tasks)
         return bool(tasks)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import httpx
 
@@ -54,6 +54,15 @@ SHORTAGE_TOLD = 10.0
 
 T = TypeVar("T")
 
+WayOut = Literal["released", "settled", "lost", "left"]
+"""How the claim of an attempt ends; there is no other way.
+
+released: nothing was sent; it is pending again, and its attempt is given back.
+settled: how it ended is on disk, or on its way there.
+lost: the store says that the claim is another's.
+left: the daemon ends; it stays as it is until a daemon takes it over.
+"""
+
 
 class Claims:
     """The claims that run here, and their way back to the store."""
@@ -69,7 +78,7 @@ class Claims:
         self._loop = asyncio.get_running_loop()
         self.poison = PoisonCandidates(lanes)
         self.waiters = Waiters()
-        self.running: dict[int, asyncio.Task[None]] = {}
+        self.running: dict[int, asyncio.Task[WayOut]] = {}
         """The attempts, and the releases of claims, that are under way, by the id of their task;
         and attempts that have ended, until how they did is written."""
         self._next_told: asyncio.Future[None] | None = None
@@ -80,20 +89,22 @@ class Claims:
         """Release a claim in the background."""
         self.running[task.id] = self._loop.create_task(self._release_claim(task))
 
-    async def release_claim(self, task: Task) -> None:
-        """Release a claim that did not start, again and again until the database takes it."""
+    async def release_claim(self, task: Task) -> WayOut:
+        """Release a claim of which nothing was sent, again and again until the database takes
+        it."""
         released = await self._insist(task, lambda: claim.release_claims([task]))
         if released is None:
-            return
+            return "left"
         status, now = released[0], self._clock.now_ms()
         if status != Status.CANCELLED:
             self._placement.touched(task.key, now)
-            return
+            return "lost" if status is None else "released"
         # A cancel was asked for while it was claimed.
         self.waiters.finished(task.id)
         if self._events.listening:
             gone = replace(task, status=status, attempts=task.attempts - 1, next_try=None)
             self._events.publish(task_events.cancelled(gone, now))
+        return "released"
 
     async def settle(
         self, settlement: Settlement, error: Exception | None = None
@@ -129,7 +140,7 @@ class Claims:
         return waiting
 
     def hand_over(
-        self, task_id: int, before: asyncio.Task[None], after: asyncio.Task[None]
+        self, task_id: int, before: asyncio.Task[WayOut], after: asyncio.Task[WayOut]
     ) -> None:
         """What ran for a claim goes on as `after`. It may run again already, as in `gone`."""
         if self.running.get(task_id) is before:
@@ -172,7 +183,7 @@ class Claims:
             type_, name = EventType.WEBHOOK_DISABLED, task.webhook
             self._events.publish(WebhookEvent(type_, now, task.endpoint_id, name, after.why))
 
-    def gone(self, task: Task, running: asyncio.Task[None] | None) -> None:
+    def gone(self, task: Task, running: asyncio.Task[Any] | None) -> None:
         """What ran for a claim has ended."""
         # It may run again already, after a settlement that put it back at once.
         if self.running.get(task.id) is running:
@@ -180,10 +191,10 @@ class Claims:
         if task.deaths:
             self.poison.ended(task)
 
-    async def _release_claim(self, task: Task) -> None:
+    async def _release_claim(self, task: Task) -> WayOut:
         running = asyncio.current_task()
         try:
-            await self.release_claim(task)
+            return await self.release_claim(task)
         finally:
             self.gone(task, running)
 

@@ -104,7 +104,7 @@ class Worker:
         """The tasks that are claimed here, whether they run already or wait for a slot."""
         claims = self.claims
         waiting = [*self.lanes.prefetched_ids(), *claims.poison.waiting_ids()]
-        return {*claims.running, *waiting, *self.removed.at_work}
+        return {*claims.running, *waiting, *self.removed.at_work, *self._unread}
 
     async def take_over(self) -> bool:
         """Take over what daemons had claimed that have died since; whether there was anything."""
@@ -152,6 +152,7 @@ class Worker:
             "concurrency": self.lanes.declared,
             "draining": self.lanes.draining,
             "events_dropped": self.host.events.dropped,
+            "unheld_claims": self.removed.unheld,
             "next_due": self.lanes.next_due(),
             "rates": self.stats.rates(time.monotonic()),
             "lanes": lanes,

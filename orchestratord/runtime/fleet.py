@@ -205,6 +205,7 @@ class Fleet:
             if now >= due["beat"]:
                 due["beat"] = now + self._beat_each
                 await self._step("give a sign of life", self._beat)
+                await self._step("look for claims that nothing here holds", self._end_unheld)
             if now >= due["look"] or self._flags or self._dead:
                 due["look"] = now + LOOK
                 flags, self._flags = self._flags, set()
@@ -292,6 +293,9 @@ class Fleet:
         if turned:
             store.tell("lanes")
         await self._learn()
+
+    async def _end_unheld(self) -> None:
+        await self._worker.removed.end_unheld(self._worker.claimed_ids())
 
     def _say(self, config: Config) -> Beat:
         """What this daemon can carry out; in a thread."""

@@ -312,6 +312,7 @@ def together(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "in_flight": sum(snapshot["in_flight"] for snapshot in snapshots),
         "concurrency": snapshots[0]["concurrency"],
         "events_dropped": sum(snapshot["events_dropped"] for snapshot in snapshots),
+        "unheld_claims": sum(snapshot["unheld_claims"] for snapshot in snapshots),
         "draining": any(snapshot["draining"] for snapshot in snapshots),
         "next_due": min(due, default=None),
         "rates": {name: round(sum(rate[name] for rate in rates), 2) for name in rates[0]},

@@ -188,6 +188,8 @@ class Exposition(Collector):
         yield CounterMetricFamily(
             "orchestratord_events_dropped", dropped, value=status["events_dropped"]
         )
+        unheld, count = "Tasks that ran and that nothing held.", status["unheld_claims"]
+        yield CounterMetricFamily("orchestratord_unheld_claims", unheld, value=count)
         yield _gauge("database_size_bytes", "The queue on disk.", status["database"]["size"])
         yield _gauge(
             "accepting",

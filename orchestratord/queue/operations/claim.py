@@ -49,6 +49,10 @@ FORSAKE = f"""
 UPDATE retry_schedule {BY_RUNNING} SET lease_until = ? WHERE status = 'running' AND locked_by = ?
 """
 
+CLAIMS_OF = f"""
+SELECT id, claims FROM retry_schedule {BY_RUNNING} WHERE status = 'running' AND locked_by = ?
+"""
+
 _PAGE, _PAGES = 2_000, 100
 
 
@@ -123,6 +127,12 @@ def renew(held: Collection[int]) -> Write[int]:
     """Renew the leases of tasks that we hold, as far as they need it; how many did."""
     ours = frozenset(held)
     return Write(Rank.CLAIM, lambda session: session.renew(ours))
+
+
+@reads
+def unheld(db: Connection, owner: str, held: Collection[int]) -> list[tuple[int, int]]:
+    """Tasks that run under `owner` beside those that it holds, and the numbers of their claims."""
+    return [(id_, claims) for id_, claims in db.all(CLAIMS_OF, (owner,)) if id_ not in held]
 
 
 # -- What there is to claim ------------------------------------------------------------------------

@@ -30,8 +30,8 @@ async def test_status(parts: Parts) -> None:
     assert list(status) == [
         "version", "pid", "workers", "instance", "started_at", "uptime", "health", "config",
         "queue", "in_flight", "concurrency", "next_due", "draining", "lanes", "throttled",
-        "breakers", "rates", "failing", "failing_counts", "events_dropped", "database", "daemons",
-        "clock", "outbox", "plugins", "paused",
+        "breakers", "rates", "failing", "failing_counts", "events_dropped", "unheld_claims",
+        "database", "daemons", "clock", "outbox", "plugins", "paused",
     ]  # fmt: skip
     assert status["health"] == {"ready": True, "troubles": []}
     assert (status["pid"], status["workers"]) == (os.getpid(), 1)

@@ -63,7 +63,7 @@ async def test_a_task_that_was_lost_and_is_claimed_again_stays_claimed(tmp_path:
         assert (await bench.states([id_]))[0][0] == "succeeded"
 
 
-async def test_a_claim_is_released_where_its_end_cannot_be_worked_out(
+async def test_a_cancel_is_settled_where_no_hook_can_be_told_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with working(tmp_path) as bench:
@@ -73,12 +73,12 @@ async def test_a_claim_is_released_where_its_end_cannot_be_worked_out(
         async def fails(*arguments: object) -> None:
             raise MemoryError
 
-        monkeypatch.setattr(bench.worker.pipe.results, "cancelled", fails)
         await change(bench, "UPDATE retry_schedule SET cancel_requested = 1")
+        monkeypatch.setattr(bench.worker.pipe.results, "tell", fails)
         bench.receiver.status = 503
         bench.receiver.open.set()
         await bench.until(lambda: not bench.worker.claims.running)
-        assert (await bench.states([id_]))[0][0] == "cancelled"
+        assert await bench.states([id_]) == [("cancelled", 1)]  # it was sent
 
 
 async def test_a_cancel_of_a_claim_that_is_lost_meanwhile_is_a_late_result(

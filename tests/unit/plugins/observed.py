@@ -78,6 +78,7 @@ def status(**changes: Any) -> dict[str, Any]:
             "taken_total": 40, "refused_total": 2,
         },
         "events_dropped": 9,
+        "unheld_claims": 2,
     }  # fmt: skip
     return {**found, **changes}
 

@@ -104,6 +104,7 @@ def test_the_daemon() -> None:
     found = samples()
     assert value(found, "plugin_faults_total", plugin="webhooks") == 4
     assert value(found, "events_dropped_total") == 9
+    assert value(found, "unheld_claims_total") == 2
     assert value(found, "database_size_bytes") == 4096
     assert value(found, "accepting") == 1
     assert value(found, "database_held_back") == 1

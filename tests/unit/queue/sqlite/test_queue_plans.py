@@ -87,6 +87,7 @@ STATEMENTS = {
     "claimed": (rows.PAGE_OF_TASKS, [BY_ID]),
     "start": (many(settle.START), [BY_ID]),
     "release": (claim.RELEASE, [BY_ID]),
+    "claims of a daemon": (claim.CLAIMS_OF, [RUNNING]),
     "reclaim unstarted": (claim_sqlite.OF_OTHERS.unstarted, RECLAIMED),
     "reclaim started": (claim_sqlite.OF_OTHERS.started, RECLAIMED),
     "any of dead workers": (claim_sqlite.OF_DEAD.lost, [f"COVERING {RUNNING}"]),
