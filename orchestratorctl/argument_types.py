@@ -31,6 +31,7 @@ REASONS = (
     "webhook_removed",
     "webhook_disabled",
     "resolved",
+    "replaced",
 )
 EVENTS = (
     "task.created",

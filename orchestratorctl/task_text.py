@@ -153,6 +153,8 @@ def _facts(task: dict[str, Any]) -> list[tuple[str, str | Painted]]:
         facts.append(("run", f"{task['run_id']}; show {task.get('id')} --tree shows it"))
     if task.get("replaces") is not None:
         facts.append(("replaces", f"task {task['replaces']}, with other parameters"))
+    if task.get("replaced_by") is not None:
+        facts.append(("replaced by", f"task {task['replaced_by']}, with other parameters"))
     if task.get("bulk_id") is not None:
         facts.append(("bulk", compact(task["bulk_id"])))
     if task.get("idempotency_key"):

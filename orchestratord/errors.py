@@ -188,6 +188,18 @@ class Overtaken(Conflict):
         )
 
 
+class Replaced(Conflict):
+    """Another task is carried out in the place of this one, or was: it was made of it with other
+    parameters.
+
+    `by`: the number of that task; 0 where it is deleted.
+    """
+
+    def __init__(self, task_id: int, by: int) -> None:
+        other = f"task {by}, which has its place now" if by else "another one, which is deleted"
+        super().__init__(f"task {task_id} is replaced by {other}")
+
+
 class UniqueKeyReused(QueueError):
     """The idempotency key was used at this endpoint before, with other parameters."""
 

@@ -136,4 +136,6 @@ def _show_bulk(bulk: dict[str, Any], console: Console) -> None:
             why = "others had moved them, or they ran, before their turn came"
         elif reason == "overtaken":
             why = "later ones of their partition had started; `retry ID --force` sends one"
+        elif reason == "replaced":
+            why = "other tasks replace them, which were made of them with other parameters"
         console.say(f"{number(count)} skipped: {why}.")

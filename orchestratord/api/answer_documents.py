@@ -108,7 +108,7 @@ class TaskDocument(TypedDict):
     """Of a delivery: the phase that it tells of."""
     status: _Status
     reason: _Reason | None
-    """Why it failed for good."""
+    """Why it failed for good; of what was cancelled, `ambiguous`, `poisoned` and `replaced`."""
     attempts: int
     """How many an answer or an error has ended; while one runs, it is counted."""
     max_attempts: int
@@ -190,6 +190,7 @@ class AttemptDocument(TypedDict):
     {
         **_TASK,
         "waits": None,
+        "replaced_by": None,
         "holds_partition": False,
         "idempotency_key": "9f3b6a52c07d41e8a1d4c2f0b7e65a38",
         "client_key": "order-1001",
@@ -202,6 +203,8 @@ class TaskPageDocument(TaskDocument):
     """A task in full."""
 
     waits: WaitDocument | None
+    replaced_by: int | None
+    """The task that is carried out in its place, or was: this one is left alone."""
     holds_partition: bool
     """Whether those behind it wait until it is retried or cancelled."""
     idempotency_key: str | None

@@ -59,6 +59,7 @@ from orchestratord.errors import (
     NotFound,
     OutboxUnusable,
     Overtaken,
+    Replaced,
     UniqueKeyReused,
 )
 from orchestratord.model.json_body import is_larger
@@ -302,7 +303,11 @@ class ApiRoutes:
         """What a task would send."""
         return Answer(await self._service.request(_id(asked, "task")))
 
-    @described(body=bodies.TriggerBody, answers={202: TaskDocument}, problems=[Conflict, Overtaken])
+    @described(
+        body=bodies.TriggerBody,
+        answers={202: TaskDocument},
+        problems=[Conflict, Overtaken, Replaced],
+    )
     async def trigger(self, asked: Asked) -> Answer:
         """Have a task tried now, or a child task with other parameters in its place."""
         body, id_ = bodies.read_body(bodies.TriggerBody, asked.body), _id(asked, "task")
@@ -319,13 +324,13 @@ class ApiRoutes:
         detail = {"child": child["id"], "params": changed}
         return Answer(child, 202, done=Action("retry", child["endpoint"], task=id_, detail=detail))
 
-    @described(body=bodies.NoBody, answers={202: TaskDocument}, problems=[Conflict])
+    @described(body=bodies.NoBody, answers={202: TaskDocument}, problems=[Conflict, Replaced])
     async def cancel(self, asked: Asked) -> Answer:
         """Give a task up."""
         bodies.read_body(bodies.NoBody, asked.body)
         return _done("cancel", await self._service.cancel(_id(asked, "task")))
 
-    @described(body=bodies.ResolveBody, answers={202: TaskDocument}, problems=[Conflict])
+    @described(body=bodies.ResolveBody, answers={202: TaskDocument}, problems=[Conflict, Replaced])
     async def resolve(self, asked: Asked) -> Answer:
         """Say how a task ended that waits or has failed: what follows, follows as if its answer
         had come."""

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from orchestratord.api.answer_documents import example
 from orchestratord.errors import InvalidParams
 from orchestratord.model.endpoint import MAX_PARTITION, OWN_ENDPOINT
-from orchestratord.model.task import Reason, Status
+from orchestratord.model.task import DOUBTFUL, Reason, Status
 from orchestratord.queue.operations.bulk import with_default
 from orchestratord.queue.records import CANCEL, RETRY, Place, TaskFilter
 from orchestratord.values.clock import from_rfc3339
@@ -142,9 +142,6 @@ IN_BULK = {
 }
 """What a filter may retry or cancel; tasks that succeeded are repeated by force only."""
 
-DOUBTFUL = (Reason.AMBIGUOUS.value, Reason.POISONED.value)
-"""Reasons whose tasks a retry of many leaves out: they may have been carried out, or end the
-daemon."""
 _FIELDS = {"id": "ids"}
 """The fields of a filter that have another name."""
 MAX_ID = (1 << 63) - 1
@@ -233,6 +230,8 @@ def read_bulk_filter(
     wanted = with_default(action, wanted)
     if action == RETRY and not (include_ambiguous or wanted.reason or wanted.ids):
         wanted = replace(wanted, left_out=DOUBTFUL)
+    if Status.CANCELLED in wanted.status and not wanted.reason:
+        wanted = replace(wanted, left_out=(*wanted.left_out, Reason.REPLACED.value))
     return wanted
 
 

@@ -24,7 +24,7 @@ from orchestratord.api.daemon_documents import PluginDocument, ProblemDocument
 from orchestratord.engine.lanes.wait_reason import Waiting
 from orchestratord.errors import Problem
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.task import Attempt, Status, Task, TaskExcerpt
+from orchestratord.model.task import DOUBTFUL, Attempt, Status, Task, TaskExcerpt
 from orchestratord.plugin.registry import PluginInfo
 from orchestratord.queue.operations.bulk import Survey
 from orchestratord.queue.operations.settle import holds
@@ -81,15 +81,18 @@ def task_page_json(
     task: Task,
     response: Mapping[str, Any] | None,
     attempts: Iterable[Attempt],
+    by: int | None,
     redactor: Redactor,
 ) -> TaskPageDocument:
-    """One task in full: what it sends, the last answer, and all its attempts, oldest first.
+    """One task in full: what it sends, the last answer, all its attempts, oldest first, and by
+    which task it is replaced.
     What it `waits` for, and its `idempotency_key`, have to be added.
     """
     return {
         **task_json(task, redactor),
         "waits": None,
-        "holds_partition": task.blocks and holds(task, task.status, task.reason),
+        "replaced_by": by,
+        "holds_partition": task.blocks and not by and holds(task, task.status, task.reason),
         "idempotency_key": None,
         "client_key": redactor.value(task.unique_key),
         "payload": redactor.value(task.payload),
@@ -144,6 +147,7 @@ def endpoint_json(
 
 def bulk_json(bulk: Bulk, redactor: Redactor) -> BulkDocument:
     """A retry or cancel of many and how far it has come."""
+    takes_all = DOUBTFUL[0] not in bulk.filter.left_out
     return {
         "id": bulk.id,
         "action": bulk.action,
@@ -157,7 +161,7 @@ def bulk_json(bulk: Bulk, redactor: Redactor) -> BulkDocument:
         "waiting": bulk.waiting,
         "stop_after": bulk.stop_after,
         "filter": redactor.value(filter_json(bulk.filter)),
-        "include_ambiguous": None if bulk.action == CANCEL else not bulk.filter.left_out,
+        "include_ambiguous": None if bulk.action == CANCEL else takes_all,
         "rate": None if bulk.rate is None else format_rate(bulk.rate),
         "created_at": rfc3339(bulk.created_at),
         "finished_at": rfc3339(bulk.finished_at),

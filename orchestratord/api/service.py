@@ -265,8 +265,8 @@ class Service(ReportService):
     async def trigger(self, task_id: int, *, force: bool = False) -> answers.TaskDocument:
         """Have a task tried now, before what else waits.
 
-        `force`: also one that succeeded. Raises NotFound, and Conflict, also where it would only
-        wait or fail again, since its endpoint or webhook is gone or disabled.
+        `force`: also one that succeeded. Raises NotFound, Replaced, Overtaken, and Conflict, also
+        where it would only wait or fail again, since its endpoint or webhook is gone or disabled.
         """
         asked = await self._store.read(search.get(task_id))
         if obstacle := self._worker.placement.obstacle(asked.key):
@@ -279,7 +279,7 @@ class Service(ReportService):
         return serialize.task_json(task, self.config.redactor)
 
     async def cancel(self, task_id: int) -> answers.TaskDocument:
-        """Give a task up; one in flight is not tried again. Raises NotFound, Conflict."""
+        """Give a task up; one in flight is not tried again. Raises NotFound, Conflict, Replaced."""
         before = await self._store.read(search.get(task_id))
         task = await self._store.write(manual.cancel(task_id))
         if task.status in FINAL:

@@ -134,7 +134,7 @@ class Worker:
         found = await self.store.read(partitions.holder(task))
         if found is None:  # its turn comes at this moment
             return None
-        other = await self.store.read(search.get(found.id))
+        other = await self.store.read(search.get(found))
         return behind(task, other, self._waits(other))
 
     def _waits(self, task: Task) -> Waiting | None:

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     WEBHOOK_REMOVED = "webhook_removed"
     WEBHOOK_DISABLED = "webhook_disabled"
     RESOLVED = "resolved"  # a person said how it ended; also of a task that succeeded so
+    REPLACED = "replaced"  # of a cancelled task: what was made of it has succeeded
 
 
 class Kind(StrEnum):
@@ -103,6 +104,13 @@ LETS_GO = frozenset(
     }
 )  # fmt: skip
 """Why a task fails that does not hold its partition, whatever its rule."""
+
+
+DOUBTFUL = (Reason.AMBIGUOUS.value, Reason.POISONED.value)
+"""Reasons whose tasks a retry of many leaves out, also once they are cancelled: they may have been
+carried out, or end the daemon."""
+KEEPS_DOUBT = f"reason = CASE WHEN reason IN {DOUBTFUL} THEN reason END"
+"""What a cancel does, in SQL."""
 
 
 class UnreadableParams(dict[str, Any]):

@@ -134,6 +134,11 @@ class Line(NamedTuple):
         """What its tasks are claimed by."""
         return Key(self.endpoint_id, self.webhook)
 
+    @classmethod
+    def of(cls, task: Task) -> Line:
+        """The line of a task that has a partition."""
+        return cls(task.endpoint_id, task.webhook, task.partition or "", task.ordered)
+
 
 class LineTurn(NamedTuple):
     """Whose turn it is in a line."""

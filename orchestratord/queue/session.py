@@ -12,8 +12,9 @@ from os import urandom
 from typing import Any
 
 from orchestratord.model.task import Key, Status, Table, Task
+from orchestratord.model.turns.partition_turn import CONTINUE
 from orchestratord.queue.batches.batch_members import BatchMembers
-from orchestratord.queue.connection import Connection, ManyRows
+from orchestratord.queue.connection import Connection, ManyRows, Row
 from orchestratord.queue.records import Claimed, FairTurn, Line, LineTurn, OrderedTurn, Pick
 from orchestratord.queue.runs.run_counts import RunCounts
 from orchestratord.values.clock import Clock, elapsed
@@ -271,23 +272,25 @@ class Session(ABC):
                 turns.append(LineTurn(line, first.id, first.next_try, first.ready))
         return turns
 
-    def unstarted(
-        self,
-        status: str,
-        endpoint_id: str,
-        webhook: str,
-        next_try: int | None,
-        partition: str | None,
-        rule: int | None,
-        run_id: int | None,
-    ) -> None:
-        """Note that a claim was released which had not started; the arguments are of its row."""
+    def unstarted(self, row: Row) -> None:
+        """Note that a claim was released which had not started; `row` is of it."""
+        status, endpoint_id, webhook, next_try, partition, rule, run_id, replaces = row
         self.moved(Status.RUNNING, status)
         self.runs.move(run_id, Status.RUNNING, status)
         if next_try is not None:
             self.waits(Key(endpoint_id, webhook), next_try)
         if partition is not None:
             self.touch_rule(Key(endpoint_id, webhook), partition, rule)
+        if replaces is not None and status == Status.CANCELLED:
+            self.release_place(replaces, held=True)
+
+    def release_place(self, place: int, *, held: bool) -> None:
+        """What replaces a task has ended: that holds its ordered partition no more. `held`: unless
+        a failure of it has the partition wait for a person."""
+        row = self.db.one(RELEASE_PLACE, (self.now(), place, CONTINUE, int(held)))
+        if row is not None:
+            endpoint_id, webhook, partition = row
+            self.touch_line(Line(endpoint_id, webhook, partition, True), 0)
 
     # -- what each database does in its own way ------------------------------------------------
 
@@ -391,6 +394,12 @@ shorter, and is full of entries that are dead and cannot be removed yet."""
 
 HELD = f"id = ? AND {RUNNING} AND locked_by = ? AND claims = ?"
 """The fence: true while a claim stands. Parameters from `fence`."""
+
+RELEASE_PLACE = """
+UPDATE retry_schedule SET turn_at = 0, updated_at = ?
+WHERE id = ? AND turn_at = 1 AND held = 0 AND (status <> 'failed' OR partition_rule = ? OR ? = 0)
+RETURNING endpoint_id, webhook, partition
+"""
 
 RELEASE_CLAIM = """
 UPDATE retry_schedule

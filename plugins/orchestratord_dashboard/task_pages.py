@@ -61,15 +61,16 @@ def pages(control: Control) -> Iterable[DashboardPage]:
         except (Conflict, NotFound) as error:
             why = str(error)
         children = await control.retries({"parent": task_id}, limit=CHILDREN)
+        state = "replaced" if task["replaced_by"] else task["status"]
         return {
             "task": task,
             "request": request,
             "no_request": why,
             "children": children["retries"],
             "more_children": children["next"] is not None,
-            "step": STEPS[task["status"]],
-            "can_resolve": task["status"] in ("pending", "failed"),
-            "can_change": task["kind"] == "call" and task["status"] in ("failed", "cancelled"),
+            "step": STEPS.get(state, {}),
+            "can_resolve": state in ("pending", "failed"),
+            "can_change": task["kind"] == "call" and state in ("failed", "cancelled"),
         }
 
     async def show_bulk(visit: PageVisit) -> Mapping[str, Any]:

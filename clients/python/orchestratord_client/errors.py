@@ -89,6 +89,10 @@ class Overtaken(Conflict):
     """A later task of its ordered partition has started, so that it cannot be retried any more."""
 
 
+class Replaced(Conflict):
+    """Another task, which was made of it with other parameters, is carried out in its place."""
+
+
 class Outdated(Refused):
     """What was to be changed has changed since it was read, or it was not said which state of it
     was (412, 428)."""
@@ -141,6 +145,7 @@ _BY_CODE: dict[str, type[Refused]] = {
     "idempotency_key_reused": IdempotencyKeyReused,
     "bad_config": BadConfig,
     "overtaken": Overtaken,
+    "replaced": Replaced,
 }
 _BY_STATUS: dict[int, type[Refused]] = {
     **dict.fromkeys((400, 405, 408, 415, 431), BadRequest),

@@ -65,7 +65,7 @@ class Task(Answer):
         webhook: the name of the webhook; None for a call.
         phase: what the webhook tells of; None for a call.
         status: `pending`, `running`, `succeeded`, `failed` or `cancelled`.
-        reason: why it failed, in a word; None where it did not.
+        reason: why it failed, in a word, or why it was cancelled; None where there is none.
         attempts: how many have ended.
         max_attempts: after so many it fails for good.
         deaths: how often the daemon died while it ran.
@@ -128,6 +128,7 @@ class TaskDetail(Task):
         payload: what a delivery sends; None for a call.
         response: the last answer, with `headers` and `body`; None where there is none.
         attempt_log: all attempts, oldest first.
+        replaced_by: the task that is carried out in its place, or was; this one is left alone.
         holds_partition: it failed, and those behind it in its partition wait for a person.
         idempotency_key: what the receiver gets at each attempt: as `Idempotency-Key`, or as
             `webhook-id`; None where it gets none.
@@ -138,6 +139,7 @@ class TaskDetail(Task):
     payload: str | None
     response: Mapping[str, Any] | None
     attempt_log: tuple[Attempt, ...]
+    replaced_by: int | None = None
     holds_partition: bool = False
     idempotency_key: str | None = None
     client_key: str | None = None

@@ -23,7 +23,6 @@ from orchestratord.errors import Conflict, InvalidParams
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import Attempt, Kind, Reason, Status, Task
 from orchestratord.model.test_case import FakeAnswer
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.plugin.executor import Executor, Target
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import is_ctrl_c
@@ -61,13 +60,14 @@ class TaskService:
         which is a child of that, and takes its place in an ordered partition.
 
         Args:
-            task_id: the one that is replaced; it stays as it is.
+            task_id: the one that is replaced.
             params: those that change, by their names, as JSON values.
             text_params: more of them, as texts that become what the endpoint declares.
             force: also where it has succeeded, or would come out of order.
 
         Raises:
-            NotFound, Conflict, Overtaken, InvalidParams.
+            NotFound, Conflict, Replaced, Overtaken; InvalidParams also where the new task would be
+            of another partition, and that is ordered.
         """
         config = self._worker.placement.config
         old = await self._store.read(search.get(task_id))
@@ -79,13 +79,7 @@ class TaskService:
         changed = params.keys() | text_params.keys()
         kept = {name: value for name, value in old.params.items() if name not in changed}
         new = await new_call(config, endpoint, {**kept, **params}, text_params)
-        partition = new.partition
-        if (old.ordered or old.replaces is not None) and old.partition is not None:
-            partition = Partition(old.partition)  # it takes a place, and has no turn of its own
-        new = replace(
-            new, parent_id=old.id, depth=old.depth, scheduled_at=old.scheduled_at,
-            partition=partition, run_id=old.run_id,
-        )  # fmt: skip
+        new = replace(new, depth=old.depth, scheduled_at=old.scheduled_at, run_id=old.run_id)
         task = await self._store.write(partitions.replace(task_id, new, force=force))
         self._worker.placement.touched(task.key, task.next_try or self._clock.now_ms())
         self._worker.try_now(task.key)
@@ -107,8 +101,8 @@ class TaskService:
             body: of the answer, as JSON has it, or a text; None for an empty one.
 
         Raises:
-            NotFound; Conflict where it runs, has succeeded or is cancelled; InvalidParams where
-            an answer with this body would be no success, or the note holds a secret of the
+            NotFound; Replaced; Conflict where it runs, has succeeded or is cancelled; InvalidParams
+            where an answer with this body would be no success, or the note holds a secret of the
             configuration, which would be stored.
         """
         redactor = self._worker.placement.config.redactor

@@ -22,6 +22,7 @@ from orchestratord.errors import (
     OutboxUnusable,
     Outdated,
     Overtaken,
+    Replaced,
     Stopping,
     StorageFull,
     Unconditional,
@@ -113,6 +114,11 @@ PROBLEMS: Mapping[str, RefusalKind] = {
         "where tasks are ordered: a later one has started already",
         "Look whether what came later stands on its own; if the order does not matter here, "
         "retry with `force`.",
+    ),
+    "replaced": RefusalKind(
+        409,
+        "the task is replaced by another one, made of it with other parameters",
+        "Retry or cancel the task that `detail` names. Once that is cancelled, this one is free.",
     ),
     "outbox_unusable": RefusalKind(
         409,
@@ -273,6 +279,7 @@ _TYPES = {code: doc_links.problem(code) for code in PROBLEMS}
 _CODES: tuple[tuple[type[OrchestratordError], str], ...] = (
     (NotFound, "not_found"),
     (Overtaken, "overtaken"),
+    (Replaced, "replaced"),
     (Conflict, "conflict"),
     (OutboxUnusable, "outbox_unusable"),
     (InvalidParams, "invalid_params"),

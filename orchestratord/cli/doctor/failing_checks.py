@@ -8,9 +8,8 @@ from typing import Any
 
 from orchestratord.cli.doctor.installation import Findings, Installation, fail, ok, warn
 from orchestratord.cli.options import counted
-from orchestratord.model.task import Reason
+from orchestratord.model.task import DOUBTFUL, Reason
 
-_DOUBTFUL = (Reason.AMBIGUOUS, Reason.POISONED)
 """Reasons of tasks that are looked at before they are retried."""
 
 
@@ -59,7 +58,7 @@ def _remedy(item: Mapping[str, Any]) -> str:
     which += f"--webhook {shlex.quote(item['webhook'])}" if item["webhook"] else "--kind call"
     if item["reason"] == Reason.WEBHOOK_DISABLED:
         return f"orchestratorctl webhooks enable {endpoint} {shlex.quote(item['webhook'])} --replay"
-    if item["reason"] in _DOUBTFUL:
+    if item["reason"] in DOUBTFUL:
         return (
             f"orchestratorctl list {which} --reason {item['reason']} --params: they may have been "
             "carried out, so look before each is retried or cancelled"

@@ -26,7 +26,13 @@ WHERE other.partition = retry_schedule.partition AND other.id > 0
 LAST_STARTED = f"""
     EXISTS ({_OTHERS} AND other.id < retry_schedule.id)
     AND NOT EXISTS ({_OTHERS} AND other.id > retry_schedule.id
-        AND (other.attempts > 0 OR other.deaths > 0))
+        AND (other.attempts > 0 OR other.deaths > 0) AND other.replaces IS NULL)
+"""
+
+# What was replaced stays for as long as what replaces it: that is found by its parents.
+UNREPLACED = """
+(run_id IS NULL OR NOT EXISTS (SELECT 1 FROM retry_schedule AS child
+    WHERE child.parent_id = retry_schedule.id AND child.replaces IS NOT NULL))
 """
 
 # The first call of a run stays until its end is told: what is told is told of it.
@@ -40,13 +46,14 @@ SELECT id FROM retry_schedule {BY_FINISHED}
 WHERE status = ? AND finished_at IS NOT NULL AND finished_at < ?
     AND (unique_key IS NULL OR created_at <= ?) AND turn_at = 0
     AND (COALESCE(partition_rule, 0) >= 0 OR NOT ({LAST_STARTED}))
-    AND (run_id IS NULL OR run_id <> id OR NOT {OPEN_RUN})
+    AND (run_id IS NULL OR run_id <> id OR NOT {OPEN_RUN}) AND {UNREPLACED}
 ORDER BY finished_at LIMIT ?
 """
 
 DELETE = f"""
 DELETE FROM retry_schedule {BY_ID}
-WHERE id IN ({{ids}}) AND status = ? AND finished_at < ? AND turn_at = 0 RETURNING id
+WHERE id IN ({{ids}}) AND status = ? AND finished_at < ? AND turn_at = 0 AND {UNREPLACED}
+RETURNING id
 """
 
 DELETE_ATTEMPTS = "DELETE FROM attempts WHERE task_id IN ({ids})"

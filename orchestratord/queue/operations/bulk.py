@@ -16,11 +16,12 @@ from typing import Any
 from peewee import fn
 
 from orchestratord.errors import Conflict, NotFound
-from orchestratord.model.task import Key, Status, Task
+from orchestratord.model.task import KEEPS_DOUBT, Key, Reason, Status, Task
 from orchestratord.queue.batch import Batch, Rank, Write, long_reads, reads, writes
 from orchestratord.queue.connection import BY_BULK, BY_ID, Connection, ManyRows
 from orchestratord.queue.models import GOES_ON, BulkRow, sql
 from orchestratord.queue.operations import partitions, search
+from orchestratord.queue.operations.partitions import give_place, lock_tasks
 from orchestratord.queue.records import CANCEL as CANCELLING
 from orchestratord.queue.records import CHANGED, OVERTAKEN, Bulk, TaskFilter
 from orchestratord.queue.records import RETRY as RETRYING
@@ -44,7 +45,7 @@ MOST_WAITING = 10_000
 """Tasks of a bulk that are counted at most. Where more wait, they are those that have neither
 succeeded nor failed, though other bulks may have some of them by now."""
 
-MOVED = "id, endpoint_id, webhook, held, partition, partition_rule, run_id"
+MOVED = "id, endpoint_id, webhook, held, partition, partition_rule, run_id, replaces"
 
 RETRY = f"""
 UPDATE retry_schedule {BY_ID}
@@ -76,7 +77,7 @@ WHERE id IN ({{ids}}) AND status = 'pending' RETURNING {MOVED}
 
 CANCEL = f"""
 UPDATE retry_schedule {BY_ID}
-SET status = 'cancelled', bulk_id = ?, held = 0, turn_at = 0, reason = NULL, next_try = NULL,
+SET status = 'cancelled', bulk_id = ?, held = 0, turn_at = 0, {KEEPS_DOUBT}, next_try = NULL,
     finished_at = ?, updated_at = ?
 WHERE id IN ({{ids}}) AND status = ? RETURNING {MOVED}
 """
@@ -160,7 +161,8 @@ def survey(db: Connection, wanted: TaskFilter) -> Survey:
     """How many match, up to the newest task."""
     row = db.one("SELECT max(id) FROM retry_schedule")
     highest = (row[0] if row else None) or 0
-    counts = search.count(db, replace(wanted, left_out=()), highest)
+    unsaid = tuple(reason for reason in wanted.left_out if reason == Reason.REPLACED)
+    counts = search.count(db, replace(wanted, left_out=unsaid), highest)
     left_out: dict[str, int] = {}
     for reason, endpoint in list(counts):
         if reason in wanted.left_out:
@@ -278,12 +280,8 @@ def _lock_tasks(session: Session, moves: Sequence[Move]) -> None:
     if not session.db.for_update:
         return
     ids = {id_ for move in moves for id_ in move.ids}
-    for move in moves:
-        if move.seen.action == CANCELLING and move.ids:
-            marks = ", ".join("?" * len(move.ids))
-            found = session.db.all(REPLACED.format(ids=marks), list(move.ids))
-            ids |= {replaced for (replaced,) in found}
-    partitions.lock_tasks(session, ids)
+    found = session.db.all(REPLACED.format(ids=", ".join("?" * len(ids))), list(ids)) if ids else ()
+    lock_tasks(session, ids | {place for (place,) in found})
 
 
 def _carry_out(session: Session, move: Move) -> Moved:
@@ -296,10 +294,12 @@ def _carry_out(session: Session, move: Move) -> Moved:
     why.update(move.skipped)
     keys: dict[Key, list[int]] = {}
     moved = 0
-    if bulk.action == RETRYING and ids:
-        overtaken = partitions.overtaken(session, ids)
-        why[OVERTAKEN] += len(overtaken)
-        ids = [id_ for id_ in ids if id_ not in overtaken]
+    retries = bulk.action == RETRYING
+    replaced = search.replaced_by(session.db, ids, retries=retries) if ids else {}
+    ids = [id_ for id_ in ids if id_ not in replaced]
+    overtaken = partitions.overtaken(session, ids) if retries and ids else set()
+    ids = [id_ for id_ in ids if id_ not in overtaken]
+    why.update({Reason.REPLACED.value: len(replaced), OVERTAKEN: len(overtaken)})
     for status in bulk.filter.status if ids else ():
         if bulk.action == CANCELLING:
             rows, asked = _cancel(session, bulk.id, status, ids, now)
@@ -307,7 +307,7 @@ def _carry_out(session: Session, move: Move) -> Moved:
             rows, asked = _move(session, bulk.id, status, ids, now), 0
         moved += len(rows) + asked
         after = Status.CANCELLED if bulk.action == CANCELLING else Status.PENDING
-        for id_, endpoint_id, webhook, held, partition, rule, run_id in rows:
+        for id_, endpoint_id, webhook, held, partition, rule, run_id, replaces in rows:
             key = Key(endpoint_id, webhook)
             session.runs.move(run_id, status, after)
             keys.setdefault(key, []).append(id_)
@@ -315,6 +315,9 @@ def _carry_out(session: Session, move: Move) -> Moved:
                 session.waits(key, now)
             if partition is not None:
                 session.touch_rule(key, partition, rule)
+            if replaces is not None and retries and status != Status.PENDING:
+                partitions.keep_place(session, search.find_task(session.db, id_), force=True)
+            give_place(session, id_, replaces, after, None)
     why[CHANGED] += len(ids) - moved
     moved += bulk.moved
     if move.last:
@@ -378,10 +381,6 @@ def _cancel(
         return [], 0
     rows = session.db.all(CANCEL.format(ids=marks), (bulk_id, now, now, *ids, status))
     session.moved(status, Status.CANCELLED, len(rows))
-    if rows:
-        marks = ", ".join("?" * len(rows))
-        for (replaced,) in session.db.all(REPLACED.format(ids=marks), [row[0] for row in rows]):
-            partitions.give_place(session, replaced, Status.CANCELLED, None)
     return rows, 0
 
 

@@ -15,6 +15,7 @@ from orchestratord.queue.connection import (
     Connection,
 )
 from orchestratord.queue.models import GOES_ON, BulkRow, DaemonRow, sql
+from orchestratord.queue.operations.partitions import give_place
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.queue.session import HELD, RELEASE_CLAIM, RUNNING, Session, fence, released
 from orchestratord.queue.store import Store
@@ -26,7 +27,7 @@ RELEASE = f"{RELEASE_CLAIM} WHERE {HELD} RETURNING status, run_id"
 
 RELEASE_UNREAD = f"""
 {RELEASE_CLAIM} WHERE id = ? AND {RUNNING} AND locked_by = ?
-RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id
+RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id, replaces
 """
 
 DUE = f"""
@@ -82,6 +83,7 @@ def release_claims(session: Session, tasks: Sequence[Task]) -> list[str | None]:
             # By its row: its run may have begun with the start that did not come to pass.
             session.runs.move(row[1], Status.RUNNING, row[0])
             session.touch(task)
+            give_place(session, task.id, task.replaces, row[0], None)
             if row[0] == Status.PENDING and task.next_try is not None:
                 session.waits(task.key, task.next_try)
         statuses.append(None if row is None else row[0])
@@ -95,7 +97,7 @@ def release_unread(session: Session, ids: Sequence[int]) -> None:
     for id_ in ids:
         row = session.db.one(RELEASE_UNREAD, (*released(now), id_, session.owner))
         if row is not None:
-            session.unstarted(*row)
+            session.unstarted(row)
 
 
 async def reclaim(store: Store, held: Collection[int] = ()) -> tuple[int, list[Task]]:

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from orchestratord.errors import Conflict
-from orchestratord.model.task import FINAL, Action, Status, Task
+from orchestratord.model.task import FINAL, KEEPS_DOUBT, Action, Status, Task
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import BY_READY, READY, Connection
 from orchestratord.queue.models import ActionRow, sql
 from orchestratord.queue.operations import partitions
-from orchestratord.queue.operations.search import find_task
+from orchestratord.queue.operations.partitions import check_free, find_locked, give_place
 from orchestratord.queue.operations.settle import ATTEMPT, apply_effects, attempt_row
 from orchestratord.queue.records import Done, Inserted, Settlement
 from orchestratord.queue.rows import TASK, code_text, params_of, plain, task_of
@@ -38,7 +38,7 @@ WHERE id = ? RETURNING {TASK}
 
 CANCEL = f"""
 UPDATE retry_schedule
-SET status = 'cancelled', held = 0, turn_at = 0, reason = NULL, next_try = NULL, finished_at = ?,
+SET status = 'cancelled', held = 0, turn_at = 0, {KEEPS_DOUBT}, next_try = NULL, finished_at = ?,
     updated_at = ?
 WHERE id = ? RETURNING {TASK}
 """
@@ -63,13 +63,14 @@ def trigger(session: Session, task_id: int, *, force: bool = False) -> Task:
 
     One that has no attempt left is granted one more. Raises NotFound, and Conflict where it runs;
     where it has succeeded and `force` is not given; and Overtaken where a later one of its ordered
-    partition has started, and `force` is not given.
+    partition has started, and `force` is not given; and Replaced.
     """
-    task = find_task(session.db, task_id, session.db.for_update)
+    task = find_locked(session, task_id)
     if task.status == Status.RUNNING:
         raise Conflict(f"task {task_id} is running")
     if task.status == Status.SUCCEEDED and not force:
         raise Conflict(f"task {task_id} has succeeded; it runs again only with force")
+    check_free(session, task, retries=True)
     now = session.now()
     held = partitions.ask_for_turn(session, task, force=force)
     row = session.db.one(FIRST_OF_OTHERS, (*task.key, task_id))
@@ -104,14 +105,15 @@ def _awaits(db: Connection, bulk_id: int | None) -> bool:
 def cancel(session: Session, task_id: int) -> Task:
     """End a task that waits or has failed; ask one that runs not to be tried again.
 
-    Raises NotFound, and Conflict where it has succeeded.
+    Raises NotFound, Replaced, and Conflict where it has succeeded.
     """
-    task = partitions.find_locked(session, task_id)
+    task = find_locked(session, task_id)
     now = session.now()
     if task.status == Status.CANCELLED:
         return task
     if task.status == Status.SUCCEEDED:
         raise Conflict(f"task {task_id} has succeeded; there is nothing to cancel")
+    check_free(session, task)
     if task.status == Status.RUNNING:
         row = session.db.one(ASK_TO_CANCEL, (now, task_id))
     else:
@@ -119,8 +121,7 @@ def cancel(session: Session, task_id: int) -> Task:
         session.moved(task.status, Status.CANCELLED)
         session.runs.move(task.run_id, task.status, Status.CANCELLED)
         session.touch(task)
-        if task.replaces is not None:
-            partitions.give_place(session, task.replaces, Status.CANCELLED, None)
+        give_place(session, task.id, task.replaces, Status.CANCELLED, None)
     assert row is not None
     return task_of(row)
 
@@ -129,14 +130,15 @@ def cancel(session: Session, task_id: int) -> Task:
 def resolve(session: Session, settlement: Settlement) -> tuple[Task, list[Inserted]]:
     """Write how a task ended that waits or has failed, as a person says, with all that follows.
 
-    The task, and one `Inserted` for each `Insert` among the effects. Raises NotFound, and Conflict
-    where the task has changed since it was read.
+    The task, and one `Inserted` for each `Insert` among the effects. Raises NotFound, Replaced, and
+    Conflict where the task has changed since it was read.
     """
     s, seen = settlement, settlement.task
-    task = partitions.find_locked(session, seen.id)
+    task = find_locked(session, seen.id)
     as_seen = seen.status, seen.claims, seen.updated_at
     if (task.status, task.claims, task.updated_at) != as_seen:
         raise Conflict(f"task {task.id} has changed meanwhile: it is {task.status}")
+    check_free(session, task)
     row = session.db.one(
         RESOLVE,
         (s.status, s.reason, s.at, s.at, code_text(s.status_code), plain(s.error), s.response,
@@ -156,8 +158,7 @@ def resolve(session: Session, settlement: Settlement) -> tuple[Task, list[Insert
     if task.bulk_id is not None:
         session.outcomes[task.bulk_id, s.status] += 1
         session.outcomes[task.bulk_id, task.status] -= 1
-    if task.replaces is not None:
-        partitions.give_place(session, task.replaces, s.status, s.reason)
+    give_place(session, task.id, task.replaces, s.status, s.reason)
     return task_of(row), apply_effects(session, s.effects)
 
 

@@ -1,5 +1,5 @@
-"""Partitions: which tasks take turns, what holds one, and what a manual retry does there, with
-other parameters too.
+"""Partitions: which tasks take turns, what holds one, what a manual retry does there, and what
+becomes of a task in whose place another one is tried.
 
 Whose turn it is decides `Session.elect`, at the end of each transaction that touched a partition.
 """
@@ -7,11 +7,13 @@ Whose turn it is decides `Session.elect`, at the end of each transaction that to
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from dataclasses import replace as changed
 
-from orchestratord.errors import Conflict, Overtaken
-from orchestratord.model.task import LETS_GO, Key, Kind, NewTask, Status, Task
-from orchestratord.model.turns.partition_turn import CONTINUE, HOLDS
+from orchestratord.errors import Conflict, InvalidParams, NotFound, Overtaken, Replaced
+from orchestratord.model.task import FINAL, LETS_GO, Key, Kind, NewTask, Status, Task
+from orchestratord.model.turns.partition_turn import HOLDS, Partition
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import (
     BLOCKS,
@@ -31,8 +33,9 @@ from orchestratord.queue.connection import (
     Row,
 )
 from orchestratord.queue.operations.insert import insert_one
-from orchestratord.queue.operations.search import find_task
+from orchestratord.queue.operations.search import FAMILY, find_task, replaced_by
 from orchestratord.queue.records import Insert, Line
+from orchestratord.queue.rows import plain
 from orchestratord.queue.session import Session
 
 # ruff: noqa: S608  # what is pasted here are hints and conditions, never values
@@ -55,8 +58,9 @@ ORDER BY id LIMIT 1
 """
 
 ORDERED_ENDED = f"""
-SELECT id, endpoint_id, webhook, partition FROM retry_schedule {BY_ID}
-WHERE id IN ({{ids}}) AND partition_rule < 0 AND status IN ('failed', 'cancelled') ORDER BY id
+SELECT id FROM retry_schedule {BY_ID} WHERE id IN ({{ids}})
+    AND (partition_rule < 0 AND status IN ('failed', 'cancelled')
+        OR replaces IS NOT NULL AND status NOT IN ('pending', 'running')) ORDER BY id
 """
 
 NEXT_HELD = f"""
@@ -76,12 +80,15 @@ ORDER BY endpoint_id, webhook, partition LIMIT 1
 def ask_for_turn(session: Session, task: Task, *, force: bool) -> bool:
     """Have a task that is retried manually go first in its partition; whether it is held for now.
 
-    In an ordered one it has its own place. In another it takes the place of the one whose turn it
-    is, unless as many run as may. Raises Overtaken, unless `force` is given.
+    In an ordered one it has its own place, or that of the task that it replaces. In another it
+    takes the place of the one whose turn it is, unless as many run as may. Raises Overtaken, unless
+    `force` is given, and Conflict.
     """
+    if task.replaces is not None and task.status != Status.PENDING:
+        keep_place(session, task, force=force)
     if task.partition is None:
         return False
-    line = Line(task.endpoint_id, task.webhook, task.partition, task.ordered)
+    line = Line.of(task)
     session.touch(task)
     if line.ordered:
         if task.status == Status.PENDING:
@@ -104,13 +111,44 @@ def ask_for_turn(session: Session, task: Task, *, force: bool) -> bool:
 
 def overtaken(session: Session, ids: Collection[int]) -> set[int]:
     """Those of these that have ended, and after which a later one of their ordered partition has
-    started."""
+    started; or, of a replacement, another one of it runs."""
     statement = ORDERED_ENDED.format(ids=", ".join("?" * len(ids)))
-    return {
-        id_
-        for id_, endpoint_id, webhook, partition in session.db.all(statement, list(ids))
-        if overtaken_by(session, id_, Line(endpoint_id, webhook, partition, True)) is not None
-    }
+    found = set()
+    for (id_,) in session.db.all(statement, list(ids)):
+        task = find_task(session.db, id_)
+        place = place_of(session, task)
+        line, waits = Line.of(place), task.status != Status.SUCCEEDED
+        runs = id_ != place.id and Status.RUNNING in ready(session, line).values()
+        if place.ordered and (runs or (waits and overtaken_by(session, place.id, line))):
+            found.add(id_)
+    return found
+
+
+def place_of(session: Session, task: Task) -> Task:
+    """The task whose place another one has: the one that it replaces, else itself."""
+    with suppress(NotFound):  # an older version may have deleted it
+        return find_task(session.db, task.replaces or task.id)
+    return task
+
+
+def keep_place(session: Session, task: Task, *, force: bool) -> None:
+    """Have the ordered partition in which a task has its place wait for it.
+
+    Nothing happens where that is in no order. Raises Overtaken, unless `force` is given, and
+    Conflict where another task of the partition runs.
+    """
+    place = place_of(session, task)
+    if not place.ordered:
+        return
+    line = Line.of(place)
+    if not force and (by := overtaken_by(session, place.id, line)) is not None:
+        raise Overtaken(task.id, by)
+    found = ready(session, line)
+    if Status.RUNNING in found.values():
+        raise Conflict(f"another task of the partition of task {task.id} is running; ask again")
+    if found:
+        session.step_back(list(found))
+    session.db.run("UPDATE retry_schedule SET turn_at = ? WHERE id = ?", (HOLDS, place.id))
 
 
 def ready(session: Session, line: Line) -> dict[int, str]:
@@ -129,33 +167,18 @@ def overtaken_by(session: Session, task_id: int, line: Line) -> int | None:
 # -- What holds what -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionHolder:
-    """What a task waits for that is held in its partition."""
-
-    id: int
-    """The task that has its turn, runs, or has failed and holds the partition."""
-    status: str
-
-
 @reads
-def holder(db: Connection, task: Task) -> PartitionHolder | None:
-    """What a held task waits for; None for nothing, also where its turn comes at this moment."""
+def holder(db: Connection, task: Task) -> int | None:
+    """The task that a held one waits for: it has the turn, runs, or has failed and holds the
+    partition. None for nothing, also where its turn comes at this moment."""
     if not task.held or task.partition is None:
         return None
     line = task.endpoint_id, task.webhook, task.partition
-    if task.ordered:
-        row = db.one(FIRST, line)
-        if row is not None and row[0] == task.id:
-            # Only a later one that was sent by force, or that runs still, is before it.
-            later = db.one(READY_ORDERED, line)
-            row = None if later is None else (later[0], Status.RUNNING)
-        return None if row is None else PartitionHolder(*row)
-    row = db.one(HEAD, line)
-    if row is not None:
-        return PartitionHolder(row[0], Status.PENDING)
-    row = db.one(RUNNING, line)
-    return None if row is None else PartitionHolder(row[0], Status.RUNNING)
+    row = db.one(FIRST, line) if task.ordered else db.one(HEAD, line) or db.one(RUNNING, line)
+    if task.ordered and row is not None and row[0] == task.id:
+        # Only a later one that was sent by force, or that runs still, is before it.
+        row = db.one(READY_ORDERED, line)
+    return None if row is None else replaced_by(db, row[:1]).get(row[0], int(row[0]))
 
 
 STOPPED_ONES = f"""
@@ -280,18 +303,22 @@ def touch(session: Session, lines: Sequence[Line]) -> None:
 
 # -- Tasks that are made of others, with other parameters ------------------------------------------
 
-# In an ordered partition each takes the place of the one that it replaces. That one holds the
-# partition meanwhile; its replacement is in no line, and goes at once. Once the replacement has
-# succeeded, the next one of the partition has its turn.
+# Of a task and what replaces it, one is carried out. Until the replacement has succeeded or was
+# cancelled, the task is left alone, also once the replacement has failed: that is retried then.
+# Once it has succeeded, the task is cancelled as `replaced`. A replacement may be replaced itself.
+#
+# In an ordered partition each takes the place of the task that it replaces. That one holds the
+# partition meanwhile; its replacement is in no line, and goes at once. Once it has succeeded, the
+# next one of the partition has its turn. `replaces` names the task whose place it is, `parent_id`
+# the one that it was made of.
 
 LOCK = f"SELECT id FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) ORDER BY id"
 LOCKED = 10_000
 """Tasks that one statement locks."""
 
-GIVE_PLACE = """
-UPDATE retry_schedule SET turn_at = 0, updated_at = ?
-WHERE id = ? AND turn_at = 1 AND held = 0 AND (status <> 'failed' OR partition_rule = ? OR ? = 0)
-RETURNING endpoint_id, webhook, partition
+REPLACED = f"""
+UPDATE retry_schedule {BY_ID}
+SET status = 'cancelled', reason = 'replaced', finished_at = ?, updated_at = ? WHERE id = ?
 """
 
 
@@ -312,21 +339,34 @@ def find_locked(session: Session, task_id: int) -> Task:
     return find_task(session.db, task_id, session.db.for_update)
 
 
-def stays_held(status: str, reason: str | None) -> bool:
-    """Whether a partition that waits for a person after a failure does so after this end."""
-    return status == Status.FAILED and reason not in LETS_GO
+def check_free(session: Session, task: Task, *, retries: bool = False) -> None:
+    """Raise Replaced where another task is carried out in the place of this one, or was.
+
+    `retries`: this one is to be tried, so that no other may be under way.
+    """
+    if (by := replaced_by(session.db, (task.id,), retries=retries).get(task.id)) is not None:
+        raise Replaced(task.id, by)
 
 
-def give_place(session: Session, replaced: int, status: str, reason: str | None) -> None:
-    """A replacement has ended so: the task that it replaces holds its partition no more, unless the
-    rule of the partition has it wait for a person then. Nothing happens where it waits again."""
-    if status in (Status.PENDING, Status.RUNNING):
+def give_place(
+    session: Session, task_id: int, place: int | None, status: str, reason: str | None
+) -> None:
+    """A task has ended so, and what it replaces, the task `place`, follows.
+
+    That holds its partition no more, unless the rule of the partition has it wait for a person
+    then. After a success it is over, and so is all else that replaces it: they are cancelled, and
+    nothing is told of it. What waits again is left alone.
+    """
+    if place is None or status not in FINAL:
         return
-    held = stays_held(status, reason) or status == Status.CANCELLED
-    row = session.db.one(GIVE_PLACE, (session.now(), replaced, CONTINUE, int(held)))
-    if row is not None:
-        endpoint_id, webhook, partition = row
-        session.touch_line(Line(endpoint_id, webhook, partition, True), 0)
+    held = reason not in LETS_GO if status == Status.FAILED else status == Status.CANCELLED
+    session.release_place(place, held=held)
+    over = status == Status.SUCCEEDED
+    for *_, id_, was, run_id in session.db.all(FAMILY.format(ids="?"), (task_id,)) if over else ():
+        if was in (Status.FAILED, Status.CANCELLED):
+            session.db.run(REPLACED, (session.now(), session.now(), id_))
+            session.moved(was, Status.CANCELLED)
+            session.runs.move(run_id, was, Status.CANCELLED)
 
 
 @writes(Rank.HAND)
@@ -335,38 +375,31 @@ def replace(session: Session, task_id: int, new: NewTask, *, force: bool = False
 
     It goes before what waits in the partition of the other, where that is ordered. `force`: also
     where the task has succeeded, or a later one of its ordered partition has started. Raises
-    NotFound, Conflict and Overtaken.
+    NotFound, Conflict, Replaced and Overtaken; and InvalidParams where it would be of another
+    partition, which is ordered.
     """
-    replaced = find_task(session.db, task_id, session.db.for_update)
-    if replaced.status in (Status.PENDING, Status.RUNNING):
+    task = find_locked(session, task_id)
+    if task.status in (Status.PENDING, Status.RUNNING):
         hint = f"cancel it first: orchestratorctl cancel {task_id}"
-        raise Conflict(f"task {task_id} is {replaced.status} and may be sent as it is; {hint}")
-    if replaced.status == Status.SUCCEEDED and not force:
+        raise Conflict(f"task {task_id} is {task.status} and may be sent as it is; {hint}")
+    check_free(session, task, retries=True)
+    if task.status == Status.SUCCEEDED and not force:
         raise Conflict(f"task {task_id} has succeeded; it runs again only with force")
-    if replaced.ordered and replaced.replaces is None:
-        _keep_place(session, replaced, force=force)
-    run_id = replaced.run_id
-    if run_id is None and replaced.kind == Kind.CALL:
-        run_id = replaced.id
-        session.runs.begin(run_id, replaced.endpoint_id, replaced.created_at)
-        session.runs.move(run_id, Status.PENDING, replaced.status)
-    inserted = insert_one(session, Insert(new, run_id=run_id), session.now())
-    # One that is made of a replacement has the same place.
-    place = replaced.id if replaced.replaces is None else replaced.replaces
-    values = place, inserted.id
+    place, partition = place_of(session, task), new.partition
+    if partition is not None:
+        if place.ordered and plain(partition.value) != place.partition:
+            why = "would be another one, and the order is that of the partition of the task"
+            raise InvalidParams({"partition": f"{why}; cancel it, and make a new call"})
+        # It takes a place, and has no turn of its own.
+        partition = Partition(partition.value, partition.concurrency)
+    keep_place(session, task, force=force)
+    run_id = task.run_id
+    if run_id is None and task.kind == Kind.CALL:
+        run_id = task.id
+        session.runs.begin(run_id, task.endpoint_id, task.created_at)
+        session.runs.move(run_id, Status.PENDING, task.status)
+    insert = Insert(changed(new, parent_id=task_id, partition=partition), run_id=run_id)
+    inserted = insert_one(session, insert, session.now())
+    values = place.id, inserted.id
     session.db.run("UPDATE retry_schedule SET replaces = ? WHERE id = ?", values)
     return find_task(session.db, inserted.id)
-
-
-def _keep_place(session: Session, task: Task, *, force: bool) -> None:
-    """Have the ordered partition of a task that has ended wait for its replacement."""
-    line = Line(task.endpoint_id, task.webhook, task.partition or "", True)
-    by = overtaken_by(session, task.id, line)
-    if by is not None and not force:
-        raise Overtaken(task.id, by)
-    found = ready(session, line)
-    if Status.RUNNING in found.values():
-        raise Conflict(f"another task of the partition of task {task.id} is running; ask again")
-    if found:
-        session.step_back(list(found))
-    session.db.run("UPDATE retry_schedule SET turn_at = ? WHERE id = ?", (HOLDS, task.id))

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 from orchestratord.errors import NotFound
-from orchestratord.model.task import FINAL, Attempt, Key, Status, Task
+from orchestratord.model.task import FINAL, Attempt, Key, Reason, Status, Task
 from orchestratord.queue.batch import long_reads, reads
 from orchestratord.queue.connection import (
     BY_BULK,
@@ -71,6 +71,40 @@ def find_task(db: Connection, task_id: int, lock: str = "") -> Task:
     return task_of(row)
 
 
+# Of tasks all that has the same place: what they replace, what replaces that, and so on.
+FAMILY = f"""
+WITH RECURSIVE family (task, reason, id) AS (
+    SELECT id, reason, COALESCE(replaces, id) FROM retry_schedule {BY_ID} WHERE id IN ({{ids}})
+    UNION ALL
+    SELECT family.task, family.reason, child.id
+    FROM family CROSS JOIN retry_schedule AS child {BY_PARENT}
+    WHERE child.parent_id = family.id AND child.replaces IS NOT NULL
+)
+SELECT family.task, family.reason, other.id, other.status, other.run_id
+FROM family CROSS JOIN retry_schedule AS other {BY_ID}
+WHERE other.id = family.id
+"""
+
+
+def replaced_by(db: Connection, ids: Sequence[int], *, retries: bool = False) -> dict[int, int]:
+    """Those of these tasks that are replaced, and by which task each; by 0 where that is deleted.
+
+    A task is replaced while a later one has its place that neither succeeded nor was cancelled, and
+    after that for its reason. `retries`: these are to be tried, so that no two that have one place
+    may be under way.
+    """
+    found: dict[int, int] = {}
+    for task, reason, other, status, _ in sorted(db.all(FAMILY.format(ids=_marks(ids)), ids)):
+        over = reason == Reason.REPLACED
+        last = status == (Status.SUCCEEDED if over else Status.FAILED)
+        tried = status not in FINAL or (other < task and other in ids and other not in found)
+        if (other > task and (tried or last)) or (other < task and tried and retries):
+            found[task] = other
+        elif over:
+            found.setdefault(task, 0)
+    return found
+
+
 @reads
 def response(db: Connection, task_id: int) -> dict[str, Any] | None:
     """The last answer of a task, None where there is none. Raises NotFound."""
@@ -87,11 +121,13 @@ def attempts(db: Connection, task_id: int) -> list[Attempt]:
 
 
 class WholeTask(NamedTuple):
-    """A task with its last answer, None where there is none, and its attempts, oldest first."""
+    """A task with its last answer, None where there is none, its attempts, oldest first, and the
+    task that replaces it."""
 
     task: Task
     response: dict[str, Any] | None
     attempts: list[Attempt]
+    replaced_by: int | None
 
 
 @reads
@@ -100,8 +136,8 @@ def whole(db: Connection, task_id: int) -> WholeTask:
     row = db.one(RESPONSE, (task_id,))
     if row is None:
         raise NotFound.of("task", task_id)
-    made = attempts(task_id).look(db)
-    return WholeTask(find_task(db, task_id), response_of(row[0]), made)
+    made, by = attempts(task_id).look(db), replaced_by(db, (task_id,)).get(task_id)
+    return WholeTask(find_task(db, task_id), response_of(row[0]), made, by or None)
 
 
 # -- Tasks that a filter finds, the newest first ---------------------------------------------------

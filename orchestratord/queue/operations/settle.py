@@ -198,8 +198,7 @@ def _settle_alone(session: Session, s: Settlement) -> Settled:
         session.succeeded(task.endpoint_id, task.webhook, s.last_success_at)
     if task.bulk_id is not None:
         session.outcomes[task.bulk_id, status] += 1
-    if task.replaces is not None:
-        give_place(session, task.replaces, status, s.reason)
+    give_place(session, task.id, task.replaces, status, s.reason)
     effects = s.effects
     if s.recurring:
         effects = [*upserts_of(s.recurring, s.at), *effects]
@@ -256,7 +255,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     rows: dict[ManyRows, list[Row]]
     rows = {START: [], SUCCEED: [], END: [], END_ORDERED: [], WAIT: []}
     attempts: list[Row] = []
-    places: list[tuple[int, str, str | None]] = []
+    places: list[tuple[int, int, str, str | None]] = []
     following = False  # something is to be written besides
     for s, statement, row, attempt, more in prepared:
         rows[statement].append(row)
@@ -270,7 +269,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
         if at is not None:
             session.succeeded(s.task.endpoint_id, s.task.webhook, at)
     if places:
-        ids = {s.task.id for s, *_ in prepared} | {replaced for replaced, *_ in places}
+        ids = {s.task.id for s, *_ in prepared} | {place for _, place, *_ in places}
         lock_tasks(session, ids)
     for statement, changed in rows.items():
         if not changed:
@@ -283,8 +282,8 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     for status, count in Counter(map(_status_of, ended)).items():
         session.moved(Status.RUNNING, status, count)
     ATTEMPT.run(session.db, attempts)
-    for replaced, status, reason in places:
-        give_place(session, replaced, status, reason)
+    for replacement in places:
+        give_place(session, *replacement)
     steps = list(map(_first, prepared))
     if following or rows[START]:
         recurring = [(s.recurring, s.at) for s in steps]
@@ -299,7 +298,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
 
 
 def _note(
-    session: Session, s: Start | Settlement, places: list[tuple[int, str, str | None]]
+    session: Session, s: Start | Settlement, places: list[tuple[int, int, str, str | None]]
 ) -> None:
     """Note what depends on a step: the next claim of its key, the turns of a partition, a bulk, a
     run, and in `places` the task whose place it has."""
@@ -314,7 +313,7 @@ def _note(
     if task.bulk_id is not None:
         session.outcomes[task.bulk_id, s.status] += 1
     if task.replaces is not None:
-        places.append((task.replaces, s.status, s.reason))
+        places.append((task.id, task.replaces, s.status, s.reason))
     if task.run_id is not None or s.begins_run:
         session.runs.settled(task, s.status, begins=s.begins_run)
 

@@ -246,7 +246,7 @@ WITH lost AS MATERIALIZED (
 )
 {RELEASE_CLAIM}
 FROM lost WHERE retry_schedule.id = lost.id
-RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id
+RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id, replaces
 """
 
 TAKE_STARTED = f"""
@@ -291,11 +291,6 @@ def _place(names: tuple[str, ...]) -> int:
     """The number of the advisory lock of a key, or of a partition."""
     digest = hashlib.blake2b(repr(tuple(names)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, signed=True)
-
-
-def _line_of(task: Task) -> Line:
-    assert task.partition is not None
-    return Line(task.endpoint_id, task.webhook, task.partition, task.ordered)
 
 
 def _numbered(lines: Sequence[Line]) -> str:
@@ -416,7 +411,7 @@ class PostgresSession(Session):
                     self.has_turn(task.key, task.next_try or 0)
         for task in tasks:
             # An ordered one holds its partition while it runs as it did before.
-            if not task.ordered and (task.partition_limit or _line_of(task) not in passed_on):
+            if not task.ordered and (task.partition_limit or Line.of(task) not in passed_on):
                 self.touch(task)
 
     def lock_order(self, keys: Collection[Key]) -> None:
@@ -505,6 +500,6 @@ class PostgresSession(Session):
         ours = (self.owner, self.lease_until(), self.now())
         back = self.db.all(TAKE_UNSTARTED, (*ran_out, *released(self.now())))
         for row in back:
-            self.unstarted(*row)
+            self.unstarted(row)
         rows = self.db.all(TAKE_STARTED, (*ran_out, *ours))
         return len(back), sorted((task_of(row) for row in rows), key=turn)

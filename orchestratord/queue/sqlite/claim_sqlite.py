@@ -146,7 +146,7 @@ SELECT id FROM retry_schedule {BY_RUNNING} WHERE status = 'running' AND {conditi
 """
         unstarted = f"""
 {RELEASE_CLAIM} WHERE id IN ({lost} AND started_at IS NULL)
-RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id
+RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id, replaces
 """
         started = f"""
 UPDATE retry_schedule SET locked_by = ?, lease_until = ?, claims = claims + 1, updated_at = ?
@@ -318,7 +318,7 @@ class SqliteSession(Session):
         now = self.now()
         back = self.db.all(reclaim.unstarted, (*released(now), whose))
         for row in back:
-            self.unstarted(*row)
+            self.unstarted(row)
         values = (self.owner, self.lease_until(), now, whose, RECLAIM_PAGE)
         rows = self.db.all(reclaim.started, values)
         return len(back), sorted((task_of(row) for row in rows), key=turn)

@@ -42,6 +42,7 @@ async def test_a_task_looks_as_documented(parts: Parts) -> None:
     assert list(alone) == [
         *TASK_KEYS,
         "waits",
+        "replaced_by",
         "holds_partition",
         "idempotency_key",
         "client_key",

@@ -24,7 +24,7 @@ def test_the_words_of_the_table() -> None:
     assert {str(reason) for reason in Reason} == {
         "exhausted", "not_retryable", "ambiguous", "rejected", "expired", "poisoned",
         "invalid_payload", "invalid", "endpoint_removed", "webhook_removed", "webhook_disabled",
-        "resolved",
+        "resolved", "replaced",
     }  # fmt: skip
     assert {str(kind) for kind in Kind} == {"call", "webhook"}
 

@@ -201,7 +201,7 @@ async def test_who_ends_a_replacement_locks_what_it_replaces_first(
         lock = f"SELECT 1 FROM retry_schedule WHERE id = {parent}"
         await blocked(url, lock, step, f"retry_schedule WHERE id = {child}")
     waiting = await store.write(partitions.replace(ids[2], queue.new()))
-    given_up = await store.write(partitions.replace(ids[0], queue.new(), force=True))
+    given_up = await store.write(partitions.replace(a.id, queue.new(), force=True))
     lock = f"SELECT 1 FROM retry_schedule WHERE id = {ids[0]}"
     step = store.write(manual.cancel(given_up.id))
     await blocked(url, lock, step, f"retry_schedule WHERE id = {given_up.id}")

@@ -255,4 +255,4 @@ async def test_what_replaces_a_lone_call_belongs_to_its_run(queue: Any, store: S
     assert (replacement.run_id, (await store.read(search.get(old))).run_id) == (old, old)
     [task] = await queue.claim()
     await queue.settle(task)
-    assert [counts(run) for run in await store.read(run_ends.untold())] == [(2, 0, 1, 1, 0)]
+    assert [counts(run) for run in await store.read(run_ends.untold())] == [(2, 0, 1, 0, 1)]

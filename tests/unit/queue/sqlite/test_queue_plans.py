@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestratord.model.task import NewTask, Status
-from orchestratord.queue import connection, rows
+from orchestratord.queue import connection, rows, session
 from orchestratord.queue.batches import batch_members
 from orchestratord.queue.connection import Connection, ManyRows
 from orchestratord.queue.housekeeping import batch_closing, future_times, prune
@@ -109,7 +109,12 @@ STATEMENTS = {
     "bulk replaced": (bulk.REPLACED.format(ids="?, ?"), [BY_ID]),
     "bulk waiting": (bulk.WAITING, ["INDEX retry_schedule_bulk (bulk_id=? AND status=?)"]),
     "resolve": (manual.RESOLVE, [BY_ID]),
-    "give place": (partitions.GIVE_PLACE, [BY_ID]),
+    "release place": (session.RELEASE_PLACE, [BY_ID]),
+    "family": (
+        search.FAMILY.format(ids="?, ?"),
+        [BY_ID, "INDEX retry_schedule_parent (parent_id=?)"],
+    ),
+    "replaced": (partitions.REPLACED, [BY_ID]),
     "get": (search.GET, [BY_ID]),
     "attempts": (search.ATTEMPTS, ["INDEX attempts_task (task_id=?)"]),
     "next key": (claim_sqlite.NEXT_KEY, [f"COVERING INDEX {DUE} ((endpoint_id,webhook)>(?,?))"]),
@@ -128,7 +133,13 @@ STATEMENTS = {
         ["INDEX retry_schedule_endpoint (endpoint_id=? AND status=?)", "INDEX attempts_task"],
     ),
     "bring back": (future_times.BRING_BACK.format(ids="?, ?"), [BY_ID]),
-    "old": (prune.OLD, ["INDEX retry_schedule_finished (status=? AND finished_at"]),
+    "old": (
+        prune.OLD,
+        [
+            "INDEX retry_schedule_finished (status=? AND finished_at",
+            "INDEX retry_schedule_parent (parent_id=?)",
+        ],
+    ),
     "delete": (prune.DELETE.format(ids="?, ?"), [BY_ID]),
     "delete attempts": (prune.DELETE_ATTEMPTS.format(ids="?, ?"), ["INDEX attempts_task"]),
     "who failed": (failing.ENDPOINTS, ["COVERING INDEX retry_schedule_endpoint (endpoint_id>?)"]),
