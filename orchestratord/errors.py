@@ -192,11 +192,11 @@ class Replaced(Conflict):
     """Another task is carried out in the place of this one, or was: it was made of it with other
     parameters.
 
-    `by`: the number of that task; 0 where it is deleted.
+    `by`: the number of that task; 0 where it is not there any more.
     """
 
     def __init__(self, task_id: int, by: int) -> None:
-        other = f"task {by}, which has its place now" if by else "another one, which is deleted"
+        other = f"task {by}, which has its place now" if by else "another one"
         super().__init__(f"task {task_id} is replaced by {other}")
 
 

@@ -26,14 +26,13 @@ WHERE other.partition = retry_schedule.partition AND other.id > 0
 LAST_STARTED = f"""
     EXISTS ({_OTHERS} AND other.id < retry_schedule.id)
     AND NOT EXISTS ({_OTHERS} AND other.id > retry_schedule.id
-        AND (other.attempts > 0 OR other.deaths > 0) AND other.replaces IS NULL)
+        AND (other.attempts > 0 OR other.deaths > 0)
+        AND COALESCE(other.replaces, other.id) > retry_schedule.id)
 """
 
 # What was replaced stays for as long as what replaces it: that is found by its parents.
-UNREPLACED = """
-(run_id IS NULL OR NOT EXISTS (SELECT 1 FROM retry_schedule AS child
-    WHERE child.parent_id = retry_schedule.id AND child.replaces IS NOT NULL))
-"""
+UNREPLACED = """(run_id IS NULL OR NOT EXISTS (SELECT 1 FROM retry_schedule AS child
+    WHERE child.parent_id = retry_schedule.id AND child.replaces IS NOT NULL))"""
 
 # The first call of a run stays until its end is told: what is told is told of it.
 OPEN_RUN = """

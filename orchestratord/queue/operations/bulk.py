@@ -297,7 +297,7 @@ def _carry_out(session: Session, move: Move) -> Moved:
     retries = bulk.action == RETRYING
     replaced = search.replaced_by(session.db, ids, retries=retries) if ids else {}
     ids = [id_ for id_ in ids if id_ not in replaced]
-    overtaken = partitions.overtaken(session, ids) if retries and ids else set()
+    overtaken = partitions.overtaken(session, ids, bulk.filter.status) if retries and ids else set()
     ids = [id_ for id_ in ids if id_ not in overtaken]
     why.update({Reason.REPLACED.value: len(replaced), OVERTAKEN: len(overtaken)})
     for status in bulk.filter.status if ids else ():
@@ -315,8 +315,6 @@ def _carry_out(session: Session, move: Move) -> Moved:
                 session.waits(key, now)
             if partition is not None:
                 session.touch_rule(key, partition, rule)
-            if replaces is not None and retries and status != Status.PENDING:
-                partitions.keep_place(session, search.find_task(session.db, id_), force=True)
             give_place(session, id_, replaces, after, None)
     why[CHANGED] += len(ids) - moved
     moved += bulk.moved

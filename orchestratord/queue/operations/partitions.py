@@ -50,17 +50,18 @@ SELECT id, status FROM retry_schedule {BY_BLOCKS} WHERE {BLOCKS} AND {_OF_LINE}
 ORDER BY id LIMIT 1
 """
 
+# By their places: what replaces another one has that. One that holds the partition though it has
+# not started is replaced by one that is about to.
 LATER = f"""
 SELECT id FROM retry_schedule {BY_PARTITION}
-WHERE {OF_PARTITION} AND id > ? AND endpoint_id = ? AND webhook = ?
-    AND (attempts > 0 OR deaths > 0) AND replaces IS NULL
+WHERE {OF_PARTITION} AND id > ? AND endpoint_id = ? AND webhook = ? AND COALESCE(replaces, id) > ?
+    AND (attempts > 0 OR deaths > 0 OR (turn_at = {HOLDS} AND held = 0))
 ORDER BY id LIMIT 1
 """
 
 ORDERED_ENDED = f"""
-SELECT id FROM retry_schedule {BY_ID} WHERE id IN ({{ids}})
-    AND (partition_rule < 0 AND status IN ('failed', 'cancelled')
-        OR replaces IS NOT NULL AND status NOT IN ('pending', 'running')) ORDER BY id
+SELECT id FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) AND status NOT IN ('pending', 'running')
+    AND (partition_rule < 0 AND status <> 'succeeded' OR replaces IS NOT NULL) ORDER BY id
 """
 
 NEXT_HELD = f"""
@@ -93,8 +94,8 @@ def ask_for_turn(session: Session, task: Task, *, force: bool) -> bool:
     if line.ordered:
         if task.status == Status.PENDING:
             return task.held
-        if not force and (by := overtaken_by(session, task.id, line)) is not None:
-            raise Overtaken(task.id, by)
+        if not force:
+            check_order(session, task, task)
         return True
     # Locked before the partition is: who claims it has it locked, and locks the partition then.
     heads = session.db.all(f"{HEAD}{session.db.for_update}", line[:3])
@@ -109,19 +110,26 @@ def ask_for_turn(session: Session, task: Task, *, force: bool) -> bool:
     return False
 
 
-def overtaken(session: Session, ids: Collection[int]) -> set[int]:
+def overtaken(session: Session, ids: Collection[int], statuses: Collection[str]) -> set[int]:
     """Those of these that have ended, and after which a later one of their ordered partition has
-    started; or, of a replacement, another one of it runs."""
+    started; and replacements whose partition does not wait for them now. It waits for the others
+    that have one of these statuses from here on: they have to be tried."""
     statement = ORDERED_ENDED.format(ids=", ".join("?" * len(ids)))
-    found = set()
-    for (id_,) in session.db.all(statement, list(ids)):
-        task = find_task(session.db, id_)
-        place = place_of(session, task)
-        line, waits = Line.of(place), task.status != Status.SUCCEEDED
-        runs = id_ != place.id and Status.RUNNING in ready(session, line).values()
-        if place.ordered and (runs or (waits and overtaken_by(session, place.id, line))):
-            found.add(id_)
+    found = {id_ for (id_,) in session.db.all(statement, list(ids))}
+    for task in [find_task(session.db, id_) for id_ in sorted(found)]:
+        with suppress(Conflict):
+            if task.replaces is None:
+                check_order(session, task, task)
+            elif task.status in statuses:
+                keep_place(session, task, force=task.status == Status.SUCCEEDED)
+            found.remove(task.id)
     return found
+
+
+def check_order(session: Session, task: Task, place: Task) -> None:
+    """Raise Overtaken where one behind this place in its ordered partition has started."""
+    if (by := overtaken_by(session, place.id, Line.of(place))) is not None:
+        raise Overtaken(task.id, by)
 
 
 def place_of(session: Session, task: Task) -> Task:
@@ -135,17 +143,18 @@ def keep_place(session: Session, task: Task, *, force: bool) -> None:
     """Have the ordered partition in which a task has its place wait for it.
 
     Nothing happens where that is in no order. Raises Overtaken, unless `force` is given, and
-    Conflict where another task of the partition runs.
+    Conflict where another task of the partition runs, or is before it there.
     """
     place = place_of(session, task)
     if not place.ordered:
         return
-    line = Line.of(place)
-    if not force and (by := overtaken_by(session, place.id, line)) is not None:
-        raise Overtaken(task.id, by)
-    found = ready(session, line)
-    if Status.RUNNING in found.values():
-        raise Conflict(f"another task of the partition of task {task.id} is running; ask again")
+    if not force:
+        check_order(session, task, place)
+    found = ready(session, Line.of(place))
+    first = session.db.one(FIRST, Line.of(place)[:3])
+    if Status.RUNNING in found.values() or (first is not None and first[0] < place.id):
+        why = "is running, or goes before it; ask again"
+        raise Conflict(f"another task of the partition of task {task.id} {why}")
     if found:
         session.step_back(list(found))
     session.db.run("UPDATE retry_schedule SET turn_at = ? WHERE id = ?", (HOLDS, place.id))
@@ -160,7 +169,7 @@ def ready(session: Session, line: Line) -> dict[int, str]:
 def overtaken_by(session: Session, task_id: int, line: Line) -> int | None:
     """The first later one of an ordered partition that has started; none does from here on."""
     ready(session, line)
-    row = session.db.one(LATER, (line.partition, task_id, line.endpoint_id, line.webhook))
+    row = session.db.one(LATER, (line.partition, task_id, line.endpoint_id, line.webhook, task_id))
     return None if row is None else int(row[0])
 
 

@@ -96,7 +96,7 @@ def replaced_by(db: Connection, ids: Sequence[int], *, retries: bool = False) ->
     found: dict[int, int] = {}
     for task, reason, other, status, _ in sorted(db.all(FAMILY.format(ids=_marks(ids)), ids)):
         over = reason == Reason.REPLACED
-        last = status == (Status.SUCCEEDED if over else Status.FAILED)
+        last = status == Status.FAILED or (over and status == Status.SUCCEEDED)
         tried = status not in FINAL or (other < task and other in ids and other not in found)
         if (other > task and (tried or last)) or (other < task and tried and retries):
             found[task] = other

@@ -156,7 +156,8 @@ def test_a_retry_with_another_parameter(make_daemon: MakeDaemon, receiver: Recei
     assert ran.code == 0, ran.err
     child = json.loads(ran.out)
     assert (child["parent_id"], child["replaces"], child["params"]) == (task, task, {"n": 2})
-    assert daemon.task(task)["status"] == "failed"
+    shown = daemon.task(task)
+    assert (shown["status"], shown["reason"]) == ("cancelled", "replaced")
     assert f"task {task}, with other parameters" in daemon.ctl("show", str(child["id"])).out
     entry = daemon.get("/v1/actions").json()["actions"][0]
     assert (entry["action"], entry["task"]) == ("retry", task)

@@ -83,6 +83,13 @@ def test_until_its_replacement_has_ended_it_is_left_alone(
     shown = daemon.task(first)
     assert (shown["status"], shown["reason"]) == ("failed", "not_retryable")
     assert shown["replaced_by"] == second
+    # Nothing is offered that is a conflict.
+    page = daemon.get(f"/retries/{first}").text
+    assert "/trigger" not in page
+    assert "/cancel" not in page
+    assert "/resolve" not in page
+    assert f'Replaced by</dt><dd><a href="/retries/{second}">' in page
+    assert "are replaced by other tasks" in daemon.get("/bulks/1").text
     assert f"task {second}, with other parameters" in daemon.ctl("show", str(first)).out
     # It is what one retries, also once it has failed itself.
     receiver.on("/pay/2", 400)
@@ -201,5 +208,10 @@ def test_what_is_ambiguous_stays_so_when_it_is_cancelled(
     dry = json.loads(daemon.ctl(*words, "--dry-run", "--include-ambiguous").out)
     assert dry["matched"] == 2
     receiver.on("/", 200)
+    filter_ = {"id": [other], "status": "cancelled"}
+    bulk = daemon.post("/v1/retries/trigger", {"filter": filter_}).json()["bulk"]
+    shown = daemon.get(f"/v1/bulks/{bulk}").json()
+    assert (shown["matched"], shown["include_ambiguous"]) == (1, True)
+    assert daemon.finish(other)["status"] == "succeeded"
     assert daemon.ctl("retry", str(one), "--wait").code == 0
     assert status_of(daemon, one) == ("succeeded", None)

@@ -534,6 +534,7 @@ async def test_whose_turn_it_is_follows_its_indexes(two: list[Any]) -> None:
         (claim_postgres.STEP_FORWARD, ([1], 1, 1, 1), ("pkey",)),
         (partitions.RELEASE_PARTITIONS, (1, "crm/get", "", 500), ("stopped", "pkey")),
         (claim.CLAIMS_OF, ("me",), ("running",)),
+        (search.FAMILY.format(ids="?, ?"), (1, 2), ("parent", "pkey")),
     ):
         steps = await queue.store._writer.submit(Write(1, partial(plan, statement, values)))
         for index in indexes:

@@ -29,6 +29,7 @@ def test_every_problem_has_a_class() -> None:
     assert oc.Refused not in found.values()
     # What does not fit is told apart; a word of a newer daemon's is the class of its status.
     assert oc.Invalid not in found.values()
+    assert refusal_class(409, "replaced") is oc.Replaced
     assert refusal_class(409, "of tomorrow") is oc.Conflict
     assert refusal_class(418, "of tomorrow") is oc.Refused
 

@@ -205,6 +205,13 @@ async def test_who_ends_a_replacement_locks_what_it_replaces_first(
     lock = f"SELECT 1 FROM retry_schedule WHERE id = {ids[0]}"
     step = store.write(manual.cancel(given_up.id))
     await blocked(url, lock, step, f"retry_schedule WHERE id = {given_up.id}")
+    again = partitions.replace(b.id, queue.new(), force=True)
+    for place, child, write in (
+        (ids[1], b.id, again),
+        (ids[2], waiting.id, manual.trigger(waiting.id)),
+    ):
+        lock = f"SELECT 1 FROM retry_schedule WHERE id = {place}"
+        await blocked(url, lock, store.write(write), f"retry_schedule WHERE id = {child}")
     bulk = await queue.bulk(TaskFilter(), action=CANCEL)
     lock = f"SELECT 1 FROM retry_schedule WHERE id = {ids[2]}"
     step = bulks.step(store, bulk.id, 100)
