@@ -123,7 +123,7 @@ class Service(ReportService):
         """How the daemon is, as `/v1/status` shows it; there only the busiest lanes stand."""
         store, redactor, now = self._store, self.config.redactor, self._clock.now_ms()
         all_workers = await self._team.snapshot(self._worker.snapshot())
-        snapshot = status.with_rates(all_workers, await store.read(claim.rates()), now)
+        snapshot = status.with_rates(all_workers, await claim.rates(store), now)
         return {
             **status.process_status(
                 self._version, self._team, store.instance, self._started_at, now

@@ -212,7 +212,7 @@ def with_rates(
 
     Args:
         snapshot: what this one knows.
-        rates: see `Store.rates`.
+        rates: see `claim.rates`.
         now: milliseconds since the epoch, by the clock of this one.
     """
     lanes = []

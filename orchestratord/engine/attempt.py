@@ -115,7 +115,7 @@ class Pipe(NewTasks):
         """How they have, in the same order."""
         self.feedback = Feedback(lanes, claims, host.events, clock)
         self._shortages = ShortageLog()
-        self.deadlines = Deadlines(store)
+        self.deadlines = Deadlines(store, lanes)
 
     # -- admit to a slot -----------------------------------------------------------------------
 
@@ -246,7 +246,8 @@ class Pipe(NewTasks):
         # Its row says that a repeat is safe, which is what counts should the daemon die.
         if plan is None or (task.idempotent and not plan.target.idempotent):
             return None
-        return Run(task, plan, lane, running, began, time.monotonic())
+        counted = self.deadlines.rates.counted_at(task, began)
+        return Run(task, plan, lane, running, began, time.monotonic(), counted)
 
     def _is_made(self, run: Run) -> bool:
         """Make the request where nothing else is to be done before it is sent, and that takes a
@@ -260,6 +261,7 @@ class Pipe(NewTasks):
             or self.deadlines.stopping
             or task.is_large
             or isinstance(task.params, UnreadableParams)
+            or self.deadlines.rates.late_in(run)
         ):
             return False
         prepare, now = plan.executor.prepare, run.began / 1000
@@ -350,6 +352,7 @@ class Pipe(NewTasks):
         claimed_as_start = task.idempotent and run.plan.target.idempotent
         if (effects or not claimed_as_start) and not await self._start(run, effects):
             return "lost"
+        await self.deadlines.rates.keep(run)
         if self.deadlines.stopping or (ordered and self.deadlines.leases.may_be_lost(run)):
             return "released"  # it has started, and still nothing was sent
         count_anew(run.running)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.poison import POISON_AFTER
 from orchestratord.engine.retry import AMBIGUOUS, Decision, succeeded
@@ -37,11 +38,13 @@ from orchestratord.plugin.hookspecs import END_PHASES
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import is_ctrl_c
 from orchestratord.plugin.long_work import off_loop, seconds_queued
+from orchestratord.queue.operations.claim import postpone
 from orchestratord.queue.operations.insert import HAPPENED_CODE
 from orchestratord.queue.operations.slices import SLICE, sliced
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock, elapsed
 from orchestratord.values.durations import format_duration
+from orchestratord.values.rate_limit import MOST_AHEAD, RateWindow
 from orchestratord.values.status_set import StatusCode
 
 log = logging.getLogger("orchestratord.attempt")
@@ -167,6 +170,7 @@ class Run:
         running: the asyncio task of the attempt.
         began: when it began, milliseconds since the epoch.
         clock: the same by `time.monotonic`.
+        counted: when the rate of its lane counts it; several daemons do so as it is claimed.
         request: what is sent, once it is made.
         sent: when its executor was called, by `time.monotonic`; 0 before.
         costly: making it takes too long for the loop.
@@ -180,6 +184,7 @@ class Run:
     running: asyncio.Task[Any]
     began: int
     clock: float
+    counted: int
     request: Any = None
     sent: float = 0.0
     costly: bool = False
@@ -497,11 +502,51 @@ class LeaseGuard:
         return self._store.several_daemons and now > max(self.renewed, began) + sure
 
 
+class RateGuard:
+    """Has attempts that begin late, as by a slow disk, count from when they do: what others of
+    their lane may begin goes by that."""
+
+    def __init__(self, store: Store, lanes: LaneSet) -> None:
+        self._store = store
+        self._lanes = lanes
+        self.stopping = False
+        """The daemon stops: what is not sent yet is not sent."""
+
+    def counted_at(self, task: Task, began: int) -> int:
+        """When the rate of its lane counts a task: where others share that, as it is claimed."""
+        return task.updated_at if self._store.several_daemons else began
+
+    def late_in(self, run: Run) -> RateWindow | None:
+        """Where its rate counts an attempt, if it begins too late for that."""
+        throttle = self._lanes.lanes[run.lane].throttle
+        window = throttle.window if throttle is not None else None
+        if window is None or self._store.clock.now_ms() <= run.counted + window.limit.margin // 2:
+            return None
+        return window
+
+    async def keep(self, run: Run) -> None:
+        """Have one that is late count anew; where others have begun in its place, it waits."""
+        granted = 0
+        while not self.stopping and (window := self.late_in(run)):
+            limit, now = window.limit, self._store.clock.now_ms()
+            within = min(2 * granted + limit.margin, MOST_AHEAD)
+            if self._store.several_daemons:
+                late = postpone(run.lane, limit, run.counted, within)
+                wait = await self._store.write(late)
+            else:
+                wait = window.postpone(run.counted, now, now + within)
+            if wait:
+                await asyncio.sleep(min(wait / 1000, LOOK))
+            else:
+                granted, run.counted = within, now + within - limit.margin // 2
+
+
 class Deadlines:
     """Attempts that are being prepared or sent, and when they have to end."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, lanes: LaneSet) -> None:
         self.leases = LeaseGuard(store)
+        self.rates = RateGuard(store, lanes)
         self.stopping = False
         """The daemon stops, and waits no longer."""
         self.sending: dict[asyncio.Task[Any], Run] = {}
@@ -532,7 +577,7 @@ class Deadlines:
         An attempt that is under way ends by the rule for a daemon that stops; the claim of one that
         has sent nothing is released.
         """
-        self.stopping = True
+        self.stopping = self.rates.stopping = True
         for attempt in [*self.sending, *self.preparing]:
             attempt.cancel()
 

@@ -194,7 +194,7 @@ class Worker:
                 await self.take_over()
                 await self.removed.mend_partitions()
                 past = await self._past()
-                await self.store.write(claim.charge_past(past))
+                await claim.charge_past(self.store, past)
                 self.lanes.learn_past({lane: times for lane, (_, times) in past.items()})
                 for key, next_try in (await self.store.read(claim.earliest())).items():
                     self.placement.touched(key, next_try)

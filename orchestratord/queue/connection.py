@@ -269,11 +269,6 @@ class Connection(ABC):
         """Milliseconds since the epoch, by the clock that all see who share the database."""
         return time.time_ns() // 1_000_000
 
-    def charged_rates(self) -> dict[str, tuple[int, list[list[int]]]]:
-        """Of lanes with a rate that daemons keep together: the time by the database's clock, and
-        what of it began lately, pairs of a time and how many."""
-        return {}
-
     @abstractmethod
     def close(self) -> None:
         """Close it; in the thread that made it."""

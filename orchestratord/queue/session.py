@@ -18,7 +18,6 @@ from orchestratord.queue.connection import Connection, ManyRows, Row
 from orchestratord.queue.records import Claimed, FairTurn, Line, LineTurn, OrderedTurn, Pick
 from orchestratord.queue.runs.run_counts import RunCounts
 from orchestratord.values.clock import Clock, elapsed
-from orchestratord.values.rate_limit import RateLimit
 
 LEASE = 90.0
 """Seconds for which a claim stands without a word from its daemon, if nothing else is said."""
@@ -336,13 +335,6 @@ class Session(ABC):
     def renew(self, held: Collection[int]) -> int:
         """Renew the leases of tasks that we hold, as far as they need it; how many did."""
         return 0
-
-    def charge_past(self, past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> None:  # noqa: B027  # not every database has that
-        """Charge lanes whose rate daemons keep together with what began before any of them did.
-
-        `past`: of each lane its limit, and when attempts began (milliseconds), in ascending order.
-        Nothing happens to lanes that others have charged lately.
-        """
 
     def look_for_older(self) -> None:  # noqa: B027  # not every database has that
         """Learn whether daemons of before schema 8 work on the queue."""

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from orchestratord.queue.connection import BY_RUNNING, Connection
 from orchestratord.queue.records import Pick
+from orchestratord.queue.session import Session
 from orchestratord.values.rate_limit import RateLimit, RateWindow
 
 # ruff: noqa: S608  # what is pasted here is a hint, never a value
@@ -45,14 +46,13 @@ def charged(db: Connection) -> dict[str, tuple[int, list[list[int]]]]:
     return {lane: (now, json.loads(stamps)) for lane, stamps in db.all(STAMPS)}
 
 
-def charge_past(
-    db: Connection, now: int, past: Mapping[str, tuple[RateLimit, Sequence[int]]]
-) -> None:
+def charge_past(session: Session, past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> None:
     """Charge lanes that count nothing any more with what began before, by the attempts of the
     queue: it was moved here, or its daemons had no such limit.
 
     `past`: of each lane its limit, and when attempts began, in ascending order.
     """
+    db, now = session.db, session.leases.now(session.clock)
     for lane, (limit, times) in sorted(past.items()):
         stamps = _locked(db, lane)
         if stamps is None:
@@ -63,6 +63,18 @@ def charge_past(
         for at in times:
             window.charge(1, at)
         db.run(CHARGE, (json.dumps(window.stamps(now)), lane))
+
+
+def postpone(session: Session, lane: str, limit: RateLimit, since: int, within: int) -> int:
+    """Charge one from when it begins, and no longer from when it was claimed."""
+    db, now = session.db, session.leases.now(session.clock)
+    stamps = _locked(db, lane)
+    if stamps is None:
+        return BUSY_MS
+    window = _window(limit, stamps)
+    wait = window.postpone(since, now, now + within)
+    db.run(CHARGE, (json.dumps(window.stamps(now)), lane))
+    return wait
 
 
 def _window(limit: RateLimit, stamps: str) -> RateWindow:

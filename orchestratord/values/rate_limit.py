@@ -21,6 +21,9 @@ _UNITS = {"s": ("s", 1_000), "m": ("min", 60_000), "h": ("h", 3_600_000)}
 MOST = 1_000_000
 """Times in one unit."""
 
+MOST_AHEAD = 10_000
+"""Milliseconds for which one is counted before it begins, at most."""
+
 EXACT = 100
 """Up to so many times are remembered one by one; more are gathered in so many parts of the unit."""
 
@@ -50,8 +53,9 @@ class RateLimit(YamlValue):
 
     @property
     def margin(self) -> int:
-        """Milliseconds for which each time counts longer than the unit: the way to the other side
-        takes one request longer than another, which is not to bring too many into its window."""
+        """Milliseconds for which each time counts longer than the unit. The way to the other side
+        takes one request longer than another, which must not bring too many into its window: half
+        of the margin is for that, and by the other half one may begin later than it is counted."""
         return 50 if self.unit == "s" else 1_000
 
     def __str__(self) -> str:
@@ -163,6 +167,19 @@ class RateWindow:
             if not first[1]:
                 self._stamps.popleft()
 
+    def postpone(self, since: int, now: int, until: int) -> int:
+        """Count one from `until`, when it begins at the latest, and no longer from `since`.
+
+        Returns 0; or, where that counts no longer and nothing is free, in how many milliseconds to
+        ask again.
+        """
+        if now - since < self.limit.window:
+            self.return_token(1, now, since)
+        elif not self.free(now):
+            return max((self.next_free(now) or 0) - now, 1)
+        self.charge(1, until)
+        return 0
+
     def shift(self, by: int) -> None:
         """The clock was moved by so many milliseconds: what began is as long ago as before."""
         for stamp in self._stamps:
@@ -171,7 +188,7 @@ class RateWindow:
 
     def _expire(self, now: int) -> None:
         stamps = self._stamps
-        if stamps and stamps[-1][0] > now + self._grid:
+        if stamps and stamps[-1][0] > now + self._grid + MOST_AHEAD:
             # The clock was put back: what lies ahead of it would count for as long as it was.
             for stamp in stamps:
                 stamp[0] = min(stamp[0], now)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from orchestratord.model.task import Key, Status, Task
+from orchestratord.queue import shared_rates
 from orchestratord.queue.batch import Rank, Read, Write, reads, writes
 from orchestratord.queue.connection import (
     BY_HELD,
@@ -181,17 +182,27 @@ def begun(db: Connection, since: int) -> list[tuple[Key, int]]:
     return found
 
 
-def charge_past(past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> Write[None]:
+async def charge_past(store: Store, past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> None:
     """Charge lanes whose rate daemons keep together with what began before any of them did.
 
     `past`: of each lane its limit, and when attempts began (milliseconds), in ascending order.
     Nothing happens to lanes that others have charged lately, nor where there is one daemon.
     """
-    return Write(Rank.CLAIM, lambda session: session.charge_past(past))
+    if store.several_daemons:
+        await store.write(
+            Write(Rank.CLAIM, lambda session: shared_rates.charge_past(session, past))
+        )
 
 
-@reads
-def rates(db: Connection) -> dict[str, tuple[int, list[list[int]]]]:
+@writes(Rank.CLAIM)
+def postpone(session: Session, lane: str, limit: RateLimit, since: int, within: int) -> int:
+    """Charge a rate that daemons keep together with one that was claimed at `since` from when it
+    begins, in the next `within` milliseconds: 0, or in how many milliseconds to ask again, since
+    others have begun in its place."""
+    return shared_rates.postpone(session, lane, limit, since, within)
+
+
+async def rates(store: Store) -> dict[str, tuple[int, list[list[int]]]]:
     """Of lanes with a rate that daemons keep together: the time by the database's clock, and what
     of it began lately, pairs of a time and how many. Nothing where there is one daemon."""
-    return db.charged_rates()
+    return await store.read(Read(shared_rates.charged)) if store.several_daemons else {}

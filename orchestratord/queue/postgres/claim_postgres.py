@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,6 @@ from orchestratord.queue.session import (
     room_behind,
     turn,
 )
-from orchestratord.values.rate_limit import RateLimit
 
 # ruff: noqa: S608  # what is pasted here are columns and statements, never values
 
@@ -332,10 +331,6 @@ class PostgresSession(Session):
         counts this once."""
         told, known = self.told.pop(key, NEVER), self.floors.get(key, FRONT)
         return min(told, known)
-
-    def charge_past(self, past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> None:
-        """As in the interface."""
-        shared_rates.charge_past(self.db, self.leases.now(self.clock), past)
 
     def claim(self, picks: Sequence[Pick]) -> Claimed:
         """As in the interface."""

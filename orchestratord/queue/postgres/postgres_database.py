@@ -22,7 +22,6 @@ from pydantic_core import to_json
 
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.model.task import Table
-from orchestratord.queue import shared_rates
 from orchestratord.queue.connection import Connection, Failures, Row
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.database import Database, Wakeups
@@ -445,10 +444,6 @@ class PostgresConnection(Connection):
         row = self.one(CLOCK)
         assert row is not None
         return int(row[0])
-
-    def charged_rates(self) -> dict[str, tuple[int, list[list[int]]]]:
-        """As in the interface."""
-        return shared_rates.charged(self)
 
     def close(self) -> None:
         """Close it; in the thread that made it."""

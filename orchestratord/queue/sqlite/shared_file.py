@@ -34,7 +34,6 @@ from orchestratord.queue.sqlite.sqlite_database import (
 )
 from orchestratord.queue.sqlite.worker_locks import TURN, Life, Turn, living
 from orchestratord.values.clock import Clock
-from orchestratord.values.rate_limit import RateLimit
 
 
 class SharedConnection(SqliteConnection):
@@ -132,10 +131,6 @@ class SharedConnection(SqliteConnection):
         assert row is not None
         return bool(row[0])
 
-    def charged_rates(self) -> dict[str, tuple[int, list[list[int]]]]:
-        """As in the interface."""
-        return shared_rates.charged(self)
-
     def close(self) -> None:
         """Close it; in the thread that made it."""
         super().close()
@@ -206,10 +201,6 @@ class SharedSession(SqliteSession):
         none can begin to claim, so who is not found now holds nothing that is seen here."""
         assert isinstance(self.db, SharedConnection)
         return self._take_over(OF_DEAD, self.db.living())
-
-    def charge_past(self, past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> None:
-        """As in the interface."""
-        shared_rates.charge_past(self.db, self.leases.now(self.clock), past)
 
 
 class SharedFile(SqliteFile):

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 from collections import Counter
 
 import httpx
@@ -29,6 +30,17 @@ from orchestratord import hookimpl
 def after_request(outcome, task):
     if task.params.get("n") == "fault":
         raise ValueError(f"wrong in {os.getpid()}")
+"""
+SLOW_DISK = """
+import os, random, time
+
+sync = os.fdatasync
+
+def slow(descriptor):
+    time.sleep(random.choice((0, 0, 0.3)))
+    sync(descriptor)
+
+os.fdatasync = slow
 """
 NUMBERED = {"params": {"n": {}}}
 
@@ -144,6 +156,32 @@ def test_limits_are_as_written(daemon: Daemon, shared_receiver: Receiver) -> Non
     assert len(times) == 12
     # With a rate for each worker it would be 0.5; one that comes late makes it less than 1.
     assert min(later - sooner for sooner, later in zip(times, times[4:], strict=False)) > 0.7
+
+
+def test_a_rate_is_kept_where_the_disk_is_slow(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    """A claim that takes a while to reach the disk begins late, and another worker's does not."""
+    receiver.on("/", 200)
+    receiver.on("/fails", 503, 200, 503, 200)
+    daemon = make_daemon(
+        workers=2, defaults={"retry": retry("500ms")}, plugins={"dirs": ["plugins"]}
+    )
+    daemon.plugin("slow_disk", SLOW_DISK)
+    daemon.api("crm", receiver.url, rate_limit="15/s")
+    daemon.endpoint("crm/get", "/")
+    daemon.endpoint("crm/post", "/", method="POST")
+    daemon.endpoint("crm/fails", "/fails")
+    with daemon.start():
+        for name, count in (("get", 75), ("post", 25), ("fails", 2)):
+            daemon.batch(f"crm/{name}", [{}] * count)
+        daemon.settle()
+        with sqlite3.connect(daemon.database) as queue:
+            begun = sorted(at for (at,) in queue.execute("SELECT started_at FROM attempts"))
+    assert len(begun) == 104
+    gaps = [later - sooner for sooner, later in zip(begun, begun[15:], strict=False)]
+    assert min(gaps) >= 1_000
+    times = sorted(item.at for item in receiver.received())
+    # As they arrive: this process may be busy with something else meanwhile.
+    assert min(later - sooner for sooner, later in zip(times, times[15:], strict=False)) > 0.9
 
 
 def test_what_a_receiver_asks_for_counts_for_all(daemon: Daemon, shared_receiver: Receiver) -> None:

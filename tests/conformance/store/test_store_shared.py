@@ -143,6 +143,28 @@ async def test_a_rate_is_for_all_together(two: list[Any]) -> None:
     assert len((await one.store.write(claim.claim([free]))).tasks) == 7  # a lane without a limit
 
 
+async def test_a_task_that_begins_late_counts_for_all_from_when_it_does(two: list[Any]) -> None:
+    one, other = two
+    await one.add_all([one.new() for _ in range(20)])
+    limit = RateLimit(4, "min")
+    pick = Pick(KEY, 20, True, one.clock.now_ms(), "api:crm", limit)
+    assert len((await one.store.write(claim.claim([pick]))).tasks) == 4
+    [(_, [(claimed, _)])] = (await claim.rates(one.store)).values()
+
+    async def postpone(since: int, count: int) -> list[int]:
+        late = (claim.postpone("api:crm", limit, since, 5_000) for _ in range(count))
+        return await asyncio.gather(*map(one.store.write, late))
+
+    assert await postpone(claimed, 4) == [0] * 4
+    [(_, stamps)] = (await claim.rates(other.store)).values()
+    assert sum(count for _, count in stamps) == 4
+    assert all(claimed + 5_000 <= at < claimed + 20_000 for at, _ in stamps)
+    assert (await other.store.write(claim.claim([pick]))).tasks == []
+    # One that counts no longer waits for those that were claimed in its place.
+    [wait] = await postpone(claimed - 60_000, 1)
+    assert 55_000 < wait <= 66_000
+
+
 async def test_no_more_run_in_all_daemons_than_their_api_allows(two: list[Any]) -> None:
     """Claimed at once from two keys, by both; each one that ends makes room for another, and what a
     silent daemon holds counts."""
@@ -185,10 +207,10 @@ async def test_what_began_before_rates_were_kept_together_is_charged_once(two: l
     if one.workers is None:
         now = round(time.time() * 1000)  # about what the database's clock says
     past = {"api:crm": (limit, [now - 200_000, *(now - 20_000 + n for n in range(20))])}
-    await asyncio.gather(*(queue.store.write(claim.charge_past(past)) for queue in two))
-    await one.store.write(claim.charge_past(past))  # as one that is started again
+    await asyncio.gather(*(claim.charge_past(queue.store, past) for queue in two))
+    await claim.charge_past(one.store, past)  # as one that is started again
     assert len((await one.store.write(claim.claim([pick]))).tasks) == 10
-    [(_, stamps)] = (await one.store.read(claim.rates())).values()
+    [(_, stamps)] = (await claim.rates(one.store)).values()
     assert sum(count for _, count in stamps) == 30
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import pytest
 from worker_parts import CALL, KEY, Bench, working
 
 from bench.outage import outage, without_breaker
+from orchestratord.engine.attempt_result import Run
 from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST, LONGEST_PAUSE_MS
 from orchestratord.errors import Reject, Snooze
 from orchestratord.model.event import BreakerEvent, Event, EventType, StoredThrottle
 from orchestratord.model.retry_policy import RetryPolicy
-from orchestratord.model.task import Task
+from orchestratord.model.task import Effect, Task
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.queue.operations import manual, search
 
@@ -62,6 +63,27 @@ async def test_no_second_holds_more_requests_than_the_rate_and_none_costs_an_att
         assert eleventh - first >= 0.9  # 1.05 as they leave, and the machine may be busy
     assert times[-1] - times[0] < 3.0
     assert await bench.states(ids) == [("succeeded", 1)] * 25
+
+
+async def test_what_is_sent_late_counts_from_when_it_is_sent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start of one that is not idempotent has to be on disk before, and the disk is slow."""
+    start, begun = bench.worker.pipe._start, 0
+
+    async def slow(run: Run, effects: Sequence[Effect]) -> bool:
+        nonlocal begun
+        ours, begun = await start(run, effects), begun + 1
+        await asyncio.sleep(0.6 if begun <= 3 else 0)
+        return ours
+
+    monkeypatch.setattr(bench.worker.pipe, "_start", slow)
+    bench.adopt(concurrency=10, rate="3/s", idempotent=False)
+    bench.be_quick()
+    await bench.idle(await bench.put([CALL] * 7))
+    times = sorted(bench.receiver.times)
+    assert (len(times), begun) == (7, 7)
+    assert min(later - sooner for sooner, later in zip(times, times[3:], strict=False)) > 0.9
 
 
 async def test_a_task_that_waits_for_its_rate_says_so_and_holds_no_slot(bench: Bench) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestratord.values.rate_limit import EXACT, RateLimit, RateWindow
+from orchestratord.values.rate_limit import EXACT, MOST_AHEAD, RateLimit, RateWindow
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,28 @@ def test_what_is_reserved_counts_from_when_it_begins() -> None:
     assert window.next_free(300) == 300
     window.return_token(5, 300)
     assert window.free(1_350) == 2
+
+
+def test_one_that_begins_late_counts_from_when_it_does() -> None:
+    window = RateWindow(RateLimit.parse("2/s"))
+    window.charge(2, 0)
+    assert window.postpone(0, 300, 350) == 0
+    assert window.free(1_050) == 1
+    assert window.next_free(1_300) == 1_300
+    window.charge(1, 1_300)
+    assert (window.free(1_399), window.free(1_400)) == (0, 1)
+    # What has begun in its place keeps it waiting, once it counts no longer.
+    window.charge(1, 1_400)
+    assert window.postpone(0, 1_400, 1_450) == 950
+    assert window.postpone(0, 2_350, 2_400) == 0
+    assert (window.used, window.free(2_350)) == (2, 0)
+
+
+def test_one_that_is_to_begin_counts_ahead_of_time() -> None:
+    window = RateWindow(RateLimit.parse("1/s"))
+    window.charge(1, 0)
+    assert window.postpone(0, 40, MOST_AHEAD) == 0
+    assert window.next_free(50) == MOST_AHEAD + 1_050
 
 
 def test_where_others_have_taken_the_rest_nothing_is_free() -> None:
