@@ -531,8 +531,7 @@ class RateGuard:
             limit, now = window.limit, self._store.clock.now_ms()
             within = min(2 * granted + limit.margin, MOST_AHEAD)
             if self._store.several_daemons:
-                late = postpone(run.lane, limit, run.counted, within)
-                wait = await self._store.write(late)
+                wait = await self._store.write(postpone(run.lane, limit, run.counted, within))
             else:
                 wait = window.postpone(run.counted, now, now + within)
             if wait:

@@ -24,6 +24,9 @@ from orchestratord.values.rate_limit import RateLimit, RateWindow
 MAKE = "INSERT INTO rates (lane, stamps) VALUES (?, '[]') ON CONFLICT DO NOTHING"
 LOOK = "SELECT stamps FROM rates WHERE lane = ?"
 CHARGE = "UPDATE rates SET stamps = ? WHERE lane = ?"
+Past = Mapping[str, tuple[RateLimit, Sequence[int]]]
+"""Of lanes: the limit, and when attempts began (milliseconds), in ascending order."""
+
 BUSY_MS = 20
 """When to look again at a lane from which another daemon is just claiming."""
 
@@ -46,12 +49,9 @@ def charged(db: Connection) -> dict[str, tuple[int, list[list[int]]]]:
     return {lane: (now, json.loads(stamps)) for lane, stamps in db.all(STAMPS)}
 
 
-def charge_past(session: Session, past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> None:
+def charge_past(session: Session, past: Past) -> None:
     """Charge lanes that count nothing any more with what began before, by the attempts of the
-    queue: it was moved here, or its daemons had no such limit.
-
-    `past`: of each lane its limit, and when attempts began, in ascending order.
-    """
+    queue: it was moved here, or its daemons had no such limit."""
     db, now = session.db, session.leases.now(session.clock)
     for lane, (limit, times) in sorted(past.items()):
         stamps = _locked(db, lane)
@@ -68,8 +68,7 @@ def charge_past(session: Session, past: Mapping[str, tuple[RateLimit, Sequence[i
 def postpone(session: Session, lane: str, limit: RateLimit, since: int, within: int) -> int:
     """Charge one from when it begins, and no longer from when it was claimed."""
     db, now = session.db, session.leases.now(session.clock)
-    stamps = _locked(db, lane)
-    if stamps is None:
+    if (stamps := _locked(db, lane)) is None:
         return BUSY_MS
     window = _window(limit, stamps)
     wait = window.postpone(since, now, now + within)

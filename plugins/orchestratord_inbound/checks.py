@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestratord import Config, Endpoint, Problem, suggest
-from orchestratord_inbound.declaration import INBOUND, PORT
+from orchestratord_inbound.declaration import INBOUND, PORT, UNSIGNED_IDS
 from orchestratord_inbound.sender_scheme import scheme_of
 
 NAMES = frozenset({"headers", "query", "body"})
@@ -43,7 +43,15 @@ def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
                 "the secret of verify: standard is base64, with or without whsec_ before it",
                 key="inbound.secret",
             )
-    if inbound.dedupe is not None:
+    if inbound.dedupe is None:
+        unsigned = UNSIGNED_IDS.get(str(inbound.verify), "x-event-id")
+        yield Problem(
+            "each repeat of a request is a new event, since its signature covers no id of it: "
+            f'write what tells requests apart, such as dedupe: headers."{unsigned}"',
+            key="inbound",
+            severity="warning",
+        )
+    else:
         for name in sorted(inbound.dedupe.names - NAMES - {WHOLE}):
             yield Problem(
                 f"{name!r} is not known here{suggest(name, NAMES)}; there are headers, query and "

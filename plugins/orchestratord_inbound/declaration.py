@@ -21,6 +21,12 @@ from orchestratord import (
 
 Named = Literal["standard", "stripe", "github", "slack", "shopify"]
 NAMED: tuple[str, ...] = ("standard", "stripe", "github", "slack", "shopify")
+SIGNED_IDS = {"standard": 'headers."webhook-id"', "stripe": "body.id", "slack": "body.event_id"}
+"""Where the sender's own id of a request stands, of the schemes whose signature covers it: what
+`dedupe` is where it is left out. An id that is not signed is none: with a copy of a signed request
+it could be sent again under another one."""
+UNSIGNED_IDS = {"github": "x-github-delivery", "shopify": "x-shopify-webhook-id"}
+"""The headers of the ids that are not signed, for who trusts the way here."""
 
 _PATH = re.compile(r"/[!$&-;=@-Z_a-z~%]*")
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -92,7 +98,8 @@ class Inbound(Model):
     """What it signs with; a list, newest first, while it is rotated."""
     dedupe: Expression | None = None
     """JMESPath over headers, query and body: requests for which it is the same are one event, for
-    seven days."""
+    seven days. Left out: the id that the sender signs, where it does (`standard`, `stripe`,
+    `slack`)."""
     verify_token: Secret | None = None
     """What Meta shows when it asks whether the address is right."""
     rate_limit: RateLimit | None = None
@@ -105,6 +112,8 @@ class Inbound(Model):
     def _check_form(cls, value: Any) -> Any:
         if isinstance(value, str):
             raise ValueError("expected {path: /in/stripe, verify: stripe, secret: …}")
+        if isinstance(value, dict) and value.get("dedupe") is None:
+            return {**value, "dedupe": SIGNED_IDS.get(str(value.get("verify")))}
         return value
 
 

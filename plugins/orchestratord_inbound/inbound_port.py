@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,9 +27,11 @@ from orchestratord import (
     Upsert,
     off_loop,
 )
-from orchestratord_inbound.declaration import INBOUND, Inbound
+from orchestratord_inbound.declaration import INBOUND, UNSIGNED_IDS, Inbound
 from orchestratord_inbound.sender_scheme import SenderScheme, scheme_of
 from orchestratord_inbound.sent_params import params_of
+
+log = logging.getLogger("orchestratord.inbound")
 
 KEYS = Table(
     "inbound_keys",
@@ -206,7 +209,12 @@ def _once(way: WayIn, params: dict[str, Any]) -> Upsert | None:
         found = way.inbound.dedupe.search(params)
     except ValueError as error:
         raise InvalidParams({"dedupe": str(error)}) from None
-    if found is None:
+    # `[a, b]` and `{x: a, y: b}` name parts of a key; what else is found may have null in it.
+    named = way.inbound.dedupe.source.rstrip().endswith(("]", "}"))
+    parts = found.values() if isinstance(found, dict) else found
+    if found is None or (named and isinstance(found, list | dict) and None in parts):
+        why = "%s: its dedupe, %s, is null in a request, and a repeat of that would be a new event"
+        log.warning(why, way.endpoint.id, way.inbound.dedupe.source)
         return None
     key = found if isinstance(found, str) else json.dumps(found, sort_keys=True)
     if len(key) > _LONGEST_KEY or not key.isprintable():
@@ -241,13 +249,15 @@ def example(endpoint: Endpoint, body: bytes | None) -> Iterable[PortRequest]:
     if inbound is None:
         return
     now = time.time()
-    message_id = f"msg_{int(now * 1000)}"
+    id_ = f"msg_{int(now * 1000)}"
     if body is None:
-        body = json.dumps({"id": message_id, "type": "example", "data": {}}).encode()
+        body = json.dumps({"id": id_, "event_id": id_, "type": "example", "data": {}}).encode()
     headers = {"content-type": "application/json"}
+    if unsigned := UNSIGNED_IDS.get(str(inbound.verify)):
+        headers[unsigned] = id_
     try:
         json.loads(body)
     except ValueError:
         headers["content-type"] = "text/plain; charset=utf-8"
-    headers |= scheme_of(inbound.verify).signed(inbound.secret[0], body, now, message_id)
+    headers |= scheme_of(inbound.verify).signed(inbound.secret[0], body, now, id_)
     yield PortRequest("POST", inbound.path, (), tuple(headers.items()), "", body)

@@ -63,10 +63,11 @@ class SenderScheme:
         time, given = self._parts(found, request)
         if (self.timestamp is not None or self.named) and not _is_time(time):
             return SIGNATURE
-        message_id = request.header(self.id) if self.id is not None else ""
-        if message_id is None:
+        ids = [value for name, value in request.headers if name == self.id] or [""]
+        # A second one is not signed, and would make the same request look like another.
+        if len(ids) > 1 or (self.id is not None and not ids[0]):
             return SIGNATURE
-        content = self._content(message_id, time or "", request.body)
+        content = self._content(ids[0], time or "", request.body)
         good = False
         for secret in secrets:
             made = self._signature(secret, content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from orchestratord.model.task import Key, Status, Task
@@ -182,16 +182,13 @@ def begun(db: Connection, since: int) -> list[tuple[Key, int]]:
     return found
 
 
-async def charge_past(store: Store, past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> None:
+async def charge_past(store: Store, past: shared_rates.Past) -> None:
     """Charge lanes whose rate daemons keep together with what began before any of them did.
 
-    `past`: of each lane its limit, and when attempts began (milliseconds), in ascending order.
     Nothing happens to lanes that others have charged lately, nor where there is one daemon.
     """
     if store.several_daemons:
-        await store.write(
-            Write(Rank.CLAIM, lambda session: shared_rates.charge_past(session, past))
-        )
+        await store.write(Write(Rank.CLAIM, lambda of: shared_rates.charge_past(of, past)))
 
 
 @writes(Rank.CLAIM)

@@ -160,7 +160,9 @@ def test_slack_with_its_challenge(port: In, daemon: Daemon) -> None:
     assert len(daemon.tasks(endpoint="in/slack")) == 2
 
 
-def test_standard_webhooks(port: In) -> None:
+def test_standard_webhooks(port: In, daemon: Daemon) -> None:
+    """The id is signed, and tells repeats: no `dedupe` is written."""
+
     def post(at: float) -> int:
         moment = datetime.fromtimestamp(at, UTC)
         made = standardwebhooks.Webhook(STANDARD).sign("msg_1", moment, '{"a": 1}')
@@ -172,6 +174,23 @@ def test_standard_webhooks(port: In) -> None:
 
     now = time.time()
     assert [post(now), post(now - 290), post(now - 310), post(now + 310)] == [200, 200, 401, 401]
+    assert len(daemon.tasks(endpoint="in/standard")) == 1
+    shown = daemon.run("config", "show", "in/standard").out
+    assert re.search(r'dedupe: "headers\.\\"webhook-id\\"" +# default', shown)
+
+
+def test_check_warns_where_nothing_tells_a_repeat(port: In, daemon: Daemon) -> None:
+    checked = daemon.run("check")
+    assert checked.code == 0
+    warned = re.findall(
+        r"^warning: apis/in/endpoints/(\w+)\.yaml:\d+:\d+: inbound: each repeat of a request "
+        r'is a new event, .* such as dedupe: headers\."([\w-]+)"$',
+        checked.err,
+        re.MULTILINE,
+    )
+    github, own = "x-github-delivery", "x-event-id"
+    ids = {"closed": github, "github": github, "own": own, "strict": github}
+    assert dict(warned) == {**ids, "shopify": "x-shopify-webhook-id"}
 
 
 def test_shopify_and_one_of_its_own(port: In, daemon: Daemon) -> None:

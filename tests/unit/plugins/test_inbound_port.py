@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hmac
 import json
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from orchestratord_inbound.declaration import INBOUND, Inbound
-from orchestratord_inbound.inbound_port import BRIM, InboundPort
-from orchestratord_inbound.sender_scheme import SCHEMES
+from orchestratord_inbound.declaration import INBOUND, UNSIGNED_IDS, Inbound
+from orchestratord_inbound.inbound_port import BRIM, InboundPort, example
+from orchestratord_inbound.sender_scheme import SCHEMES, scheme_of
 
 from orchestratord import Conflict, Control, PortRequest, Redactor, Secret, Unreachable
 from orchestratord.errors import StorageFull
@@ -139,6 +140,94 @@ async def test_a_key_is_bounded(key: Any) -> None:
     [(_, _, once)] = daemon.accepted
     assert 0 < len(once.key["dedupe_key"]) <= 200
     assert once.key["dedupe_key"].isprintable()
+
+
+async def repeated(daemon: Daemon, body: bytes, **changed: str) -> list[Any]:
+    """The keys of the same request, sent twice, the second time with some headers changed."""
+    inbound = daemon.config.endpoints["in/x"][INBOUND]
+    scheme = scheme_of(inbound.verify)
+    headers = scheme.signed(inbound.secret[0], body, time.time(), "msg_1")
+    port, kind = port_of(daemon), {"content-type": "application/json"}
+    for more in ({}, changed):
+        sent = tuple((kind | headers | more).items())
+        answer = await port.answer(PortRequest("POST", "/in/x", (), sent, "127.0.0.1", body))
+        assert answer.status == 200
+    return [once and once.key["dedupe_key"] for _, _, once in daemon.accepted]
+
+
+STANDARD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@pytest.mark.parametrize(
+    ("verify", "body", "key"),
+    [
+        ("standard", b'{"id": 1}', "msg_1"),
+        ("stripe", b'{"id": "evt_1"}', "evt_1"),
+        ("slack", b'{"event_id": "Ev1"}', "Ev1"),
+        # Their signatures cover no id: that of a header could be any.
+        ("github", b'{"id": 1}', None),
+        ("shopify", b'{"id": 1}', None),
+        ({"header": "x-sign"}, b'{"id": 1}', None),
+    ],
+)
+async def test_without_dedupe_the_id_that_is_signed_tells_repeats(
+    verify: Any, body: bytes, key: str | None
+) -> None:
+    daemon = Daemon(verify=verify, secret=STANDARD)
+    ids = {"x-github-delivery": "d1", "x-shopify-webhook-id": "d1"}
+    assert await repeated(daemon, body, **ids) == [key] * 2
+
+
+async def test_a_dedupe_that_is_written_counts_and_not_the_signed_id() -> None:
+    daemon = Daemon(verify="standard", secret=STANDARD, dedupe="body.id")
+    assert await repeated(daemon, b'{"id": 7}') == ["7", "7"]
+
+
+async def test_a_second_id_in_a_header_is_no_way_to_send_a_request_again() -> None:
+    daemon = Daemon(verify="standard", secret=STANDARD)
+    headers = SCHEMES["standard"].signed(Secret(STANDARD), BODY, time.time(), "msg_1")
+    for more in (("webhook-id", "msg_2"), ("webhook-id", "msg_1")):
+        for sent in ((*headers.items(), more), (more, *headers.items())):
+            made = PortRequest("POST", "/in/x", (), sent, "127.0.0.1", BODY)
+            assert (await port_of(daemon).answer(made)).status == 401
+    assert daemon.accepted == []
+
+
+@pytest.mark.parametrize(
+    ("dedupe", "body", "key"),
+    [
+        ("body.id", {"no": 1}, None),
+        ("[body.id, body.n]", {"id": 1}, None),
+        ("{id: body.id, n: body.n}", {"id": 1}, None),
+        ("body.[id, n]", {"id": 1, "n": 2}, "[1, 2]"),
+        # It is not made of parts that are named: what was sent holds null.
+        ("body.both", {"both": [1, None]}, "[1, null]"),
+        ("body", {"id": None}, '{"id": null}'),
+    ],
+)
+async def test_a_key_with_a_part_that_is_null_is_none_and_that_is_told_once(
+    dedupe: str, body: Any, key: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon = Daemon(dedupe=dedupe)
+    assert (await port_of(daemon).answer(request(json.dumps(body).encode()))).status == 200
+    [(_, _, once)] = daemon.accepted
+    assert (once and once.key["dedupe_key"]) == key
+    told = [
+        f"in/x: its dedupe, {dedupe}, is null in a request, and a repeat of that would be a new "
+        "event"
+    ]
+    assert [record.getMessage() for record in caplog.records] == (told if key is None else [])
+
+
+@pytest.mark.parametrize("verify", [*SCHEMES, {"header": "x-sign"}])
+async def test_an_example_is_told_from_repeats_as_what_the_sender_sends(verify: Any) -> None:
+    header = UNSIGNED_IDS.get(verify) if isinstance(verify, str) else None
+    more = {"dedupe": f'headers."{header}"'} if header else {}
+    daemon = Daemon(verify=verify, secret=STANDARD, **more)
+    [made] = example(daemon.config.endpoints["in/x"], None)
+    assert (await port_of(daemon).answer(made)).status == 200
+    [(_, _, once)] = daemon.accepted
+    assert (once is None) == isinstance(verify, dict)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
