@@ -71,16 +71,20 @@ def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
 def after_request(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
 ) -> Outcome | Awaitable[Outcome | None] | None:
-    return _judge(outcome, task, endpoint, config)
+    """A failure where what is to follow from a success cannot be worked out, else None."""
+    if outcome.verdict != "success":
+        return None
+    try:
+        plan = _at_once(outcome, task, endpoint, config)
+    except Exception as error:
+        return _failure(outcome, error)
+    if plan is None:
+        return _judged(outcome, task, endpoint, config)
+    _keep(outcome, plan)
+    return None
 
 
-@hookimpl(trylast=True)
-@pure
-@only_for(concerned)
-def after_execute(
-    outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
-) -> Outcome | Awaitable[Outcome | None] | None:
-    return _judge(outcome, task, endpoint, config)
+after_execute = after_request
 
 
 @hookimpl
@@ -106,22 +110,6 @@ def on_success(
 ) -> Iterable[NewTask] | Awaitable[Iterable[NewTask]]:
     plan = _kept(outcome, task) or _at_once(outcome, task, endpoint, config)
     return plan.tasks if plan is not None else _tasks(outcome, task, endpoint, config)
-
-
-def _judge(
-    outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
-) -> Outcome | Awaitable[Outcome | None] | None:
-    """A failure where what is to follow from a success cannot be worked out, else None."""
-    if outcome.verdict != "success":
-        return None
-    try:
-        plan = _at_once(outcome, task, endpoint, config)
-    except Exception as error:
-        return _failure(outcome, error)
-    if plan is None:
-        return _judged(outcome, task, endpoint, config)
-    _keep(outcome, plan)
-    return None
 
 
 async def _judged(
