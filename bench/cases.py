@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench import overload
 from bench.environment.daemon import CONCURRENCY, ROOM
 from bench.environment.folder import Folder
 from bench.environment.servers import Nginx
@@ -110,6 +111,16 @@ def own(quick: bool) -> Iterator[Case]:
         "hanging",
         "concurrency as shipped: 100, and 10 in each API",
         partial(hanging.measure, in_front=20_000 // part, each=2_000 // part),
+    )
+    yield Measure(
+        "overload",
+        "a receiver that serves 200 in any second, and answers 503 beyond; retries as by default",
+        _alone(partial(overload.measure_overload, calls=20_000 // part)),
+    )
+    yield Measure(
+        "refusals",
+        "receivers that refuse at random, or each call once; tried again after 100 ms",
+        _alone(partial(overload.measure_refusals, tasks=3_000, seconds=60 // part)),
     )
     for seconds in (1.0,) if quick else (1.0, 5.0):
         yield Measure(

@@ -223,8 +223,8 @@ def _throttled_lanes(document: Document, console: Console) -> list[str]:
         if told:
             what, at, why = "Retry-After", told.get("until"), compact(told.get("why"))
         elif overload and lane.get("due"):
-            what, at = "overload", None
-            why = f"{number(overload.get('rate'))} tasks a second begin, more step by step"
+            what, at = f"overload, since {time_of_day(overload.get('since'))}", None
+            why = f"{number(overload.get('rate'))}/s, as it refuses more; `resume` lifts it"
         elif rate and rate.get("next") and lane.get("due"):
             what, at, why = f"rate_limit {compact(rate.get('limit'))}", rate["next"], "-"
         else:

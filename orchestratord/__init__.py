@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from orchestratord.model.effects.recurring_rows import RecurringRows as RecurringRows
     from orchestratord.model.endpoint import OWN_ENDPOINT as OWN_ENDPOINT
     from orchestratord.model.endpoint import Api as Api
+    from orchestratord.model.endpoint import BreakerKey as BreakerKey
     from orchestratord.model.endpoint import Endpoint as Endpoint
+    from orchestratord.model.endpoint import Guards as Guards
+    from orchestratord.model.endpoint import Pace as Pace
     from orchestratord.model.endpoint import ParamRules as ParamRules
     from orchestratord.model.endpoint import PartitionKey as PartitionKey
     from orchestratord.model.endpoint import Schedule as Schedule
@@ -143,7 +146,7 @@ _HOMES = {
     "orchestratord.model.edit": "Declaration Edit",
     "orchestratord.model.effects.recurring_rows": "DECIDED_AT RecurringRows",
     "orchestratord.model.endpoint": (
-        "OWN_ENDPOINT Api Endpoint ParamRules PartitionKey Schedule Setting "
+        "OWN_ENDPOINT Api BreakerKey Endpoint Guards Pace ParamRules PartitionKey Schedule Setting "
     ),
     "orchestratord.model.event": (
         "SAME_MS BreakerEvent BulkEvent ClockEvent ConfigEvent DaemonEvent EndpointEvent Event "

@@ -35,7 +35,7 @@ from orchestratord.config.yaml.nodes import (
 )
 from orchestratord.config.yaml_keys import ApiKeys, Shared, shared_keys
 from orchestratord.model.auth import Proxy
-from orchestratord.model.endpoint import Api, Setting
+from orchestratord.model.endpoint import Api, Guards, Setting
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.template import Template
 
@@ -190,6 +190,8 @@ class Inherited:
     """Of the API, where these are good."""
     spot: Spot = NOWHERE
     """Where api.yaml begins."""
+    guards: Guards = field(default_factory=Guards)
+    """Of `defaults`."""
 
 
 class SharedReader:
@@ -213,12 +215,15 @@ class SharedReader:
 
     def defaults(self, spot: Spot, node: Node | None) -> Inherited:
         """`defaults` of orchestratord.yaml, checked by itself."""
-        upper = MapNode()
+        upper, shared, own = MapNode(), shared_keys(self._registry.settings), fields_of(Guards)
         if isinstance(node, MapNode):
-            upper = self.endpoint_keys(node, shared_keys(self._registry.settings))
+            upper = self.endpoint_keys(node, shared | set(own))
         elif node is not None and not is_null(node):
             self._problems.error(spot, "expected a mapping", unread=True)
-        return self._inherited(spot, Inherited(), upper)
+        inherited = self._inherited(spot, Inherited(), upper.only(shared))
+        inherited.own = upper.only(own)
+        inherited.guards = self._reader.read(spot, inherited.own, Guards).value or Guards()
+        return inherited
 
     def api(
         self, name: str, document: YamlDocument, defaults: Inherited, allow: tuple[str, ...]
@@ -237,7 +242,8 @@ class SharedReader:
         shared, own = shared_keys(self._registry.settings), fields_of(ApiKeys)
         known = self.endpoint_keys(document.root, shared | set(own))
         inherited = self._inherited(spot, defaults, known.only(shared))
-        inherited.own, inherited.spot = known.only(own), spot
+        inherited.own = self.merger.merge(defaults.own, known.only(own))
+        inherited.spot = spot
         keys, inherited.data, fields = self._reader.read(spot, inherited.own, ApiKeys)
         problems = KeyProblems(self._problems, spot, inherited.own)
         self.request_rules.check_api(fields, problems, allow)

@@ -196,6 +196,7 @@ class _FolderReader:
             digest=combined(files.digest, self._references.files),
             files=tuple(sorted(files.contents)),
             settings=of_plugins,
+            guards=defaults.guards,
         )
         self._check_sizes(config)
         self._check_with_plugins(config)

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from orchestratord.config.validate.shapes import fields_of
 from orchestratord.model.declared import Model, descriptions
-from orchestratord.model.endpoint import Api, Param, PartitionKey, Schedule, Setting
+from orchestratord.model.endpoint import Api, Guards, Param, PartitionKey, Schedule, Setting
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import DaemonSetting, DaemonSettings, EgressSettings
 from orchestratord.model.test_case import TestCase
@@ -92,7 +92,7 @@ def daemon_model(
 ) -> type[BaseModel]:
     """orchestratord.yaml, all keys in one model; `own` are the keys of plugins in that file."""
     title = "What endpoints get where neither they nor their api.yaml say something else."
-    defaults = _described("Defaults", Shared, title, _of(settings))
+    defaults = _described("Defaults", Shared, title, _of(settings), Guards)
     about = "What all endpoints get that neither they nor their api.yaml say."
     empty = Field(default_factory=lambda: defaults.model_construct(), description=about)
     fields = {"defaults": (defaults, empty), **_of(own)}

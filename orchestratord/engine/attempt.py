@@ -33,6 +33,7 @@ from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.retry import (
     Decision,
     decide,
+    decide_early,
     decide_probe,
     give_up_at,
     give_up_from,
@@ -119,24 +120,14 @@ class Pipe(NewTasks):
 
     # -- admit to a slot -----------------------------------------------------------------------
 
-    def start(self, task: Task, lane: str, now: int) -> None:
-        """Run a claimed task of `lane`, at once or when the lane has a slot."""
-        if self._lanes.draining:  # what is claimed or born while the daemon drains goes back
-            self._release_claim(task, lane)
-        elif task.deaths:
-            self._claims.poison.admit(task, lane)
-            self._lanes.waits_for_turn(lane, task)
-        else:
-            self._admit(task, lane, now)
-
-    def start_all(self, tasks: Sequence[Task], lane: str, now: int) -> None:
-        """The same for claimed tasks of one key, in their order."""
-        lanes = self._lanes
-        if lanes.draining or not lanes.admits_all(lane) or any(map(_deaths, tasks)):
-            for task in tasks:
-                self.start(task, lane, now)
-            return
-        self._launch(lanes.begin(lane, tasks, now), lane, now)
+    def start(self, tasks: Sequence[Task], lane: str, now: int) -> None:
+        """Run claimed tasks of `lane`, in their order, at once or when the lane has slots."""
+        if any(map(_deaths, tasks)) and not self._lanes.draining:
+            for task in filter(_deaths, tasks):
+                self._claims.poison.admit(task, lane)
+                self._lanes.waits_for_turn(lane, task)
+            tasks = [task for task in tasks if not task.deaths]
+        self._admit(tasks, lane, now)
 
     async def start_candidate(self) -> None:
         """Run the poison candidate whose turn it is, if there is one."""
@@ -148,7 +139,7 @@ class Pipe(NewTasks):
         if found is not None:
             task, lane = found
             self._lanes.has_turn(lane, task)
-            self._admit(task, lane, self._clock.now_ms())
+            self._admit((task,), lane, self._clock.now_ms())
         elif self._lanes.held:
             self.release_prefetched(0)
 
@@ -157,12 +148,15 @@ class Pipe(NewTasks):
         for task in self._lanes.take_prefetched(self._clock.now_ms(), longer_than):
             self._claims.release_claim_later(task)
 
-    def _admit(self, task: Task, lane: str, now: int) -> None:
-        if not self._lanes.admits(lane, task, now):
-            # Its lane was throttled while it was on its way from the store.
-            self._release_claim(task, lane)
-            return
-        self._launch(self._lanes.begin(lane, (task,), now), lane, now)
+    def _admit(self, tasks: Sequence[Task], lane: str, now: int) -> None:
+        # What is claimed or born while the daemon drains goes back.
+        admitted = () if self._lanes.draining else self._lanes.admitted(lane, tasks, now)
+        if len(admitted) < len(tasks):
+            ids = {task.id for task in admitted}
+            for task in tasks:
+                if task.id not in ids:
+                    self._release_claim(task, lane)
+        self._launch(self._lanes.begin(lane, admitted, now), lane, now)
 
     def _release_claim(self, task: Task, lane: str) -> None:
         self._lanes.release_claim(lane, task.key, self._clock.now_ms(), task.id)
@@ -247,7 +241,8 @@ class Pipe(NewTasks):
         if plan is None or (task.idempotent and not plan.target.idempotent):
             return None
         counted = self.deadlines.rates.counted_at(task, began)
-        return Run(task, plan, lane, running, began, time.monotonic(), counted)
+        early = began < (task.backoff_until or 0)
+        return Run(task, plan, lane, running, began, time.monotonic(), counted, early)
 
     def _is_made(self, run: Run) -> bool:
         """Make the request where nothing else is to be done before it is sent, and that takes a
@@ -440,14 +435,15 @@ class Pipe(NewTasks):
         if (
             outcome.verdict == "success"
             and outcome.final_reason is None
-            and not (plan.announces or run.interrupted)
+            and not (plan.announces or run.interrupted or run.early)
         ):
             result = self.results.succeeded(run, outcome)
             if plan.tells and not result.recurring:
                 await self.results.tell_success(run, outcome, result)
             return result
         decision = self._decide(run, outcome)
-        if is_down(outcome) and self.feedback.probes_open_breaker(run.task, run.lane):
+        guarded = not (run.early or plan.target.guarded_by.breaker.off)
+        if guarded and is_down(outcome) and self.feedback.probes_open_breaker(run.task, run.lane):
             decision = await self._decide_probe(run, decision)
         return await self._tell(run, outcome, decision)
 
@@ -461,17 +457,18 @@ class Pipe(NewTasks):
         return changed
 
     def _decide(self, run: Run, outcome: Outcome) -> Decision:
-        if outcome.verdict == "success":  # as for most, and nothing is to be reckoned
+        if outcome.verdict == "success" and not run.early:  # as for most
             return succeeded(outcome)
         now, target = self._clock.now_ms(), run.plan.target
         if run.interrupted and target.idempotent:
             why = "stopped: back to pending, the attempt is given back"
             return Decision(Status.PENDING, why, None, now, 0.0)
-        return decide(
+        decision = decide(
             run.task, target.retry, target.idempotent, outcome,
             now=now, chance=self._chance, fault=self._host.backoff_fault,
             skipped=self._clock.skipped_since(give_up_from(run.task)),
         )  # fmt: skip
+        return decide_early(decision, run.task.backoff_until or 0) if run.early else decision
 
     async def _decide_probe(self, run: Run, decision: Decision) -> Decision:
         task, policy = run.task, run.plan.target.retry
@@ -499,7 +496,8 @@ class Pipe(NewTasks):
         text = f"{type(error).__name__}: {error}"
         outcome = Outcome("retry", "error", error=text, maybe_done=True)
         decision = self._decide(run, outcome)
-        return AttemptResult(decision, outcome, run.row(outcome, decision))
+        row = run.row(outcome, decision)
+        return AttemptResult(decision, outcome, row, uncounted=decision.uncounted)
 
     def _settle_soon(self, run: Run, result: AttemptResult, now: int) -> bool:
         """Have the end of an attempt written without waiting for it, together with all that end in

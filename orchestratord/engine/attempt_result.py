@@ -171,6 +171,7 @@ class Run:
         began: when it began, milliseconds since the epoch.
         clock: the same by `time.monotonic`.
         counted: when the rate of its lane counts it; several daemons do so as it is claimed.
+        early: it began before the delay was over that the last one which counted has chosen.
         request: what is sent, once it is made.
         sent: when its executor was called, by `time.monotonic`; 0 before.
         costly: making it takes too long for the loop.
@@ -185,6 +186,7 @@ class Run:
     began: int
     clock: float
     counted: int
+    early: bool = False
     request: Any = None
     sent: float = 0.0
     costly: bool = False

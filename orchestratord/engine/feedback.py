@@ -5,15 +5,15 @@ Each answer speaks of one scope. What fails to connect speaks of the receiver, w
 timeout after that, a 5xx, an answer that was lost speak of the endpoint or webhook alone, until the
 breakers of all its neighbours are open that were tried of late. A Retry-After with 429 or 503
 speaks of the API, or by `retry_after_scope` of the endpoint; that of a delivery of its URL, however
-many endpoints share it. The same goes for a 429 and a 503 without it: they halve the pace. But as
+many endpoints share it. The same goes for a 429 and a 503 without it, which the pace counts. But as
 long as all of these come from one endpoint or webhook while its neighbours are served, it is the
 pace of that one alone.
 
 What throttles a scope is in memory, and a copy of it in the table `throttles`, which `fleet` writes
 a moment later, never while an attempt waits for it. Should the power fail in between, the next
-attempts are answered as these were. A hold by Retry-After is the whole fleet's; a breaker and a
-pace are a daemon's own, which the next start on its machine begins with. What was lifted stands in
-the table with its time, and wins over whatever began before.
+attempts are answered as these were. A hold by Retry-After is the whole fleet's; a breaker is a
+daemon's own, which the next start on its machine begins with; a pace is found anew. What was lifted
+stands in the table with its time, and wins over whatever began before.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from orchestratord.engine.lanes import throttle_view
 from orchestratord.engine.lanes.breaker import WINDOW_MS, is_down
 from orchestratord.engine.lanes.lane import Lane
 from orchestratord.engine.lanes.lane_set import LaneSet
-from orchestratord.engine.lanes.pace import GENTLE, IN_VAIN_MS, QUIET_MS, SLOWEST, Pace
+from orchestratord.engine.lanes.pace import Pace
 from orchestratord.engine.lanes.scopes import own_scope
 from orchestratord.engine.lanes.throttle import Throttle
 from orchestratord.engine.retry_delay import parse_retry_after
@@ -56,12 +56,10 @@ TOO_MUCH = frozenset({429, 503})
 """Answers that say so; their Retry-After is for all, and not only for this one."""
 ALONE_MS = 10_000
 """For so long a refusal counts, where it is asked whether all of them come from one key."""
-LASTING_MS = 1_000
-"""For so long an overload has to have gone on to be told of."""
+LASTING_MS = 60_000
+"""For so long a scope has to have been slowed to be told of."""
 MOST_CHANGES = 1_000
 """That wait to be written; there are as many only while the database is away."""
-DEFAULT = BreakerRule()
-"""Of deliveries: whose endpoint they are of says nothing of their receiver."""
 
 
 class Feedback:
@@ -84,8 +82,9 @@ class Feedback:
         """That of the attempt which ended last."""
         self.turned = asyncio.Event()
         """Set when a scope begins to be throttled, or is so no more."""
-        self.reopened: set[Key] = set()
-        """Keys of which tasks were put off by failures that say nothing any more."""
+        self.reopened: dict[Key, int] = {}
+        """Keys of which tasks come forward that a failure has put off since then: their breaker
+        has closed; since 0 where a person wants it."""
         self.lifted: dict[str, int] = {}
         """Scopes that all daemons are to take for free again, and since when."""
         self.changes: deque[BreakerEvent | ThrottleEvent] = deque()
@@ -96,16 +95,14 @@ class Feedback:
     def note(self, run: Run, now: int) -> None:
         """An attempt has ended `now` (in milliseconds), and its slot is not yet free."""
         result, lane, key = run.result, self._lanes.lanes[run.lane], run.plan.key
-        if result is not None and result.decision.status is Status.SUCCEEDED:
-            unthrottled = self._scopes.was_served(key, now)
-            if unthrottled and lane.throttle is None:
-                return
-        task = run.task
-        outcome = result.outcome if result is not None else None
+        assert result is not None
+        done = result.decision.status is Status.SUCCEEDED
+        if done and self._scopes.tried(key, now) and lane.throttle is None:
+            return
+        task, outcome = run.task, result.outcome
         try:
             if (
-                result is None
-                or outcome is None
+                outcome is None
                 or outcome.status_code is None
                 or outcome.final_reason == Reason.REJECTED
                 or outcome.shortage
@@ -123,35 +120,36 @@ class Feedback:
 
     def probes_open_breaker(self, task: Task, lane: str) -> bool:
         """Whether a task is the probe of a breaker that is open."""
-        throttle = self._lanes.lanes[lane].throttle
+        probed = self._probed_by(task, self._lanes.lanes[lane])
+        return any(one.breaker.opened_at is not None for one in probed)
+
+    def _probed_by(self, task: Task, lane: Lane) -> list[Throttle]:
         mine = self._scopes.probed_by(task.id)
-        if throttle is not None and throttle.probe == task.id:
-            mine = [throttle, *mine]
-        return any(one.breaker.opened_at is not None for one in mine)
+        if lane.throttle is not None and lane.throttle.probe == task.id:
+            return [lane.throttle, *mine]
+        return mine
 
     def _judge(self, run: Run, lane: Lane, key: Key, outcome: Outcome, now: int) -> None:
         task, target = run.task, run.plan.target
         down, refused = is_down(outcome), outcome.status_code in TOO_MUCH
         until = _asked(outcome, target, now)
-        if down or refused:
-            self._scopes.tried(key, now, served=False, down=down)
-        elif outcome.verdict != "success":
-            self._scopes.tried(key, now, served=True)
-        if not (down or refused) and self._is_free(lane, key, task):
+        served = not (down or refused)
+        failed = outcome.verdict != "success"  # else it was noted already
+        free = failed and self._scopes.tried(key, now, served=served, down=down)
+        if served and free and lane.throttle is None:
             return
-        probes = self._scopes.probed_by(task.id)
-        if lane.throttle is not None and lane.throttle.probe == task.id:
-            probes = [lane.throttle, *probes]
+        probes = self._probed_by(task, lane)
         # A reload may have brought its key to another URL meanwhile.
-        left = [one for one in probes if one not in self._concerned(lane, key)]
-        before = {id(one): one.probes_only(now) for one in [*self._concerned(lane, key), *left]}
+        concerned = self._lanes.throttles(lane, key)
+        left = [one for one in probes if one not in concerned]
+        before = {id(one): one.probes_only(now) for one in [*concerned, *left]}
         wanted = any(one.probe_by_hand for one in probes)
         for throttle in probes:
             throttle.probe_over()
         self._scopes.probe_over(task.id)
         error = error_record(outcome.error, self._redactor) or ""
         self._note_breakers(lane, key, target, outcome, down, probes, error)
-        if not (down or refused):
+        if served:
             for throttle in probes:
                 if throttle.told_until > now:
                     # It takes something, before the time that it had named.
@@ -162,21 +160,9 @@ class Feedback:
         if until is not None:
             scope = self._scope_of_refusal(lane, key, target, now)
             self._hold(scope, until, f"{outcome.status_code} with Retry-After", now)
-        elif refused:
-            self._refused(lane, key, run, now, f"it answers {outcome.status_code}", down)
-        self._changed([*self._concerned(lane, key), *left], before, now)
-
-    def _is_free(self, lane: Lane, key: Key, task: Task) -> bool:
-        """Whether no throttle is concerned by what is served of a task."""
-        return (
-            lane.throttle is None
-            and key not in self._scopes.of
-            and not self._scopes.probed_by(task.id)
-        )
-
-    def _concerned(self, lane: Lane, key: Key) -> list[Throttle]:
-        mine = list(self._scopes.of.get(key, ()))
-        return mine if lane.throttle is None else [lane.throttle, *mine]
+        else:
+            self._note_pace(run, lane, key, refused=refused, now=now)
+        self._changed([*self._lanes.throttles(lane, key), *left], before, now)
 
     def _changed(self, scopes: Iterable[Throttle], before: dict[int, bool], now: int) -> None:
         """Have these looked at again. `before`: of which only probes might pass."""
@@ -215,12 +201,12 @@ class Feedback:
         why: str,
     ) -> None:
         now = self._clock.now_ms()
-        rule = DEFAULT if key.webhook else target.endpoint.api.breaker
+        rule = target.guarded_by.breaker
         of_lane, own = lane.throttle, self._scopes.by_name.get(own_scope(key))
         if not down or rule.off:
             for throttle in (of_lane, own):
                 if throttle is not None:
-                    self._answered(throttle, now)
+                    self._answered(throttle, probes, now)
             return
         of_lane = self._lanes.throttle_of(lane, now)
         due = False
@@ -230,7 +216,7 @@ class Feedback:
                 of_lane.breaker.open(now, now, why)
                 self._opened(of_lane, now)
         elif not (outcome.unreached or of_lane.breaker.by_keys):
-            self._answered(of_lane, now)  # something answers there
+            self._answered(of_lane, probes, now)  # something answers there
         elif of_lane in probes:
             of_lane.breaker.probe_failed(now, why)
         if own is not None and own.breaker.opened_at is not None:
@@ -261,7 +247,7 @@ class Feedback:
             own = scopes.by_name.get(own_scope(key))
             if key == opens or (own is not None and own.breaker.opened_at is not None):
                 continue
-            if not scopes.served[key].down or (own is not None and own.breaker.answers(now)):
+            if not scopes.tries[key].down or (own is not None and own.breaker.answers(now)):
                 return False
             rare += 0 if own is None else own.breaker.failures
         return not rare or rare >= rule.failures
@@ -269,7 +255,6 @@ class Feedback:
     def _opened(self, throttle: Throttle, now: int) -> None:
         breaker, name = throttle.breaker, throttle.name
         failures = breaker.failures
-        throttle.served = self._scopes.last_rate(name)
         self._end_pace(throttle, now)
         lane = self._lanes.lanes.get(name)
         if lane is not None and lane.throttle is throttle:
@@ -293,20 +278,18 @@ class Feedback:
             )
         )
 
-    def _answered(self, throttle: Throttle, now: int) -> None:
+    def _answered(self, throttle: Throttle, probes: list[Throttle], now: int) -> None:
         breaker = throttle.breaker
-        opened_at, probes = breaker.opened_at, breaker.probes
+        opened_at, failed = breaker.opened_at, breaker.probes
         if not breaker.answered(now) or opened_at is None:
             return
-        if throttle.told_until <= now:
-            throttle.resume(now)
-        keys = self._scopes.keys(throttle.name)
-        self.reopened.update(keys)
-        for key in keys:
+        for key in self._scopes.keys(throttle.name):
+            if throttle in probes:
+                self.reopened[key] = min(breaker.failing_since, self.reopened.get(key, now))
             for other in self._scopes.of.get(key, ()):
                 # What its lane was down for may be over there as well.
                 other.breaker.next_probe = min(other.breaker.next_probe, now)
-        self._closed(throttle, opened_at, probes, now)
+        self._closed(throttle, opened_at, failed, now)
 
     def _closed(self, throttle: Throttle, opened_at: int, probes: int, now: int) -> None:
         passed = max(now - opened_at, 0)
@@ -344,50 +327,44 @@ class Feedback:
         begins = throttle.told_until <= now
         throttle.end_hold(now)
         if begins:
-            throttle.served = self._scopes.last_rate(throttle.name)
             self._end_pace(throttle, now)
         throttle.wait_until(until, why, now)
         self.turned.set()
         if begins:
             self._began(throttle, RETRY_AFTER, why, until, now)
 
-    def _refused(self, lane: Lane, key: Key, run: Run, now: int, why: str, down: bool) -> None:
-        """The receiver takes less than it is sent: halve the pace."""
-        self._scopes.served[key].refused_at = now
-        throttle = self._scope_of_refusal(lane, key, run.plan.target, now)
-        if self._is_alone(throttle.name, key, now):
-            throttle = self._scopes.get(own_scope(key), now)
-        if throttle.probes_only(now) or now < throttle.in_vain_until <= now + IN_VAIN_MS:
-            return
-        served, sure = self._scopes.served_rate(throttle.name, now)
-        throttle.refused_at = now
-        # Where nothing at all is served, the breaker has to find that out.
-        slowest = GENTLE if down and not served else SLOWEST
-        if throttle.pace is None:
-            throttle.pace = Pace.overloaded(now, served, sure=sure, slowest=slowest)
-            throttle.pace_since = now
-            throttle.quiet_ms = QUIET_MS
-            self._release_prefetched(throttle, now)
-        elif throttle.pace.refused(now, run.began, served, sure=sure, slowest=slowest):
-            self._release_prefetched(throttle, now)
-            if throttle.pace.is_in_vain:  # it answers so whatever it is sent
-                throttle.in_vain_until = now + IN_VAIN_MS
-                self._end_pace(throttle, now)
-            elif not throttle.pace_told and now - throttle.pace_since >= LASTING_MS:
-                throttle.pace_told = True
-                self.turned.set()
-                self._began(throttle, OVERLOAD, why, None, now)
+    def _note_pace(self, run: Run, lane: Lane, key: Key, *, refused: bool, now: int) -> None:
+        """Tell the paces of an answer, and begin one where it refuses what it is sent."""
+        refusing: Throttle | None = None
+        if refused:
+            self._scopes.tries[key].refused_at = now
+            refusing = self._scope_of_refusal(lane, key, run.plan.target, now)
+            if self._is_alone(refusing.name, key, now):
+                refusing = self._scopes.get(own_scope(key), now)
+            if (
+                refusing.pace is None
+                and run.plan.target.guarded_by.pace == "on"
+                and not refusing.probes_only(now)
+            ):
+                refusing.pace = Pace(now, self._scopes.served(refusing.name, now))
+        due = self._lanes.is_due(lane.name)
+        for throttle in self._lanes.throttles(lane, key):
+            pace = throttle.pace
+            if pace is None or (refused and throttle is not refusing):
+                continue
+            if pace.note(now, run.began, run.task.attempts, refused=refused, due=due):
+                self._release_prefetched(throttle, now)
 
     def _end_pace(self, throttle: Throttle, now: int) -> None:
-        if throttle.pace_told:
-            self._ended(throttle, OVERLOAD, throttle.pace_since, now)
-        throttle.pace, throttle.pace_told = None, False
+        if throttle.pace_told is not None:
+            self._ended(throttle, OVERLOAD, throttle.pace_told, now)
+        throttle.pace, throttle.pace_told = None, None
 
     def _is_alone(self, name: str, key: Key, now: int) -> bool:
         """Whether a key is refused while all neighbours are served that were tried of late."""
-        served = self._scopes.served
+        tries = self._scopes.tries
         others = [k for k in self._scopes.tried_lately(name, now, ALONE_MS) if k != key]
-        return bool(others) and not any(now - served[k].refused_at < ALONE_MS for k in others)
+        return bool(others) and not any(now - tries[k].refused_at < ALONE_MS for k in others)
 
     def _began(self, throttle: Throttle, cause: str, why: str, until: int | None, now: int) -> None:
         rate = None
@@ -398,13 +375,16 @@ class Feedback:
                 why,
                 rfc3339(until),
             )
-        elif throttle.pace is not None:
+        elif throttle.pace is not None and throttle.pace.rate is not None:
             rate = round(throttle.pace.rate, 1)
             log.warning(
-                "%s takes less than it is sent (%s): %g tasks a second begin, more step by step",
+                "%s is slowed to %g tasks a second since %s: %s; it goes faster by itself, or by "
+                "`orchestratorctl resume %s`",
                 throttle.name,
-                why,
                 rate,
+                rfc3339(throttle.pace.since),
+                why,
+                throttle.name,
             )
         name = self._redactor.text(throttle.name)
         self._tell(ThrottleEvent(EventType.THROTTLE_BEGAN, now, name, cause, why, until, rate))
@@ -416,7 +396,7 @@ class Feedback:
         if cause == RETRY_AFTER:
             log.warning("%s does not wait any longer, after %s", throttle.name, lasted)
         else:
-            log.warning("%s takes what it is sent, after %s", throttle.name, lasted)
+            log.warning("%s is slowed no longer, after %s", throttle.name, lasted)
         name = self._redactor.text(throttle.name)
         self._tell(
             ThrottleEvent(
@@ -447,18 +427,24 @@ class Feedback:
                 since, _ = throttle.over
                 throttle.over = None
                 self._ended(throttle, RETRY_AFTER, since, now)
-            if throttle.has_room_again(now):
-                self.reopened.update(self._scopes.keys(throttle.name))
-            if throttle.pace is not None and throttle.pace.over(now):
-                if throttle.pace_told:
-                    self.reopened.update(self._scopes.keys(throttle.name))
-                self._end_pace(throttle, now)
+            self._tell_of_pace(throttle, now)
             if throttle.idle(now):
                 self._look_again(throttle, now)
         for name, throttle in list(self._scopes.by_name.items()):
             if not self._scopes.keys(name):  # the endpoint is gone, or paused
                 self._lift(throttle, now)
                 self._scopes.drop(name)
+
+    def _tell_of_pace(self, throttle: Throttle, now: int) -> None:
+        """Tell of a scope that is slowed for long, and that it is so no more."""
+        pace = throttle.pace
+        if pace is not None and throttle.is_slowed:
+            if throttle.pace_told is None and now - pace.since >= LASTING_MS:
+                throttle.pace_told = pace.since
+                self.turned.set()
+                self._began(throttle, OVERLOAD, "it refuses what is more", None, now)
+        elif throttle.pace_told is not None or (pace is not None and pace.is_over(now)):
+            self._end_pace(throttle, now)
 
     def _all(self) -> list[Throttle]:
         of_lanes = (lane.throttle for lane in self._lanes.lanes.values())
@@ -504,23 +490,31 @@ class Feedback:
 
     def knows(self, name: str, redactor: Redactor) -> bool:
         """Whether anything is placed in a scope."""
-        if any(name in (lane, redactor.text(lane)) for lane in self._lanes.lanes):
-            return True
-        return bool(self._scopes.keys(name))
+        return any(self._named(name, redactor))
+
+    def _named(self, name: str, redactor: Redactor) -> list[str]:
+        """The lanes that people see by a name, with secrets masked; or what else has it."""
+        lanes = [one for one in self._lanes.lanes if name in (one, redactor.text(one))]
+        return lanes or ([name] if self._scopes.keys(name) else [])
 
     def _find(self, name: str, redactor: Redactor) -> Throttle | None:
         """The throttle of a scope; None where nothing is placed there."""
         now = self._clock.now_ms()
-        for lane in self._lanes.lanes.values():
-            if lane.name == name or redactor.text(lane.name) == name:
-                return self._lanes.throttle_of(lane, now)
-        return self._scopes.get(name, now) if self._scopes.keys(name) else None
+        for one in self._named(name, redactor):
+            lane = self._lanes.lanes.get(one)
+            return self._lanes.throttle_of(lane, now) if lane else self._scopes.get(one, now)
+        return None
 
     def lift(self, name: str, at: int, redactor: Redactor) -> bool:
         """End all that throttles a scope and began until `at`; whether there was anything."""
         self._scopes.later.pop(name, None)
         found = [one for one in self._all() if name in (one.name, redactor.text(one.name))]
         return sum(self._lift(throttle, at) for throttle in found) > 0
+
+    def reopen(self, name: str, redactor: Redactor) -> None:
+        """A person wants what failures have put off in a scope to be tried now."""
+        for one in self._named(name, redactor):
+            self.reopened.update(dict.fromkeys(self._scopes.keys(one), 0))
 
     def _lift(self, throttle: Throttle, at: int) -> bool:
         now, breaker = self._clock.now_ms(), throttle.breaker
@@ -533,13 +527,10 @@ class Feedback:
             breaker.answered(now)
             self._closed(throttle, opened_at, probes, now)
             lifted = True
-        if lifted and not throttle.probes_only(now):
-            throttle.resume(now)
-        if throttle.pace_told and throttle.pace_since <= at:
+        if throttle.pace is not None and throttle.is_slowed and throttle.pace.since <= at:
             self._end_pace(throttle, now)
             lifted = True
         if lifted:
-            self.reopened.update(self._scopes.keys(throttle.name))
             self._look_again(throttle, now)
             self._lanes.wake.set()
         return lifted

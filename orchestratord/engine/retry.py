@@ -9,12 +9,13 @@ The rules, in the order in which they are asked:
 5. The delay: the strategy's, at most `max_delay`, then jitter, then the later Retry-After.
 6. The next try would lie past `give_up_after`: `expired`.
 
-What fails as the probe of an open breaker is asked 1 to 3, and then `decide_probe`.
+What fails as the probe of an open breaker is asked 1 to 3, and then `decide_probe`. What began
+before its delay was over, since a breaker closed, is asked 1 to 3, and then `decide_early`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from orchestratord.engine.retry_delay import Fault, choose_delay, longest
@@ -26,6 +27,7 @@ from orchestratord.values.durations import format_duration
 CALLS_LAST = 86_400.0
 """Seconds for which calls are probes at least, whatever their attempts would take."""
 FREE_PROBE = "a probe of an open breaker costs no attempt"
+EARLY = "early, since a breaker closed"
 _ENDS_OF_TIME = (Reason.EXHAUSTED, Reason.EXPIRED)
 
 AMBIGUOUS = "may have been carried out, and a repeat is not safe: look, then retry manually"
@@ -122,8 +124,7 @@ def decide_probe(
         first: when the first attempt began.
         fault: told where the strategy misbehaves.
     """
-    counted = decision.status is Status.PENDING or decision.reason in _ENDS_OF_TIME
-    if not counted:
+    if not _counts(decision):
         return decision
     limit = longest(policy, policy.max_attempts + task.granted, fault)
     if task.kind == Kind.CALL:
@@ -134,6 +135,20 @@ def decide_probe(
             Status.FAILED, f"the breaker is open, and {passed} have passed", Reason.EXHAUSTED
         )
     return Decision(Status.PENDING, FREE_PROBE, None, now, 0.0, uncounted=True)
+
+
+def decide_early(decision: Decision, backoff_until: int) -> Decision:
+    """Of an attempt that began before `backoff_until`, when the delay is over that the one before
+    has chosen: a failure that counts costs nothing, and the task waits until then."""
+    if _counts(decision):
+        why = f"{EARLY}: costs no attempt, and waits as before"
+        return Decision(Status.PENDING, why, None, backoff_until, uncounted=True)
+    return replace(decision, why=f"{decision.why}; {EARLY}")
+
+
+def _counts(decision: Decision) -> bool:
+    """Whether a failure costs one of the attempts that there are."""
+    return decision.status is Status.PENDING or decision.reason in _ENDS_OF_TIME
 
 
 def last_one(task: Task, allowed: int) -> str:

@@ -278,14 +278,17 @@ def settlement_of(
                 response = response_record(outcome.response, redactor, code)
             except Exception:  # it may be a plugin's; it was sent, and must not look unsent
                 log.exception("the answer to task %s cannot be kept", task.id)
-    last_success_at = None
+    next_try, last_success_at = decision.next_try, None
+    if result.uncounted and next_try is not None:
+        # What costs no attempt does not shorten the delay that the last one which did has chosen.
+        next_try = max(next_try, task.backoff_until or 0)
     if row is not None:
         if status is Status.SUCCEEDED:
             last_success_at = row.started_at
         if row.error is not None or row.why is not SUCCESS:
             row = _attempt_record(row, outcome, error, redactor)
     return Settlement(  # by position: by name it takes half as long again
-        task, status, now, decision.reason, decision.next_try, code, error, response, row,
+        task, status, now, decision.reason, next_try, code, error, response, row,
         result.uncounted, None if target is None else target.retry.max_attempts + task.granted,
         result.deaths, effects, last_success_at, decision.backed_off, False, result.recurring,
     )  # fmt: skip

@@ -277,13 +277,16 @@ class Worker:
         self.pipe.release_prefetched()
 
     async def _come_forward(self) -> None:
-        """What failures have put off is due, where these say nothing of the receiver any more; it
+        """What failures have put off is due, where its breaker has closed, or a person wants it; it
         begins at the pace of its lane."""
         while self.feedback.reopened:
-            key = self.feedback.reopened.pop()
+            key, since = self.feedback.reopened.popitem()
+            standing = self.placement.of(key)
+            if since and isinstance(standing, Target) and standing.guarded_by.breaker.off:
+                continue
             touched = partial(self.placement.touched, key, self.clock.now_ms())
             try:
-                await stored_throttles.bring_forward(self.store, key, touched)
+                await stored_throttles.bring_forward(self.store, key, since, touched)
             except Exception as error:
                 log.warning("what failures have put off of %s %s waits on: %s", *key, error)
 
@@ -372,4 +375,4 @@ class Worker:
             if choice.probe and found:
                 self.lanes.probe_claimed(choice.lane, found[0].id, choice.key)
             if found:
-                self.pipe.start_all(found, choice.lane, now)
+                self.pipe.start(found, choice.lane, now)

@@ -110,7 +110,7 @@ later than this, so that a receiver that goes down costs a call one attempt and 
 
 
 class BreakerRule(Model):
-    """When the breakers of an API's calls open."""
+    """When the breakers of an API's calls, or of a webhook, open."""
 
     failures: int = Field(default=20, ge=1, le=100_000)
     """How many attempts have to have failed, and nine of ten of all."""
@@ -236,7 +236,21 @@ ErrorMessage = Annotated[Expression, AfterValidator(_of_answer)]
 """The key of the YAML."""
 
 
-class Api(Model):
+Pace = Literal["on", "off"]
+"""As it stands in the YAML."""
+
+
+class Guards(Model):
+    """What keeps a receiver from being sent more than it takes."""
+
+    breaker: BreakerKey = BreakerRule()
+    """When the circuit breakers of its tasks open: {failures: 20, window: 2m}, or `off`."""
+    pace: Pace = "on"
+    """Whether fewer tasks are sent to what answers 429 or 503, where that has fewer refused; `off`:
+    never."""
+
+
+class Api(Guards):
     """What the endpoints of one API share."""
 
     name: str
@@ -258,8 +272,6 @@ class Api(Model):
     """How many of its calls are in flight at once in all daemons together, at most."""
     rate_limit: RateLimit | None = None
     """How many of its calls begin at most, in all daemons together: 10/s, 100/min, 5000/h."""
-    breaker: BreakerKey = BreakerRule()
-    """When the circuit breakers of its calls open: {failures: 20, window: 2m}, or `off`."""
     error_message: ErrorMessage | None = None
     """JMESPath over `{body, headers, status_code}` of an answer that is a failure: where it says
     what is wrong, such as body.error.message; left out: the usual places."""

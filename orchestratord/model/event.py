@@ -370,15 +370,13 @@ class StoredThrottle(NamedTuple):
     name: str
     """Of the scope: a lane, a URL, `api/name`, or `api/name#webhook`; secrets are masked."""
     kind: str
-    """`BREAKER`, `RETRY_AFTER`, `OVERLOAD`, or `LIFTED`."""
+    """`BREAKER`, `RETRY_AFTER`, or `LIFTED`; `OVERLOAD` of older daemons."""
     owner: str
-    """Whose breaker or pace it is; empty for what holds for all daemons."""
+    """Whose breaker it is; empty for what holds for all daemons."""
     since: int
     until: int | None = None
     """When it ends by itself."""
     why: str = ""
-    served: float = 0.0
-    """How many tasks a second were served before."""
 
 
 BREAKER, RETRY_AFTER, OVERLOAD, LIFTED = "breaker", "retry_after", "overload", "lifted"

@@ -111,6 +111,12 @@ class Outcome:
 _Thawed = thawed(Outcome)
 
 
+def is_down_code(code: StatusCode) -> bool:
+    """Whether the answer to a task that is to be tried again, by its status code, speaks of a
+    receiver that is down."""
+    return code == "error" or (isinstance(code, int) and code >= 500 and code != 501)
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """What one attempt executes. A `before_execute` hook may return another one.

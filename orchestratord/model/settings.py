@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from orchestratord.errors import Problem
 from orchestratord.model.declared import Model
-from orchestratord.model.endpoint import Api, Endpoint
+from orchestratord.model.endpoint import Api, Endpoint, Guards
 from orchestratord.values.durations import Duration, Size
 from orchestratord.values.redact import Redactor
 from orchestratord.values.secret import Secret
@@ -212,6 +212,8 @@ class Config:
     files: tuple[str, ...] = field(default=())
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What `orchestratord.yaml` says under the keys of plugins."""
+    guards: Guards = field(default_factory=Guards)
+    """What `defaults` says of breakers and the pace."""
 
     @property
     def ports(self) -> dict[str, Port]:

@@ -175,6 +175,8 @@ class Task:
     """The last bulk that moved it."""
     replaces: int | None = None
     """The task that it was made of, with other parameters, and whose place it takes."""
+    backoff_until: int | None = None
+    """When the delay is over that its last attempt which counted has chosen."""
     run_id: int | None = None
     """Of a call: the run that it belongs to, the id of the call that began it. None for a call that
     nothing caused, and that has no child tasks."""

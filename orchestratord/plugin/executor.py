@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from orchestratord.model.endpoint import Api, Endpoint
+from orchestratord.model.endpoint import Api, Endpoint, Guards
 from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Task
@@ -40,6 +40,8 @@ class Target:
         access: the API whose TLS, proxy and token its requests take; None for none of these.
         url: of a delivery, where it goes, in a form that people may see: all that go there wait
             together where its receiver says so by Retry-After. Empty for a call, whose lane waits.
+        guards: of a delivery, when its circuit breakers open, and whether it has a pace; None for
+            what the endpoint's API says.
         global_concurrency: how many calls of the endpoint's API may be in flight in all daemons
             together; None for any number.
     """
@@ -56,6 +58,12 @@ class Target:
     access: Api | None = None
     url: str = ""
     global_concurrency: int | None = None
+    guards: Guards | None = None
+
+    @property
+    def guarded_by(self) -> Guards:
+        """When the circuit breakers of its tasks open, and whether they have a pace."""
+        return self.guards or self.endpoint.api
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,9 @@ class RetrySchedule(QueueRow):
     backed_off = IntegerField(constraints=ZERO)
     """1: its backoff put it off until `next_try`, after a failure that was counted, and not
     Retry-After, a hook, or a person."""
+    backoff_until = BigIntegerField(null=True)
+    """When the delay is over that the last attempt which counted has chosen. One that begins
+    earlier, since a breaker closed, costs nothing. NULL where a person has retried it since."""
     replaces = BigIntegerField(null=True)
     """The task that it was made of, with other parameters, and whose place in an ordered partition
     it takes: that one lets go of it once this one has succeeded."""
@@ -425,17 +428,18 @@ class ThrottleRow(QueueRow):
     name = TextField()
     """Of the lane, the URL, `api/name` or `api/name#webhook`; secrets are masked."""
     kind = TextField()
-    """breaker, retry_after or overload; lifted where a person ended all of these."""
+    """breaker or retry_after; overload from daemons before schema 17; lifted where a person ended
+    all of these."""
     owner = TextField()
-    """Whose breaker or pace it is, as in `locked_by` of a task; empty for what holds for all."""
+    """Whose breaker it is, as in `locked_by` of a task; empty for what holds for all."""
     host = TextField()
     """The machine of that daemon."""
     since = BigIntegerField()
     until = BigIntegerField(null=True)
     """When it ends by itself; NULL where that is not known."""
     why = TextField()
-    served = DoubleField()
-    """How many tasks a second the receiver took before."""
+    served = DoubleField(default=0.0)
+    """How many tasks a second the receiver took before, for daemons before schema 17."""
 
     class Meta:
         table_name = "throttles"

@@ -24,7 +24,7 @@ log = logging.getLogger("orchestratord.queue")
 
 BASELINE = 7
 """The oldest schema that can be brought on: the number of the first migration."""
-VERSION = 16
+VERSION = 17
 """The schema that this code reads and writes: the number of the last one."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

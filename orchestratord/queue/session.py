@@ -399,6 +399,8 @@ SET status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
     next_try = CASE WHEN cancel_requested = 1 THEN NULL
         WHEN updated_at > CAST(? AS bigint) THEN next_try - (updated_at - CAST(? AS bigint))
         ELSE next_try END,
+    backoff_until = CASE WHEN updated_at > CAST(? AS bigint)
+        THEN backoff_until - (updated_at - CAST(? AS bigint)) ELSE backoff_until END,
     finished_at = CASE WHEN cancel_requested = 1 THEN CAST(? AS bigint) END,
     held = CASE WHEN cancel_requested = 0 AND partition_rule >= 0 THEN 1 ELSE 0 END,
     turn_at = CASE WHEN cancel_requested = 1 THEN 0 ELSE turn_at END,
@@ -407,10 +409,10 @@ SET status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
 """
 
 
-def released(now: int) -> tuple[int, int, int, int]:
+def released(now: int) -> tuple[int, ...]:
     """The parameters of `RELEASE_CLAIM`. A task that was claimed by a clock that was ahead is due
     as long before or after now as it was before or after its claim."""
-    return now, now, now, now
+    return (now,) * 6
 
 
 def fence(task: Task) -> tuple[int, str | None, int]:

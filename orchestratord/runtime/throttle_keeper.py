@@ -144,6 +144,8 @@ class ThrottleKeeper:
         known = any(row.name == name and row.kind != LIFTED for row in self._rows.values())
         lifted = self._worker.feedback.lift(name, now, redactor)
         await self._note_lifted(name, now)
+        if lifted or known:
+            self._worker.feedback.reopen(name, redactor)
         return lifted or known
 
     async def _note_lifted(self, name: str, at: int) -> None:

@@ -69,7 +69,7 @@ def throttled(status: Mapping[str, Any]) -> Iterable[ThrottledLane]:
                 lane["name"], lane["due"], "Retry-After", "odd", asked["why"], asked["until"]
             )
         elif overload is not None and lane["due"]:
-            why = f"{overload['rate']:g} tasks a second begin, more step by step"
+            why = f"{overload['rate']:g} tasks a second begin, as it refuses more"
             yield ThrottledLane(
                 lane["name"], lane["due"], "overload", "odd", why, None, overload["since"]
             )

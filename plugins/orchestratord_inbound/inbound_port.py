@@ -213,8 +213,11 @@ def _once(way: WayIn, params: dict[str, Any]) -> Upsert | None:
     named = way.inbound.dedupe.source.rstrip().endswith(("]", "}"))
     parts = found.values() if isinstance(found, dict) else found
     if found is None or (named and isinstance(found, list | dict) and None in parts):
-        why = "%s: its dedupe, %s, is null in a request, and a repeat of that would be a new event"
-        log.warning(why, way.endpoint.id, way.inbound.dedupe.source)
+        log.warning(
+            "%s: its dedupe, %s, is null in a request, and a repeat of that would be a new event",
+            way.endpoint.id,
+            way.inbound.dedupe.source,
+        )
         return None
     key = found if isinstance(found, str) else json.dumps(found, sort_keys=True)
     if len(key) > _LONGEST_KEY or not key.isprintable():

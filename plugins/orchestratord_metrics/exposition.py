@@ -39,6 +39,7 @@ _LANE_GAUGES = {
     "in_flight": "Attempts under way in a lane.",
     "concurrency": "The most of them at once.",
     "breaker_open": "1 while the breaker of a lane is open, else 0.",
+    "pace": "How many tasks a second may begin of a lane that refuses more.",
     "rate_limit": "How many calls may begin in its unit.",
     "rate_used": "How many of them count now.",
 }
@@ -144,6 +145,8 @@ class Exposition(Collector):
             found = sums.setdefault(name, Counter())
             found.update({key: lane[key] for key in ("in_flight", "concurrency", "openings")})
             found.update(breaker_open=lane["breaker"] is not None)
+            if lane["overload"] is not None:
+                found.update(pace=lane["overload"]["rate"])
             if lane["rate"] is not None:
                 found.update(rate_limit=lane["rate"]["times"], rate_used=lane["rate"]["used"])
         for name, found in sums.items():

@@ -26,8 +26,11 @@ from pydantic import (
 from orchestratord import (
     MOST_MEMBERS,
     PHASES,
+    BreakerKey,
     Duration,
+    Guards,
     Model,
+    Pace,
     PartitionKey,
     RetryPolicy,
     Setting,
@@ -177,6 +180,12 @@ class Addressed(Model):
     """How long a delivery may take: 15s."""
     retry: Retry = Field(default_factory=dict, validate_default=True)
     """When a failed delivery is tried again; nothing is inherited from the endpoint's retry."""
+    breaker: BreakerKey | None = None
+    """When the circuit breakers of its deliveries open: {failures: 20, window: 2m}, or `off`; left
+    out: what `defaults` says."""
+    pace: Pace | None = None
+    """Whether fewer deliveries are sent to what answers 429 or 503, where that has fewer refused;
+    `off`: never; left out: what `defaults` says."""
     enabled: bool = True
     """Whether it fires; where it is false, deliveries that wait stay waiting."""
 
@@ -186,6 +195,11 @@ class Addressed(Model):
     def fingerprint(self) -> str:
         """Another one after any change of the declaration; nothing can be read out of it."""
         return self._fingerprint
+
+    def guards(self, defaults: Guards) -> Guards:
+        """Its breaker and pace, with what `defaults` says where it says nothing."""
+        breaker, pace = self.breaker or defaults.breaker, self.pace or defaults.pace
+        return Guards.model_construct(breaker=breaker, pace=pace)
 
     @property
     def templated(self) -> bool:

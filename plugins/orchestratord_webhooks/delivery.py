@@ -88,6 +88,7 @@ class Deliveries(Executor):
             egress=endpoint.api.egress,
             detail=DeliveryPlan(declared),
             url=declared.url.name,
+            guards=declared.guards(config.guards),
         )
 
     def evaluates(self, target: Target) -> bool:

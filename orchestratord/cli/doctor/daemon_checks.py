@@ -140,6 +140,14 @@ def check_daemon(installed: Installation) -> Findings:
             f"{breaker.get('due')} endpoints or webhooks wait for it",
             "nothing is lost meanwhile; `orchestratorctl watch` shows when it is back",
         )
+    for scope in (*(status.get("lanes") or ()), *(status.get("throttled") or ())):
+        if overload := scope.get("overload"):
+            yield warn(
+                f"{scope.get('name')} is slowed to {overload.get('rate'):g} tasks a second since "
+                f"{overload.get('since')}: it answers 429 or 503 to more",
+                "it goes faster by itself once that ends; `orchestratorctl resume "
+                f"{scope.get('name')}` lifts it now, `pace: off` in its YAML for good",
+            )
     if status.get("draining"):
         yield warn(
             "it is draining: nothing new is begun",

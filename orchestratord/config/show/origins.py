@@ -16,13 +16,13 @@ from orchestratord.config.inherit import Merger
 from orchestratord.config.show.merged_endpoint import backoff_data
 from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.validate.problems import Problems
-from orchestratord.config.validate.shapes import key_of
+from orchestratord.config.validate.shapes import fields_of, key_of
 from orchestratord.config.yaml.document import root_of
 from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, mapping_of
 from orchestratord.config.yaml.references import References
 from orchestratord.config.yaml_keys import ApiKeys, shared_keys
 from orchestratord.model.backoff import Backoff
-from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.endpoint import Endpoint, Guards
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.redact import Redactor
@@ -54,8 +54,9 @@ class Origins:
         root = root_of(files, files.endpoints.get(endpoint.id))
         self.daemon = root_of(files, files.daemon)
         """The root of orchestratord.yaml."""
-        self.api = root_of(files, files.apis.get(endpoint.api.name))
-        """The root of api.yaml."""
+        guards = mapping_of(self.daemon.child("defaults")).only(fields_of(Guards))
+        self.api = merger.merge(guards, root_of(files, files.apis.get(endpoint.api.name)))
+        """The root of api.yaml, with what its own keys have from `defaults`."""
         inherited = merger.inherited(self.daemon, self.api, shared)
         merged = merger.merge(inherited, root.only(shared))
         self.endpoint = MapNode({**root.entries, **merged.entries})

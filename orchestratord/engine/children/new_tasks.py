@@ -60,8 +60,8 @@ class NewTasks(ABC):
         """New tasks are beside the queue, to be written by slices."""
 
     @abstractmethod
-    def start(self, task: Task, lane: str, now: int) -> None:
-        """Run a task of `lane` that is claimed or was born running."""
+    def start(self, tasks: Sequence[Task], lane: str, now: int) -> None:
+        """Run tasks of `lane` that are claimed or were born running."""
 
     async def items(
         self, effects: Sequence[Effect], level: int = 0, run_id: int | None = None
@@ -146,7 +146,7 @@ class NewTasks(ABC):
                 await self._happened(insert, insert.happened, item)
                 continue
             if item.running is not None and insert.born is not None:
-                self.start(item.running, insert.born.lane, now)
+                self.start((item.running,), insert.born.lane, now)
                 continue
             self.not_written((insert,))
             if item.next_try is not None and not item.duplicate:

@@ -17,7 +17,7 @@ answered, 4xx and 429 too, shows that the receiver is there.
 from __future__ import annotations
 
 from orchestratord.model.endpoint import LASTING_MS, BreakerRule
-from orchestratord.model.outcome import Outcome
+from orchestratord.model.outcome import Outcome, is_down_code
 from orchestratord.model.task import Reason
 
 WINDOW_MS = 120_000
@@ -41,11 +41,10 @@ def is_down(outcome: Outcome) -> bool:
     """Whether an attempt that was sent speaks of a receiver that is down."""
     if outcome.verdict == "success" or outcome.final_reason == Reason.REJECTED:
         return False
-    code = outcome.status_code
-    if isinstance(code, int):
-        return code >= 500 and code != 501
     # One that is final is about the request, as where a database refuses a statement.
-    return code == "error" and outcome.verdict == "retry"
+    return is_down_code(outcome.status_code) and (
+        isinstance(outcome.status_code, int) or outcome.verdict == "retry"
+    )
 
 
 class Breaker:
@@ -53,12 +52,15 @@ class Breaker:
 
     __slots__ = (
         "_answered", "_before", "_began", "_failed", "_pause", "_since", "_window",
-        "by_keys", "next_probe", "opened_at", "probes", "why",
+        "by_keys", "failing_since", "next_probe", "opened_at", "probes", "why",
     )  # fmt: skip
 
     def __init__(self, now: int) -> None:
         self.opened_at: int | None = None
         """Since when it is open; None while it is closed."""
+        self.failing_since = 0
+        """From when on failures count for that it opened; what has failed since comes forward when
+        it closes."""
         self.why = ""
         """The last failure, in words."""
         self.next_probe = 0
@@ -104,15 +106,8 @@ class Breaker:
         self._answered += 1
         return False
 
-    def failed(self, now: int, why: str, rule: BreakerRule | None = None) -> bool:
-        """An attempt that was no probe failed. True where that opens it, by `rule`."""
-        opens = self.count(now, why, rule)
-        if opens:
-            self.open(now, now, why)
-        return opens
-
     def count(self, now: int, why: str, rule: BreakerRule | None = None) -> bool:
-        """The same, but that it stays closed."""
+        """An attempt that was no probe failed. True where it is to open, by `rule`."""
         if self.opened_at is not None:
             return False  # it was under way already
         least, lasting = LEAST, LASTING_MS
@@ -132,6 +127,7 @@ class Breaker:
     def open(self, now: int, since: int, why: str, *, by_keys: bool = False) -> None:
         """It is open since then; the first probe goes soon."""
         self.opened_at, self.why, self.by_keys = since, why, by_keys
+        self.failing_since = since - self._window
         self._pause = FIRST_PAUSE_MS
         self.next_probe = now + self._pause
 
@@ -148,6 +144,7 @@ class Breaker:
         self.next_probe += by
         self._began += by
         self._since += by
+        self.failing_since += by
         if self.opened_at is not None:
             self.opened_at += by
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -69,6 +69,11 @@ class LaneLines(FairSlots[Lane]):
             lane.throttle = Throttle(now, lane.name)
         return lane.throttle
 
+    def throttles(self, lane: Lane, key: Key) -> list[Throttle]:
+        """All that concern a key of a lane: the lane's, its URL's and its own."""
+        own = self.scopes.of.get(key, ())
+        return [*own] if lane.throttle is None else [lane.throttle, *own]
+
     def throttle_changed(self, lane: Lane, now: int) -> None:
         """Something happened at the throttle of a lane: look at it again."""
         if lane.throttle is not None and lane.throttle.idle(now):
@@ -91,19 +96,19 @@ class LaneLines(FairSlots[Lane]):
             throttle.probe = task_id
         self.scopes.probe_claimed(key, task_id)
 
-    def admits(self, lane: str, task: Task, now: int) -> bool:
-        """Whether a claimed task may begin: it may have been claimed before only probes might."""
-        throttle, scopes = self.lanes[lane].throttle, self.scopes
-        if throttle is None and not scopes.of:
-            return True
-        key = task.key
-        return scopes.admits(task.id, key, now) and (
-            throttle is None or throttle.admits(task.id, now, scopes.heeds(key))
-        )
-
-    def admits_all(self, lane: str) -> bool:
-        """Whether nothing throttles its tasks, so that `admits` has not to be asked for each."""
-        return self.lanes[lane].throttle is None and not self.scopes.of
+    def admitted(self, lane: str, tasks: Sequence[Task], now: int) -> Sequence[Task]:
+        """Those of claimed tasks that may begin: they may have been claimed before only probes
+        might."""
+        found, heeds = self.lanes[lane], self.scopes.heeds
+        if found.throttle is None and not self.scopes.of:
+            return tasks
+        return [
+            task
+            for task in tasks
+            if all(
+                one.admits(task.id, now, heeds(task.key)) for one in self.throttles(found, task.key)
+            )
+        ]
 
     def began(self, lane: str, now: int) -> None:
         """A claimed task begins."""

@@ -31,7 +31,6 @@ from orchestratord.engine.lanes.fair_slots import SLOW_MS, SlotHolder
 from orchestratord.engine.lanes.lane import FAR_PREFETCH_MS, PACED_MS, PREFETCH_MS, Lane
 from orchestratord.engine.lanes.lane_lines import SHARE_AGAIN_MS, Entry, LaneLines
 from orchestratord.engine.lanes.share import Share
-from orchestratord.engine.lanes.throttle import Throttle
 from orchestratord.model.task import Key, Task
 from orchestratord.values.rate_limit import RateLimit
 
@@ -243,16 +242,15 @@ class LaneSet(LaneLines):
         self._discount(lane, lane.members[choice.key], choice.limit - got)
         if got < choice.limit:
             left = choice.limit - got
+            for throttle in self.throttles(lane, choice.key):
+                throttle.return_token(left, self._looked)
             if lane.throttle is not None:
-                lane.throttle.return_token(left, self._looked)
                 if choice.probe and not got and lane.throttle.probe is None:
                     lane.throttle.probe_over()
                 self.throttle_changed(lane, self._looked)
             if not got:
                 self._look_again(self.scopes.probe_not_claimed(choice.key))
-            if choice.key in self.scopes.of:
-                self.scopes.return_token(choice.key, left, self._looked)
-                self._look_again(self.scopes.of[choice.key])
+            self._look_again(self.scopes.of.get(choice.key, ()))
         self._make_ready(lane)
         entry = self._entries.get(choice.key)
         if entry is None:
@@ -288,9 +286,8 @@ class LaneSet(LaneLines):
             (holder.began or holder.mean > SLOW_MS) and self._room(found, holder, now) <= 0
         ):
             return False
-        if found.throttle is not None and not self._passes(found.throttle, now):
-            return False
-        if key in self.scopes.of and (key in found.held or not self.scopes.passes(key, now)):
+        throttled = found.throttle is not None or key in self.scopes.of
+        if throttled and (key in found.held or not self._passes(found, key, now)):
             return False
         self._count(found, holder, 1)
         return True
@@ -348,8 +345,8 @@ class LaneSet(LaneLines):
         not even written."""
         found = self.lanes[lane]
         self._uncount(found, found.members[key])
-        if found.throttle is not None:
-            found.throttle.return_token(1, now)
+        for throttle in self.throttles(found, key):
+            throttle.return_token(1, now)
         self.end_probe(lane, task_id, now)
 
     def return_token(self, lane: str, now: int, task_id: int, since: int) -> None:
@@ -375,6 +372,12 @@ class LaneSet(LaneLines):
         """It is the turn of a poison candidate of `lane`, which wants a slot now."""
         found = self.lanes[lane]
         self._count(found, found.holder(task.key), 1)
+
+    def is_due(self, lane: str) -> bool:
+        """Whether anything of a lane waits for its turn, or may be among what is being claimed."""
+        found = self.lanes[lane]
+        waits = found.line or found.held or found.at_share
+        return bool(waits) or found.claimed > found.in_flight
 
     @property
     def is_idle(self) -> bool:
@@ -469,8 +472,7 @@ class LaneSet(LaneLines):
         if entry is None:
             return
         lane = self.lanes[entry.lane]
-        mine = [one for one in (lane.throttle, *self.scopes.of.get(key, ())) if one is not None]
-        held = [one for one in mine if one.probes_only(now)]
+        held = [one for one in self.throttles(lane, key) if one.probes_only(now)]
         if held:
             self._advance(now)
             for throttle in held:
@@ -508,13 +510,17 @@ class LaneSet(LaneLines):
             for at in self._past.pop(lane.name, ()):
                 lane.throttle.window.charge(1, at)
 
-    def _passes(self, throttle: Throttle, now: int) -> bool:
-        """Let one pass that is new, and was not due before."""
+    def _passes(self, lane: Lane, key: Key, now: int) -> bool:
+        """Let one pass that is new, and was not due before: of all throttles, or of none."""
         # What was charged before the daemon started is not known at first.
-        unknown = (self._past is None or self._several_daemons) and throttle.window is not None
-        if unknown or throttle.probes_only(now) or throttle.room(now) <= 0:
-            return False
-        throttle.take(1, now)
+        unknown = self._past is None or self._several_daemons
+        heeds, concerned = self.scopes.heeds(key), self.throttles(lane, key)
+        for one in concerned:
+            uncounted = unknown and one.window is not None
+            if uncounted or one.probes_only(now, heeds) or one.room(now, heeds) <= 0:
+                return False
+        for one in concerned:
+            one.take(1, now, heeds)
         return True
 
     # -- within --------------------------------------------------------------------------------

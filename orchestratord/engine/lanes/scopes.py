@@ -10,10 +10,11 @@ thing that what is healthy is asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from orchestratord.engine.lanes.pace import Served
-from orchestratord.engine.lanes.throttle import ANY, Throttle
+from orchestratord.engine.lanes.pace import ANY
+from orchestratord.engine.lanes.throttle import Throttle
 from orchestratord.model.event import StoredThrottle
 from orchestratord.model.task import Key
 
@@ -21,6 +22,20 @@ from orchestratord.model.task import Key
 def own_scope(key: Key) -> str:
     """The name of the scope that is one endpoint, or one webhook, by itself."""
     return key.name
+
+
+@dataclass(slots=True)
+class Tries:
+    """What was tried last of one key."""
+
+    at: int = 0
+    """When it ended (milliseconds)."""
+    served: int = 0
+    """How many were served in the second of the clock in which that was."""
+    down: bool = False
+    """It failed as if nothing was there."""
+    refused_at: int = -(1 << 62)
+    """When one was answered last that this is too much."""
 
 
 class Scopes:
@@ -32,8 +47,8 @@ class Scopes:
         self.by_name: dict[str, Throttle] = {}
         self.unheeding: set[Key] = set()
         """Keys that say `respect_retry_after: false`."""
-        self.served: dict[Key, Served] = {}
-        """What was tried of each key of late."""
+        self.tries: dict[Key, Tries] = {}
+        """What was tried last of each key."""
         self.later: dict[str, list[StoredThrottle]] = {}
         """What the queue keeps of scopes that no key belongs to yet."""
         self._scopes: dict[Key, tuple[str, str]] = {}
@@ -65,7 +80,7 @@ class Scopes:
     def forget(self, key: Key) -> None:
         """`key` waits for another reason than a throttle, or is gone."""
         self._leave(key)
-        self.served.pop(key, None)
+        self.tries.pop(key, None)
 
     def keys(self, name: str) -> Iterable[Key]:
         """The keys of a lane, a URL, or a key's own scope."""
@@ -140,25 +155,6 @@ class Scopes:
             self._chosen[key] = probed
         return bool(probed)
 
-    def passes(self, key: Key, now: int) -> bool:
-        """Let one pass that is new, and was not due before."""
-        heeds, concerned = self.heeds(key), self.of.get(key, ())
-        if any(one.probes_only(now, heeds) or one.room(now, heeds) <= 0 for one in concerned):
-            return False
-        for throttle in concerned:
-            throttle.take(1, now, heeds)
-        return True
-
-    def return_token(self, key: Key, count: int, now: int) -> None:
-        """So many that were taken do not begin."""
-        for throttle in self.of.get(key, ()):
-            throttle.return_token(count, now)
-
-    def admits(self, task_id: int, key: Key, now: int) -> bool:
-        """Whether a claimed task may begin."""
-        heeds = self.heeds(key)
-        return all(one.admits(task_id, now, heeds) for one in self.of.get(key, ()))
-
     # -- probes --------------------------------------------------------------------------------
 
     def probe_claimed(self, key: Key, task_id: int) -> None:
@@ -196,49 +192,38 @@ class Scopes:
         """The clock was moved by so many milliseconds: all last as long as before."""
         for throttle in self.by_name.values():
             throttle.shift(by)
-        for served in self.served.values():
-            served.shift(by)
+        for tries in self.tries.values():
+            tries.at += by
+            tries.refused_at += by
         for rows in self.later.values():
             rows[:] = [
                 row._replace(since=row.since + by, until=row.until and row.until + by)
                 for row in rows
             ]
 
-    # -- what was served -----------------------------------------------------------------------
+    # -- what was tried ------------------------------------------------------------------------
 
-    def tried(self, key: Key, now: int, *, served: bool, down: bool = False) -> None:
-        """One of a key ended at `now`, and was served or not; `down`: as if nothing was there."""
-        found = self.served.get(key)
+    def tried(self, key: Key, now: int, *, served: bool = True, down: bool = False) -> bool:
+        """One of a key ended at `now`; `down`: as if nothing was there. Whether neither a throttle
+        of its own nor a probe can be concerned."""
+        found = self.tries.get(key)
         if found is None:
-            found = self.served[key] = Served()
-        found.tried(now, served=served)
-        found.down = down
-
-    def was_served(self, key: Key, now: int) -> bool:
-        """One of a key ended at `now`, and was served. Whether neither a throttle of its own nor a
-        probe can be concerned."""
-        found = self.served.get(key)
-        if found is None:
-            found = self.served[key] = Served()
-        found.was_served(now)
+            found = self.tries[key] = Tries()
+        if found.at // 1000 != now // 1000:
+            found.served = 0
+        found.served += served
+        found.at, found.down = now, down
         return not self._probes and key not in self.of
 
-    def served_rate(self, name: str, now: int) -> tuple[float, bool]:
-        """How many tasks of a scope are served in a second, and whether that is sure."""
-        rates = [one.rate(now) for one in self._served_of(name)]
-        return sum(rate for rate, _ in rates), any(sure for _, sure in rates)
-
-    def last_rate(self, name: str) -> float:
-        """How many were served in a second when any were."""
-        return sum(one.last_rate for one in self._served_of(name))
+    def served(self, name: str, now: int) -> int:
+        """How many tasks of a scope were served in this second of the clock."""
+        found = (self.tries[key] for key in self.keys(name) if key in self.tries)
+        return sum(one.served for one in found if one.at // 1000 == now // 1000)
 
     def tried_lately(self, lane: str, now: int, within: int) -> list[Key]:
         """The keys of a lane that were tried within so many milliseconds."""
-        found = self.served
+        found = self.tries
         return [k for k in self.keys(lane) if k in found and 0 <= now - found[k].at < within]
-
-    def _served_of(self, name: str) -> Iterator[Served]:
-        return (self.served[key] for key in self.keys(name) if key in self.served)
 
     def _bind(self, key: Key) -> None:
         """Note which throttles concern a key."""

@@ -2,18 +2,15 @@
 
 A scope is a lane, the URL of deliveries, or an endpoint or webhook by itself. It has a throttle
 while it has a rate limit, while something of it failed lately, while its receiver has told it to
-wait, by Retry-After, and while it takes less than it is sent. Most scopes have none.
+wait, by Retry-After, and while it refuses what it is sent. Most scopes have none.
 """
 
 from __future__ import annotations
 
 from orchestratord.engine.lanes.breaker import LONGEST_PAUSE_MS, Breaker
-from orchestratord.engine.lanes.pace import QUIET_MS, Pace
-from orchestratord.model.event import BREAKER, OVERLOAD, RETRY_AFTER, StoredThrottle
+from orchestratord.engine.lanes.pace import ANY, Pace
+from orchestratord.model.event import BREAKER, RETRY_AFTER, StoredThrottle
 from orchestratord.values.rate_limit import RateLimit, RateWindow
-
-ANY = 1 << 30
-"""As many as there are slots."""
 
 
 class Throttle:
@@ -24,9 +21,8 @@ class Throttle:
     """
 
     __slots__ = (
-        "breaker", "by_hand", "in_vain_until", "name", "over", "pace", "pace_since", "pace_told",
-        "probe", "probe_by_hand", "probing", "quiet_ms", "refused_at", "served", "told_here",
-        "told_since", "told_until", "told_why", "window",
+        "breaker", "by_hand", "name", "over", "pace", "pace_told", "probe", "probe_by_hand",
+        "probing", "told_here", "told_since", "told_until", "told_why", "window",
     )  # fmt: skip
 
     def __init__(self, now: int, name: str = "") -> None:
@@ -36,19 +32,9 @@ class Throttle:
         """What the rate limit counts; None where there is none."""
         self.breaker = Breaker(now)
         self.pace: Pace | None = None
-        """None where it takes all that it is sent."""
-        self.pace_since = 0
-        """When that was halved first."""
-        self.pace_told = False
-        """The overload has lasted, and was told of."""
-        self.in_vain_until = 0
-        """Until when it is sent all, since a slower pace did not have it refuse less."""
-        self.refused_at = 0
-        """When it refused one last; 0 where what that has put off has come forward."""
-        self.quiet_ms = QUIET_MS
-        """For how long it has to have refused none, until that comes forward."""
-        self.served = 0.0
-        """How many a second were served before it was held."""
+        """None where it has refused nothing of late."""
+        self.pace_told: int | None = None
+        """Since when it is slowed, where that has lasted and was told."""
         self.told_until = 0
         """Until when the receiver has told it to wait, by Retry-After."""
         self.told_since = 0
@@ -84,14 +70,18 @@ class Throttle:
             and not self.probing
             and not self.told_until
             and self.over is None
-            and self.in_vain_until <= now
             and self.breaker.quiet(now)
         )
 
     @property
     def exact(self) -> bool:
         """Whether none may be claimed ahead: what is reserved would keep others from beginning."""
-        return self.window is not None or self.pace is not None
+        return self.window is not None or self.is_slowed
+
+    @property
+    def is_slowed(self) -> bool:
+        """Whether it is sent less than is due, since it would refuse more."""
+        return self.pace is not None and self.pace.rate is not None
 
     def holds(self, now: int, heeds: bool = True) -> bool:
         """True while its receiver has told it to wait."""
@@ -164,39 +154,13 @@ class Throttle:
             self.told_until, self.told_why, self.told_here = until, why, here
             self.told_since = self.told_since or since
 
-    def has_room_again(self, now: int) -> bool:
-        """Whether it takes more than there is, after it has refused some: these may come forward.
-
-        True once; the next time it has to have refused none for twice as long.
-        """
-        if not (self.pace_told and self.refused_at and self.pace is not None):
-            return False
-        if now - self.refused_at < self.quiet_ms or not self.pace.has_room_left(now):
-            return False
-        self.quiet_ms *= 2
-        self.refused_at = 0
-        return True
-
     def end_hold(self, now: int) -> None:
-        """It was told to wait until now: what waited begins gently."""
+        """It was told to wait until now."""
         if not 0 < self.told_until <= now:
             return
         if not self.told_here:
             self.over = self.told_since, self.told_until
-            if self.breaker.opened_at is None:
-                self.resume(now)
         self.told_until = self.told_since = 0
-
-    def resume(self, now: int) -> None:
-        """What was held begins by a pace."""
-        self.pace = Pace.after_a_pause(now, self.served)
-        self.pace_since, self.pace_told = now, False
-
-    def lift(self, now: int) -> None:
-        """Let everything pass from now on, as if nothing had failed and nothing been told."""
-        self.breaker, self.pace, self.pace_told = Breaker(now), None, False
-        self.told_until = self.told_since = 0
-        self.over = None
 
     def restore(self, row: StoredThrottle, now: int) -> None:
         """Be throttled as the queue has it."""
@@ -205,10 +169,6 @@ class Throttle:
         elif row.kind == BREAKER and self.breaker.opened_at is None:
             # What it was for is not kept: that something answers there may not be enough.
             self.breaker.open(now, row.since, row.why, by_keys=True)
-            self.served = row.served
-        elif row.kind == OVERLOAD and self.pace is None:
-            self.pace = Pace.overloaded(now, row.served, sure=True)
-            self.pace_since, self.pace_told = row.since, True
 
     def shift(self, by: int) -> None:
         """The clock was moved by so many milliseconds: it waits for as long as before."""
@@ -216,14 +176,12 @@ class Throttle:
             self.told_until += by
             self.told_since += by
         self.breaker.shift(by)
-        self.in_vain_until += by
-        if self.refused_at:
-            self.refused_at += by
         if self.window is not None:
             self.window.shift(by)
         if self.pace is not None:
-            self.pace_since += by
             self.pace.shift(by)
+        if self.pace_told is not None:
+            self.pace_told += by
 
     def _probe_at(self, now: int, heeds: bool) -> int:
         breaker, until = self.breaker, self.told_until if heeds else 0

@@ -29,16 +29,13 @@ def waiting_view(throttle: Throttle, now: int, redactor: Redactor) -> dict[str, 
 
 def rows(throttle: Throttle, now: int, owner: str, redactor: Redactor) -> Iterator[StoredThrottle]:
     """What of a scope the queue keeps, for other daemons and for the next start."""
-    name, breaker, pace = redactor.text(throttle.name), throttle.breaker, throttle.pace
+    name, breaker = redactor.text(throttle.name), throttle.breaker
     if breaker.opened_at is not None:
         why = redactor.text(breaker.why)
-        yield StoredThrottle(name, BREAKER, owner, breaker.opened_at, None, why, throttle.served)
+        yield StoredThrottle(name, BREAKER, owner, breaker.opened_at, None, why)
     if throttle.told_until > now and not throttle.told_here:
         until, why = throttle.told_until, throttle.told_why
         yield StoredThrottle(name, RETRY_AFTER, "", throttle.told_since, until, why)
-    if pace is not None and throttle.pace_told:
-        since = throttle.pace_since
-        yield StoredThrottle(name, OVERLOAD, owner, since, None, "", round(pace.served, 1))
 
 
 def lane_view(lane: Lane, now: int) -> dict[str, Any]:
@@ -46,7 +43,7 @@ def lane_view(lane: Lane, now: int) -> dict[str, Any]:
     view: dict[str, Any] = {
         "name": lane.name, "in_flight": lane.in_flight, "concurrency": lane.declared,
         "due": len(lane.line) + len(lane.held) + len(lane.at_share), "openings": lane.openings,
-        **_throttled(lane.throttle, now, len(lane.line)),
+        **_throttled(lane.throttle, now),
     }  # fmt: skip
     return view
 
@@ -56,14 +53,13 @@ def scope_views(lanes: LaneSet, now: int) -> list[dict[str, Any]]:
     found = []
     for throttle in lanes.scopes.by_name.values():
         due = sum(lanes.is_held(key) for key in lanes.scopes.keys(throttle.name))
-        view = _throttled(throttle, now, due)
+        view = _throttled(throttle, now)
         if any(view[kind] is not None for kind in BY_KIND):
             found.append({"name": throttle.name, "due": due, **view})
     return found
 
 
-def _throttled(throttle: Throttle | None, now: int, due: int) -> dict[str, Any]:
-    """`due`: how many keys wait for it."""
+def _throttled(throttle: Throttle | None, now: int) -> dict[str, Any]:
     view: dict[str, Any] = {"rate": None, "breaker": None, "retry_after": None, "overload": None}
     if throttle is None:
         return view
@@ -86,7 +82,7 @@ def _throttled(throttle: Throttle | None, now: int, due: int) -> dict[str, Any]:
         }
     if throttle.told_until > now:
         view["retry_after"] = {"until": throttle.told_until, "why": throttle.told_why}
-    if throttle.pace is not None and (throttle.pace_told or due):
-        rate = round(throttle.pace.rate, 1)
-        view["overload"] = {"since": throttle.pace_since, "rate": rate}
+    pace = throttle.pace
+    if pace is not None and pace.rate is not None:
+        view["overload"] = {"since": pace.since, "rate": round(pace.rate, 1)}
     return view

@@ -38,8 +38,7 @@ def waits(key: Key, standing: Standing, next_try: int, lanes: LaneSet, now: int)
     if lane is None:
         return None
     due, heeds = next_try <= now, standing.retry.respect_retry_after
-    own = lanes.scopes.of.get(key, ())
-    for throttle in own if lane.throttle is None else (lane.throttle, *own):
+    for throttle in lanes.throttles(lane, key):
         found = _throttled(throttle, heeds, now, now if due else next_try)
         if found is not None:
             return found
@@ -70,10 +69,10 @@ def _throttled(throttle: Throttle, heeds: bool, now: int, due: int) -> Waiting |
     if throttle.holds(now, heeds):
         why = f"{name} was told to wait: {throttle.told_why}"
         return Waiting("retry_after", why, name, throttle.told_since or None, throttle.told_until)
-    if throttle.pace is not None and not throttle.pace.room(now):
-        rate = throttle.pace.rate
-        why = f"{name} takes less than it is sent: {rate:.3g} tasks a second begin at present"
-        return Waiting("overload", why, name, throttle.pace_since, until)
+    pace = throttle.pace
+    if pace is not None and pace.rate is not None and not pace.room(now):
+        why = f"{name} refuses what is more: {pace.rate:.3g} tasks a second begin at present"
+        return Waiting("overload", why, name, pace.since, until)
     if throttle.window is not None:
         why = f"rate_limit {throttle.window.limit} of {name}"
         return Waiting("rate_limit", why, name, None, until)

@@ -84,6 +84,8 @@ BRING_BACK = f"""
 UPDATE retry_schedule {BY_ID}
 SET next_try = CASE WHEN status = 'pending' AND next_try > clock.at AND updated_at > clock.latest
         THEN next_try - (updated_at - clock.at) ELSE next_try END,
+    backoff_until = CASE WHEN backoff_until > clock.at AND updated_at > clock.latest
+        THEN backoff_until - (updated_at - clock.at) ELSE backoff_until END,
     scheduled_at = CASE WHEN scheduled_at > clock.at AND updated_at > clock.latest
         AND scheduled_at = next_try AND scheduled_at > created_at
         THEN scheduled_at - (updated_at - clock.at) ELSE scheduled_at END,

@@ -49,7 +49,7 @@ MOVED = "id, endpoint_id, webhook, held, partition, partition_rule, run_id, repl
 
 RETRY = f"""
 UPDATE retry_schedule {BY_ID}
-SET status = 'pending', bulk_id = ?, next_try = ?, backed_off = 0,
+SET status = 'pending', bulk_id = ?, next_try = ?, backed_off = 0, backoff_until = NULL,
     held = CASE WHEN partition IS NULL THEN 0 ELSE 1 END,
     turn_at = CASE WHEN partition_rule < 0 THEN 1 ELSE 0 END,
     granted = granted
@@ -71,7 +71,7 @@ NEW_NONCE = ManyRows(
 HASTEN = f"""
 UPDATE retry_schedule {BY_ID}
 SET bulk_id = ?, next_try = CASE WHEN next_try < ? THEN next_try ELSE ? END, backed_off = 0,
-    retried_at = ?, updated_at = ?
+    backoff_until = NULL, retried_at = ?, updated_at = ?
 WHERE id IN ({{ids}}) AND status = 'pending' RETURNING {MOVED}
 """
 

@@ -1,8 +1,8 @@
 """What throttles lanes, URLs, endpoints and webhooks, as the queue keeps it.
 
-A row is written when a breaker opens, a receiver tells to wait, or an overload lasts, and deleted
-when that is over. What a person lifts leaves a row with its time: what began before counts no
-more, in each daemon. What failures had put off comes forward when that is over.
+A row is written when a breaker opens or a receiver tells to wait, and deleted when that is over.
+What a person lifts leaves a row with its time: what began before counts no more, in each daemon.
+What failures had put off comes forward when a breaker closes, or a person wants it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from orchestratord.model.event import LIFTED, RETRY_AFTER, SAME_MS, StoredThrottle
+from orchestratord.model.outcome import is_down_code
 from orchestratord.model.task import BatchMember, Key, RowEffect
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import BY_ID, BY_READY, READY, Connection
 from orchestratord.queue.models import ThrottleRow, sql
 from orchestratord.queue.operations.settle import apply_effects
+from orchestratord.queue.rows import code_of
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
 
@@ -34,7 +36,6 @@ _FIELDS = (
     _ROW.since,
     _ROW.until,
     _ROW.why,
-    _ROW.served,
 )
 
 
@@ -149,7 +150,7 @@ def _put(session: Session, host: str, row: StoredThrottle) -> None:
     query = _ROW.insert(host=host, **row._asdict())
     query = query.on_conflict(
         conflict_target=[_ROW.name, _ROW.kind, _ROW.owner],
-        preserve=[_ROW.host, _ROW.since, _ROW.until, _ROW.why, _ROW.served],
+        preserve=[_ROW.host, _ROW.since, _ROW.until, _ROW.why],
     )
     session.db.run(*sql(query))
 
@@ -157,8 +158,10 @@ def _put(session: Session, host: str, row: StoredThrottle) -> None:
 # -- What failures have put off --------------------------------------------------------------------
 
 # Only what a task's own backoff put off comes forward, which its row says: not what Retry-After, a
-# hook, `delay` or Snooze did. It is looked for on the reading connection, a page at a time, since a
-# million may wait for another reason, and changed in slices.
+# hook, `delay` or Snooze did. Where a breaker closed, it is only what has failed since, as breakers
+# count it, and once for each attempt that counted; it costs nothing then. A person is not bound by
+# that. It is looked for on the reading connection, a page at a time, since a million may wait for
+# another reason, and changed in slices.
 
 Place = tuple[int, int]
 """Where a page ended: a `next_try` and an id."""
@@ -168,13 +171,14 @@ SLICE = 500
 """Tasks that are changed in one transaction."""
 
 WAITING = f"""
-SELECT next_try, id, backed_off FROM retry_schedule {BY_READY}
+SELECT next_try, id, backed_off, last_status_code, updated_at FROM retry_schedule {BY_READY}
 WHERE {READY} AND endpoint_id = ? AND webhook = ? AND (next_try, id) > (?, ?)
 ORDER BY next_try, id LIMIT ?
 """
 
 COME_FORWARD = f"""
-UPDATE retry_schedule {BY_ID} SET next_try = ?, backed_off = 0, updated_at = ?
+UPDATE retry_schedule {BY_ID}
+SET next_try = ?, backed_off = 0, backoff_until = {{floor}}, updated_at = ?
 WHERE id IN ({{ids}}) AND status || '' = 'pending' AND held = 0 AND backed_off = 1 AND next_try > ?
 RETURNING id
 """
@@ -182,30 +186,45 @@ RETURNING id
 FIRST_ATTEMPT = "SELECT min(started_at) FROM attempts WHERE task_id = ? AND started_at >= ?"
 
 
-async def bring_forward(store: Store, key: Key, came: Callable[[], None]) -> None:
-    """Have all tasks of a key due now that a failure put off; `came` is called for each lot."""
+async def bring_forward(store: Store, key: Key, since: int, came: Callable[[], None]) -> None:
+    """Have the tasks of a key due now that a failure put off.
+
+    Args:
+        store: the queue.
+        key: whose tasks.
+        since: when the failures began for which its breaker opened (milliseconds); 0 where a person
+            wants them all.
+        came: is called for each lot.
+    """
     place: Place | None = (store.clock.now_ms(), 0)
     while place is not None:
-        ids, place = await store.read(put_off(key, place))
+        ids, place = await store.read(put_off(key, since, place))
         for start in range(0, len(ids), SLICE):
-            if await store.write(come_forward(key, ids[start : start + SLICE])):
+            lot = ids[start : start + SLICE]
+            if await store.write(come_forward(key, lot, by_hand=not since)):
                 came()
 
 
 @long_reads
-def put_off(db: Connection, key: Key, place: Place) -> tuple[list[int], Place | None]:
+def put_off(db: Connection, key: Key, since: int, place: Place) -> tuple[list[int], Place | None]:
     """Of the next page of those that wait: which a failure put off, and where the page ended, None
-    for the last one."""
+    for the last one. `since` as in `bring_forward`."""
     rows = db.all(WAITING, (*key, *place, PAGE))
-    ids = [id_ for _, id_, backed_off in rows if backed_off]
+    ids = [
+        id_
+        for _, id_, backed_off, code, failed_at in rows
+        if backed_off and (not since or (failed_at >= since and is_down_code(code_of(code))))
+    ]
     return ids, rows[-1][:2] if len(rows) == PAGE else None
 
 
 @writes(Rank.KEEP)
-def come_forward(session: Session, key: Key, ids: Sequence[int]) -> int:
-    """Have these tasks of a key due now, as far as a failure put them off; how many."""
+def come_forward(session: Session, key: Key, ids: Sequence[int], *, by_hand: bool) -> int:
+    """Have these tasks of a key due now, as far as a failure put them off; how many. `by_hand`: a
+    person wants that, and their attempts count."""
     now = session.now()
-    statement = COME_FORWARD.format(ids=", ".join("?" * len(ids)))
+    floor = "NULL" if by_hand else "backoff_until"
+    statement = COME_FORWARD.format(floor=floor, ids=", ".join("?" * len(ids)))
     found = session.db.all(statement, (now, now, *ids, now))
     if found:
         session.waits(key, now)

@@ -212,6 +212,6 @@ def test_what_is_ambiguous_stays_so_when_it_is_cancelled(
     bulk = daemon.post("/v1/retries/trigger", {"filter": filter_}).json()["bulk"]
     shown = daemon.get(f"/v1/bulks/{bulk}").json()
     assert (shown["matched"], shown["include_ambiguous"]) == (1, True)
-    assert daemon.finish(other)["status"] == "succeeded"
+    daemon.until_status(other, "succeeded")
     assert daemon.ctl("retry", str(one), "--wait").code == 0
     assert status_of(daemon, one) == ("succeeded", None)

@@ -161,7 +161,7 @@ async def test_throttles_are_brought_back(queue: Queue) -> None:
     """What was lifted would win over all that begins within the next day."""
     queue.clock.turn(DAY)
     ahead = queue.clock.now_ms()
-    told = StoredThrottle("api:x", RETRY_AFTER, "", ahead, ahead + 60_000, "429", 0.0)
+    told = StoredThrottle("api:x", RETRY_AFTER, "", ahead, ahead + 60_000, "429")
     await queue.store.write(stored_throttles.note("here", [told], []))
     await queue.store.write(stored_throttles.lift("api:crm", ahead))
     queue.clock.turn(-DAY)

@@ -67,7 +67,7 @@ async def old(unopened: Callable[[], Any]) -> Any:
         settle.write_effects([Upsert("health", {"name": "ops"}, {"url": "u"}, {"seen": 3})])
     )
     queue.run("INSERT INTO outbox_taken (uid, at) VALUES ('6b8e', 7)")
-    told = StoredThrottle("api:crm", RETRY_AFTER, "", 7, 1 << 41, "429 with Retry-After", 2.5)
+    told = StoredThrottle("api:crm", RETRY_AFTER, "", 7, 1 << 41, "429 with Retry-After")
     await store.write(stored_throttles.note("here", [told], []))
     queue.last = ((await store.read(search.page(TaskFilter(), 1)))[0])[0].id
     await store.close()

@@ -8,10 +8,12 @@ import pytest
 
 from orchestratord.model.event import BREAKER, LIFTED, OVERLOAD, RETRY_AFTER, StoredThrottle
 from orchestratord.model.task import BatchMember, Key, Status
-from orchestratord.queue.operations import daemons, search, stored_throttles
+from orchestratord.queue.operations import daemons, manual, search, stored_throttles
 from orchestratord.queue.store import Store
 
+KEY = Key("crm/get")
 NOW = 1_000_000_000
+LATER = 1 << 45
 HOLD = StoredThrottle("api:a", RETRY_AFTER, "", NOW, NOW + 60_000, "429 with Retry-After")
 
 
@@ -20,7 +22,7 @@ async def rows(store: Store) -> list[StoredThrottle]:
 
 
 async def test_what_is_lifted_wins_over_what_began_before(store: Store) -> None:
-    breaker = StoredThrottle("api:a", BREAKER, "me", NOW, None, "503", 12.5)
+    breaker = StoredThrottle("api:a", BREAKER, "me", NOW, None, "503")
     other = HOLD._replace(name="api:b")
     await store.write(stored_throttles.note("host", [HOLD, breaker, other], []))
     assert await rows(store) == [breaker, HOLD, other]
@@ -65,7 +67,7 @@ async def test_the_next_start_has_what_those_have_found_out_that_are_gone(store:
     found = [
         StoredThrottle("api:a", BREAKER, owner, NOW, None, "503") for owner in ("gone", "alive")
     ]
-    found.append(StoredThrottle("api:b", OVERLOAD, "gone", NOW, None, "", 200.0))
+    found.append(StoredThrottle("api:b", OVERLOAD, "gone", NOW, None, ""))
     over = HOLD._replace(name="over", until=NOW - 1)
     await store.write(stored_throttles.note("here", [*found, HOLD, over], []))
     await store.write(
@@ -87,21 +89,65 @@ async def test_the_next_start_has_what_those_have_found_out_that_are_gone(store:
 async def test_what_failures_have_put_off_comes_forward_and_nothing_else(
     queue: Any, store: Store
 ) -> None:
-    later = queue.clock.now_ms() + 3_600_000
-    failed, told = [await queue.add() for _ in range(2)]
+    began = queue.clock.now_ms()
+    before = await queue.add()
+    await put_off(queue, before)
+    queue.clock.turn(1)
+    since = queue.clock.now_ms()
+    failed, refused, told = [await queue.add() for _ in range(3)]
     delayed, elsewhere = await queue.add(delay=3600), await queue.add(Key("crm/put"))
-    for task in await queue.claim():
-        await queue.settle(task, Status.PENDING, next_try=later, backed_off=task.id == failed)
+    await put_off(queue, failed)
+    await put_off(queue, refused, status_code=429)
+    await put_off(queue, told, backed_off=False)
     [other] = await queue.claim(Key("crm/put"))
-    await queue.settle(other, Status.PENDING, next_try=later, backed_off=True)
+    await queue.settle(other, Status.PENDING, next_try=LATER, backed_off=True, status_code=503)
+    everything = failed, before, refused, told, delayed, elsewhere
     queue.clock.turn(1)
     came: list[None] = []
-    await stored_throttles.bring_forward(store, Key("crm/get"), lambda: came.append(None))
+
+    async def forward(since: int) -> list[bool]:
+        """Which of them are due now."""
+        await stored_throttles.bring_forward(store, KEY, since, lambda: came.append(None))
+        tasks = [await store.read(search.get(id_)) for id_ in everything]
+        return [task.next_try == queue.clock.now_ms() for task in tasks]
+
+    assert await forward(since) == [True, False, False, False, False, False]
     assert came == [None]
-    tasks = [await store.read(search.get(id_)) for id_ in (failed, told, delayed, elsewhere)]
+    assert (await store.read(search.get(failed))).backoff_until == LATER, "it is early, and free"
+    # Once for each attempt that counted.
+    [task] = await queue.claim()
+    assert task.id == failed
+    await queue.settle(task, Status.PENDING, next_try=LATER, status_code=503, uncounted=True)
+    assert await forward(began) == [False, True, False, False, False, False]
+    [task] = await queue.claim()
+    await queue.settle(task, Status.PENDING, next_try=LATER, backed_off=True, status_code=503)
+    # A person is not bound by it.
+    queue.clock.turn(1)
+    assert await forward(0) == [False, True, True, False, False, False]
+    assert (await store.read(search.get(refused))).backoff_until is None
+
+
+async def put_off(queue: Any, id_: int, status_code: int = 503, *, backed_off: bool = True) -> None:
+    """The task that is due was tried, and waits for its next try."""
+    [task] = await queue.claim(limit=1)
+    assert task.id == id_
+    await queue.settle(
+        task, Status.PENDING, next_try=LATER, backed_off=backed_off, status_code=status_code
+    )
+
+
+async def test_what_costs_no_attempt_leaves_the_delay_and_a_manual_retry_ends_it(
+    queue: Any, store: Store
+) -> None:
+    id_ = await queue.add()
     now = queue.clock.now_ms()
-    assert [task.next_try == now for task in tasks] == [True, False, False, False]
-    assert [task.id for task in await queue.claim()] == [failed]
+    await put_off(queue, id_)
+    assert (await store.read(search.get(id_))).backoff_until == LATER
+    queue.clock.turn((LATER - now) / 1000)
+    [task] = await queue.claim()
+    await queue.settle(task, Status.PENDING, next_try=LATER + 5_000, uncounted=True)
+    assert (await store.read(search.get(id_))).backoff_until == LATER
+    assert (await store.write(manual.trigger(id_))).backoff_until is None
 
 
 async def test_when_the_first_attempt_began(queue: Any, store: Store) -> None:

@@ -345,7 +345,7 @@ async def test_claims_that_come_after_it_has_opened_go_back(bench: Bench) -> Non
     assert bench.lane.throttle is None
     throttle = bench.worker.lanes.scopes.get("a/get", bench.clock.now_ms())
     for _ in range(LEAST - 1):
-        throttle.breaker.failed(bench.clock.now_ms() - LASTING_MS, "503")
+        throttle.breaker.count(bench.clock.now_ms() - LASTING_MS, "503")
     bench.receiver.open.set()
     lanes = bench.worker.lanes
     await bench.until(lambda: not lanes.claimed and not bench.worker.claims.running)

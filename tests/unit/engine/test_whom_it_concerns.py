@@ -9,9 +9,8 @@ import pytest
 
 from orchestratord.engine.attempt_result import AttemptResult
 from orchestratord.engine.feedback import Feedback
-from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST
+from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST, WINDOW_MS
 from orchestratord.engine.lanes.lane_set import LaneSet
-from orchestratord.engine.lanes.pace import FORGOTTEN_MS
 from orchestratord.engine.retry import Decision
 from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.event import BREAKER, EventType, StoredThrottle
@@ -47,7 +46,7 @@ class Rig:
     def ends(self, key: Key, outcome: Outcome, **retry: Any) -> None:
         """An attempt of `key` ends."""
         self.ids += 1
-        task: Any = SimpleNamespace(id=self.ids, key=key)
+        task: Any = SimpleNamespace(id=self.ids, key=key, attempts=1)
         endpoint = Endpoint(key.endpoint_id, self.api, "http", None, RetryPolicy(**retry), 5, True)
         lane = self.lane(key)
         target = Target(endpoint, endpoint.retry, 5, True, lane, 10, (), url=URLS.get(key, ""))
@@ -60,6 +59,17 @@ class Rig:
             interrupted=False,
         )  # fmt: skip
         self.feedback.note(run, self.clock.now_ms())
+
+    def probed(self, key: Key, outcome: Outcome) -> None:
+        """A probe of `key` is claimed, and ends so."""
+        self.clock.turn(1)
+        now, lane = self.clock.now_ms(), self.lane(key)
+        self.lanes.touch(key, 0)
+        [choice] = self.lanes.choose(now)
+        assert (choice.key, choice.probe) == (key, True)
+        self.lanes.answered(choice, 1, None)
+        self.lanes.probe_claimed(lane, self.ids + 1, key)
+        self.ends(key, outcome)
 
     def fails(self, key: Key, outcome: Outcome | None = None, times: int = LEAST) -> None:
         """So many attempts of `key` fail, for long enough."""
@@ -96,8 +106,7 @@ def test_what_retry_after_holds(key: Key, api: dict[str, Any], scope: str) -> No
     held = {"api:a": {GOOD, BAD}, "a/good": {GOOD}, "https://h/1": {HOOK, SAME}}[scope]
     assert {one.key for one in rig.lanes.choose(now)} == {GOOD, BAD, HOOK, SAME, NEIGHBOUR} - held
     rig.clock.turn(61)
-    [first] = rig.lanes.choose(rig.clock.now_ms())  # gently
-    assert first.key in held
+    assert {one.key for one in rig.lanes.choose(rig.clock.now_ms())} == held
     rig.feedback.tick()
     assert rig.told()[1:] == [(EventType.THROTTLE_ENDED, scope)]
 
@@ -120,10 +129,21 @@ def test_one_endpoint_that_fails_among_others_that_do_not() -> None:
     rig.ends(GOOD, answered(200))
     rig.fails(BAD)
     assert rig.held() == {"a/bad"}
+    opened_at = rig.clock.now_ms()
     assert rig.told() == [(EventType.BREAKER_OPENED, "a/bad")]
-    rig.ends(BAD, answered(200))
+    rig.probed(BAD, answered(200))
     assert rig.told()[1:] == [(EventType.BREAKER_CLOSED, "a/bad")]
-    assert rig.feedback.reopened == {BAD}
+    assert rig.feedback.reopened == {BAD: opened_at - WINDOW_MS}
+
+
+def test_an_answer_that_is_late_closes_a_breaker_and_brings_nothing_forward() -> None:
+    """It says that the receiver was there before: only a probe says that it is back."""
+    rig = Rig()
+    rig.ends(GOOD, answered(200))
+    rig.fails(BAD)
+    rig.ends(BAD, answered(200))
+    assert rig.held() == set()
+    assert not rig.feedback.reopened
 
 
 def test_where_the_breakers_of_all_that_were_tried_are_open_it_is_the_receiver() -> None:
@@ -136,9 +156,9 @@ def test_where_the_breakers_of_all_that_were_tried_are_open_it_is_the_receiver()
     # To be answered is not enough then.
     rig.ends(GOOD, answered(500))
     assert rig.held() == {"a/bad", "api:a"}
-    rig.ends(GOOD, answered(200))
+    rig.probed(GOOD, answered(200))
     assert rig.held() == {"a/bad"}
-    assert {GOOD, BAD, OTHER} == rig.feedback.reopened
+    assert {GOOD, BAD, OTHER} == rig.feedback.reopened.keys()
     # Of the only one that was tried, the lane's speaks.
     rig = Rig()
     rig.fails(BAD)
@@ -170,7 +190,7 @@ def test_what_is_tried_too_rarely_for_a_breaker_of_its_own_counts_as_one() -> No
 def test_a_breaker_from_before_the_start_is_closed_by_what_is_served_alone() -> None:
     """Else each start would send all that waits to what is down."""
     rig = Rig()
-    row = StoredThrottle("api:a", BREAKER, "d", rig.clock.now_ms() - 60_000, None, "503", 9.0)
+    row = StoredThrottle("api:a", BREAKER, "d", rig.clock.now_ms() - 60_000, None, "503")
     rig.feedback.restore([row], Redactor())
     rig.ends(BAD, answered(503))
     assert rig.held() == {"api:a"}
@@ -224,27 +244,62 @@ def test_only_one_that_is_refused_is_slowed_alone() -> None:
     assert [one.name for one in rig.feedback._all() if one.pace is not None] == ["https://h/1"]
 
 
-def test_an_overload_is_told_of_where_it_lasts() -> None:
-    rig = Rig()
-    rig.ends(BAD, answered(503))
-    rig.clock.turn(0.5)
-    rig.ends(BAD, answered(503))
-    assert rig.told() == []
-    rig.clock.turn(1)
-    rig.ends(BAD, answered(503))
-    assert rig.told() == [(EventType.THROTTLE_BEGAN, "api:a")]
-    # What was refused comes forward once there is room, and later each time.
-    rig.clock.turn(2)
+def overloaded(rig: Rig, seconds: int) -> None:
+    """`BAD` is sent as many as may begin, up to a hundred a second, of which 20 are served."""
+    served: dict[int, int] = {}
+    for _ in range(100 * seconds):
+        now = rig.clock.now_ms()
+        throttle = rig.lanes.lanes["api:a"].throttle
+        if throttle is None or throttle.room(now) > 0:
+            if throttle is not None:
+                throttle.take(1, now)
+            taken = served.get(now // 1000, 0) < 20
+            served[now // 1000] = served.get(now // 1000, 0) + taken
+            rig.ends(BAD, answered(200 if taken else 503))
+        rig.clock.turn(0.01)
+
+
+def test_a_scope_that_is_slowed_for_a_minute_is_told_of_once() -> None:
+    rig = Rig(breaker="off")
+    rig.lanes.touch(OTHER, 0)
+    rig.lanes.choose(rig.clock.now_ms())
+    overloaded(rig, 6)
+    throttle = rig.lanes.lanes["api:a"].throttle
+    assert throttle is not None
+    assert throttle.is_slowed
     rig.feedback.tick()
-    assert BAD in rig.feedback.reopened
-    rig.feedback.reopened.clear()
-    rig.ends(BAD, answered(503))
-    rig.clock.turn(2)
+    assert rig.told() == []
+    rig.clock.turn(60)
+    rig.feedback.tick()
+    rig.feedback.tick()
+    assert rig.told() == [(EventType.THROTTLE_BEGAN, "api:a")]
+    assert rig.events[0].rate == pytest.approx(20, rel=0.5)
+    assert rig.feedback.lift("api:a", rig.clock.now_ms(), Redactor())
+    assert rig.told()[1:] == [(EventType.THROTTLE_ENDED, "api:a")]
+    assert not throttle.is_slowed
+
+
+def test_pace_off_slows_nothing() -> None:
+    rig = Rig(breaker="off", pace="off")
+    rig.lanes.touch(OTHER, 0)
+    rig.lanes.choose(rig.clock.now_ms())
+    overloaded(rig, 6)
+    assert all(one.pace is None for one in rig.feedback._all())
+
+
+def test_refusals_bring_nothing_forward() -> None:
+    """The backoff is the floor: a receiver that takes more again has not been down."""
+    rig = Rig(breaker="off")
+    overloaded(rig, 6)
+    for _ in range(200):
+        rig.ends(BAD, answered(200))
+        rig.clock.turn(1)
+        rig.feedback.tick()
+    assert not rig.feedback.reopened
+    rig.ends(BAD, TOLD)
+    rig.clock.turn(61)
     rig.feedback.tick()
     assert not rig.feedback.reopened
-    rig.clock.turn(FORGOTTEN_MS / 1000)
-    rig.feedback.tick()
-    assert rig.told()[1:] == [(EventType.THROTTLE_ENDED, "api:a")]
 
 
 def test_lifted_is_what_began_before() -> None:

@@ -123,11 +123,15 @@ def test_lanes_that_are_not_named_are_added_up() -> None:
         {"name": name, "in_flight": 2, "concurrency": 10, "due": 0, **UNLIMITED} for name in names
     ]
     lanes[0] |= {"breaker": {"state": "open"}, "openings": 3}
+    lanes[0] |= {"overload": {"since": "…", "rate": 12.5}}
     lanes[1] |= {"rate": {"limit": "100/min", "times": 100, "used": 37, "next": None}}
     found = samples(None, ["api:b"], lanes=lanes)
     assert value(found, "lane_breaker_open", lane="api:b") == 0
     assert value(found, "lane_breaker_open", lane="other") == 1
     assert value(found, "lane_breaker_openings_total", lane="other") == 3
+    assert value(found, "lane_pace", lane="other") == 12.5
+    assert ("orchestratord_lane_pace", (("lane", "api:b"),)) not in found
+    assert value(found, "throttled", cause="overload") == 1
     assert value(found, "lane_rate_limit", lane="api:b") == 100
     assert value(found, "lane_rate_used", lane="api:b") == 37
     assert ("orchestratord_lane_rate_used", (("lane", "other"),)) not in found

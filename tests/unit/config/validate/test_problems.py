@@ -255,8 +255,8 @@ def test_apis(config: ConfigFolder, text: str, error: str) -> None:
         ("egress: {allow: [10.0.0.1/8]}", "1:18: egress.allow.0: '10.0.0.1/8' is not a range: did you "
          "mean 10.0.0.0/8?"),
         ("defaults: 5", "1:1: defaults: expected a mapping"),
-        ("defaults: {path: /x}", "1:12: defaults.path: unknown key; known are retry, timeout, "
-         "webhooks"),
+        ("defaults: {path: /x}", "1:12: defaults.path: unknown key; known are breaker, pace, "
+         "retry, timeout, webhooks"),
         ("defaults: {concurrency: 5}", "1:12: defaults.concurrency: unknown key here; it belongs in "
          "the API's api.yaml"),
         ("defaults: {retry: {jitter: x}}", "1:20: defaults.retry.jitter: expected a number, not 'x'"),

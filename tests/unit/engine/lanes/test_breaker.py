@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from failing import failed
 
 from orchestratord.engine.lanes.breaker import (
     FIRST_PAUSE_MS,
@@ -15,7 +16,7 @@ from orchestratord.engine.lanes.breaker import (
     Breaker,
     is_down,
 )
-from orchestratord.engine.lanes.pace import GENTLE
+from orchestratord.engine.lanes.pace import ANY
 from orchestratord.engine.lanes.throttle import Throttle
 from orchestratord.errors import SendError
 from orchestratord.model.outcome import Outcome
@@ -44,8 +45,8 @@ def test_what_says_that_a_receiver_is_down(outcome: Outcome, down: bool) -> None
 
 def opened(now: int = 0) -> Breaker:
     breaker = Breaker(now)
-    assert not breaker.failed(now - LASTING_MS, "503")
-    more = [breaker.failed(now, "503") for _ in range(LEAST - 1)]
+    assert not failed(breaker, now - LASTING_MS, "503")
+    more = [failed(breaker, now, "503") for _ in range(LEAST - 1)]
     assert more == [False] * (LEAST - 2) + [True]
     return breaker
 
@@ -54,20 +55,20 @@ def test_it_opens_when_all_has_failed() -> None:
     breaker = opened(1_000)
     assert breaker.opened_at == 1_000
     assert breaker.next_probe == 1_000 + FIRST_PAUSE_MS
-    assert not breaker.failed(1_001, "what was under way already")
+    assert not failed(breaker, 1_001, "what was under way already")
     assert breaker.next_probe == 1_000 + FIRST_PAUSE_MS
 
 
 def test_what_lasts_for_a_moment_does_not_open_it() -> None:
     breaker = Breaker(0)
-    assert not any(breaker.failed(now, "503") for now in range(LASTING_MS))
-    assert breaker.failed(LASTING_MS, "503")
+    assert not any(failed(breaker, now, "503") for now in range(LASTING_MS))
+    assert failed(breaker, LASTING_MS, "503")
 
 
 def test_a_clock_that_is_put_back_opens_nothing() -> None:
     breaker = Breaker(10_000_000)
-    breaker.failed(10_000_000, "503")
-    assert not any(breaker.failed(now, "503") for now in range(LASTING_MS))
+    failed(breaker, 10_000_000, "503")
+    assert not any(failed(breaker, now, "503") for now in range(LASTING_MS))
 
 
 def test_one_answer_of_ten_keeps_it_open_to_doubt() -> None:
@@ -77,7 +78,7 @@ def test_one_answer_of_ten_keeps_it_open_to_doubt() -> None:
         if now % 900 == 0:
             breaker.answered(now)
         else:
-            assert not breaker.failed(now, "503")
+            assert not failed(breaker, now, "503")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.7])
@@ -95,7 +96,7 @@ def test_a_flaky_receiver_is_hardly_ever_taken_for_one_that_is_down(share: float
                 else:
                     breaker.answered(now)
             elif chance.random() < share:
-                breaker.failed(now, "503")
+                failed(breaker, now, "503")
             else:
                 breaker.answered(now)
         assert waited < 60_000, f"{waited} ms of a day"
@@ -104,7 +105,7 @@ def test_a_flaky_receiver_is_hardly_ever_taken_for_one_that_is_down(share: float
 def test_failures_of_long_ago_do_not_count() -> None:
     breaker = Breaker(0)
     for n in range(10 * LEAST):
-        assert not breaker.failed(n * WINDOW_MS // LEAST * 2, "503")
+        assert not failed(breaker, n * WINDOW_MS // LEAST * 2, "503")
     assert not breaker.quiet(n * WINDOW_MS // LEAST * 2)
     assert breaker.quiet(n * WINDOW_MS // LEAST * 2 + 2 * WINDOW_MS)
 
@@ -137,7 +138,7 @@ def test_an_answer_closes_it_and_nothing_of_before_counts() -> None:
     assert breaker.opened_at is None
     assert breaker.quiet(5_000)
     assert not breaker.answered(5_001)
-    assert not any(breaker.failed(5_002, "503") for _ in range(LEAST - 1))
+    assert not any(failed(breaker, 5_002, "503") for _ in range(LEAST - 1))
 
 
 def test_a_clock_that_is_put_back_does_not_keep_a_probe_waiting() -> None:
@@ -191,17 +192,23 @@ def test_who_has_said_when_to_come_back_is_not_asked_before() -> None:
     assert throttle.room(90_000) == 1
 
 
-def test_what_was_held_begins_gently() -> None:
+def test_once_a_hold_is_over_nothing_waits() -> None:
     throttle = Throttle(0)
     throttle.wait_until(5_000, "429 with Retry-After")
     assert throttle.probes_only(4_999)
     assert not throttle.idle(4_999)
     assert throttle.room(4_999) == 0
-    assert throttle.room(5_000) == 1
-    assert throttle.pace is not None
-    assert throttle.pace.rate == GENTLE
-    throttle.lift(5_000)
+    assert throttle.room(5_000) == ANY
+    throttle.over = None  # as it is told of
     assert throttle.idle(5_000)
+
+
+def test_what_failed_within_the_window_before_it_opened_counts() -> None:
+    breaker = Breaker(0)
+    breaker.open(500_000, 500_000, "503")
+    assert breaker.failing_since == 500_000 - WINDOW_MS
+    breaker.shift(-1_000)
+    assert breaker.failing_since == 499_000 - WINDOW_MS
 
 
 def test_the_rate_counts_for_probes_too() -> None:

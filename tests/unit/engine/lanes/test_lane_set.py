@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
+from failing import failed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -528,8 +529,8 @@ def broken(lanes: LaneSet, now: int, lane: str = "api:x") -> Throttle:
     found = lanes.lanes[lane]
     throttle = lanes.throttle_of(found, now)
     for _ in range(LEAST):
-        throttle.breaker.failed(now - LASTING_MS, "503")
-    throttle.breaker.failed(now, "503")
+        failed(throttle.breaker, now - LASTING_MS, "503")
+    failed(throttle.breaker, now, "503")
     assert throttle.probes_only(now)
     lanes.throttle_changed(found, now)
     return throttle
@@ -1258,3 +1259,20 @@ def test_what_a_lane_waits_for_lasts_as_long_when_the_clock_is_moved(by: int) ->
     assert [choice.lane for choice in lanes.choose(moved + 3_001)] == ["api:b"]
     assert lanes.choose(moved + 60_000) == []
     assert [choice.lane for choice in lanes.choose(moved + 61_001)] == ["api:a"]
+
+
+def test_what_is_born_takes_of_all_its_throttles_or_of_none() -> None:
+    """Else each one that its endpoint keeps from beginning would use up the rate of its lane."""
+    lanes = LaneSet()
+    lanes.learn_past({})
+    lanes.place(A, "api:x", 10, RateLimit.parse("2/s"))
+    lanes.scopes.get("api/a", 0).wait_until(50_000, "429")
+    for _ in range(5):
+        assert not lanes.occupy("api:x", A, 1_000)
+    throttle = lanes.lanes["api:x"].throttle
+    assert throttle is not None
+    assert throttle.window is not None
+    assert throttle.window.reserved == 0
+    lanes.scopes.drop("api/a")
+    assert lanes.occupy("api:x", A, 1_000)
+    assert throttle.window.reserved == 1
