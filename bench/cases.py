@@ -115,12 +115,12 @@ def own(quick: bool) -> Iterator[Case]:
     yield Measure(
         "overload",
         "a receiver that serves 200 in any second, and answers 503 beyond; retries as by default",
-        _alone(partial(overload.measure_overload, calls=20_000 // part)),
+        _alone(partial(overload.measure_overload, calls=5_000 // part)),
     )
     yield Measure(
         "refusals",
         "receivers that refuse at random, or each call once; tried again after 100 ms",
-        _alone(partial(overload.measure_refusals, tasks=3_000, seconds=60 // part)),
+        _alone(partial(overload.measure_refusals, tasks=3_000, seconds=20 // part)),
     )
     for seconds in (1.0,) if quick else (1.0, 5.0):
         yield Measure(

@@ -1,6 +1,7 @@
 """What a receiver gets that refuses: since it is overloaded, or whatever it is sent.
 
     python -m bench.overload [CALLS]          serves 200 a second, and answers 503 beyond
+    python -m bench.overload --pace off       the same by 429, as if there were no pace
     python -m bench.overload --refusals       refuses at random, each first call, or for a while
 
 So many calls (20,000 by default) are due at once. The receiver is a process of its own, and counts:
@@ -10,8 +11,8 @@ for 20,000.
 
 With `--refusals`, 3,000 calls are due, and what is refused is tried again after 100 ms: at random
 1, 5, 10 and 30 of 100 are answered 503, 429, or 500, of which no pace hears; then each call is
-refused once. Then 20 calls a second are made to each of five APIs for a minute, of which 10 and 30
-of 100 are refused. Then a receiver serves 200 a second for ten seconds, and all from then on.
+refused once. Then 20 calls a second are made to each of five APIs for a minute, which refuse 1, 5,
+10, 30 and 30 of 100. Then a receiver serves 200 a second for ten seconds, and all from then on.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import click
 import httpx
@@ -103,6 +105,12 @@ def at_random(share: float) -> Takes:
     """All but this share."""
     chance = Random(1)  # noqa: S311
     return lambda now, path: chance.random() >= share
+
+
+def by_api() -> Takes:
+    """All but 1, 5, 10, 30 and 30 of 100, by the first letter of the path."""
+    of = {name: at_random(share) for name, share in zip("abcde", (*SHARES, 0.3), strict=True)}
+    return lambda now, path: of[path[1]](now, path)
 
 
 def second_time() -> Takes:
@@ -197,7 +205,12 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    folder: Path, takes: Callable[[], Takes], refusal: int, retry: RetryPolicy, apis: int = 1
+    folder: Path,
+    takes: Callable[[], Takes],
+    refusal: int,
+    retry: RetryPolicy,
+    apis: int = 1,
+    pace: Literal["on", "off"] = "on",
 ) -> AsyncIterator[Rig]:
     """A worker that runs, with so many APIs, which begin with `a`."""
     sock = socket.socket()
@@ -215,7 +228,8 @@ async def rig(
     endpoints: dict[str, Endpoint] = {}
     spec = HttpSpec.model_validate({"path": "/{{ params.n }}"})
     for name in (chr(ord("a") + number) for number in range(apis)):
-        declared[name] = Api(name=name, base_url=url, egress=(HOST,))
+        base = f"{url}/{name}"
+        declared[name] = Api(name=name, base_url=base, egress=(HOST,), pace=pace)
         made = Endpoint(f"{name}/get", declared[name], "http", spec, retry, 30.0, True)
         endpoints[made.id] = made
     config = Config(folder, DaemonSettings(), declared, endpoints, Redactor(), "d")
@@ -232,11 +246,14 @@ async def rig(
         receive.join()
 
 
-async def overload(folder: Path, tasks: int) -> Overload:
+async def overload(
+    folder: Path, tasks: int, refusal: int = 503, pace: Literal["on", "off"] = "on"
+) -> Overload:
     """Let `tasks` calls be due at once; wait until all are done."""
     from orchestratord_backoff import Exponential
 
-    async with rig(folder, some_a_second, 503, RetryPolicy(backoff=Exponential())) as made:
+    retry = RetryPolicy(backoff=Exponential())
+    async with rig(folder, some_a_second, refusal, retry, pace=pace) as made:
         began = time.monotonic()
         await made.add(tasks)
         await made.done(tasks)
@@ -259,10 +276,10 @@ async def refused(folder: Path, takes: Callable[[], Takes], refusal: int, tasks:
         return time.monotonic() - began
 
 
-async def trickle(folder: Path, share: float, seconds: int) -> tuple[int, float]:
-    """Of 20 calls a second to each of five APIs: how many attempts there were, and by how many
-    seconds the latest of them came after it was due."""
-    async with rig(folder, partial(at_random, share), 503, SOON, apis=5) as made:
+async def trickle(folder: Path, refusal: int, seconds: int) -> tuple[int, float]:
+    """Of 20 calls a second to each of five APIs, which refuse 1, 5, 10, 30 and 30 of 100: how many
+    attempts there were, and by how many seconds the latest of them came after it was due."""
+    async with rig(folder, by_api, refusal, SOON, apis=5) as made:
         for _ in range(20 * seconds):
             began = time.monotonic()
             for api in "abcde":
@@ -286,16 +303,20 @@ def _late(db: Connection) -> tuple[int, float]:
     return len(rows), latest / 1000
 
 
-async def back(folder: Path, seconds: int, tasks: int = 200_000) -> float:
-    """Seconds after the end of an overload of so many until a lane is slowed no longer."""
+async def back(folder: Path, seconds: int, after: int = 15, tasks: int = 200_000) -> int:
+    """Seconds after an overload of so many until a receiver gets nine tenths of what it gets at
+    most in the seconds `after` that; all by its own count."""
     async with rig(folder, partial(overloaded_for, seconds), 503, SOON) as made:
-        over = time.monotonic() + seconds
+        began = int(time.monotonic())
         await made.add(tasks)
-        lane = made.worker.lanes.lanes["api:a"]
-        await asyncio.sleep(seconds)
-        while lane.throttle is not None and lane.throttle.is_slowed:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        return time.monotonic() - over
+        await asyncio.sleep(seconds + after)
+        _, found = await made.counts()
+    counts = {second - began: count for second, count in found}
+    slowed = [counts.get(second, 0) for second in range(seconds - 2, seconds)]
+    if max(slowed) > 2 * SERVES:
+        raise RuntimeError(f"it was not slowed: {slowed}")
+    full = max(counts.get(second, 0) for second in range(seconds, seconds + after))
+    return next(n for n in range(after) if counts.get(seconds + n, 0) >= 0.9 * full)
 
 
 def measure_refusals(home: Path, tasks: int = DUE, seconds: int = 60) -> Iterator[Figure]:
@@ -314,9 +335,9 @@ def measure_refusals(home: Path, tasks: int = DUE, seconds: int = 60) -> Iterato
             )
     plain = run(second_time, 500)
     yield Figure("each refused once, time by 500s", run(second_time, 503) / plain, "×")
-    for share in (0.1, 0.3):
-        made = asyncio.run(trickle(home / str(next(numbers)), share, seconds))
-        yield Figure(f"100 a second, {share:.0%} refused: latest attempt", made[1], "s")
+    for code in (503, 429):
+        made = asyncio.run(trickle(home / str(next(numbers)), code, seconds))
+        yield Figure(f"100 a second, some refused by {code}: latest attempt", made[1], "s")
     yield Figure("until the full rate is back", asyncio.run(back(home / "back", 10)), "s")
 
 
@@ -332,7 +353,8 @@ def measure_overload(home: Path, calls: int) -> Iterator[Figure]:
 @click.command(help=__doc__)
 @click.argument("calls", type=click.IntRange(min=1), default=20_000)
 @click.option("--refusals", is_flag=True)
-def main(calls: int, refusals: bool) -> None:
+@click.option("--pace", type=click.Choice(["on", "off"]), default="on")
+def main(calls: int, refusals: bool, pace: Literal["on", "off"]) -> None:
     """Print the figures."""
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="overload-") as name:
@@ -340,7 +362,8 @@ def main(calls: int, refusals: bool) -> None:
             for figure in measure_refusals(Path(name)):
                 print(f"{figure.what:50} {figure.value:8.2f} {figure.unit}", flush=True)
             return
-        found = asyncio.run(overload(Path(name), calls))
+        # Of 429 no breaker hears, which slows as well.
+        found = asyncio.run(overload(Path(name), calls, 503 if pace == "on" else 429, pace))
     print(f"{found.tasks:,} calls to a receiver that serves {SERVES} a second")
     print(f"done within {found.seconds:.1f} s, {found.seconds / found.ideal:.2f} x of the ideal")
     print(f"{found.requests:,} requests, {found.refused:,} refused, {found.shed:.1%}")

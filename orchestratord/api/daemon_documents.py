@@ -246,7 +246,7 @@ class ToldStatus(TypedDict):
 
 
 class OverloadStatus(TypedDict):
-    """A receiver that takes less than it is sent."""
+    """A receiver that refuses less where it is sent less."""
 
     since: Time | None
     rate: float

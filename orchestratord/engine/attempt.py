@@ -84,7 +84,7 @@ PREFETCHED_MS = 1000
 """How long a claimed task waits for a slot before its claim is released."""
 
 NotSent = AttemptResult | Literal["released", "lost"]
-"""How an attempt ends of which nothing was sent."""
+"""How an attempt ends that has sent nothing."""
 
 
 class Pipe(NewTasks):
@@ -468,7 +468,7 @@ class Pipe(NewTasks):
             now=now, chance=self._chance, fault=self._host.backoff_fault,
             skipped=self._clock.skipped_since(give_up_from(run.task)),
         )  # fmt: skip
-        return decide_early(decision, run.task.backoff_until or 0) if run.early else decision
+        return decide_early(decision, run.task.floor(now)) if run.early else decision
 
     async def _decide_probe(self, run: Run, decision: Decision) -> Decision:
         task, policy = run.task, run.plan.target.retry

@@ -38,9 +38,9 @@ from orchestratord.plugin.hookspecs import END_PHASES
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import is_ctrl_c
 from orchestratord.plugin.long_work import off_loop, seconds_queued
-from orchestratord.queue.operations.claim import postpone
 from orchestratord.queue.operations.insert import HAPPENED_CODE
 from orchestratord.queue.operations.slices import SLICE, sliced
+from orchestratord.queue.shared_rates import postpone
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock, elapsed
 from orchestratord.values.durations import format_duration

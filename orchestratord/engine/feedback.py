@@ -1,13 +1,11 @@
 """What the end of an attempt means for its scopes: its receiver is down, is back, asks to wait, or
-takes less than it is sent.
+refuses what it is sent.
 
 Each answer speaks of one scope. What fails to connect speaks of the receiver, which is the lane. A
 timeout after that, a 5xx, an answer that was lost speak of the endpoint or webhook alone, until the
 breakers of all its neighbours are open that were tried of late. A Retry-After with 429 or 503
 speaks of the API, or by `retry_after_scope` of the endpoint; that of a delivery of its URL, however
-many endpoints share it. The same goes for a 429 and a 503 without it, which the pace counts. But as
-long as all of these come from one endpoint or webhook while its neighbours are served, it is the
-pace of that one alone.
+many endpoints share it. The same goes for a 429 and a 503 without it, which the pace counts.
 
 What throttles a scope is in memory, and a copy of it in the table `throttles`, which `fleet` writes
 a moment later, never while an attempt waits for it. Should the power fail in between, the next
@@ -54,8 +52,6 @@ log = logging.getLogger("orchestratord.worker")
 
 TOO_MUCH = frozenset({429, 503})
 """Answers that say so; their Retry-After is for all, and not only for this one."""
-ALONE_MS = 10_000
-"""For so long a refusal counts, where it is asked whether all of them come from one key."""
 LASTING_MS = 60_000
 """For so long a scope has to have been slowed to be told of."""
 MOST_CHANGES = 1_000
@@ -148,7 +144,8 @@ class Feedback:
             throttle.probe_over()
         self._scopes.probe_over(task.id)
         error = error_record(outcome.error, self._redactor) or ""
-        self._note_breakers(lane, key, target, outcome, down, probes, error)
+        # Only what was served says that it is back.
+        self._note_breakers(run, lane, outcome, down, probes, probes if served else [], error)
         if served:
             for throttle in probes:
                 if throttle.told_until > now:
@@ -192,31 +189,34 @@ class Feedback:
 
     def _note_breakers(
         self,
+        run: Run,
         lane: Lane,
-        key: Key,
-        target: Target,
         outcome: Outcome,
         down: bool,
         probes: list[Throttle],
+        served: list[Throttle],
         why: str,
     ) -> None:
-        now = self._clock.now_ms()
-        rule = target.guarded_by.breaker
+        now, key, rule = self._clock.now_ms(), run.plan.key, run.plan.target.guarded_by.breaker
+        # The receiver of deliveries may have webhooks with other rules.
+        rule_of_lane = run.plan.config.guards.breaker if key.webhook else rule
         of_lane, own = lane.throttle, self._scopes.by_name.get(own_scope(key))
+        for throttle, off in ((of_lane, rule_of_lane.off), (own, rule.off)):
+            if throttle is not None and (off or not down):
+                self._answered(throttle, served, now)
         if not down or rule.off:
-            for throttle in (of_lane, own):
-                if throttle is not None:
-                    self._answered(throttle, probes, now)
+            if down and of_lane is not None and of_lane in probes:
+                of_lane.breaker.probe_failed(now, why)
             return
         of_lane = self._lanes.throttle_of(lane, now)
         due = False
         if of_lane.breaker.opened_at is None:
-            due = of_lane.breaker.count(now, why, rule)
+            due = not rule_of_lane.off and of_lane.breaker.count(now, why, rule_of_lane)
             if due and outcome.unreached:
                 of_lane.breaker.open(now, now, why)
                 self._opened(of_lane, now)
         elif not (outcome.unreached or of_lane.breaker.by_keys):
-            self._answered(of_lane, probes, now)  # something answers there
+            self._answered(of_lane, served, now)  # something answers there
         elif of_lane in probes:
             of_lane.breaker.probe_failed(now, why)
         if own is not None and own.breaker.opened_at is not None:
@@ -227,7 +227,8 @@ class Feedback:
             return
         own = self._scopes.get(own_scope(key), now)
         own_due = own.breaker.count(now, why, rule)
-        if (own_due or due) and self._all_open(lane, now, key if own_due else None, rule):
+        opens = key if own_due else None
+        if (own_due or due) and self._all_open(lane, now, opens, rule_of_lane):
             of_lane.breaker.open(now, now, why, by_keys=True)
             self._opened(of_lane, now)
         elif own_due:
@@ -278,13 +279,14 @@ class Feedback:
             )
         )
 
-    def _answered(self, throttle: Throttle, probes: list[Throttle], now: int) -> None:
+    def _answered(self, throttle: Throttle, served: list[Throttle], now: int) -> None:
+        """`served`: those of which a probe was."""
         breaker = throttle.breaker
         opened_at, failed = breaker.opened_at, breaker.probes
         if not breaker.answered(now) or opened_at is None:
             return
         for key in self._scopes.keys(throttle.name):
-            if throttle in probes:
+            if throttle in served:
                 self.reopened[key] = min(breaker.failing_since, self.reopened.get(key, now))
             for other in self._scopes.of.get(key, ()):
                 # What its lane was down for may be over there as well.
@@ -335,17 +337,16 @@ class Feedback:
 
     def _note_pace(self, run: Run, lane: Lane, key: Key, *, refused: bool, now: int) -> None:
         """Tell the paces of an answer, and begin one where it refuses what it is sent."""
+        if run.plan.target.guarded_by.pace == "off":
+            for throttle in self._lanes.throttles(lane, key):
+                # It may have been on; at a URL it may still be on for other webhooks.
+                if not key.webhook or {*self._scopes.keys(throttle.name)} == {key}:
+                    self._end_pace(throttle, now)
+            return
         refusing: Throttle | None = None
         if refused:
-            self._scopes.tries[key].refused_at = now
             refusing = self._scope_of_refusal(lane, key, run.plan.target, now)
-            if self._is_alone(refusing.name, key, now):
-                refusing = self._scopes.get(own_scope(key), now)
-            if (
-                refusing.pace is None
-                and run.plan.target.guarded_by.pace == "on"
-                and not refusing.probes_only(now)
-            ):
+            if refusing.pace is None and not refusing.probes_only(now):
                 refusing.pace = Pace(now, self._scopes.served(refusing.name, now))
         due = self._lanes.is_due(lane.name)
         for throttle in self._lanes.throttles(lane, key):
@@ -359,12 +360,6 @@ class Feedback:
         if throttle.pace_told is not None:
             self._ended(throttle, OVERLOAD, throttle.pace_told, now)
         throttle.pace, throttle.pace_told = None, None
-
-    def _is_alone(self, name: str, key: Key, now: int) -> bool:
-        """Whether a key is refused while all neighbours are served that were tried of late."""
-        tries = self._scopes.tries
-        others = [k for k in self._scopes.tried_lately(name, now, ALONE_MS) if k != key]
-        return bool(others) and not any(now - tries[k].refused_at < ALONE_MS for k in others)
 
     def _began(self, throttle: Throttle, cause: str, why: str, until: int | None, now: int) -> None:
         rate = None
@@ -527,9 +522,11 @@ class Feedback:
             breaker.answered(now)
             self._closed(throttle, opened_at, probes, now)
             lifted = True
-        if throttle.pace is not None and throttle.is_slowed and throttle.pace.since <= at:
+        pace = throttle.pace
+        if pace is not None and throttle.is_slowed and pace.since <= at:
             self._end_pace(throttle, now)
-            lifted = True
+            pace.take_back(None, now)
+            throttle.pace, lifted = pace, True
         if lifted:
             self._look_again(throttle, now)
             self._lanes.wake.set()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 from orchestratord.engine.attempt import Pipe
@@ -161,7 +161,7 @@ class RemovedTasks:
             )
         return bool(unstarted or lost)
 
-    async def end_unheld(self, held: Collection[int]) -> None:
+    async def end_unheld(self, held: Callable[[], Collection[int]]) -> None:
         """End claims of ours that run in the store, and of which nothing here knows: after a COMMIT
         that was not answered, or a bug. To be called at each renewal of the leases.
 
@@ -169,14 +169,15 @@ class RemovedTasks:
         quarter of the lease later.
         """
         store, now = self._store, elapsed()
-        found = await store.read(claim.unheld(store.owner, held))
+        found = await store.read(claim.unheld(store.owner, held()))
         self._unheld = {one: self._unheld.get(one, now) for one in found}
         if found:  # other daemons would take it for a dead one's
             await store.write(claim.renew([task_id for task_id, _ in found]))
         for (task_id, claims), since in list(self._unheld.items()):
             if now - since >= store.lease / 4:
                 task = await store.read(search.get(task_id))
-                if (task.locked_by, task.claims) == (store.owner, claims):
+                same = (task.locked_by, task.claims) == (store.owner, claims)
+                if same and task_id not in held():  # it may have been told meanwhile
                     self._begin(self._end_unheld(task))
 
     async def _end_unheld(self, task: Task) -> None:

@@ -28,7 +28,6 @@ CALLS_LAST = 86_400.0
 """Seconds for which calls are probes at least, whatever their attempts would take."""
 FREE_PROBE = "a probe of an open breaker costs no attempt"
 EARLY = "early, since a breaker closed"
-_ENDS_OF_TIME = (Reason.EXHAUSTED, Reason.EXPIRED)
 
 AMBIGUOUS = "may have been carried out, and a repeat is not safe: look, then retry manually"
 
@@ -42,8 +41,8 @@ class Decision:
     reason: Reason | None = None
     next_try: int | None = None
     delay: float | None = None
-    backed_off: bool = False
-    """The backoff of a failure that counts puts it off."""
+    backed_off: int = 0
+    """1: the backoff of a failure that counts puts it off; 2: and it was tried early since."""
     uncounted: bool = False
     """It costs no attempt."""
 
@@ -142,13 +141,16 @@ def decide_early(decision: Decision, backoff_until: int) -> Decision:
     has chosen: a failure that counts costs nothing, and the task waits until then."""
     if _counts(decision):
         why = f"{EARLY}: costs no attempt, and waits as before"
-        return Decision(Status.PENDING, why, None, backoff_until, uncounted=True)
+        # Retry-After, or a hook, may ask for longer than the backoff has chosen.
+        until = max(backoff_until, 0 if decision.backed_off else decision.next_try or 0)
+        return Decision(Status.PENDING, why, None, until, None, 2, uncounted=True)
     return replace(decision, why=f"{decision.why}; {EARLY}")
 
 
 def _counts(decision: Decision) -> bool:
     """Whether a failure costs one of the attempts that there are."""
-    return decision.status is Status.PENDING or decision.reason in _ENDS_OF_TIME
+    ends_of_time = Reason.EXHAUSTED, Reason.EXPIRED
+    return decision.status is Status.PENDING or decision.reason in ends_of_time
 
 
 def last_one(task: Task, allowed: int) -> str:

@@ -281,7 +281,7 @@ def settlement_of(
     next_try, last_success_at = decision.next_try, None
     if result.uncounted and next_try is not None:
         # What costs no attempt does not shorten the delay that the last one which did has chosen.
-        next_try = max(next_try, task.backoff_until or 0)
+        next_try = max(next_try, task.floor(now))
     if row is not None:
         if status is Status.SUCCEEDED:
             last_success_at = row.started_at

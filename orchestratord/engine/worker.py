@@ -288,7 +288,7 @@ class Worker:
             try:
                 await stored_throttles.bring_forward(self.store, key, since, touched)
             except Exception as error:
-                log.warning("what failures have put off of %s %s waits on: %s", *key, error)
+                log.warning("cannot bring forward the retries of %s %s yet: %s", *key, error)
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109
         """No new claim; wait up to `timeout` seconds for what is in flight, then interrupt it."""

@@ -218,6 +218,11 @@ class Task:
         """Whether its ordered partition waits for a person once it has failed for this reason."""
         return self.turn is not None and self.turn.partition_rule == HOLD and reason not in LETS_GO
 
+    def floor(self, now: int) -> int:
+        """When the delay is over that its last attempt which counted has chosen; 0 for none. Of a
+        clock that was put back since the claim it is as long ahead as it was."""
+        return (self.backoff_until or 0) - max(self.updated_at - now, 0)
+
     @property
     def key(self) -> Key:
         """What the task is claimed by."""

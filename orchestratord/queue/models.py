@@ -135,7 +135,7 @@ class RetrySchedule(QueueRow):
     """Of a poison candidate that has started: nothing else was under way in its daemon."""
     backed_off = IntegerField(constraints=ZERO)
     """1: its backoff put it off until `next_try`, after a failure that was counted, and not
-    Retry-After, a hook, or a person."""
+    Retry-After, a hook, or a person. 2: and it was tried early since, as a breaker closed."""
     backoff_until = BigIntegerField(null=True)
     """When the delay is over that the last attempt which counted has chosen. One that begins
     earlier, since a breaker closed, costs nothing. NULL where a person has retried it since."""

@@ -250,7 +250,8 @@ class Settlement:
         deaths: what the row counts from now on; None keeps it.
         effects: written in the same transaction, if the result counts.
         last_success_at: remembered for the endpoint.
-        backed_off: for pending: the backoff of a failure that counts puts it off.
+        backed_off: for pending: 1 where the backoff of a failure that counts puts it off; 2 where
+            it was tried early since.
         begins_run: it is the first call of a run, and is counted in none yet.
         recurring: written with the effects, as with other successes of its key.
     """
@@ -269,7 +270,7 @@ class Settlement:
     deaths: int | None = None
     effects: Sequence[StoredEffect] = ()
     last_success_at: int | None = None
-    backed_off: bool = False
+    backed_off: int = 0
     begins_run: bool = False
     recurring: Sequence[RecurringRows] = ()
 

@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from orchestratord.queue.batch import Rank, writes
 from orchestratord.queue.connection import BY_RUNNING, Connection
 from orchestratord.queue.records import Pick
 from orchestratord.queue.session import Session
@@ -65,8 +66,11 @@ def charge_past(session: Session, past: Past) -> None:
         db.run(CHARGE, (json.dumps(window.stamps(now)), lane))
 
 
+@writes(Rank.CLAIM)
 def postpone(session: Session, lane: str, limit: RateLimit, since: int, within: int) -> int:
-    """Charge one from when it begins, and no longer from when it was claimed."""
+    """Charge one that was claimed at `since` from when it begins, in the next `within`
+    milliseconds: 0, or in how many milliseconds to ask again, since others have begun in its
+    place."""
     db, now = session.db, session.leases.now(session.clock)
     if (stamps := _locked(db, lane)) is None:
         return BUSY_MS

@@ -295,7 +295,7 @@ class Fleet:
         await self._learn()
 
     async def _end_unheld(self) -> None:
-        await self._worker.removed.end_unheld(self._worker.claimed_ids())
+        await self._worker.removed.end_unheld(self._worker.claimed_ids)
 
     def _say(self, config: Config) -> Beat:
         """What this daemon can carry out; in a thread."""

@@ -95,6 +95,11 @@ class Expression(YamlValue):
         except RecursionError:
             raise ValueError("is not JMESPath that can be used: it is nested too deeply") from None
 
+    @property
+    def is_list_of_parts(self) -> bool:
+        """Whether it names the parts of a list or a mapping: `[a, b]`, `{x: a, y: b}`."""
+        return self._tree["type"] in ("multi_select_list", "multi_select_dict")
+
     def search(self, data: Any, budget: Budget | None = None) -> Any:
         """What the expression finds in JSON-like data; None where there is nothing.
 

@@ -210,9 +210,8 @@ def _once(way: WayIn, params: dict[str, Any]) -> Upsert | None:
     except ValueError as error:
         raise InvalidParams({"dedupe": str(error)}) from None
     # `[a, b]` and `{x: a, y: b}` name parts of a key; what else is found may have null in it.
-    named = way.inbound.dedupe.source.rstrip().endswith(("]", "}"))
     parts = found.values() if isinstance(found, dict) else found
-    if found is None or (named and isinstance(found, list | dict) and None in parts):
+    if found is None or (way.inbound.dedupe.is_list_of_parts and None in parts):
         log.warning(
             "%s: its dedupe, %s, is null in a request, and a repeat of that would be a new event",
             way.endpoint.id,

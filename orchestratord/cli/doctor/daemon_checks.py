@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from orchestratord.cli.doctor.installation import Findings, Installation, Unread
 from orchestratord.cli.doctor.queue_checks import nearest_folder
 from orchestratord.config.validate.bind_address import parse_bind
 from orchestratord.config.validate.socket_path import length_problem
+from orchestratord.engine.feedback import LASTING_MS
 from orchestratord.queue.daemon_health import Code
+from orchestratord.values.clock import rfc3339
 
 _REMEDIES = {
     Code.FULL: "make room; deleting tasks does not help",
@@ -140,8 +143,9 @@ def check_daemon(installed: Installation) -> Findings:
             f"{breaker.get('due')} endpoints or webhooks wait for it",
             "nothing is lost meanwhile; `orchestratorctl watch` shows when it is back",
         )
+    lately = rfc3339(round(time.time() * 1000) - LASTING_MS)
     for scope in (*(status.get("lanes") or ()), *(status.get("throttled") or ())):
-        if overload := scope.get("overload"):
+        if (overload := scope.get("overload")) and overload["since"] < lately:
             yield warn(
                 f"{scope.get('name')} is slowed to {overload.get('rate'):g} tasks a second since "
                 f"{overload.get('since')}: it answers 429 or 503 to more",

@@ -10,8 +10,6 @@ from orchestratord.cli.doctor.installation import Findings, Installation, fail, 
 from orchestratord.cli.options import counted
 from orchestratord.model.task import DOUBTFUL, Reason
 
-"""Reasons of tasks that are looked at before they are retried."""
-
 
 def check_failing(installed: Installation) -> Findings:
     """Who fails, since when and why, and which tasks wait for a person?"""

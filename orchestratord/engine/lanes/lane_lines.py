@@ -102,13 +102,12 @@ class LaneLines(FairSlots[Lane]):
         found, heeds = self.lanes[lane], self.scopes.heeds
         if found.throttle is None and not self.scopes.of:
             return tasks
-        return [
-            task
-            for task in tasks
-            if all(
-                one.admits(task.id, now, heeds(task.key)) for one in self.throttles(found, task.key)
-            )
-        ]
+
+        def may_begin(task: Task) -> bool:
+            concerned = self.throttles(found, task.key)
+            return all(one.admits(task.id, now, heeds(task.key)) for one in concerned)
+
+        return [*filter(may_begin, tasks)]
 
     def began(self, lane: str, now: int) -> None:
         """A claimed task begins."""

@@ -376,8 +376,7 @@ class LaneSet(LaneLines):
     def is_due(self, lane: str) -> bool:
         """Whether anything of a lane waits for its turn, or may be among what is being claimed."""
         found = self.lanes[lane]
-        waits = found.line or found.held or found.at_share
-        return bool(waits) or found.claimed > found.in_flight
+        return bool(found.line or found.held or found.at_share) or found.claimed > found.in_flight
 
     @property
     def is_idle(self) -> bool:

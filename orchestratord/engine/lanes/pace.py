@@ -93,7 +93,7 @@ class Pace:
             now: the time.
             began: when it began.
             attempt: its number, from 1.
-            refused: the receiver takes less than it is sent.
+            refused: the answer was 429 or 503.
             due: others wait for their turn.
         """
         if refused:
@@ -161,8 +161,13 @@ class Pace:
         elif share <= cut * 3 / 4 and served:  # it helps, and was not enough
             self._cut_to(served, share, now)
         else:
-            self._base, self._free_until = share, now + AGAIN_MS
-            self._set(self._old, now)
+            self._base = share
+            self.take_back(self._old, now)
+
+    def take_back(self, rate: float | None, now: int) -> None:
+        """Go on at this rate, and try no cut for a while."""
+        self._free_until, self._cut = now + AGAIN_MS, None
+        self._set(rate, now)
 
     def _cut_to(self, served: float, share: float, now: int) -> None:
         self._cut, self._settles = share, share > 0.5
@@ -184,8 +189,6 @@ class Pace:
         if self.rate is None:
             return ANY
         apart = 1000 / self.rate
-        if self._next > now + LONGEST_MS:
-            self._next = now  # the clock was put back
         following = self._following(now, apart)
         free = int((now - following) / apart) + 1 if now >= following else 0
         return free if free >= _lot(apart) else 0

@@ -34,8 +34,6 @@ class Tries:
     """How many were served in the second of the clock in which that was."""
     down: bool = False
     """It failed as if nothing was there."""
-    refused_at: int = -(1 << 62)
-    """When one was answered last that this is too much."""
 
 
 class Scopes:
@@ -194,7 +192,6 @@ class Scopes:
             throttle.shift(by)
         for tries in self.tries.values():
             tries.at += by
-            tries.refused_at += by
         for rows in self.later.values():
             rows[:] = [
                 row._replace(since=row.since + by, until=row.until and row.until + by)

@@ -20,7 +20,6 @@ from orchestratord.queue.operations.partitions import give_place
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.queue.session import HELD, RELEASE_CLAIM, RUNNING, Session, fence, released
 from orchestratord.queue.store import Store
-from orchestratord.values.rate_limit import RateLimit
 
 # ruff: noqa: S608  # what is pasted here are hints and the fence, never values
 
@@ -189,14 +188,6 @@ async def charge_past(store: Store, past: shared_rates.Past) -> None:
     """
     if store.several_daemons:
         await store.write(Write(Rank.CLAIM, lambda of: shared_rates.charge_past(of, past)))
-
-
-@writes(Rank.CLAIM)
-def postpone(session: Session, lane: str, limit: RateLimit, since: int, within: int) -> int:
-    """Charge a rate that daemons keep together with one that was claimed at `since` from when it
-    begins, in the next `within` milliseconds: 0, or in how many milliseconds to ask again, since
-    others have begun in its place."""
-    return shared_rates.postpone(session, lane, limit, since, within)
 
 
 async def rates(store: Store) -> dict[str, tuple[int, list[list[int]]]]:

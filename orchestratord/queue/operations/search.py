@@ -71,7 +71,7 @@ def find_task(db: Connection, task_id: int, lock: str = "") -> Task:
     return task_of(row)
 
 
-# Of tasks all that has the same place: what they replace, what replaces that, and so on.
+# All tasks that have the same place as some: those that they replace, that replace them, and so on.
 FAMILY = f"""
 WITH RECURSIVE family (task, reason, id) AS (
     SELECT id, reason, COALESCE(replaces, id) FROM retry_schedule {BY_ID} WHERE id IN ({{ids}})

@@ -102,7 +102,9 @@ WAIT = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
 SET next_try = new.column13, backed_off = new.column14, finished_at = NULL,
-    backoff_until = CASE WHEN new.column11 = 1 THEN backoff_until ELSE new.column13 END,
+    backoff_until = CASE WHEN new.column11 = 0 THEN new.column13
+        WHEN updated_at > new.column4 THEN backoff_until - (updated_at - new.column4)
+        ELSE backoff_until END,
     held = CASE WHEN partition_rule >= 0 THEN 1 ELSE 0 END, {_ENDED}
 FROM (VALUES {{rows}}) AS new {_HELD} AND cancel_requested = 0
 """,

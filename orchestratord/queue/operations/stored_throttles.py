@@ -179,7 +179,8 @@ ORDER BY next_try, id LIMIT ?
 COME_FORWARD = f"""
 UPDATE retry_schedule {BY_ID}
 SET next_try = ?, backed_off = 0, backoff_until = {{floor}}, updated_at = ?
-WHERE id IN ({{ids}}) AND status || '' = 'pending' AND held = 0 AND backed_off = 1 AND next_try > ?
+WHERE id IN ({{ids}}) AND status || '' = 'pending' AND held = 0 AND next_try > ?
+    AND backed_off BETWEEN 1 AND ?
 RETURNING id
 """
 
@@ -213,7 +214,8 @@ def put_off(db: Connection, key: Key, since: int, place: Place) -> tuple[list[in
     ids = [
         id_
         for _, id_, backed_off, code, failed_at in rows
-        if backed_off and (not since or (failed_at >= since and is_down_code(code_of(code))))
+        if (backed_off and not since)
+        or (backed_off == 1 and failed_at >= since and is_down_code(code_of(code)))
     ]
     return ids, rows[-1][:2] if len(rows) == PAGE else None
 
@@ -223,9 +225,9 @@ def come_forward(session: Session, key: Key, ids: Sequence[int], *, by_hand: boo
     """Have these tasks of a key due now, as far as a failure put them off; how many. `by_hand`: a
     person wants that, and their attempts count."""
     now = session.now()
-    floor = "NULL" if by_hand else "backoff_until"
+    floor = "NULL" if by_hand else "next_try"  # as it was: an older daemon knows no other floor
     statement = COME_FORWARD.format(floor=floor, ids=", ".join("?" * len(ids)))
-    found = session.db.all(statement, (now, now, *ids, now))
+    found = session.db.all(statement, (now, now, *ids, now, 1 + by_hand))
     if found:
         session.waits(key, now)
     return len(found)

@@ -12,6 +12,7 @@ import pytest
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.task import Key, Status, Upsert
+from orchestratord.queue import shared_rates
 from orchestratord.queue.housekeeping import run_ends
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, plugin_rows, search, settle
@@ -152,7 +153,7 @@ async def test_a_task_that_begins_late_counts_for_all_from_when_it_does(two: lis
     [(_, [(claimed, _)])] = (await claim.rates(one.store)).values()
 
     async def postpone(since: int, count: int) -> list[int]:
-        late = (claim.postpone("api:crm", limit, since, 5_000) for _ in range(count))
+        late = (shared_rates.postpone("api:crm", limit, since, 5_000) for _ in range(count))
         return await asyncio.gather(*map(one.store.write, late))
 
     assert await postpone(claimed, 4) == [0] * 4

@@ -8,7 +8,8 @@ import pytest
 
 from orchestratord.model.event import BREAKER, LIFTED, OVERLOAD, RETRY_AFTER, StoredThrottle
 from orchestratord.model.task import BatchMember, Key, Status
-from orchestratord.queue.operations import daemons, manual, search, stored_throttles
+from orchestratord.queue.housekeeping import future_times
+from orchestratord.queue.operations import claim, daemons, manual, search, stored_throttles
 from orchestratord.queue.store import Store
 
 KEY = Key("crm/get")
@@ -117,14 +118,17 @@ async def test_what_failures_have_put_off_comes_forward_and_nothing_else(
     # Once for each attempt that counted.
     [task] = await queue.claim()
     assert task.id == failed
-    await queue.settle(task, Status.PENDING, next_try=LATER, status_code=503, uncounted=True)
+    await queue.settle(
+        task, Status.PENDING, next_try=LATER, status_code=503, uncounted=True, backed_off=2
+    )
     assert await forward(began) == [False, True, False, False, False, False]
     [task] = await queue.claim()
     await queue.settle(task, Status.PENDING, next_try=LATER, backed_off=True, status_code=503)
     # A person is not bound by it.
     queue.clock.turn(1)
-    assert await forward(0) == [False, True, True, False, False, False]
-    assert (await store.read(search.get(refused))).backoff_until is None
+    assert await forward(0) == [True, True, True, False, False, False]
+    for id_ in (failed, refused):
+        assert (await store.read(search.get(id_))).backoff_until is None
 
 
 async def put_off(queue: Any, id_: int, status_code: int = 503, *, backed_off: bool = True) -> None:
@@ -134,6 +138,37 @@ async def put_off(queue: Any, id_: int, status_code: int = 503, *, backed_off: b
     await queue.settle(
         task, Status.PENDING, next_try=LATER, backed_off=backed_off, status_code=status_code
     )
+
+
+async def test_what_an_older_daemon_has_put_off_is_early_too(queue: Any, store: Store) -> None:
+    """It writes no `backoff_until`, or leaves that of the attempt before."""
+    id_ = await queue.add()
+    await put_off(queue, id_)
+    queue.run("UPDATE retry_schedule SET backoff_until = NULL")
+    queue.clock.turn(1)
+    await stored_throttles.bring_forward(store, KEY, 1, lambda: None)
+    task = await store.read(search.get(id_))
+    assert (task.next_try, task.backoff_until) == (queue.clock.now_ms(), LATER)
+
+
+async def test_a_clock_that_is_put_back_takes_the_delay_along(queue: Any, store: Store) -> None:
+    """Of a task that waits, of one that is given back, and of one that fails early."""
+    ids = [await queue.add() for _ in range(3)]
+    for id_ in ids:
+        await put_off(queue, id_)
+    queue.run(f"UPDATE retry_schedule SET next_try = {queue.clock.now_ms()} WHERE id <> {ids[0]}")
+    claimed = await queue.claim()
+    assert [task.id for task in claimed] == ids[1:]
+    ahead = LATER - queue.clock.now_ms()
+    queue.clock.turn(-86_400)
+    for task in claimed[:1]:
+        await store.write(claim.release_claims([task]))
+    await queue.settle(
+        claimed[1], Status.PENDING, next_try=queue.clock.now_ms(), uncounted=True, backed_off=2
+    )
+    await future_times.bring_back(store)
+    now = queue.clock.now_ms()
+    assert [(await store.read(search.get(id_))).backoff_until for id_ in ids] == [now + ahead] * 3
 
 
 async def test_what_costs_no_attempt_leaves_the_delay_and_a_manual_retry_ends_it(

@@ -65,7 +65,8 @@ async def test_a_task_says_what_it_waits_for(parts: Parts) -> None:
     [lane] = worker.lanes.lanes.values()
     throttle = worker.lanes.throttle_of(lane, now)
     for at in [now - LASTING_MS] * LEAST + [now]:
-        throttle.breaker.failed(at, f"cannot connect to {parts.SECRET}")
+        if throttle.breaker.count(at, f"cannot connect to {parts.SECRET}"):
+            throttle.breaker.open(at, at, throttle.breaker.why)
     throttle.breaker.next_probe = now + 8_000
     task_id = await parts.made()
     assert await waits(task_id) == {

@@ -17,11 +17,10 @@ async def test_an_overloaded_receiver_over_a_real_queue(tmp_path: Path) -> None:
 
 async def test_what_is_refused_once_or_at_random(tmp_path: Path) -> None:
     assert 0.1 < await refused(tmp_path / "once", second_time, 503, 100) < 10
-    attempts, late = await trickle(tmp_path / "some", 0.3, 1)
+    attempts, late = await trickle(tmp_path / "some", 429, 1)
     assert attempts > 100
     assert late < 5
 
 
 def test_when_the_full_rate_is_back(tmp_path: Path) -> None:
-    """As the bench has it: seconds after an overload that lasted for so many."""
-    assert asyncio.run(back(tmp_path / "back", 1, tasks=20_000)) < 30
+    assert asyncio.run(back(tmp_path / "back", 6, 12, tasks=100_000)) <= 12

@@ -408,7 +408,7 @@ async def test_a_claim_that_nothing_here_holds_is_ended(
         worker = work.bench.worker
 
         async def renew() -> Task:
-            await worker.removed.end_unheld(worker.claimed_ids())
+            await worker.removed.end_unheld(worker.claimed_ids)
             task: Task = await work.bench.store.read(search.get(work.id))
             return task
 
@@ -428,6 +428,7 @@ async def test_a_claim_that_nothing_here_holds_is_ended(
             assert "nothing in the daemon held" in (task.last_error or "")
         else:
             assert (task.status, task.attempts, work.calls) == ("succeeded", 1, [work.id])
+        await renew()
         assert worker.removed._unheld == {}
 
 
@@ -436,10 +437,10 @@ async def test_what_is_claimed_again_meanwhile_is_another_claim(
 ) -> None:
     async with unheld(tmp_path, monkeypatch, "", False, False) as work:
         worker = work.bench.worker
-        await worker.removed.end_unheld(worker.claimed_ids())
+        await worker.removed.end_unheld(worker.claimed_ids)
         await asyncio.sleep(0.15)
         await change(work.bench, "SET claims = claims + 1")
-        await worker.removed.end_unheld(worker.claimed_ids())
+        await worker.removed.end_unheld(worker.claimed_ids)
         assert worker.removed.unheld == 0
         assert (await work.bench.store.read(search.get(work.id))).status == "running"
 

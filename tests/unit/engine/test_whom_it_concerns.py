@@ -12,7 +12,7 @@ from orchestratord.engine.feedback import Feedback
 from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST, WINDOW_MS
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.retry import Decision
-from orchestratord.model.endpoint import Api, Endpoint
+from orchestratord.model.endpoint import Api, Endpoint, Guards
 from orchestratord.model.event import BREAKER, EventType, StoredThrottle
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import RetryPolicy
@@ -43,16 +43,19 @@ class Rig:
     def lane(self, key: Key) -> str:
         return "h:443" if key.webhook else "api:a"
 
-    def ends(self, key: Key, outcome: Outcome, **retry: Any) -> None:
+    def ends(self, key: Key, outcome: Outcome, guards: Guards | None = None, **retry: Any) -> None:
         """An attempt of `key` ends."""
         self.ids += 1
         task: Any = SimpleNamespace(id=self.ids, key=key, attempts=1)
         endpoint = Endpoint(key.endpoint_id, self.api, "http", None, RetryPolicy(**retry), 5, True)
         lane = self.lane(key)
-        target = Target(endpoint, endpoint.retry, 5, True, lane, 10, (), url=URLS.get(key, ""))
+        if key.webhook and guards is None:
+            guards = Guards()
+        url = URLS.get(key, "")
+        target = Target(endpoint, endpoint.retry, 5, True, lane, 10, (), url=url, guards=guards)
         status = Status.SUCCEEDED if outcome.verdict == "success" else Status.PENDING
         result = AttemptResult(Decision(status, ""), outcome, None, request="x")
-        config = SimpleNamespace(redactor=Redactor())
+        config = SimpleNamespace(redactor=Redactor(), guards=Guards())
         plan = SimpleNamespace(key=key, target=target, config=config)
         run: Any = SimpleNamespace(
             task=task, plan=plan, result=result, lane=lane, began=self.clock.now_ms(),
@@ -60,7 +63,7 @@ class Rig:
         )  # fmt: skip
         self.feedback.note(run, self.clock.now_ms())
 
-    def probed(self, key: Key, outcome: Outcome) -> None:
+    def probed(self, key: Key, outcome: Outcome, guards: Guards | None = None) -> None:
         """A probe of `key` is claimed, and ends so."""
         self.clock.turn(1)
         now, lane = self.clock.now_ms(), self.lane(key)
@@ -69,7 +72,7 @@ class Rig:
         assert (choice.key, choice.probe) == (key, True)
         self.lanes.answered(choice, 1, None)
         self.lanes.probe_claimed(lane, self.ids + 1, key)
-        self.ends(key, outcome)
+        self.ends(key, outcome, guards)
 
     def fails(self, key: Key, outcome: Outcome | None = None, times: int = LEAST) -> None:
         """So many attempts of `key` fail, for long enough."""
@@ -231,17 +234,65 @@ def test_the_key_breaker(rule: Any, times: int, opens: bool) -> None:
     assert bool(rig.held()) is opens
 
 
-def test_only_one_that_is_refused_is_slowed_alone() -> None:
+@pytest.mark.parametrize(
+    ("key", "api", "scope"),
+    [(GOOD, {}, "api:a"), (GOOD, {"retry_after_scope": "endpoint"}, "a/good"),
+     (HOOK, {}, "https://h/1")],
+)  # fmt: skip
+def test_whose_pace_a_refusal_speaks_of(key: Key, api: dict[str, Any], scope: str) -> None:
+    rig = Rig(**api)
+    rig.ends(key, answered(429))
+    assert [one.name for one in rig.feedback._all() if one.pace is not None] == [scope]
+
+
+OFF = Guards(breaker="off", pace="off")  # type: ignore[arg-type]
+
+
+def test_a_webhook_without_a_breaker_is_no_sign_of_life_of_its_host() -> None:
+    """Its failures neither open the breaker that others of the host have, nor close it."""
+    rig = Rig()
+    for _ in range(3 * LEAST):
+        rig.ends(NEIGHBOUR, unanswered(), guards=OFF)
+        rig.clock.turn(1)
+    assert rig.held() == set()
+    rig.fails(HOOK, unanswered())
+    assert rig.held() == {"h:443"}
+    rig.ends(NEIGHBOUR, unanswered(), guards=OFF)
+    assert rig.held() == {"h:443"}
+    rig.probed(NEIGHBOUR, unanswered(), guards=OFF)
+    assert rig.held() == {"h:443"}
+    rig.clock.turn(30)
+    rig.probed(HOOK, answered(200))
+    assert rig.held() == set()
+    assert HOOK in rig.feedback.reopened
+
+
+def test_a_webhook_with_a_rule_of_its_own_opens_its_own_breaker() -> None:
+    rig = Rig()
+    strict = Guards(breaker={"failures": 2, "window": "1m"})  # type: ignore[arg-type]
+    rig.ends(NEIGHBOUR, answered(200))
+    for _ in range(3):
+        rig.ends(HOOK, unanswered(), guards=strict)
+    assert rig.held() == set()
+    for _ in range(2):
+        rig.ends(HOOK, answered(500), guards=strict)
+    assert rig.held() == {"a/good#x"}
+
+
+def test_a_probe_that_is_answered_and_not_served_brings_nothing_forward() -> None:
+    """Its receiver is there, and may refuse all that would come early."""
+    rig = Rig()
+    rig.fails(BAD, unanswered())
+    assert rig.held() == {"api:a"}
+    rig.probed(BAD, answered(503))
+    assert rig.held() == set()
+    assert not rig.feedback.reopened
     rig = Rig()
     rig.ends(GOOD, answered(200))
-    rig.ends(BAD, answered(429))
-    assert [one.name for one in rig.feedback._all() if one.pace is not None] == ["a/bad"]
-    rig.clock.turn(0.001)
-    rig.ends(GOOD, answered(503))
-    assert {one.name for one in rig.feedback._all() if one.pace is not None} == {"a/bad", "api:a"}
-    rig = Rig()
-    rig.ends(HOOK, answered(429))
-    assert [one.name for one in rig.feedback._all() if one.pace is not None] == ["https://h/1"]
+    rig.fails(BAD)
+    rig.probed(BAD, answered(429))
+    assert rig.held() == set()
+    assert not rig.feedback.reopened
 
 
 def overloaded(rig: Rig, seconds: int) -> None:
@@ -279,11 +330,17 @@ def test_a_scope_that_is_slowed_for_a_minute_is_told_of_once() -> None:
     assert not throttle.is_slowed
 
 
-def test_pace_off_slows_nothing() -> None:
+def test_pace_off_slows_nothing_and_a_reload_ends_what_there_is() -> None:
     rig = Rig(breaker="off", pace="off")
     rig.lanes.touch(OTHER, 0)
     rig.lanes.choose(rig.clock.now_ms())
     overloaded(rig, 6)
+    assert all(one.pace is None for one in rig.feedback._all())
+    rig.api = Api(name="a", breaker="off")
+    overloaded(rig, 6)
+    assert any(one.is_slowed for one in rig.feedback._all())
+    rig.api = Api(name="a", breaker="off", pace="off")
+    rig.ends(GOOD, answered(200))
     assert all(one.pace is None for one in rig.feedback._all())
 
 

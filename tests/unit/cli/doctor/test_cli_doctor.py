@@ -420,6 +420,8 @@ def test_what_the_daemon_complains_of(folder: Path) -> None:
         ({"config": {**config, "error": {"at": "T"}}}, "fail", "refused the files since T"),
         ({"config": {**config, "restart_required": ["plugins"]}}, "warn", "values of plugins"),
         ({"draining": True}, "warn", "it is draining"),
+        ({"lanes": [{"name": "api:a", "overload": {"rate": 9.5, "since": "2026-01-01T00:00:00Z"}}]},
+         "warn", "api:a is slowed to 9.5 tasks a second since 2026-01-01T00:00:00Z"),
         ({"breakers": [{"lane": "api:a", "since": "T", "why": "503", "due": 2}]}, "warn",
          "api:a is down since T: 503; 2 endpoints or webhooks wait"),
         ({"health": {"troubles": [{"code": "storage_full", "why": "no room", "since": "T"}]}},
@@ -429,6 +431,9 @@ def test_what_the_daemon_complains_of(folder: Path) -> None:
         finding = bad(daemon_checks.check_daemon, case)
         assert finding.status == status
         assert words in finding.what
+    trial = {"name": "api:a", "overload": {"rate": 9.5, "since": "2999-01-01T00:00:00Z"}}
+    case.status = {**good, "lanes": [trial]}  # type: ignore[dict-item]
+    assert [line[0] for line in found(daemon_checks.check_daemon, case)] == ["ok"]
 
 
 # -- the machine ---------------------------------------------------------------------------------
