@@ -125,9 +125,15 @@ def second_time() -> Takes:
 
 
 def overloaded_for(seconds: float) -> Takes:
-    """`SERVES` a second for so long, and then all."""
-    limited, first = some_a_second(), time.monotonic()
-    return lambda now, path: now - first > seconds or limited(now, path)
+    """`SERVES` a second for so long since the first request, and then all."""
+    limited, first = some_a_second(), list[float]()
+
+    def takes(now: float, path: str) -> bool:
+        if not first:
+            first.append(now)
+        return now - first[0] > seconds or limited(now, path)
+
+    return takes
 
 
 class CountingReceiver:
@@ -303,15 +309,14 @@ def _late(db: Connection) -> tuple[int, float]:
     return len(rows), latest / 1000
 
 
-async def back(folder: Path, seconds: int, after: int = 15, tasks: int = 200_000) -> int:
+async def back(folder: Path, seconds: int, after: int = 30, tasks: int = 200_000) -> int:
     """Seconds after an overload of so many until a receiver gets nine tenths of what it gets at
     most in the seconds `after` that; all by its own count."""
     async with rig(folder, partial(overloaded_for, seconds), 503, SOON) as made:
-        began = int(time.monotonic())
         await made.add(tasks)
         await asyncio.sleep(seconds + after)
         _, found = await made.counts()
-    counts = {second - began: count for second, count in found}
+    counts = {second - found[0][0]: count for second, count in found}
     slowed = [counts.get(second, 0) for second in range(seconds - 2, seconds)]
     if max(slowed) > 2 * SERVES:
         raise RuntimeError(f"it was not slowed: {slowed}")

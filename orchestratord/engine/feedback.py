@@ -223,12 +223,12 @@ class Feedback:
             if own in probes:
                 own.breaker.probe_failed(now, why)
             return
-        if outcome.unreached or of_lane.breaker.opened_at is not None:
+        if (outcome.unreached and not rule_of_lane.off) or of_lane.breaker.opened_at is not None:
             return
         own = self._scopes.get(own_scope(key), now)
         own_due = own.breaker.count(now, why, rule)
-        opens = key if own_due else None
-        if (own_due or due) and self._all_open(lane, now, opens, rule_of_lane):
+        opens, together = key if own_due else None, (own_due or due) and not rule_of_lane.off
+        if together and self._all_open(lane, now, opens, rule_of_lane):
             of_lane.breaker.open(now, now, why, by_keys=True)
             self._opened(of_lane, now)
         elif own_due:

@@ -13,6 +13,7 @@ from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.waiting import until
+from tests.postgres import Postgres
 
 BREAKER = {"failures": 5, "window": "1m"}
 
@@ -170,3 +171,32 @@ def test_a_slowed_lane_says_so(make_daemon: MakeDaemon, receiver: Receiver) -> N
         daemon.api("shop", receiver.url, pace="off")
         until(lambda: not slowed(), "pace: off", 20)
         daemon.expect("WARNING")
+
+
+def test_in_a_fleet_the_delay_holds_whichever_daemon_tries(
+    make_daemon: MakeDaemon, receiver: Receiver, postgres: Postgres
+) -> None:
+    """One daemon is killed meanwhile, and a breaker opens and closes in each of the others."""
+    taken = 0
+
+    def answer(request: Received) -> Answer:
+        return Answer(200 if taken else 503)
+
+    receiver.reply("/down", answer)
+    url = postgres.create()
+    fleet = [make_daemon(database=url, lease="3s") for _ in range(3)]
+    for daemon in fleet:
+        daemon.expect("a password is written out here", "breaker", "dead daemon")
+        daemon.api("shop", receiver.url, breaker=BREAKER)
+        daemon.endpoint("shop/one", "/down", retry=retry("3s", 50))
+        daemon.start()
+    one, two, _ = fleet
+    ids = one.batch("shop/one", [{}] * 60)
+    until(lambda: two.status()["breakers"], "the breaker", 30)
+    fleet[2].kill()
+    taken = 1
+    for id_ in ids:
+        assert two.finish(id_, 60)["status"] == "succeeded"
+    assert too_early(two, ids) == []
+    for daemon in fleet[:2]:
+        daemon.stop()

@@ -31,6 +31,7 @@ class Rig:
 
     def __init__(self, **api: Any) -> None:
         self.api = Api(name="a", **api)
+        self.guards = Guards()
         self.clock = FakeClock(1_000_000)
         self.lanes, self.events = LaneSet(), []
         bus: Any = SimpleNamespace(publish=self.events.append)
@@ -55,7 +56,7 @@ class Rig:
         target = Target(endpoint, endpoint.retry, 5, True, lane, 10, (), url=url, guards=guards)
         status = Status.SUCCEEDED if outcome.verdict == "success" else Status.PENDING
         result = AttemptResult(Decision(status, ""), outcome, None, request="x")
-        config = SimpleNamespace(redactor=Redactor(), guards=Guards())
+        config = SimpleNamespace(redactor=Redactor(), guards=self.guards)
         plan = SimpleNamespace(key=key, target=target, config=config)
         run: Any = SimpleNamespace(
             task=task, plan=plan, result=result, lane=lane, began=self.clock.now_ms(),
@@ -74,10 +75,16 @@ class Rig:
         self.lanes.probe_claimed(lane, self.ids + 1, key)
         self.ends(key, outcome, guards)
 
-    def fails(self, key: Key, outcome: Outcome | None = None, times: int = LEAST) -> None:
+    def fails(
+        self,
+        key: Key,
+        outcome: Outcome | None = None,
+        times: int = LEAST,
+        guards: Guards | None = None,
+    ) -> None:
         """So many attempts of `key` fail, for long enough."""
         for number in range(times):
-            self.ends(key, outcome or answered(500))
+            self.ends(key, outcome or answered(500), guards)
             if number == times - 2:
                 self.clock.turn(LASTING_MS / 1000)
 
@@ -276,6 +283,15 @@ def test_a_webhook_with_a_rule_of_its_own_opens_its_own_breaker() -> None:
     assert rig.held() == set()
     for _ in range(2):
         rig.ends(HOOK, answered(500), guards=strict)
+    assert rig.held() == {"a/good#x"}
+
+
+def test_where_defaults_switch_breakers_off_a_webhook_may_have_its_own() -> None:
+    rig = Rig()
+    rig.guards = OFF
+    rig.fails(HOOK, unanswered(), guards=Guards())
+    assert rig.held() == {"a/good#x"}
+    rig.fails(NEIGHBOUR, unanswered(), guards=OFF)
     assert rig.held() == {"a/good#x"}
 
 
