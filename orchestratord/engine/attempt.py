@@ -459,7 +459,8 @@ class Pipe(NewTasks):
     def _decide(self, run: Run, outcome: Outcome) -> Decision:
         if outcome.verdict == "success" and not run.early:  # as for most
             return succeeded(outcome)
-        now, target = self._clock.now_ms(), run.plan.target
+        # Before now: the delay is one from the end that its row has.
+        run.took, now, target = run.elapsed(), self._clock.now_ms(), run.plan.target
         if run.interrupted and target.idempotent:
             why = "stopped: back to pending, the attempt is given back"
             return Decision(Status.PENDING, why, None, now, 0.0)

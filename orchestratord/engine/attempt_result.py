@@ -174,6 +174,7 @@ class Run:
         early: it began before the delay was over that the last one which counted has chosen.
         request: what is sent, once it is made.
         sent: when its executor was called, by `time.monotonic`; 0 before.
+        took: milliseconds until it was decided when it is tried again; 0 before.
         costly: making it takes too long for the loop.
         interrupted: the daemon stopped before it had ended.
         result: how it ended; None until then.
@@ -189,6 +190,7 @@ class Run:
     early: bool = False
     request: Any = None
     sent: float = 0.0
+    took: float = 0.0
     costly: bool = False
     interrupted: bool = False
     result: AttemptResult | None = None
@@ -207,7 +209,8 @@ class Run:
     def row(self, outcome: Outcome, decision: Decision) -> Attempt:
         """The row of the attempt, as it ends now."""
         return Attempt(
-            self.task.attempts, self.began, self.elapsed(), outcome.status_code, outcome.error,
+            self.task.attempts, self.began, self.took or self.elapsed(), outcome.status_code,
+            outcome.error,
             decision.delay, decision.why,
         )  # fmt: skip
 

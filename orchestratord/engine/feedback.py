@@ -260,7 +260,6 @@ class Feedback:
         lane = self._lanes.lanes.get(name)
         if lane is not None and lane.throttle is throttle:
             lane.openings += 1
-        self.turned.set()
         log.warning(
             "the breaker of %s is open: %d attempts failed, the last with: %s; its tasks wait, "
             "and lose no attempt, while single ones find out whether it is back",
@@ -295,7 +294,6 @@ class Feedback:
 
     def _closed(self, throttle: Throttle, opened_at: int, probes: int, now: int) -> None:
         passed = max(now - opened_at, 0)
-        self.turned.set()
         log.warning(
             "the breaker of %s is closed again after %s; %d probes had failed",
             throttle.name,
@@ -386,7 +384,6 @@ class Feedback:
 
     def _ended(self, throttle: Throttle, cause: str, since: int, now: int) -> None:
         passed = max(now - since, 0)
-        self.turned.set()
         lasted = format_duration(round(passed / 1000, 1))
         if cause == RETRY_AFTER:
             log.warning("%s does not wait any longer, after %s", throttle.name, lasted)
@@ -400,6 +397,7 @@ class Feedback:
         )
 
     def _tell(self, event: BreakerEvent | ThrottleEvent) -> None:
+        self.turned.set()
         if len(self.changes) >= MOST_CHANGES:
             lost = self.changes.popleft()
             log.error(
@@ -436,7 +434,6 @@ class Feedback:
         if pace is not None and throttle.is_slowed:
             if throttle.pace_told is None and now - pace.since >= LASTING_MS:
                 throttle.pace_told = pace.since
-                self.turned.set()
                 self._began(throttle, OVERLOAD, "it refuses what is more", None, now)
         elif throttle.pace_told is not None or (pace is not None and pace.is_over(now)):
             self._end_pace(throttle, now)

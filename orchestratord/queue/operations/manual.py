@@ -109,11 +109,11 @@ def cancel(session: Session, task_id: int) -> Task:
     """
     task = find_locked(session, task_id)
     now = session.now()
-    check_free(session, task)
     if task.status == Status.CANCELLED:
         return task
     if task.status == Status.SUCCEEDED:
         raise Conflict(f"task {task_id} has succeeded; there is nothing to cancel")
+    check_free(session, task)
     if task.status == Status.RUNNING:
         row = session.db.one(ASK_TO_CANCEL, (now, task_id))
     else:
