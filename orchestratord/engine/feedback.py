@@ -434,7 +434,7 @@ class Feedback:
         if pace is not None and throttle.is_slowed:
             if throttle.pace_told is None and now - pace.since >= LASTING_MS:
                 throttle.pace_told = pace.since
-                self._began(throttle, OVERLOAD, "it refuses what is more", None, now)
+                self._began(throttle, OVERLOAD, "it refuses more the more it is sent", None, now)
         elif throttle.pace_told is not None or (pace is not None and pace.is_over(now)):
             self._end_pace(throttle, now)
 

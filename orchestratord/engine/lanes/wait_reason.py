@@ -71,7 +71,7 @@ def _throttled(throttle: Throttle, heeds: bool, now: int, due: int) -> Waiting |
         return Waiting("retry_after", why, name, throttle.told_since or None, throttle.told_until)
     pace = throttle.pace
     if pace is not None and pace.rate is not None and not pace.room(now):
-        why = f"{name} refuses what is more: {pace.rate:.3g} tasks a second begin at present"
+        why = f"{name} refuses more the more it is sent: {pace.rate:.3g} tasks a second begin now"
         return Waiting("overload", why, name, pace.since, until)
     if throttle.window is not None:
         why = f"rate_limit {throttle.window.limit} of {name}"
