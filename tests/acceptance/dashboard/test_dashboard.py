@@ -192,6 +192,7 @@ def test_how_a_task_ended_is_said_and_its_parameters_are_changed(
 ) -> None:
     shared_receiver.on("/night", 422)
     task = daemon.call("shop/night", n=1)
+    elsewhere = daemon.call("shop/night", n=3)
     daemon.settle(endpoint="shop/night")
     shared_receiver.on("/night", 200)
     with visit(browser, address, f"/retries/{task}") as page:
@@ -202,7 +203,12 @@ def test_how_a_task_ended_is_said_and_its_parameters_are_changed(
         dialog.get_by_role("button", name="Retry").click()
         page.wait_for_url(lambda url: not url.endswith(f"/{task}"))
         expect(page.locator("#facts")).to_contain_text(f"task {task}, with other parameters")
+        made = int(page.url.rpartition("/")[2])
+        assert daemon.finish(made)["status"] == "succeeded"
         page.goto(f"/retries/{task}")
+        expect(page.locator("h1")).to_contain_text("cancelled")
+        expect(page.get_by_role("button", name="Resolve…")).to_have_count(0)
+        page.goto(f"/retries/{elsewhere}")
         page.get_by_role("button", name="Resolve…").click()
         dialog.get_by_label("Note").fill("it was done by the other one")
         assert axe(page) == []
