@@ -30,17 +30,14 @@ DEBTS = Path(__file__).with_name("house_debts.toml")
 
 # -- bounds --------------------------------------------------------------------------------------
 
-FOLDER = 15
-"""Files in a folder of the product or of bench; a page, a script, a migration is a file, too."""
-FOLDER_OF_TESTS = 25
-MODULES = 421
-CODE_LINES = 53_159
+CODE_LINES = 53_659
 """300 and 32,000 before the daemon told its health, kept its own time and refused what it cannot
 read, had several workers, shared its slots fairly, kept orders, relayed an outbox, took webhooks,
 gathered alerts, counted runs and how bulks went, and said of each refusal what to do, and read
 what files repeat once; 198 before the backoff was a floor, a task and what replaces it were never
-both carried out, each way out of an attempt had its type, and a late start counted for its rate. A
-change that adds to them says here for what."""
+both carried out, each way out of an attempt had its type, and a late start counted for its rate;
+500 before nothing from outside stood it still: somebody else's lock, data, disk or pipe. A change
+that adds to them says here for what."""
 LINES_OF_FUNCTION = 60
 """With its decorators and comments, without its docstring."""
 FMT_SKIPS = 128
@@ -179,15 +176,6 @@ def gathered(places: Iterable[tuple[str, str]]) -> Iterator[Finding]:
 
 
 # -- rooms ---------------------------------------------------------------------------------------
-
-
-@rule
-def folders() -> Iterator[Finding]:
-    """A folder has at most 15 files; one of tests, 25."""
-    for folders, most in (((*PRODUCT, "bench"), FOLDER), (("tests",), FOLDER_OF_TESTS)):
-        for folder, count in HOUSE.folders(*folders).items():
-            if count > most:
-                yield Finding(folder, count, f"{count} files, and {most} are enough")
 
 
 @rule
@@ -500,11 +488,10 @@ def several_daemons() -> Iterator[Finding]:
 
 @rule
 def sizes() -> Iterator[Finding]:
-    """The product has no more modules and lines than it was asked to have."""
+    """The product has no more lines than it was asked to have."""
     code = sum(module.code_lines for module in HOUSE.product)
     skips = sum(module.text.count("# fmt: skip") for module in HOUSE.product)
     for name, count, most in (
-        ("modules", len(HOUSE.product), MODULES),
         ("code lines", code, CODE_LINES),
         ("fmt: skip", skips, FMT_SKIPS),
     ):

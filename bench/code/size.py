@@ -111,10 +111,6 @@ class House:
     def modules(self, *folders: str) -> list[Module]:
         return [Module(self.root, path) for path in self.below(*folders) if path.suffix == ".py"]
 
-    def folders(self, *folders: str) -> Counter[str]:
-        """How many files each folder has, those in folders below it not counted."""
-        return Counter(path.parent.as_posix() for path in self.below(*folders))
-
 
 def twice(names: Iterable[str]) -> dict[str, int]:
     """How often each of these names occurs that does so more than once."""
