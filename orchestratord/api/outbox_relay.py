@@ -91,6 +91,8 @@ REMEMBERED = 600.0
 standby of its database that takes over may have them still."""
 FORGOTTEN = 2_000
 """Of these, how many are looked at in one go."""
+PASSED_OVER = 1.0
+"""Seconds for which rows are passed over that others have locked."""
 AT_ONCE = 0.01
 """Seconds for which rows are checked before others on the loop have their turn."""
 CUT = 200
@@ -142,6 +144,9 @@ class OutboxRelay:
         self._counts: tuple[int, int] | None = None
         self._page = PAGE
         """Rows that are read together; fewer after so many could not be."""
+        self._passed: set[int] = set()
+        """Rows that others had locked since `_passed_at` (`time.monotonic`)."""
+        self._passed_at = 0.0
         self._unread: tuple[int, int] | None = None
         """The row that could not be read alone, and how often."""
 
@@ -293,6 +298,10 @@ class OutboxRelay:
             return 0
         fit, refused = await self._checked(rows)
         gone: list[int] = []
+        if refused:
+            free = await connection.free([one.row.id for one in refused])
+            self._passed |= {one.row.id for one in refused} - free
+            refused = [one for one in refused if one.row.id in free]
         if refused and outbox.name is not None:
             # With the configuration of an earlier start a row may have made its task already.
             taken = await self._store.read(taken_of([one.row.uid for one in refused]))
@@ -307,8 +316,10 @@ class OutboxRelay:
                 refused.append(RefusedRow(of, Refusal.of(result)))
             elif outbox.name is not None:
                 gone.append(row.id)  # taken before, and not deleted
+            else:
+                self._passed.add(row.id)
         if outbox.name is not None and gone:
-            await connection.remove(gone)
+            self._passed |= set(gone) - await connection.remove(gone)
         known = await self._store.read(noted_refusal(outbox.name)) if refused else None
         noted = [await self._refuse(outbox, connection, one, known) for one in refused]
         if any(noted):
@@ -318,8 +329,10 @@ class OutboxRelay:
     async def _look(self, connection: OutboxConnection) -> list[OutboxRow]:
         """The next rows. One that cannot be read however often it is tried comes without its
         parameters."""
+        if time.monotonic() - self._passed_at > PASSED_OVER:
+            self._passed, self._passed_at = set(), time.monotonic()
         if self._page > 1:
-            rows = await connection.look(self._page)
+            rows = await connection.look(self._page, passed=self._passed)
         else:
             first = await connection.first()
             if first is None:

@@ -36,6 +36,9 @@ TICK = 0.5
 
 STALLED_AFTER = 15.0
 """Seconds without a sign of life from a part, after which the daemon is not ready."""
+UNCOMMITTED_AFTER = 7.0
+"""The same for the writing thread, which gives one with each COMMIT; where it is known what keeps
+that up, such as a lock for which SQLite waits 5 s each time, the daemon is not ready already."""
 
 LOOP = "event loop"
 
@@ -187,10 +190,12 @@ class Watchdog:
     def _judge(self, name: str, age: float) -> None:
         code = _code(name)
         words = f"the {name} has given no sign of life for {age:.0f} s"
+        known = self._health.troubles.keys() - {code}
+        after = UNCOMMITTED_AFTER if name == DATABASE and not known else STALLED_AFTER
         idle = age if name != DATABASE else self._idle(age)
         if idle >= ENDED_AFTER.get(name, ENDED_AFTER_ELSE):
             end(words)
-        elif age < STALLED_AFTER:
+        elif age < after:
             if code in self._health.troubles and self._health.end(code):
                 log.warning("the %s goes on", name)
         elif self._health.begin(code, f"the {name} stands still"):

@@ -50,6 +50,10 @@ INTERRUPTED_WITHIN = 2.0
 CLAIMS_FAIL_AFTER = 10.0
 """Seconds for which claiming may fail until the daemon is not ready."""
 
+MOST_LOCKED = 5_000
+"""How many ends of attempts may wait in memory for rows that others have locked, before claims wait
+for them, too."""
+
 TICK = 0.5
 """Seconds between two looks at what waits or runs for too long."""
 
@@ -241,6 +245,7 @@ class Worker:
             if self._unread and not await self._release_unread():
                 continue  # nothing else is claimed before
             await self.pipe.start_candidate()
+            self.lanes.locked = min(self.store.locked, MOST_LOCKED)
             choices = self.lanes.choose(self.clock.now_ms())
             if choices:
                 await self._claim(choices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import wraps
@@ -57,6 +57,8 @@ class Batch(Generic[A, R]):
     prepare: Callable[[A], Any] | None = None
     """Makes of one what `together` takes instead, before the transaction begins, for which others
     may wait. Where it raises, each is done alone."""
+    counts_in: Callable[[A], Collection[tuple[str, int]]] = lambda item: ()
+    """The rows in which one is counted with others."""
 
 
 @dataclass(slots=True, eq=False)  # not frozen: one is made for each step, which is dearer then
@@ -116,6 +118,13 @@ class Write(Generic[R_co]):
             part.told, part.about = self.told, [about]
             parts.append(part)
         return parts
+
+    def counts_in(self) -> set[tuple[str, int]]:
+        """The rows in which what it is done for is counted with others."""
+        if self.batch is None:
+            return set()
+        items = self.item if self.many else (self.item,)
+        return {row for item in items for row in self.batch.counts_in(item)}
 
     def end(self) -> None:
         """Do what is left to be done after the COMMIT."""

@@ -97,6 +97,8 @@ class Failures:
     """True where the connection is gone, or the server that it led to."""
     is_passing: Callable[[BaseException], bool] = lambda error: False
     """True where the same transaction may well succeed when it is done again."""
+    is_locked: Callable[[BaseException], bool] = lambda error: False
+    """True where others have locked a row that one operation wants: the rest can go on."""
     who: Callable[[Code], Sequence[str]] = lambda code: ()
     """Who causes a trouble, in words, where that can be told."""
 
@@ -172,8 +174,13 @@ class Connection(ABC):
         return nullcontext()
 
     @abstractmethod
-    def begin(self) -> None:
-        """Begin to write."""
+    def begin(self, lock_wait: float = 1.0) -> None:
+        """Begin to write. `lock_wait`: seconds that a statement waits for rows that others have
+        locked, where the database locks rows."""
+
+    def blockers(self, wait: Callable[[], Any]) -> list[str]:
+        """Who holds the rows that `wait` waits for, a line each; what it writes is undone."""
+        return []
 
     @abstractmethod
     def commit(self) -> None:

@@ -66,6 +66,8 @@ class Trouble:
     """One line for a person."""
     since: int
     """Milliseconds since the epoch."""
+    refuses: bool = True
+    """New work is refused for it, if it is one of `DISK`."""
 
 
 @dataclass(slots=True)
@@ -86,12 +88,12 @@ class DaemonHealth:
     """By their codes, the oldest first."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def begin(self, code: str, why: str) -> bool:
-        """Note a trouble; True where it was not known."""
+    def begin(self, code: str, why: str, *, refuses: bool = True) -> bool:
+        """Note a trouble; True where it was not known. `refuses` as in `Trouble`."""
         with self._lock:
             if code in self.troubles:
                 return False
-            found = Trouble(code, why, time.time_ns() // 1_000_000)
+            found = Trouble(code, why, time.time_ns() // 1_000_000, refuses)
             self.troubles = MappingProxyType({**self.troubles, code: found})
             return True
 
@@ -123,4 +125,5 @@ class DaemonHealth:
     @property
     def refusing(self) -> Trouble | None:
         """What new work is refused for without a try."""
-        return next((self.troubles[code] for code in DISK if code in self.troubles), self.away)
+        found = (self.troubles[code] for code in DISK if code in self.troubles)
+        return next((trouble for trouble in found if trouble.refuses), self.away)

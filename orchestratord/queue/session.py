@@ -33,6 +33,8 @@ WHERE excluded.last_success_at > COALESCE(endpoint_state.last_success_at, 0)
     "bigint",
 )
 
+STATE = "SELECT 1 FROM endpoint_state WHERE endpoint_id = ?"
+
 ONCE = Key("once")
 """What is locked to write what several daemons may tell of; no endpoint is called so."""
 
@@ -113,6 +115,12 @@ class Session(ABC):
     that; unless they undo it, for which these are looked at again."""
     missed: set[Line] = field(default_factory=set)
     """Those of this transaction."""
+    late: dict[tuple[str, str], int] = field(default_factory=dict)
+    """As `successes`: those of earlier transactions that others kept from being written."""
+    later: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Those of this transaction."""
+    revisited: bool = False
+    """What is `unsure` and `late` is tried again in the transaction."""
     members: BatchMembers = field(default_factory=BatchMembers)
     """Those of batches."""
     gives_nonces: bool = True
@@ -153,7 +161,7 @@ class Session(ABC):
 
     def write_noted(self) -> None:
         """Write what was noted of bulks, of runs, of successes and of what is told of once, just
-        before COMMIT.
+        before COMMIT, or behind an operation that is done alone.
 
         All daemons change the same few rows, and wait for each other there. Every transaction locks
         in this order, against deadlocks: tasks, bulks, throttles, runs, endpoints, what is told of
@@ -161,17 +169,25 @@ class Session(ABC):
         """
         self.write_outcomes()
         self.runs.write(self.db, self.now())
-        successes = {Key(*key).name: at for key, at in self.successes.items()}
-        if not self.paused:
-            SUCCESS.run(self.db, sorted(successes.items()))
-        for name in sorted({*successes, *self.paused}) if self.paused else ():
-            if name in self.paused:
-                self.db.run(PAUSED, (name, self.paused[name]))
-            if name in successes:
-                SUCCESS.one(self.db, (name, successes[name]))
+        self.runs = RunCounts()
+        for name in sorted(self.paused):
+            self.db.run(PAUSED, (name, self.paused[name]))
+        self.paused = {}
+        if self.successes:
+            keys = {Key(*key).name: key for key in self.successes}
+            found = sorted((name, self.successes[key]) for name, key in keys.items())
+            self.later |= {keys[name]: self.successes[keys[name]] for name in self.succeed(found)}
+            self.successes = {}
         if self.members.named:
             self.lock_order((ONCE,))
             self.members.write_named(self.db, self.now(), self.leases.now(self.clock))
+            self.members.named = []
+
+    def succeed(self, found: Sequence[tuple[str, int]]) -> Collection[str]:
+        """Write when those of these names had their last success; the names of which others have
+        locked the row."""
+        SUCCESS.run(self.db, found)
+        return ()
 
     def write_outcomes(self) -> None:
         """Write what was noted of bulks, before one of them is read."""
@@ -183,25 +199,43 @@ class Session(ABC):
         moves, due, successes = Counter(self.moves), dict(self.due), dict(self.successes)
         paused = dict(self.paused)
         runs, outcomes = self.runs.copy(), Counter(self.outcomes)
-        named = list(self.members.named)
+        named, later = list(self.members.named), dict(self.later)
+        touched, limited, missed = set(self.touched), set(self.limited), set(self.missed)
+        elected = dict(self.elected)
 
         def forget() -> None:
             self.moves, self.due, self.successes = moves, due, successes
             self.runs, self.outcomes, self.paused = runs, outcomes, paused
-            self.members.named = named
+            self.members.named, self.later = named, later
+            self.touched, self.limited, self.missed = touched, limited, missed
+            self.elected = elected
 
         return forget
 
     def begin(self, committed: bool) -> None:
         """Forget what was noted for the last transaction; `committed`: whether that was."""
-        self.moves, self.due, self.successes = Counter(), {}, {}
-        self.runs = RunCounts()
+        self.moves, self.due, self.runs = Counter(), {}, RunCounts()
         self.members.begin(committed)
-        self.outcomes, self.paused = Counter(), {}
-        self.touched, self.limited, self.elected = set(), set(), {}
+        self.outcomes, self.paused, self.elected = Counter(), {}, {}
+        self.touched, self.limited, self.successes = set(), set(), {}
+        if committed and self.revisited:
+            self.unsure, self.late = set(), {}
         if committed:
-            self.unsure = self.missed
-        self.missed = set()
+            self.unsure, self.late = self.unsure | self.missed, self.late | self.later
+        self.missed, self.later, self.revisited = set(), {}, False
+
+    def revisit(self) -> None:
+        """Do what others kept from being done in earlier transactions."""
+        self.revisited = True
+        self.touched |= self.unsure
+        self.limited |= self.unsure
+        for key, at in self.late.items():
+            self.succeeded(*key, at)
+
+    def lock_late(self) -> None:
+        """Wait for the rows that are `late`."""
+        for key in self.late:
+            self.db.run(STATE + self.db.for_update, (Key(*key).name,))
 
     # -- whose turn it is in a partition -------------------------------------------------------
 
@@ -223,17 +257,16 @@ class Session(ABC):
 
     def elect(self) -> None:
         """Give each partition that was touched its head: at most one pending task that claims can
-        see, whose turn it is. Just before COMMIT.
+        see, whose turn it is. Just before COMMIT, or behind an operation that is done alone.
 
         Of an ordered one that is the first by its id of those that have not let it go. Of any other
         the one that is due first, if fewer run than its limit; where it was due before now, it
         stands at the end of its key's line, so that partitions take turns.
         """
-        if not (self.touched or self.unsure):
+        if not self.touched:
             return
-        lines = sorted(self.touched | self.unsure)
-        strict = self.limited | self.unsure
-        self.lock_lines([line for line in lines if line.ordered or line in strict])
+        lines = sorted(self.touched)
+        self.lock_lines([line for line in lines if line.ordered or line in self.limited])
         now = self.now()
         turns = self._turns(lines, now)
         # In this order: no two of an ordered partition are ever ready at once.
@@ -246,6 +279,7 @@ class Session(ABC):
                 self.has_turn(turn.line.key, max(turn.next_try, now))
             else:
                 self.missed.add(turn.line)
+        self.touched, self.limited = set(), set()
 
     def has_turn(self, key: Key, due: int) -> None:
         """Note that the turn of a task of `key` has come, which is due then."""
@@ -256,7 +290,7 @@ class Session(ABC):
         """Whose turn it is in lines where that is another one than before."""
         turns: list[LineTurn] = []
         fair = [line for line in lines if not line.ordered]
-        for one in self.fair_turns(fair, self.limited | self.unsure) if fair else ():
+        for one in self.fair_turns(fair, self.limited) if fair else ():
             if one.head is not None:
                 head_due = one.head_next_try or 0
                 if head_due <= now or one.next_try >= head_due:

@@ -193,6 +193,11 @@ class Store:
             self._count_again = time.monotonic() + max(COUNTED_FOR, took * COUNT_SHARE)
         return dict(self._writer.counts)
 
+    @property
+    def locked(self) -> int:
+        """How many operations wait for what others have locked."""
+        return len(self._writer.locked)
+
     # -- what daemons tell each other ------------------------------------------------------------
 
     @property

@@ -6,7 +6,8 @@ a moment for each other. Within it settlements come first, then claims, then wha
 bring, then housekeeping. What comes in numbers is done in few statements (`Batch`). An
 operation that fails, fails alone; a COMMIT that fails, fails for all. One that is not answered,
 since the server or the way to it is lost, has done neither: the thread connects again and asks what
-became of it.
+became of it. An operation that wants a row which others have locked waits alone: it is set aside,
+and tried again apart from the others.
 """
 
 from __future__ import annotations
@@ -48,6 +49,23 @@ TOGETHER = 16
 does so then, where transactions are dear (`Database.gather`)."""
 ENOUGH = 600
 """When so many operations wait, they wait no longer."""
+
+TOGETHER_WAITS = 0.5
+"""Seconds that a transaction waits for what others have locked."""
+ALONE_WAITS = 0.001
+"""The same for an operation that is done alone."""
+WARY_WAITS = 0.005
+"""The same for a transaction, once an operation was locked within the last `WARY` seconds."""
+WARY = 10.0
+LOCKED_AGAIN = 0.25
+"""Seconds between two tries of what others have locked."""
+LOCKED_TRIES = 0.1
+"""For how many seconds these are tried, each alone, before the rest has to wait for the next time:
+what is not locked goes on meanwhile."""
+LOCKED_TOLD = 5.0
+"""Seconds after which the daemon is not ready for what others have locked."""
+LOCKED_AT_END = 2.0
+"""Seconds for which the end waits for it."""
 
 DIED = "the writing thread has died"
 
@@ -124,6 +142,21 @@ class Writer:
         """There is something that does not wait for others."""
         self._waiting = 0
         """What was put into the inbox since the thread last took what there was."""
+        self.locked: dict[Write[Any], float] = {}
+        """Operations that want what others have locked, and since when (`time.monotonic`)."""
+        self._waited: dict[Write[Any], float] = {}
+        """Those of them that are being tried again."""
+        self._locked_counts: set[tuple[str, int]] = set()
+        """Rows that others have locked in which operations are counted: what counts there, too,
+        waits without a try of its own."""
+        self._locked_now: list[Write[Any]] = []
+        """What the transaction leaves to be tried again."""
+        self._late_since = 0.0
+        """Since when a success could not be written; 0 for none."""
+        self._locked_again = self._wary_until = 0.0
+        """When what is locked is tried again; until when it is known that others lock rows."""
+        self._ends_at = 0.0
+        """When what is locked is refused, since nothing else comes any more."""
         self._thread = threading.Thread(target=self._main, name="orchestratord-writer", daemon=True)
 
     # -- the loop's side -----------------------------------------------------------------------
@@ -206,14 +239,9 @@ class Writer:
         if operations := self._take():
             size = sum(map(_size, operations))
             self._began = time.monotonic() if size >= TOGETHER else 0.0
-            self._in_hand = operations
-            if fitting := self._fitting(operations):
-                self._unfit = 0
-                self._write(session, fitting)
-            for operation in filter(_finish_of, self._in_hand):
-                operation.end()
-            operations, self._in_hand = self._in_hand, []
-            self._tell(deliver, operations)
+            self._serve(session, self._unlocked(operations))
+        if self.locked and time.monotonic() >= self._locked_again:
+            self._try_locked(session)
         try:
             if self._last:
                 session.db.checkpoint()
@@ -225,7 +253,57 @@ class Writer:
                 log.warning("the database cannot be looked after: %s", error)
         except OSError as error:
             log.warning("the database cannot be looked after: %s", error)
-        return not self._last
+        return not self._last or self._waits_at_end()
+
+    def _unlocked(self, operations: list[Write[Any]]) -> list[Write[Any]]:
+        """Those that are not counted in a row that others have locked; the rest waits."""
+        if not self._locked_counts:
+            return operations
+        found = []
+        for operation in (part for one in operations for part in one.parts()):
+            if operation.counts_in() & self._locked_counts:
+                self.locked[operation] = time.monotonic()
+            else:
+                found.append(operation)
+        return found
+
+    def _try_locked(self, session: Session) -> None:
+        """Try what is locked again; of what is counted in the same row, the first one."""
+        before, rows = self.locked, self._locked_counts
+        self.locked, self._locked_counts = {}, set()
+        tried: set[tuple[str, int]] = set()
+        for operation, since in before.items():
+            counts = operation.counts_in() & rows
+            if counts and counts <= tried:
+                self.locked[operation] = since
+            else:
+                self._waited[operation] = since
+                tried |= counts
+        self._serve(session, list(self._waited))
+        self._waited = {}
+        free = len(self.locked) < len(before) and not self._locked_counts
+        self._locked_again = time.monotonic() + (0 if free else LOCKED_AGAIN)
+
+    def _serve(self, session: Session, operations: list[Write[Any]]) -> None:
+        self._in_hand = operations
+        if fitting := self._fitting(operations):
+            self._unfit = 0
+            self._write(session, fitting)
+        done = [one for one in self._in_hand if one not in self.locked]
+        self._in_hand = []
+        for operation in filter(_finish_of, done):
+            operation.end()
+        self._tell(deliver, done)
+
+    def _waits_at_end(self) -> bool:
+        """Whether the end waits for what others have locked; after a while that is refused."""
+        self._ends_at = self._ends_at or time.monotonic() + LOCKED_AT_END
+        if self.locked and time.monotonic() < self._ends_at:
+            return True
+        for operation in self.locked:
+            operation.error = Unreachable("another program has locked a row", Code.LOCKED)
+        self._tell(deliver, list(self.locked))
+        return False
 
     def _fitting(self, operations: list[Write[Any]]) -> list[Write[Any]]:
         """Those for which there is room: within the second between two looks a small disk fills."""
@@ -239,7 +317,7 @@ class Writer:
     def _take(self) -> list[Write[Any]]:
         operations: list[Write[Any]] = []
         with suppress(queue.Empty):
-            operation = self._inbox.get(timeout=IDLE)
+            operation = self._inbox.get(timeout=LOCKED_AGAIN if self.locked else IDLE)
             if self._gather:
                 self._wait_for_more()
             if operation is not None:
@@ -346,7 +424,8 @@ class Writer:
     def _together(self, session: Session, operations: list[Write[Any]]) -> bool:
         """All in one transaction, and what has come by the time that it begins; False, and nothing
         written, where one fails half-way."""
-        self._begin(session)
+        wary = time.monotonic() < self._wary_until
+        self._begin(session, WARY_WAITS if wary else TOGETHER_WAITS)
         if session.db.queues:
             operations += self._take_more()
         for run in in_order(operations):
@@ -356,6 +435,7 @@ class Writer:
                 session.db.rollback()
                 return False
         try:
+            session.revisit()
             session.elect()
             session.write_noted()
         except Exception as error:
@@ -379,31 +459,39 @@ class Writer:
 
     def _one_by_one(self, session: Session, operations: Sequence[Write[Any]]) -> None:
         """Each in a savepoint of its own, so that the one that fails can be undone."""
-        self._begin(session)
+        self._begin(session, ALONE_WAITS)
+        until = time.monotonic() + LOCKED_TRIES if self._waited else float("inf")
         try:
-            for operation in operations:
+            for place, operation in enumerate(operations):
+                if time.monotonic() > until:
+                    self._locked_now = [*operations[place:], *self._locked_now]
+                    break
                 self._alone(session, operation)
-            session.elect()
-            session.write_noted()
-        except Singly as error:  # as the database puts it
-            session.db.rollback()
-            cause = error.__cause__
-            raise _Refused(cause if isinstance(cause, Exception) else error) from error
         except self._failures.errors as error:
             session.db.rollback()
             raise _Refused(error) from error
         self._commit(session)
 
     def _alone(self, session: Session, operation: Write[Any]) -> None:
-        forget = session.noted()
+        forget, counts = session.noted(), False
         session.db.savepoint()
         try:
             operation.result, operation.error = operation.run(session), None
-        except Exception as error:
+            counts = True
+            session.elect()
+            session.write_noted()
+        except Exception as raised:
+            cause = raised.__cause__ if isinstance(raised, Singly) else None
+            error = cause if isinstance(cause, Exception) else raised
             if self._for_all(error) or not session.db.in_transaction:
-                raise  # the savepoint is gone, and what the others wrote with it
+                raise error from None  # the savepoint is gone, and what the others wrote with it
             session.db.undo()
             forget()
+            if self._failures.is_locked(error):
+                self._locked_now.append(operation)
+                self._locked_counts |= operation.counts_in() if counts else set()
+                self._wary_until = time.monotonic() + WARY
+                return
             ours = isinstance(error, self._failures.errors)
             operation.error = self._failures.named(error, of_one=True) if ours else error
         else:
@@ -413,11 +501,12 @@ class Writer:
         """Whether it is no fault of the operation's."""
         return self._failures.trouble(error) is not None or self._failures.is_passing(error)
 
-    def _begin(self, session: Session) -> None:
+    def _begin(self, session: Session, lock_wait: float) -> None:
         session.begin(not self._open)
         self._open = True  # also where BEGIN fails: the one before was committed once
+        self._locked_now = []
         try:
-            session.db.begin()
+            session.db.begin(lock_wait)
         except self._failures.errors as error:
             raise _Refused(error) from error
 
@@ -432,6 +521,8 @@ class Writer:
     def _done(self, session: Session) -> None:
         """It is committed."""
         self._open = False
+        for operation in self._locked_now:
+            self.locked[operation] = self._waited.get(operation) or time.monotonic()
         self._check_kept()
         self._back()
         if session.moves:
@@ -502,9 +593,46 @@ class Writer:
         if not self.health.accepting:
             with suppress(*self._failures.errors):  # the next probe says it
                 session.db.checkpoint(wait=False)
-        self._try_again(session, set() if not crowded else {Code.FULL})
+        locked = self._look_for_locks(session)
+        self._try_again(session, locked if not crowded else {Code.FULL, *locked})
         if self._foreign != session.db.foreign_changes():
             self._recount(session)
+
+    def _look_for_locks(self, session: Session) -> set[Code]:
+        """Do what others kept from being done, and note whether they do so for long."""
+        if session.late or session.unsure:
+            self._write(session, [])
+        now, known = time.monotonic(), self.health.troubles.get(Code.LOCKED)
+        self._late_since = (self._late_since or now) if session.late else 0.0
+        since = min((*self.locked.values(), self._late_since or now))
+        if now - since >= LOCKED_TOLD:
+            if known is None:
+                self._tell_who_locks(session)
+            return {Code.LOCKED}
+        if known is not None and not known.refuses and self.health.end(Code.LOCKED):
+            log.warning("no row of the database is locked by others any more")
+        return set()
+
+    def _tell_who_locks(self, session: Session) -> None:
+        session.begin(not self._open)
+        self._open, who = True, list[str]()
+        with suppress(*self._failures.errors):
+            who = session.db.blockers(lambda: self._want(session))
+        why = f"rows are locked by {'; '.join(who) or 'a session that is not to be seen'}"
+        if self.health.begin(Code.LOCKED, why, refuses=False):
+            log.error(
+                "what waits for these rows is not written, all else goes on: %s", why,
+                extra={"help": doc_links.trouble(Code.LOCKED)},
+            )  # fmt: skip
+
+    def _want(self, session: Session) -> None:
+        """Wait for a row that others have locked."""
+        for operation in self.locked:
+            operation.run(session)
+            session.elect()
+            session.write_noted()
+            return
+        session.lock_late()
 
     def _is_crowded(self) -> bool:
         try:
@@ -556,7 +684,7 @@ class Writer:
         hopeless = isinstance(error, _Hopeless)
         why = f"{DIED}: {str(error) or type(error).__name__}"
         self.health.fatal = why = str(error) if hopeless else why
-        self._refuse_rest(self._in_hand)
+        self._refuse_rest([*self._in_hand, *self.locked])
         if not hopeless:
             log.critical("%s", why, exc_info=error, extra={"help": doc_links.trouble(FATAL)})
 

@@ -23,7 +23,7 @@ _REMEDIES = {
     Code.FULL: "make room; deleting tasks does not help",
     Code.READ_ONLY: "make its file and file system writable for the daemon's user",
     Code.FAILING: "look into the kernel's log: dmesg",
-    Code.LOCKED: "end the program that has locked it",
+    Code.LOCKED: "end the program that has locked it; a session by pg_terminate_backend(PID)",
 }
 _ELSE = "it goes on by itself once that is over; its log says more"
 

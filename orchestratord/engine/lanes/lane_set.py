@@ -90,6 +90,8 @@ class LaneSet(LaneLines):
         self.in_flight = 0
         self.unsettled = 0
         """Attempts that have ended and are not written yet."""
+        self.locked = 0
+        """How much of that waits for rows that others have locked, which no claim waits for."""
         self.draining = False
         """The daemon stops: nothing new is begun."""
         self.halted = False
@@ -182,7 +184,7 @@ class LaneSet(LaneLines):
             return []
         most = MANY_AT_ONCE if self._several_daemons else AT_ONCE
         # Claims wait while settlements pile up: the store is what is slow then.
-        free = min(self.concurrency - max(self.claimed, self.unsettled), most)
+        free = min(self.concurrency - max(self.claimed, self.unsettled - self.locked), most)
         chosen: list[Choice] = []
         waiting: list[Lane] = []
         for left in range(len(self._ready), 0, -1):

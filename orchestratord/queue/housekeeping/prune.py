@@ -51,7 +51,8 @@ ORDER BY finished_at LIMIT ?
 
 DELETE = f"""
 DELETE FROM retry_schedule {BY_ID}
-WHERE id IN ({{ids}}) AND status = ? AND finished_at < ? AND turn_at = 0 AND {UNREPLACED}
+WHERE id IN (SELECT id FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) {{free}})
+    AND status = ? AND finished_at < ? AND turn_at = 0 AND {UNREPLACED}
 RETURNING id
 """
 
@@ -121,7 +122,8 @@ def limits(retention: Retention) -> list[tuple[Status, float]]:
 def delete(session: Session, status: str, kept: float, ids: Sequence[int]) -> int:
     """Delete those that are still as `old` found them, with their attempts; how many they were."""
     values = (*ids, status, session.clock.before(kept))
-    rows = session.db.all(DELETE.format(ids=_marks(ids)), values)
+    statement = DELETE.format(ids=_marks(ids), free=session.db.skip_locked)
+    rows = session.db.all(statement, values)
     gone = [id_ for (id_,) in rows]
     if gone:
         session.db.run(DELETE_ATTEMPTS.format(ids=_marks(gone)), gone)

@@ -41,11 +41,16 @@ def give_sign(session: Session, beat: Beat) -> int:
         session.db.run(*sql(first))
     elif row[0] != beat.fingerprint:
         session.db.run(*sql(DaemonRow.update(**_said(beat)).where(own)))
-    bulks = BulkRow.owner == session.owner, GOES_ON
-    session.db.run(*sql(BulkRow.update(lease_until=until).where(*bulks)))
+    free = session.db.skip_locked  # no sign of life waits for a row of another kind
+    bulks = BulkRow.select(BulkRow.id).where(BulkRow.owner == session.owner, GOES_ON)
+    statement, values = sql(bulks)
+    for (id_,) in session.db.all(statement + free, values):
+        session.db.run(*sql(BulkRow.update(lease_until=until).where(BulkRow.id == id_)))
     forgotten = DaemonRow.lease_until < session.db.dead_before(now - FORGOTTEN_MS)
-    others = DaemonRow.owner != session.owner
-    session.db.run(*sql(DaemonRow.delete().where(others, forgotten)))
+    others = DaemonRow.select(DaemonRow.owner).where(DaemonRow.owner != session.owner, forgotten)
+    statement, values = sql(others)
+    for (owner,) in session.db.all(statement + free, values):
+        session.db.run(*sql(DaemonRow.delete().where(DaemonRow.owner == owner)))
     if session.clock.source == "machine":
         mark = Fact.insert(name=CLOCK, value=session.clock.mark())
         mark = mark.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])

@@ -338,7 +338,12 @@ _status_of = itemgetter(11)
 """Of a row that `_ended` has made."""
 
 
-STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together, _prepare)
+def _counts_in(step: Start | Settlement) -> list[tuple[str, int]]:
+    owners = ("bulk", step.task.bulk_id), ("run", step.task.run_id)
+    return [(kind, id_) for kind, id_ in owners if id_ is not None]
+
+
+STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together, _prepare, _counts_in)
 """What becomes of tasks that are claimed: they start, and they are settled."""
 
 

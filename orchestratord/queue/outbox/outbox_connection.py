@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -50,7 +50,8 @@ FROM (
     SELECT *, sum(size) OVER (ORDER BY id) AS together FROM (
         SELECT *, octet_length(params::text) AS size FROM (
             SELECT *, sum(pg_column_size(params)) OVER (ORDER BY id) AS stored
-            FROM orchestratord_outbox WHERE refused_at IS NULL AND coalesce(id = $4, true)
+            FROM orchestratord_outbox
+            WHERE refused_at IS NULL AND coalesce(id = $4, true) AND id <> ALL($5::bigint[])
             ORDER BY id LIMIT $1
         ) AS first WHERE stored - pg_column_size(params) < $3
     ) AS next
@@ -69,7 +70,11 @@ REMOVE: LiteralString = """
 DELETE FROM orchestratord_outbox WHERE id IN (
     SELECT id FROM orchestratord_outbox
     WHERE id = ANY($1) AND coalesce(refused_at, 'infinity') = 'infinity' FOR UPDATE SKIP LOCKED
-)
+) RETURNING id
+"""
+
+FREE: LiteralString = """
+SELECT id FROM orchestratord_outbox WHERE id = ANY($1) FOR UPDATE SKIP LOCKED
 """
 
 REFUSE: LiteralString = """
@@ -199,16 +204,18 @@ class OutboxConnection:
         heard, self._heard = self._heard, False
         return heard
 
-    async def look(self, limit: int, id_: int | None = None) -> list[OutboxRow]:
+    async def look(
+        self, limit: int, id_: int | None = None, passed: Collection[int] = ()
+    ) -> list[OutboxRow]:
         """The next rows that are committed, in the order of their ids, at most so many; or the one
-        with this id, if it waits.
+        with this id, if it waits. `passed`: those to be passed over.
 
         Raises RowsUnreadable where fewer of them may be read all the same. The connection may be
         closed then.
         """
         try:
             await self._run(BEGIN)
-            found = await self._ask(LOOK, limit, LARGEST, LOOK_BYTES, id_)
+            found = await self._ask(LOOK, limit, LARGEST, LOOK_BYTES, id_, list(passed))
         except TimeoutError:
             raise RowsUnreadable(f"rows were not read in {ANSWER_WITHIN:g} s") from None
         except psycopg.Error as error:
@@ -225,9 +232,13 @@ class OutboxConnection:
         found = await self._run(FIRST)
         return OutboxRow(*found[0]) if found else None
 
-    async def remove(self, ids: Sequence[int]) -> None:
-        """Delete rows whose tasks are on disk."""
-        await self._run(REMOVE, list(ids))
+    async def remove(self, ids: Sequence[int]) -> set[int]:
+        """Delete rows whose tasks are on disk; which were not locked by others."""
+        return {id_ for (id_,) in await self._run(REMOVE, list(ids))}
+
+    async def free(self, ids: Sequence[int]) -> set[int]:
+        """Those of these rows that others have not locked."""
+        return {id_ for (id_,) in await self._run(FREE, list(ids))}
 
     async def refuse(self, id_: int, uid: str, reason: str, problem: dict[str, Any]) -> bool:
         """Mark a row that makes no task: why, in a word and as the API would have answered. False

@@ -206,6 +206,26 @@ STEP_FORWARD = _STEP.format(
     turn_at = CASE WHEN turn_at = 1 THEN ?::bigint ELSE turn_at END""",
 )
 
+SUCCEED = """
+WITH new AS MATERIALIZED (
+    SELECT v ->> 0 AS name, (v ->> 1)::bigint AS at FROM jsonb_array_elements(?::jsonb) AS t (v)
+), free AS MATERIALIZED (
+    SELECT endpoint_id FROM endpoint_state WHERE endpoint_id IN (SELECT name FROM new)
+    FOR UPDATE SKIP LOCKED
+), changed AS (
+    UPDATE endpoint_state SET last_success_at = new.at FROM new, free
+    WHERE endpoint_state.endpoint_id = free.endpoint_id AND free.endpoint_id = new.name
+        AND new.at > COALESCE(last_success_at, 0)
+), added AS (
+    INSERT INTO endpoint_state (endpoint_id, last_success_at) SELECT name, at FROM new
+    WHERE NOT EXISTS (SELECT 1 FROM endpoint_state WHERE endpoint_id = name)
+    ON CONFLICT (endpoint_id) DO NOTHING
+)
+SELECT name FROM new WHERE name NOT IN (SELECT endpoint_id FROM free)
+    AND EXISTS (SELECT 1 FROM endpoint_state WHERE endpoint_id = name)
+"""
+"""`SUCCESS` where others may have locked a row: those are passed over, and told."""
+
 EARLIEST_KEYS = f"""
 WITH RECURSIVE key AS (
     (SELECT endpoint_id, webhook, next_try FROM retry_schedule WHERE {READY}
@@ -264,7 +284,7 @@ WITH ours AS MATERIALIZED (
     SELECT id FROM retry_schedule
     WHERE id = ANY(?::bigint[]) AND {RUNNING} AND locked_by = ?
         AND lease_until < ?::bigint
-    ORDER BY id FOR UPDATE
+    ORDER BY id FOR UPDATE SKIP LOCKED
 )
 UPDATE retry_schedule SET lease_until = ?::bigint FROM ours WHERE retry_schedule.id = ours.id
 """
@@ -420,6 +440,10 @@ class PostgresSession(Session):
             self.db.one(LOCK, ([ALL_LINES],))
         elif places:
             self.db.one(LOCK_LINES, (ALL_LINES, places))
+
+    def succeed(self, found: Sequence[tuple[str, int]]) -> Collection[str]:
+        """As in the interface."""
+        return {name for (name,) in self.db.all(SUCCEED, (json.dumps(found),))}
 
     def fair_turns(self, lines: Sequence[Line], locked: Collection[Line]) -> list[FairTurn]:
         """As in the interface.

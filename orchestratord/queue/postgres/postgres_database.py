@@ -12,7 +12,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
@@ -77,7 +77,7 @@ PRIMARY = "primary" if psycopg.pq.version() >= 140000 else "read-write"
 STANDBY = "the server is a standby, which takes no tasks; a primary is looked for"
 
 SETTINGS = {
-    "idle_in_transaction_session_timeout": "30s",
+    "idle_in_transaction_session_timeout": "5s",
     "lock_timeout": "8s",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
@@ -90,6 +90,15 @@ KNOWN = "SELECT 1 FROM commits WHERE writer = $1 AND number = $2"
 FORGET = "DELETE FROM commits WHERE writer = $1 OR at < now() - interval '1 day'"
 DURABLE = {"synchronous_commit": "on"}
 """Where the server's settings do not let COMMIT wait for the disk."""
+
+WATCHED = 0.3
+"""Seconds for which a statement waits while it is looked who holds what it waits for."""
+BLOCKERS = r"""
+SELECT pg_sleep(0.1); SELECT format('pid %%s (%%s of %%s, %%s): %%s', pid,
+    COALESCE(NULLIF(application_name, ''), backend_type), usename, state,
+    left(regexp_replace(query, '\s+', ' ', 'g'), 200))
+FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids(%d)) ORDER BY pid
+"""
 
 LOCK = 0x6F72636865737472
 """The advisory lock of the daemon that changes the schema; spells `orchestr`."""
@@ -122,11 +131,16 @@ def _is_of_statement(error: BaseException) -> bool:
 
 
 def is_passing(error: BaseException) -> bool:
-    """True for deadlocks, locks that were not to be had, and a pooler that changed the session, or
-    gave one whose transaction another client has spoilt."""
-    taken = pg.DeadlockDetected | pg.SerializationFailure | pg.LockNotAvailable
+    """True for deadlocks, and a pooler that changed the session, or gave one whose transaction
+    another client has spoilt."""
+    taken = pg.DeadlockDetected | pg.SerializationFailure
     changed = pg.InvalidSqlStatementName | pg.DuplicatePreparedStatement | pg.InFailedSqlTransaction
     return isinstance(error, taken | changed) or _is_of_statement(error)
+
+
+def is_locked(error: BaseException) -> bool:
+    """True where a statement has waited for a lock for as long as it may."""
+    return isinstance(error, pg.LockNotAvailable)
 
 
 def is_unfit(error: BaseException) -> bool:
@@ -149,7 +163,9 @@ def trouble(error: BaseException) -> Code | None:
     return Code.FAILING if isinstance(error, pg.IoError) else None
 
 
-FAILURES = Failures((psycopg.Error, PeeweeException), trouble, is_unfit, is_lost, is_passing)
+FAILURES = Failures(
+    (psycopg.Error, PeeweeException), trouble, is_unfit, is_lost, is_passing, is_locked
+)
 
 
 class PostgresServer:
@@ -253,7 +269,8 @@ class PostgresConnection(Connection):
                 settings = {**SETTINGS, **DURABLE}
         set_ = ", ".join(f"set_config('{name}', '{to}', true)" for name, to in settings.items())
         begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"  # whatever others are to have
-        self._begin = f"{begin}; SELECT {set_}, pg_current_xact_id()::text"
+        lock_wait = "set_config('lock_timeout', '{}ms', true)"
+        self._begin = f"{begin}; SELECT {set_}, {lock_wait}, pg_current_xact_id()::text"
         look = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         self._look = f"{look}; SELECT {set_}, pg_is_in_recovery()"
 
@@ -308,13 +325,14 @@ class PostgresConnection(Connection):
             self._written += 1
         return cursor
 
-    def begin(self) -> None:
+    def begin(self, lock_wait: float = 1.0) -> None:
         """Begin to write; the transaction has a number by which it is known later."""
         if self._raw.closed:
             self._connect()
         self.rollback()  # of one that failed to begin, the first statement may be carried out
         try:
-            cursor = self._raw.execute(self._begin, prepare=False)  # two statements, one journey
+            begin = self._begin.format(max(round(lock_wait * 1000), 1))
+            cursor = self._raw.execute(begin, prepare=False)  # two statements, one journey
         except pg.FeatureNotSupported as error:
             # A pooler, or a name, now leads to a standby: this connection is of no use any more.
             self._raw.close()
@@ -323,6 +341,24 @@ class PostgresConnection(Connection):
         row = cursor.fetchone()
         assert row is not None
         self._xid, self._before = str(row[-1]), self._written
+
+    def blockers(self, wait: Callable[[], Any]) -> list[str]:
+        """As in the interface: a second connection looks while this one waits."""
+        with self._server.dial() as other:
+            self.begin(WATCHED)
+            try:
+                row = self._raw.execute("SELECT pg_backend_pid()").fetchone()
+                assert row is not None
+                other.pgconn.send_query((BLOCKERS % row[0]).encode())
+                with suppress(Exception):
+                    wait()
+            finally:
+                self.rollback()
+            found: list[str] = []
+            while (result := other.pgconn.get_result()) is not None:
+                rows = range(result.ntuples)
+                found = [(result.get_value(row, 0) or b"").decode() for row in rows]
+            return found
 
     def commit(self) -> None:
         """Make the transaction durable."""

@@ -76,7 +76,7 @@ class SharedConnection(SqliteConnection):
         """The owners that live, as JSON: the parameter of `OF_DEAD`. Raises OSError."""
         return json.dumps(living(self._folder))
 
-    def begin(self) -> None:
+    def begin(self, lock_wait: float = 1.0) -> None:
         """Begin to write, when it is our turn."""
         self.turn.take()
         try:

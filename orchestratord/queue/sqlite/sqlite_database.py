@@ -202,7 +202,7 @@ class SqliteConnection(Connection):
             self.run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, ids[-1]))
         return ids
 
-    def begin(self) -> None:
+    def begin(self, lock_wait: float = 1.0) -> None:
         """Begin to write; no other connection can from here on."""
         self._raw.executemany("BEGIN IMMEDIATE", ((),))
 

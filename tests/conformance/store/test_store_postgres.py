@@ -561,3 +561,39 @@ async def test_a_claim_follows_its_index(two: list[Any]) -> None:
     # Each key's tasks come in their order, by the index alone.
     inside = steps[: steps.index("Nested Loop")] if "Sort" in steps else ""
     assert "Sort" not in inside
+
+
+async def test_a_daemon_that_stands_still_in_a_transaction_holds_nothing_for_long(
+    two: list[Any], url: str
+) -> None:
+    """The server ends its transaction after five seconds; what it was to do is done again then."""
+    one, other = two
+    await one.add()
+    [task] = await one.claim()
+    tries, began = [], threading.Event()
+
+    def stand_still(session: Any) -> None:
+        tries.append(time.monotonic())
+        session.db.run("UPDATE retry_schedule SET last_error = 'x' WHERE id = ?", (task.id,))
+        if len(tries) == 1:
+            began.set()
+            time.sleep(7)
+
+    stands = asyncio.ensure_future(one.store.write(Write(Rank.KEEP, stand_still)))
+    assert await asyncio.to_thread(began.wait, 10)
+    wants = asyncio.ensure_future(
+        other.store.write(
+            Write(
+                Rank.KEEP,
+                lambda session: session.db.run(
+                    "UPDATE retry_schedule SET last_error = 'y' WHERE id = ?", (task.id,)
+                ),
+            )
+        )
+    )
+    await other.add()  # all else goes on
+    assert not wants.done()
+    assert await wants == 1
+    assert time.monotonic() - tries[0] < 6.5
+    await stands
+    assert len(tries) == 2

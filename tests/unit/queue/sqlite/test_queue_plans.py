@@ -140,7 +140,7 @@ STATEMENTS = {
             "INDEX retry_schedule_parent (parent_id=?)",
         ],
     ),
-    "delete": (prune.DELETE.format(ids="?, ?"), [BY_ID]),
+    "delete": (prune.DELETE.format(ids="?, ?", free=""), [BY_ID, BY_ID]),
     "delete attempts": (prune.DELETE_ATTEMPTS.format(ids="?, ?"), ["INDEX attempts_task"]),
     "who failed": (failing.ENDPOINTS, ["COVERING INDEX retry_schedule_endpoint (endpoint_id>?)"]),
     "waiting of a failing one": (failing.WAITING, [f"INDEX {DUE} (endpoint_id=? AND webhook=?)"]),

@@ -1,0 +1,188 @@
+"""Somebody else's session holds a row of the database: what wants it waits, all else goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from tests.acceptance.conftest import MakeDaemon
+from tests.acceptance.daemon import Daemon, retry
+from tests.acceptance.receiver import Answer, Receiver
+from tests.acceptance.waiting import until
+from tests.postgres import Postgres
+
+ENQUEUE = "SELECT orchestratord_enqueue('shop/one', %s)"
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    url = postgres.create()
+    yield url
+    postgres.drop(url)
+
+
+@contextmanager
+def locked(database: str, statement: str, *values: Any) -> Iterator[int]:
+    """A session that holds these rows meanwhile; its pid."""
+    with closing(psycopg.connect(database)) as session:
+        rows = session.execute(f"{statement} FOR UPDATE", values).fetchall()
+        assert rows
+        yield session.info.backend_pid
+
+
+def made(daemon: Daemon, receiver: Receiver) -> None:
+    for path in ("/slow", "/child"):
+        receiver.hold(path)
+    receiver.reply("/", lambda request: Answer(200))
+    receiver.on("/failing", 422)
+    daemon.api("shop", receiver.url, concurrency=50)
+    daemon.api("late", receiver.url, rate_limit="2/s")
+    daemon.api("bank", receiver.url)
+    for name in ("one", "other", "slow", "failing", "child"):
+        daemon.endpoint(f"shop/{name}", f"/{name}", retry=retry())
+    daemon.endpoint("late/one", "/late", retry=retry())
+    daemon.endpoint("bank/pay", "/pay", retry=retry(), then=[{"call": "shop/child"}])
+
+
+@dataclass
+class Flow:
+    """Calls of another endpoint, one after the other, while a row is locked."""
+
+    daemon: Daemon
+    ids: list[int]
+    took: list[float]
+
+    def go_on(self, seconds: float, each: Callable[[], None] = lambda: None) -> None:
+        end = time.monotonic() + seconds
+        while (began := time.monotonic()) < end:
+            self.ids.append(self.daemon.call("shop/one"))
+            self.took.append(time.monotonic() - began)
+            each()
+            time.sleep(0.02)
+
+    def check(self) -> None:
+        for id_ in self.ids:
+            assert self.daemon.finish(id_, 5)["status"] == "succeeded"
+        self.took.sort()
+        assert len(self.took) > 10
+        assert self.took[int(len(self.took) * 0.99)] <= 1, self.took[-10:]
+
+
+def one_running(daemon: Daemon, receiver: Receiver) -> tuple[str, tuple[Any, ...], str | None]:
+    id_ = daemon.call("shop/slow")
+    until(lambda: receiver.count("/slow"), "the attempt")
+    return "SELECT 1 FROM retry_schedule WHERE id = %s", (id_,), "/slow"
+
+
+def an_endpoint(daemon: Daemon, receiver: Receiver) -> tuple[str, tuple[Any, ...], str | None]:
+    daemon.finish(daemon.call("shop/one"))
+    return "SELECT 1 FROM endpoint_state WHERE endpoint_id = 'shop/one'", (), None
+
+
+def a_run(daemon: Daemon, receiver: Receiver) -> tuple[str, tuple[Any, ...], str | None]:
+    id_ = daemon.call("bank/pay")
+    until(lambda: receiver.count("/child"), "the call that follows")
+    return "SELECT 1 FROM runs WHERE id = %s", (id_,), "/child"
+
+
+def a_bulk(daemon: Daemon, receiver: Receiver) -> tuple[str, tuple[Any, ...], str | None]:
+    """Of more tasks than are in flight at once in all lanes."""
+    daemon.batch("shop/failing", [{}] * 300)
+    daemon.settle(endpoint="shop/failing")
+    before = receiver.count("/failing")
+    receiver.hold("/failing")
+    body = {"filter": {"status": "failed"}}
+    assert daemon.post("/v1/retries/trigger", body).status_code == 202
+    until(lambda: receiver.count("/failing") >= before + 50, "what the bulk retries")
+    return "SELECT 1 FROM bulks", (), "/failing"
+
+
+KINDS = {"a task": one_running, "an endpoint": an_endpoint, "a run": a_run, "a bulk": a_bulk}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=pytest.mark.campaign)])
+def test_what_wants_a_locked_row_waits_alone(
+    make_daemon: MakeDaemon, receiver: Receiver, database: str, kind: str, seconds: int
+) -> None:
+    daemon = make_daemon(database=database)
+    made(daemon, receiver)
+    daemon.expect("a password is written out here", "rows are locked by pid", "is not ready")
+    with daemon.start():
+        statement, values, held = KINDS[kind](daemon, receiver)
+        flow = Flow(daemon, [], [])
+        unready: list[float] = []
+        with locked(database, statement, *values) as pid:
+            began = time.monotonic()
+            if held is not None:
+                receiver.let_go(held)
+
+            def look() -> None:
+                if daemon.get("/readyz").status_code == 503:
+                    unready.append(time.monotonic() - began)
+
+            flow.go_on(seconds, look)
+            assert 4.5 <= min(unready)
+            [trouble] = daemon.status()["health"]["troubles"]
+            assert trouble["code"] == "database_locked"
+            assert f"pid {pid} " in trouble["why"]
+            assert "FOR UPDATE" in trouble["why"]
+            told = daemon.run("doctor")
+            assert f"pid {pid} " in told.out
+        flow.check()
+        until(lambda: daemon.get("/readyz").status_code == 200, "readiness")
+        daemon.settle()
+        assert not daemon.tasks(status="running")
+        if kind == "a bulk":
+            [bulk] = daemon.get("/v1/bulks").json()["bulks"]
+            assert (bulk["succeeded"], bulk["failed"]) == (300, 0)
+
+
+def test_locked_rows_of_the_outbox_hold_up_none_behind_them(
+    make_daemon: MakeDaemon, receiver: Receiver, database: str
+) -> None:
+    daemon = make_daemon(database=database)
+    made(daemon, receiver)
+    daemon.expect("a password is written out here")
+    with daemon.start(), psycopg.connect(database) as other:
+        other.execute("LOCK TABLE orchestratord_outbox IN SHARE ROW EXCLUSIVE MODE")
+        for n in range(600):
+            other.execute(ENQUEUE, (Jsonb({"n": n}),))
+        other.commit()
+        other.execute("SELECT 1 FROM orchestratord_outbox ORDER BY id LIMIT 600 FOR UPDATE")
+        before = receiver.count("/one")
+        with psycopg.connect(database) as shop:
+            shop.execute(ENQUEUE, (Jsonb({}),))
+        until(lambda: receiver.count("/one") > before, "the one behind them", 5)
+
+
+def test_a_locked_rate_stops_its_api_and_a_locked_daemon_itself(
+    make_daemon: MakeDaemon, receiver: Receiver, database: str
+) -> None:
+    one, two = (make_daemon(database=database, lease="3s") for _ in range(2))
+    for daemon in (one, two):
+        made(daemon, receiver)
+        daemon.expect("a password is written out here", "rows are locked by pid", "is not ready")
+    with one.start(), two.start():
+        one.finish(one.call("late/one"))
+        with locked(database, "SELECT 1 FROM rates"):
+            late = one.call("late/one")
+            flow = Flow(one, [], [])
+            flow.go_on(3)
+            flow.check()
+            assert one.task(late)["status"] == "pending"
+        assert one.finish(late)["status"] == "succeeded"
+        own = "SELECT 1 FROM daemons WHERE pid = %s"
+        with locked(database, own, two.pid):
+            flow = Flow(one, [], [])
+            flow.go_on(7)
+            flow.check()
+            assert one.get("/readyz").status_code == 200
+            assert "database_locked" in two.get("/readyz").text
