@@ -64,7 +64,7 @@ LOCKED_TRIES = 0.1
 what is not locked goes on meanwhile."""
 LOCKED_TOLD = 5.0
 """Seconds after which the daemon is not ready for what others have locked."""
-LOCKED_AT_END = 2.0
+LOCKED_AT_END = 0.5
 """Seconds for which the end waits for it."""
 
 DIED = "the writing thread has died"
@@ -286,7 +286,8 @@ class Writer:
 
     def _serve(self, session: Session, operations: list[Write[Any]]) -> None:
         self._in_hand = operations
-        if fitting := self._fitting(operations):
+        fitting = self._fitting(operations)
+        if fitting or not operations:
             self._unfit = 0
             self._write(session, fitting)
         done = [one for one in self._in_hand if one not in self.locked]
@@ -601,7 +602,7 @@ class Writer:
     def _look_for_locks(self, session: Session) -> set[Code]:
         """Do what others kept from being done, and note whether they do so for long."""
         if session.late or session.unsure:
-            self._write(session, [])
+            self._serve(session, [])
         now, known = time.monotonic(), self.health.troubles.get(Code.LOCKED)
         self._late_since = (self._late_since or now) if session.late else 0.0
         since = min((*self.locked.values(), self._late_since or now))

@@ -186,3 +186,23 @@ def test_a_locked_rate_stops_its_api_and_a_locked_daemon_itself(
             flow.check()
             assert one.get("/readyz").status_code == 200
             assert "database_locked" in two.get("/readyz").text
+
+
+def test_a_daemon_ends_while_a_row_is_locked(
+    make_daemon: MakeDaemon, receiver: Receiver, database: str
+) -> None:
+    daemon = make_daemon(database=database, lease="3s", drain_timeout="1s")
+    made(daemon, receiver)
+    daemon.expect("a password is written out here", "cannot be written", "stays as it is")
+    daemon.expect("interrupted", "dead daemon")
+    with daemon.start():
+        id_ = daemon.call("shop/slow")
+        until(lambda: receiver.count("/slow"), "the attempt")
+        with locked(database, "SELECT 1 FROM retry_schedule WHERE id = %s", id_):
+            receiver.let_go("/slow")
+            time.sleep(0.5)
+            began = time.monotonic()
+            daemon.stop()
+            assert time.monotonic() - began < 10
+        daemon.start()
+        assert daemon.finish(id_, 20)["status"] == "succeeded"
