@@ -174,10 +174,11 @@ def _facts(task: dict[str, Any]) -> list[tuple[str, str | Painted]]:
 
 def _answer(task: dict[str, Any], console: Console) -> list[str]:
     answer = last_answer(task)
-    if answer is None:
-        return ["Last answer: none"]
-    lines = [f"Last answer: {answer.headline}"]
-    if not answer.body:
+    known = [] if answer is None else [answer.headline]
+    if (task.get("reason"), task.get("status")) == ("resolved", "succeeded"):  # no receiver said it
+        known = [f"resolved as {compact(task.get('last_status_code'))}", *known]
+    lines = [f"Last answer: {'; '.join(known) or 'none'}"]
+    if answer is None or not answer.body:
         return lines
     beginning, more = answer.beginning(console.width)
     lines += [f"  | {line}".rstrip() for line in beginning]

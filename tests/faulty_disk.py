@@ -1,7 +1,8 @@
 """A disk that fails when a test wants it to: the system's own errors, in a real process.
 
 The process is started with `environ`. Whatever it writes below the folder then fails with the error
-that `fail` was told, as a disk that dies, fills up or is remounted would have it.
+that `fail` was told, as a disk that dies, fills up or is remounted would have it; `bad_read` has it
+read once in vain.
 """
 
 from __future__ import annotations
@@ -41,6 +42,17 @@ static int trouble(int fd) {
     return atoi(text);
 }
 
+static int bad_read(int fd) {
+    char link[64], path[4096];
+    const char *folder = getenv("FAULTY_FOLDER"), *said = getenv("FAULTY_READ");
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0) return 0;
+    path[length] = 0;
+    if (strncmp(path, folder, strlen(folder)) || strstr(path, "-shm")) return 0;
+    return unlink(said) == 0;
+}
+
 #define GUARD(fd) do { int e = trouble(fd); if (e) { errno = e; return -1; } } while (0)
 
 ssize_t write(int fd, const void *b, size_t n) {
@@ -53,6 +65,13 @@ ssize_t pwrite64(int fd, const void *b, size_t n, off64_t o) {
     if (!real) real = dlsym(RTLD_NEXT, "pwrite64");
     GUARD(fd); return real(fd, b, n, o);
 }
+ssize_t pread64(int fd, void *b, size_t n, off64_t o) {
+    static ssize_t (*real)(int, void *, size_t, off64_t);
+    if (!real) real = dlsym(RTLD_NEXT, "pread64");
+    if (bad_read(fd)) { errno = EIO; return -1; }
+    return real(fd, b, n, o);
+}
+ssize_t pread(int fd, void *b, size_t n, off_t o) { return pread64(fd, b, n, o); }
 ssize_t pwrite(int fd, const void *b, size_t n, off_t o) { return pwrite64(fd, b, n, o); }
 int fsync(int fd) {
     static int (*real)(int);
@@ -88,10 +107,13 @@ class FaultyDisk:
         subprocess.run(
             [compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True
         )
+        self.bad_read = home / "bad_read"
+        """While this file is there, the next read fails with EIO, and removes it."""
         self.environ = {
             "LD_PRELOAD": str(library),
             "FAULTY_FOLDER": str(self.folder),
             "FAULTY_ERRNO": str(self._errno),
+            "FAULTY_READ": str(self.bad_read),
         }
 
     def fail(self, number: int) -> None:

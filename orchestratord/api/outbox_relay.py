@@ -28,6 +28,7 @@ from orchestratord.errors import (
     InvalidParams,
     NotFound,
     OrchestratordError,
+    OutboxUnusable,
     QueueError,
     RowsUnreadable,
     Unreachable,
@@ -102,7 +103,8 @@ MOST_ERRORS = 20
 """Of one row, that are written into it."""
 
 TROUBLE = "outbox_failing"
-"""The code of an outbox that cannot be relayed, in events."""
+"""The code of an outbox that cannot be relayed, in events; where the queue's own is gone, in the
+daemon's troubles."""
 
 UNFIT = (Unstorable, TypeError, ValueError, OverflowError, RecursionError)
 """What the queue raises for a row that it will never take. Everything else passes, and is tried
@@ -232,8 +234,10 @@ class OutboxRelay:
         if words != self._error:
             log.warning("the outbox in %s cannot be relayed now, tried again: %s", outbox, words)
         self._error = words
+        if outbox.name is None and isinstance(error, OutboxUnusable):
+            self._store.health.begin(TROUBLE, words)  # a part of the queue is gone
         # That the queue's own database is away is told of as that.
-        if self._trouble is None and not (outbox.name is None and isinstance(error, Unreachable)):
+        elif self._trouble is None and not (outbox.name is None and isinstance(error, Unreachable)):
             now = self._clock.now_ms()
             self._trouble = TroubleEvent(EventType.TROUBLE_BEGAN, now, TROUBLE, words, now)
             self._host.events.publish(self._trouble)
@@ -243,6 +247,7 @@ class OutboxRelay:
         if self._error is not None and here:
             log.info("the outbox is relayed again")
         self._error = None
+        self._store.health.end(TROUBLE)
         if self._trouble is not None:
             ended = self._trouble._replace(type=EventType.TROUBLE_ENDED, at=self._clock.now_ms())
             self._trouble = None

@@ -28,10 +28,13 @@ class Chores:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._looked = datetime.now()  # what `schedule` goes by
 
-    def every(self, seconds: int, name: str, chore: Chore) -> None:
-        """Run `chore` each `seconds`; left out while its last run is still going on."""
+    def every(self, seconds: int, name: str, chore: Chore, *, at_once: bool = False) -> None:
+        """Run `chore` each `seconds`; left out while its last run is still going on. `at_once`: it
+        is due from the start, too, for a daemon that never lives so long."""
         self._chores.append((seconds, name, chore))
-        self._timetable.every(seconds).seconds.do(self._begin, name, chore)
+        job = self._timetable.every(seconds).seconds.do(self._begin, name, chore)
+        if at_once:
+            job.next_run = self._looked
 
     async def run(self) -> None:
         """Look once a second what is due; until cancelled."""

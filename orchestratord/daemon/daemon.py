@@ -45,7 +45,7 @@ from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.share import Share
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
-from orchestratord.errors import OrchestratordError
+from orchestratord.errors import OrchestratordError, StorageFull
 from orchestratord.http.client import HttpClient
 from orchestratord.http.oauth import TokenKeeper
 from orchestratord.model.event import DaemonEvent, EventType
@@ -494,9 +494,14 @@ class Daemon:
         chores = Chores()
 
         async def prune() -> None:
-            retention = self._loader.config.daemon.retention
-            while await prune_some(self._store, retention, PRUNE_SLICE) >= PRUNE_SLICE:  # noqa: ASYNC110  # in between, others get their turn
-                await asyncio.sleep(0.05)
+            retention, size = self._loader.config.daemon.retention, PRUNE_SLICE
+            while size:
+                try:
+                    if await prune_some(self._store, retention, size) < size:
+                        return
+                except StorageFull:  # of the journal: fewer may have room
+                    size //= 4
+                await asyncio.sleep(0.05)  # in between, others get their turn
 
         async def status() -> None:
             self._notifier.status(self._reloader.status_line)
@@ -512,7 +517,7 @@ class Daemon:
 
         chores.every(1, "what goes wrong", tell)
         chores.every(60, "which endpoints only fail", health.look_at_endpoints)
-        chores.every(30, "prune", prune)
+        chores.every(30, "prune", prune, at_once=True)
         chores.every(1, "batches of webhooks", close)
         chores.every(5, "whether what was refused may go", self._reloader.judge_again)
         chores.every(10, "what plugins note of the configuration", self._reloader.write)

@@ -13,13 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestratord.errors import QueueError, StorageFull, Unreachable, Unstorable
 from orchestratord.model.task import Status
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.records import HoldingBack
 
+T = TypeVar("T")
 Row = tuple[Any, ...]
 
 # Without statistics SQLite takes one equality to be as good as another, and the status for what
@@ -113,6 +114,16 @@ class Failures:
         who = f" ({', '.join(names)})" if (names := self.who(code)) else ""
         words = f"{_WORDS[code]}{who}: {' '.join(text.split())}"
         return StorageFull(words) if code is Code.FULL else Unreachable(words, code)
+
+    def twice(self, do: Callable[[], T]) -> T:
+        """What `do` returns; where it fails and may well not the next time, that of the next time.
+        Raises what it raises."""
+        try:
+            return do()
+        except Exception as error:
+            if not self.is_passing(error.__cause__ or error):
+                raise
+            return do()
 
 
 class NotOnDisk(Exception):
@@ -224,6 +235,10 @@ class Connection(ABC):
 
     def tend(self) -> None:  # noqa: B027  # not every database has that
         """Look after the files, about once a second."""
+
+    def free_bytes(self) -> int:
+        """Bytes of the database that are free for what is written next, where that can be told."""
+        return 0
 
     def shrink(self) -> None:  # noqa: B027  # not every database has that
         """Let go of the pages that are kept in memory."""

@@ -167,8 +167,9 @@ class Database(ABC):
         """What tells other daemons of what is due; what it hears of them goes into `wakeups`."""
         return Messenger()
 
-    def crowded(self) -> bool:
-        """True where the disk is too full for new work, as far as that can be seen from here."""
+    def crowded(self, connection: Connection) -> bool:
+        """True where the disk is too full for new work, as far as that can be seen from here; what
+        the database has free within counts as room."""
         return False
 
     def gone(self) -> str | None:

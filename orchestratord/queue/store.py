@@ -219,8 +219,7 @@ class Store:
 def _open_session(
     database: Database, owner: str, clock: Clock, declared: Sequence[Table]
 ) -> Session:
-    """On the writing thread: open everything, or leave no connection open."""
-    database.open()
+    """On the writing thread: connect and prepare everything, or leave no connection open."""
     db = database.connect(writes=True)
     try:
         with database.models(db) as orm:

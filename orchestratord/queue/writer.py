@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
+from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -110,7 +111,7 @@ class Writer:
         """
         Args:
             database: where the queue is.
-            setup: runs first, on the thread: it opens the database and may raise.
+            setup: runs first, on the thread, once the database is open, and may raise.
             messenger: is told of each COMMIT that wrote something.
             elected: is told of partitions in which the turn of another task has come.
         """
@@ -214,7 +215,8 @@ class Writer:
         session: Session | None = None
         self.health.writer = threading.get_native_id()
         try:
-            session = self._setup()
+            self._database.open()
+            session = self._failures.twice(self._setup)
             self._recount(session)
             session.db.shrink()  # a million rows were counted, and are not needed again
             self._check_kept()
@@ -247,7 +249,7 @@ class Writer:
                 session.db.checkpoint()
             elif time.monotonic() >= self._next_look:
                 self._next_look = time.monotonic() + IDLE
-                self._look(session)
+                self._failures.twice(partial(self._look, session))
         except self._failures.errors as error:
             if not self._note(error):
                 log.warning("the database cannot be looked after: %s", error)
@@ -286,7 +288,7 @@ class Writer:
 
     def _serve(self, session: Session, operations: list[Write[Any]]) -> None:
         self._in_hand = operations
-        fitting = self._fitting(operations)
+        fitting = self._fitting(session, operations)
         if fitting or not operations:
             self._unfit = 0
             self._write(session, fitting)
@@ -306,9 +308,9 @@ class Writer:
         self._tell(deliver, list(self.locked))
         return False
 
-    def _fitting(self, operations: list[Write[Any]]) -> list[Write[Any]]:
+    def _fitting(self, session: Session, operations: list[Write[Any]]) -> list[Write[Any]]:
         """Those for which there is room: within the second between two looks a small disk fills."""
-        if not any(map(_needs_room, operations)) or not self._is_crowded():
+        if not any(map(_needs_room, operations)) or not self._is_crowded(session):
             return operations
         for operation in operations:
             if operation.needs_room:
@@ -328,7 +330,7 @@ class Writer:
             self._last = True
         return operations
 
-    def _take_more(self) -> list[Write[Any]]:
+    def _take_more(self, session: Session) -> list[Write[Any]]:
         """What has come while we waited for others who wrote: one transaction more would have it
         wait for them once more."""
         operations: list[Write[Any]] = []
@@ -339,7 +341,7 @@ class Writer:
             else:
                 operations.append(operation)
         self._in_hand = [*self._in_hand, *operations]
-        return self._fitting(operations)
+        return self._fitting(session, operations)
 
     def _wait_for_more(self) -> None:
         rest = self._began + self._gather - time.monotonic()
@@ -428,7 +430,7 @@ class Writer:
         wary = time.monotonic() < self._wary_until
         self._begin(session, WARY_WAITS if wary else TOGETHER_WAITS)
         if session.db.queues:
-            operations += self._take_more()
+            operations += self._take_more(session)
         for run in in_order(operations):
             batch = run[0].batch
             done = self._single(session, run[0]) if batch is None else do_all(session, batch, run)
@@ -590,7 +592,7 @@ class Writer:
                 return
             self._back()
         session.db.tend()
-        crowded = self._is_crowded()
+        crowded = self._is_crowded(session)
         if not self.health.accepting:
             with suppress(*self._failures.errors):  # the next probe says it
                 session.db.checkpoint(wait=False)
@@ -635,11 +637,11 @@ class Writer:
             return
         session.lock_late()
 
-    def _is_crowded(self) -> bool:
+    def _is_crowded(self, session: Session) -> bool:
         try:
-            crowded = self._database.crowded()
-        except OSError:  # it is gone, or whatever is written next says what is wrong
-            self._check_kept()
+            crowded = self._database.crowded(session.db)
+        except self._failures.errors + (OSError,):  # noqa: RUF005  # mypy cannot unpack it
+            self._check_kept()  # it is gone, or whatever is written next says what is wrong
             return False
         if crowded and self.health.begin(Code.FULL, NO_ROOM):
             log.error("the disk is nearly full: no new work is accepted until there is room")
@@ -676,7 +678,7 @@ class Writer:
 
     def _recount(self, session: Session) -> None:
         self._foreign = session.db.foreign_changes()
-        self.counts = counted(session.db)
+        self.counts = self._failures.twice(partial(counted, session.db))
 
     def _died(self, error: BaseException) -> None:
         """Fail everything that waits, and everything that will come: the daemon ends."""

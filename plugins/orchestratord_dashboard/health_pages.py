@@ -76,7 +76,7 @@ async def _records(control: Control, rows: Iterable[Row]) -> list[EndpointAttemp
 def is_wrong(schedule: Row) -> bool:
     """Whether the last run of a schedule failed, or slots of it were missed after that."""
     missed, last = schedule["missed"], schedule["last_run"]
-    return schedule["status"] == "failed" or bool(missed and last and missed["last"] >= last)
+    return schedule["status"] == "failed" or bool(missed and missed["last"] >= (last or ""))
 
 
 def webhook_order(row: Row) -> tuple[Any, ...]:

@@ -124,7 +124,7 @@ class ScheduleDocument(TypedDict):
     paused: bool
     next_run: Time | None
     last_run: Time | None
-    """The slot of the last task that it made, else the slot that was dealt with last."""
+    """The slot of the last task that it made; null until there was one."""
     task: int | None
     """The task of the last run; it may have been deleted."""
     status: str | None

@@ -156,7 +156,7 @@ class ReportService:
             if endpoint.schedule is None:
                 continue
             run = runs.get(name)
-            slot = None if run is None else run.slot or run.last_slot
+            slot = None if run is None or run.task_id is None else run.slot or run.last_slot
             found.append(
                 {
                     "endpoint": name,

@@ -20,7 +20,7 @@ from orchestratord.queue.daemon_health import Code
 from orchestratord.values.clock import rfc3339
 
 _REMEDIES = {
-    Code.FULL: "make room; deleting tasks does not help",
+    Code.FULL: "make room, or shorten `retention`",
     Code.READ_ONLY: "make its file and file system writable for the daemon's user",
     Code.FAILING: "look into the kernel's log: dmesg",
     Code.LOCKED: "end the program that has locked it; a session by pg_terminate_backend(PID)",

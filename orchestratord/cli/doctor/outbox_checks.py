@@ -7,6 +7,7 @@ import asyncio
 from orchestratord.cli.doctor.installation import Findings, Installation, fail, ok, warn
 from orchestratord.config.outbox_database import outbox_of
 from orchestratord.errors import QueueError
+from orchestratord.queue.admin.inspect import look
 
 
 def check_outbox(installed: Installation) -> Findings:
@@ -18,15 +19,15 @@ def check_outbox(installed: Installation) -> Findings:
         return
     from orchestratord.queue.outbox.outbox_connection import MISSING, OutboxConnection
 
-    async def look() -> tuple[bool, int, int]:
+    async def count() -> tuple[bool, int, int]:
         async with OutboxConnection.connect(outbox.url) as connection:
             allowed = await connection.rights()
             return (allowed, *(await connection.count() if allowed else (0, 0)))
 
     try:
-        allowed, waiting, refused = asyncio.run(look())
+        allowed, waiting, refused = asyncio.run(count())
     except QueueError as error:
-        if str(error) == MISSING and outbox.name is None:
+        if str(error) == MISSING and outbox.name is None and look(outbox.url).schema is None:
             yield ok("the queue's database has no outbox yet; the next start makes it")
             return
         if str(error) == MISSING:

@@ -11,18 +11,21 @@ from pathlib import Path
 from orchestratord.cli.doctor.installation import Finding, Findings, Installation, fail, ok, warn
 from orchestratord.cli.options import counted
 from orchestratord.errors import QueueError
-from orchestratord.queue.admin.inspect import Seen, faults, look, too_new
+from orchestratord.queue.admin.inspect import Seen, faults, look, pages, too_new
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.records import DaemonSeen
 from orchestratord.queue.schema import NEVER
 from orchestratord.queue.sqlite.file_locks import holder
-from orchestratord.queue.sqlite.sqlite_database import CROWDED, held_back
+from orchestratord.queue.sqlite.sqlite_database import CROWDED, SPARE, held_back
 
 LOOK_TIME = 5.0
 """Seconds for a look into the file; a large one is not seen whole in that time."""
 
 _FILLING = 0.85
 """The share of the disk in use from which it is time to make room."""
+
+_LEFT = 16 << 20
+"""Bytes that may be free in a file that does not give them back."""
 
 _SQLITE = "sqlite:///"
 _NETWORK = frozenset(
@@ -89,7 +92,7 @@ def _whole(path: Path) -> Findings:
         )
         return
     size = _size(path)
-    damage = faults(path, LOOK_TIME)
+    damage = faults(path, LOOK_TIME) and faults(path, LOOK_TIME)  # a disk may fail once
     if damage is None:
         yield ok(f"{path}, {size}; no fault was found in {LOOK_TIME:g} s, which is not all of it")
     elif damage:
@@ -100,6 +103,14 @@ def _whole(path: Path) -> Findings:
         )
     else:
         yield ok(f"{path}, {size}, is whole")
+    used, free, shrinks = pages(path)
+    if not shrinks and free > max(used // SPARE, _LEFT):
+        yield warn(
+            f"{_bytes(free)} of {path} are free: new tasks use them, and the disk does not get "
+            f"them back, since an older version made the file",
+            f"stop the daemon; as its user, `sqlite3 {path} 'PRAGMA auto_vacuum = INCREMENTAL; "
+            f"VACUUM'`: it needs {_bytes(used * 51 // 50)} in {path.parent}, and in /var/tmp",
+        )
     for held in held_back(path):
         what, _, remedy = held.words.partition(": ")
         yield warn(what, remedy)
@@ -110,6 +121,10 @@ def _size(path: Path) -> str:
     size = path.stat().st_size
     with suppress(FileNotFoundError):
         size += path.with_name(f"{path.name}-wal").stat().st_size
+    return _bytes(size)
+
+
+def _bytes(size: int) -> str:
     return f"{size / (1 << 20):,.1f} MiB" if size >= 1 << 20 else f"{size / (1 << 10):,.1f} KiB"
 
 
@@ -179,10 +194,12 @@ def check_disk(installed: Installation) -> Findings:
     """Is there room for the database?"""
     if not installed.database.startswith(_SQLITE):
         return
-    folder = nearest_folder(Path(os.path.realpath(installed.database.removeprefix(_SQLITE))))
-    disk = os.statvfs(folder)
-    used = disk.f_blocks - disk.f_bfree
-    yield _room(folder, used, disk.f_bavail, f"{disk.f_bavail * disk.f_frsize / 1e9:,.1f} GB")
+    path = Path(os.path.realpath(installed.database.removeprefix(_SQLITE)))
+    folder = nearest_folder(path)
+    disk, (_, within, _) = os.statvfs(folder), pages(path)
+    used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize - within
+    free = disk.f_bavail * disk.f_frsize + within
+    yield _room(folder, used, free, f"{free / 1e9:,.1f} GB")
     if disk.f_files:
         rest = disk.f_favail
         finding = _room(folder, disk.f_files - disk.f_ffree, rest, f"{rest} inodes")
@@ -194,7 +211,7 @@ def _room(folder: Path, used: int, free: int, words: str) -> Finding:
     share = used / (used + free) if used + free else 0.0
     what = f"{words} free at {folder}, {share:.0%} in use"
     if share > CROWDED:
-        remedy = "make room; deleting tasks does not help"
+        remedy = "make room, or shorten `retention`"
         return fail(f"{what}: no new calls are taken", remedy, trouble=Code.FULL)
     if share > _FILLING:
         words = f"{what}; over {CROWDED:.0%} no new calls are taken"

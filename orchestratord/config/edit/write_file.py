@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import fcntl
 import os
 import secrets
+import signal
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from orchestratord.errors import NotWritable, StorageFull
+
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of renameat2(2)."""
 
 
 def target(folder: Path, file: str, others: Iterable[str]) -> Path:
@@ -96,9 +102,10 @@ def replace_file(
             _copy_attributes(path, handle)
             os.fchmod(handle, stat.S_IMODE(before.st_mode))
             os.fsync(handle)
-        if expected is not None and path.read_bytes() != expected:
+        if expected is None:
+            os.replace(draft, path)
+        elif path.read_bytes() != expected or not _swap(draft, path, content, expected):
             return False
-        os.replace(draft, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             draft.unlink()
@@ -108,6 +115,42 @@ def replace_file(
     finally:
         os.close(folder)
     return True
+
+
+def _swap(draft: Path, path: Path, content: bytes, expected: bytes) -> bool:
+    """Have a draft of `content` and a file of `expected` change places; False where it holds
+    something else, or is open for that: whatever a person saves meanwhile is at `path` then.
+    """
+    if not _exchange(draft, path):
+        os.replace(draft, path)
+    elif not _is_left_alone(draft, expected):
+        # What came out is newer than what went in, and goes back; what comes out then may be newer.
+        _swap(draft, path, draft.read_bytes(), content)
+        return False
+    return True
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Have two files change places at once; False where the system cannot. Raises OSError."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    names = _HERE, os.fsencode(one), _HERE, os.fsencode(other)
+    number = errno.ENOSYS if call is None else call(*names, _EXCHANGE) and ctypes.get_errno()
+    if number not in (0, errno.EINVAL, errno.ENOSYS):
+        raise OSError(number, os.strerror(number))
+    return number == 0
+
+
+def _is_left_alone(path: Path, expected: bytes) -> bool:
+    """Whether a file that has lost its name holds `expected`, and nobody can write to it any more:
+    who saves in place may have opened it before."""
+    with path.open("rb") as file:
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # else its end could end the process
+        try:
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError as error:  # any other: the file system has no leases
+            if error.errno == errno.EAGAIN:
+                return False
+        return file.read() == expected
 
 
 def _copy_attributes(path: Path, handle: int) -> None:

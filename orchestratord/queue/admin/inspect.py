@@ -15,6 +15,7 @@ from orchestratord.queue.database import Database
 from orchestratord.queue.operations.daemons import seen
 from orchestratord.queue.records import DaemonSeen, HoldingBack
 from orchestratord.queue.schema import HALF, VERSION
+from orchestratord.queue.sqlite.sqlite_database import INCREMENTAL
 from orchestratord.queue.store import open_database
 
 _LISTED = 5
@@ -40,6 +41,20 @@ def faults(database: Path, seconds: float) -> list[str] | None:
     except sqlite3.Error as error:
         return [str(error)]
     return [] if rows == [("ok",)] else [str(row[0]) for row in rows]
+
+
+def pages(database: Path) -> tuple[int, int, bool]:
+    """Of a file: its bytes that hold something, those that are free for what is written next, and
+    whether it can give them back. All 0 where it cannot be read."""
+    try:
+        with closing(_open(database)) as connection:
+            count, free, size, kind = (
+                int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("page_count", "freelist_count", "page_size", "auto_vacuum")
+            )
+    except sqlite3.Error:
+        return 0, 0, False
+    return (count - free) * size, free * size, kind == INCREMENTAL
 
 
 def too_new(database: Path) -> int | None:

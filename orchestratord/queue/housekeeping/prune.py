@@ -59,33 +59,37 @@ RETURNING id
 DELETE_ATTEMPTS = "DELETE FROM attempts WHERE task_id IN ({ids})"
 
 # What it moved may wait for long after it has moved all.
-DELETE_BULKS = "DELETE FROM bulks WHERE ended_at < ?"
+DELETE_BULKS = "DELETE FROM bulks WHERE id IN (SELECT id FROM bulks WHERE ended_at < ? LIMIT ?)"
 
 DELETE_RUNS = """
 DELETE FROM runs WHERE id IN (
     SELECT id FROM runs WHERE ended_at IS NOT NULL AND ended_at < ? AND untold = 0
-    ORDER BY ended_at LIMIT 2000
+    ORDER BY ended_at LIMIT ?
 )
 """
 
 # However many a program makes, they go in slices.
 DELETE_ACTIONS = """
-DELETE FROM actions WHERE id IN (SELECT id FROM actions WHERE at < ? ORDER BY at LIMIT 500)
+DELETE FROM actions WHERE id IN (SELECT id FROM actions WHERE at < ? ORDER BY at LIMIT ?)
 """
 
 
 DELETE_MEMBERS = """
 DELETE FROM batch_members WHERE id IN (
-    SELECT id FROM batch_members WHERE batch_id IS NOT NULL AND at < ? ORDER BY at LIMIT 500
+    SELECT id FROM batch_members WHERE batch_id IS NOT NULL AND at < ? ORDER BY at LIMIT ?
 )
 """
 DELETE_BATCHES = """
-DELETE FROM batches WHERE closed_at < ? AND task_id IS NOT NULL
+DELETE FROM batches
+WHERE id IN (SELECT id FROM batches WHERE closed_at < ? AND task_id IS NOT NULL LIMIT ?)
 """
 
 
 async def prune(store: Store, kept: Retention, limit: int = 500) -> int:
-    """Delete up to `limit` tasks that have been kept long enough; how many there were."""
+    """Delete up to `limit` tasks that have been kept long enough; how many there were.
+
+    Raises StorageFull where the journal of so many has no room: fewer may have.
+    """
     gone, keys = 0, store.clock.before(UNIQUE_KEY)
     for status, seconds in limits(kept):
         if gone >= limit:
@@ -93,8 +97,8 @@ async def prune(store: Store, kept: Retention, limit: int = 500) -> int:
         before = store.clock.before(seconds)
         if ids := await store.read(old(status, before, keys, limit - gone)):
             gone += await store.write(delete(status, seconds, ids))
-    await store.write(delete_records(kept.failed))
-    await store.write(delete_runs(max(seconds for _, seconds in limits(kept))))
+    await store.write(delete_records(kept.failed, limit))
+    await store.write(delete_runs(max(seconds for _, seconds in limits(kept)), limit * 4))
     for table in store.tables.values():
         if table.keep is not None:
             gone += await store.write(delete_old_rows(table.name, table.keep, limit))
@@ -132,18 +136,18 @@ def delete(session: Session, status: str, kept: float, ids: Sequence[int]) -> in
 
 
 @writes(Rank.KEEP)
-def delete_records(session: Session, kept: float) -> None:
-    """Delete the bulks that ended and the batches that closed more than `kept` seconds ago, and
-    some of what people did and of what was in such batches."""
+def delete_records(session: Session, kept: float, limit: int) -> None:
+    """Delete up to `limit` each of the bulks that ended and the batches that closed more than
+    `kept` seconds ago, of what people did and of what was in such batches."""
     for statement in (DELETE_BULKS, DELETE_ACTIONS, DELETE_MEMBERS, DELETE_BATCHES):
-        session.db.run(statement, (session.clock.before(kept),))
+        session.db.run(statement, (session.clock.before(kept), limit))
 
 
 @writes(Rank.KEEP)
-def delete_runs(session: Session, kept: float) -> None:
-    """Delete some of the runs that ended more than `kept` seconds ago, which is longer than their
-    tasks are kept."""
-    session.db.run(DELETE_RUNS, (session.clock.before(kept),))
+def delete_runs(session: Session, kept: float, limit: int) -> None:
+    """Delete up to `limit` of the runs that ended more than `kept` seconds ago, which is longer
+    than their tasks are kept."""
+    session.db.run(DELETE_RUNS, (session.clock.before(kept), limit))
 
 
 @writes(Rank.KEEP)

@@ -13,8 +13,9 @@ import fcntl
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache, partial
 from itertools import chain
 from operator import methodcaller
@@ -56,6 +57,10 @@ the disk may be full of a journal that has no room any more to go there."""
 HELD = JOURNAL + (16 << 20)
 """Bytes; the journal is larger only while what is in it cannot be given up."""
 
+LET_GO = 3.0
+"""Seconds for which one that finds a journal without a lock waits: who has the database open, and
+had its lock deleted, sees that within a second, and ends."""
+
 TRIED = 64 * 1024
 """Bytes that are written to ask the system what is wrong with its disk."""
 
@@ -67,7 +72,17 @@ CACHE_KIB = 16 * 1024
 """Of pages, for the connection that writes; what is read for people comes from far apart anyway."""
 
 CROWDED = 0.95
-"""The share of the disk in use over which no new work is accepted."""
+"""The share of the disk in use over which no new work is accepted; free pages are not in use."""
+
+SPARE = 8
+"""Free pages are given back to the disk while they are more than this part of the file: what is
+kept is used again soon, and costs nothing."""
+
+STEP = 256
+"""Pages that are given back at a time, about once a second: some five milliseconds."""
+
+INCREMENTAL = 2
+"""Of `auto_vacuum`: free pages are given back when that is asked for."""
 
 MOST = 256
 """Rows in one statement over many."""
@@ -114,6 +129,8 @@ _TROUBLES = {
     sqlite3.SQLITE_CORRUPT: Code.DAMAGED,
     sqlite3.SQLITE_NOTADB: Code.DAMAGED,
 }
+_READING = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR | 33 << 8)
+"""The second one is SQLITE_IOERR_CORRUPTFS, which not every version of Python names."""
 _OF_THE_SYSTEM = {
     errno.ENOSPC: Code.FULL,
     errno.EDQUOT: Code.FULL,
@@ -121,13 +138,24 @@ _OF_THE_SYSTEM = {
 }
 
 
-def trouble(error: BaseException, folder: Path) -> Code | None:
-    """What is wrong with the file in `folder`, by what SQLite says, and the system where SQLite
-    says no more than that an I/O failed."""
+def _code(error: BaseException) -> int:
     if isinstance(error, PeeweeException) and error.__context__ is not None:
         error = error.__context__  # it wraps them
     code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
-    found = _TROUBLES.get((code or 0) & 0xFF)
+    return code or 0
+
+
+def is_of_reading(error: BaseException) -> bool:
+    """Whether it has to be looked at again: SQLite may call damaged what the disk did not give it
+    once."""
+    code = _code(error)
+    return code in _READING or _TROUBLES.get(code & 0xFF) is Code.DAMAGED
+
+
+def trouble(error: BaseException, folder: Path) -> Code | None:
+    """What is wrong with the file in `folder`, by what SQLite says, and the system where SQLite
+    says no more than that an I/O failed."""
+    found = _TROUBLES.get(_code(error) & 0xFF)
     if found is Code.FAILING:
         try:
             with tempfile.TemporaryFile(dir=folder) as file:
@@ -158,6 +186,8 @@ class SqliteConnection(Connection):
         """For queries that peewee builds."""
         self._raw: sqlite3.Connection = database.connection()  # type: ignore[no-untyped-call]
         self._raw.text_factory = _text
+        self._shrinks = self.one("PRAGMA auto_vacuum") == (INCREMENTAL,)
+        """It can give free pages back: older versions made files that cannot."""
 
     def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Every row of a statement."""
@@ -216,10 +246,8 @@ class SqliteConnection(Connection):
 
     def _reserve(self) -> None:
         """Take what the transaction adds to the main file off a disk that has little room."""
-        row = self.one("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
-        assert row is not None
         try:
-            self._main_file.reserve(int(row[0]))
+            self._main_file.reserve(self._pages("page_count") * self._pages("page_size"))
         except OSError as error:
             if _OF_THE_SYSTEM.get(error.errno or 0) is Code.FULL:
                 full = sqlite3.OperationalError("database or disk is full")
@@ -281,6 +309,23 @@ class SqliteConnection(Connection):
         if (pages := _checkpoint_each(self._path)) != self._checkpoint_each:
             self._checkpoint_each = pages
             self.one(f"PRAGMA wal_autocheckpoint = {pages}")
+        free, pages = self._pages("freelist_count"), self._pages("page_count")
+        if self._shrinks and free > pages // SPARE:
+            with suppress(sqlite3.Error):  # without room in the journal, perhaps later
+                self.give_back(min(STEP, free - pages // SPARE))
+
+    def give_back(self, pages: int) -> None:
+        """Give so many free pages back to the disk."""
+        # It is a row for each page, of no columns, which `execute` takes for the end.
+        self._raw.executescript(f"PRAGMA incremental_vacuum({pages})")
+
+    def free_bytes(self) -> int:
+        """How much of the file waits for what is written next."""
+        return self._pages("freelist_count") * self._pages("page_size")
+
+    def _pages(self, name: str) -> int:
+        [(value,)] = self.all(f"PRAGMA {name}")
+        return int(value)
 
     def holding_back(self, longer_than: float) -> list[HoldingBack]:
         """As in the interface: who reads, while the journal grows. What has grown so large has done
@@ -326,6 +371,7 @@ class SqliteFile(Database):
         self.path = file = Path(os.path.realpath(path))
         self._lock: int | None = None
         self._main_file = MainFile(file)
+        self._lock_path = file.with_name(f"{file.name}.lock")
         self._names: tuple[str, ...] = tuple(map(str, files_of(file)))
         """The files that have to stay where they are."""
         self._kept: tuple[tuple[int, int], ...] = ()
@@ -334,6 +380,7 @@ class SqliteFile(Database):
             (sqlite3.Error, PeeweeException),
             partial(trouble, folder=file.parent),
             is_unfit,
+            is_passing=is_of_reading,
             who=partial(_who, file),
         )
 
@@ -343,6 +390,7 @@ class SqliteFile(Database):
         Raises DatabaseInUse where another daemon has it, QueueError where it cannot be opened.
         """
         self._lock = self.take_instance_lock()
+        self._names += (str(self._lock_path),)  # another could take it for itself
         try:
             create(self.path)
         except OSError as error:
@@ -355,13 +403,13 @@ class SqliteFile(Database):
 
         Raises DatabaseInUse where another run has it, QueueError where it cannot be opened.
         """
-        path = self.path.with_name(self.path.name + ".lock")
         try:
             if not self.path.parent.exists():
                 self.path.parent.mkdir(parents=True, mode=0o750)
                 self.path.parent.chmod(0o750)
-            create(path)
-            lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            if create(self._lock_path) and files_of(self.path)[1].exists():
+                time.sleep(LET_GO)
+            lock = os.open(self._lock_path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise self.unusable(error) from error
         try:
@@ -392,7 +440,7 @@ class SqliteFile(Database):
                 "cannot share it: put it on a disk of this machine, use postgresql://…, or set "
                 "`workers: 1`"
             )
-        path = self.path.with_name(self.path.name + ".lock")
+        path = self._lock_path
         if held is not None and path.exists() and os.path.samestat(os.fstat(held), path.stat()):
             return held
         return self.take_instance_lock()
@@ -420,6 +468,8 @@ class SqliteFile(Database):
         ]
         if not writes:
             pragmas.append(("query_only", 1))
+        elif not self.path.stat().st_size:  # before anything is written to it
+            pragmas.insert(0, ("auto_vacuum", INCREMENTAL))
         database = SqliteDatabase(
             str(self.path),
             pragmas=pragmas,
@@ -448,11 +498,12 @@ class SqliteFile(Database):
         """As in the interface."""
         return SqliteSession(connection, owner, clock, tables, instance, self.leases)
 
-    def crowded(self) -> bool:
+    def crowded(self, connection: Connection) -> bool:
         """True where the disk is too full for new work."""
         disk = os.statvfs(self.path)
         used = disk.f_blocks - disk.f_bfree
-        return used > CROWDED * (used + disk.f_bavail)
+        excess = used - CROWDED * (used + disk.f_bavail)
+        return excess > 0 and excess * disk.f_frsize > connection.free_bytes()
 
     def gone(self) -> str | None:
         """As in the interface. The first call notes which files are open."""
@@ -466,7 +517,7 @@ class SqliteFile(Database):
         self._kept = self._kept or kept
         if kept == self._kept:
             return None
-        return f"{self.path} or its journal was replaced while the daemon had it open"
+        return f"{self.path} or a file beside it was replaced while the daemon had it open"
 
     @contextmanager
     def models(self, connection: Connection) -> Iterator[SqliteDatabase]:
@@ -546,11 +597,12 @@ def held_back(path: Path) -> list[HoldingBack]:
     ]
 
 
-def create(path: Path) -> None:
-    """Make an empty file, unless there is one. Raises OSError."""
+def create(path: Path) -> bool:
+    """Make an empty file, unless there is one; whether it was made. Raises OSError."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     except FileExistsError:
-        return
+        return False
     os.fchmod(handle, 0o640)
     os.close(handle)
+    return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -124,6 +125,10 @@ def test_a_person_says_how_it_ended(make_daemon: MakeDaemon, receiver: Receiver)
     assert (shown["status"], shown["reason"]) == ("succeeded", "resolved")
     assert json.loads(shown["response"]["body"]) == {"order": 7}
     assert shown["attempt_log"][-1]["why"].endswith("the bank has it")
+    assert "Last answer: resolved as 200" in daemon.ctl("show", str(task)).out
+    page = re.search(r"<dt>Last answer</dt><dd>(.*?)</dd>", daemon.get(f"/retries/{task}").text)
+    assert page is not None
+    assert re.sub(r"<.*?>", "", page[1]).strip() == "resolved as 200"
     [ship] = daemon.tasks(endpoint="shop/ship")
     assert (ship["params"], ship["parent_id"]) == ({"order": 7}, task)
     assert (ship["run_id"], daemon.task(task)["run_id"]) == (task, task)
@@ -141,6 +146,7 @@ def test_a_person_says_how_it_ended(make_daemon: MakeDaemon, receiver: Receiver)
     until(lambda: daemon.task(other)["reason"] == "ambiguous", "the doubt")
     assert daemon.ctl("resolve", str(other), "--as", "failed", "--note", "refunded").code == 0
     assert daemon.task(other)["reason"] == "resolved"
+    assert "Last answer: 502" in daemon.ctl("show", str(other)).out
     assert (receiver.count("/hook"), receiver.count("/ship")) == (1, 1)
 
 

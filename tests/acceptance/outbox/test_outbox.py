@@ -241,6 +241,30 @@ def test_what_passes_is_tried_again_and_what_never_fits_is_refused(
     assert len(json.dumps(outbox(shop)[0]["problem"])) < 20_000
 
 
+def test_an_outbox_of_the_queue_that_is_gone_is_said(make_shop: Any, receiver: Receiver) -> None:
+    shop: Shop = make_shop(PLACES[0])
+    shop.daemon.start()
+    shop.commit(1)
+    until(lambda: 1 in orders(receiver), "an order")
+    shop.run("ALTER TABLE orchestratord_outbox RENAME TO elsewhere")
+
+    def troubles() -> list[str]:
+        return [one["code"] for one in shop.daemon.status()["health"]["troubles"]]
+
+    until(lambda: troubles() == ["outbox_failing"], "the trouble", 5)
+    ready = shop.daemon.get("/readyz")
+    assert (ready.status_code, ready.json()["errors"][0]["key"]) == (503, "outbox_failing")
+    assert "there is no table orchestratord_outbox" in shop.daemon.status()["outbox"]["error"]
+    assert "there is no table orchestratord_outbox" in shop.daemon.ctl("status").out
+    code, found = doctor(shop.daemon)
+    assert (code, [one["status"] for one in found["outbox"]]) == (1, ["fail"])
+    assert shop.daemon.finish(shop.daemon.call("shop/order", n=2))["status"] == "succeeded"
+    shop.run("ALTER TABLE elsewhere RENAME TO orchestratord_outbox")
+    until(lambda: troubles() == [], "its being back")
+    shop.commit(3)
+    until(lambda: 3 in orders(receiver), "an order")
+
+
 def test_where_there_is_no_outbox_it_is_said(make_shop: Any, receiver: Receiver) -> None:
     shop: Shop = make_shop(PLACES[1])
     shop.run("DROP TABLE orchestratord_outbox")

@@ -87,7 +87,8 @@ def replace(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "harm"),
     [("orchestratord.db", delete), ("orchestratord.db", replace), ("orchestratord.db-wal", delete),
-     ("orchestratord.db-shm", delete)],
+     ("orchestratord.db-shm", delete), ("orchestratord.db.lock", delete),
+     ("orchestratord.db.lock", replace)],
 )  # fmt: skip
 def test_a_database_file_that_is_taken_away_ends_it(
     daemon: Daemon, name: str, harm: Callable[[Path], None]
@@ -99,6 +100,25 @@ def test_a_database_file_that_is_taken_away_ends_it(
         harm(daemon.home / name)
         assert acknowledged_until_the_end(daemon) == 0
         daemon.logged(r"CRITICAL watchdog: .* while the daemon had it open; the daemon ends")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_lock_that_is_taken_away_lets_no_second_daemon_in(
+    make_daemon: MakeDaemon, receiver: Receiver, workers: int
+) -> None:
+    daemon = declare(make_daemon(workers=workers), receiver)
+    daemon.expect("while the daemon had it open", "ended with code")
+    with daemon.start():
+        daemon.call("crm/get", LATER)
+        old = daemon.process
+        assert old is not None
+        daemon.database.with_name(f"{daemon.database.name}.lock").unlink()
+        daemon.process = None
+        daemon.launch()
+        assert old.wait(ENDS_WITHIN) == 1
+        assert daemon.log().count(" ready: ") == 1  # and the other only now
+        daemon.wait_ready()
+        assert daemon.finish(daemon.call("crm/get"))["status"] == "succeeded"
 
 
 def test_damaged_pages_end_it(daemon: Daemon) -> None:
@@ -118,6 +138,32 @@ def test_damaged_pages_end_it(daemon: Daemon) -> None:
         daemon.logged(r"CRITICAL watchdog: the database is damaged; keep a copy, and restore a")
         # It does not come up as if nothing were wrong.
         assert daemon.launch().wait(30) in (1, -15)
+
+
+def test_one_read_in_vain_is_no_damage(
+    tmp_path: Path, make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    disk = FaultyDisk(tmp_path)
+    daemon = make_daemon(database=f"sqlite:///{disk.folder}/queue.db")
+    daemon.environ |= disk.environ
+    with declare(daemon, receiver).start():
+        for _ in range(10):
+            body = {"batch": [{"x": "y" * 5_000}] * 500, "delay": LATER}
+            assert daemon.post(CALLS, body).status_code == 202
+        for restart in range(3):
+            for turn in range(20):
+                disk.bad_read.touch()
+                assert len(daemon.get("/v1/retries", limit=1000).json()["retries"]) == 1000
+                assert daemon.finish(daemon.call("crm/get"))["status"] == "succeeded"
+                assert daemon.get("/readyz").status_code == 200, turn
+            assert daemon.stop() == 0
+            disk.bad_read.touch()
+            if restart == 2:
+                _, found = doctor(daemon)
+                assert all(row["status"] == "ok" for row in found["database"])
+            daemon.start()
+            assert not disk.bad_read.exists()
+        assert "backup" not in daemon.log()
 
 
 KILLS_THE_WRITER = """
@@ -272,30 +318,50 @@ def test_a_program_that_reads_for_long_and_lets_the_journal_grow_is_named(daemon
         until(lambda: not daemon.status()["database"]["holding_back"], "its end", 40)
 
 
-SMALL_DISK = 'mount -t tmpfs -o size=8m tmpfs "$0" && exec "$@"'
+SMALL_DISK = 'mount -t tmpfs -o size=SIZE tmpfs "$0" && exec "$@"'
 
 
-def test_the_journal_does_not_fill_a_small_disk(
+@pytest.fixture
+def small_disk(
     tmp_path: Path, make_daemon: MakeDaemon, receiver: Receiver
-) -> None:
-    """On a file system of eight megabytes, in a mount namespace that ends with the daemon."""
+) -> Callable[..., Daemon]:
+    """Make a daemon with its queue on a small file system, in a mount namespace that ends with
+    it."""
     unshare = shutil.which("unshare")
     if unshare is None or os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
-    alone = [unshare, "--mount", "--propagation", "private", "sh", "-c", SMALL_DISK, str(tmp_path)]
-    if subprocess.run([*alone, "true"], capture_output=True).returncode:
-        pytest.skip("this machine mounts nothing")
-    daemon = make_daemon(database=f"sqlite:///{tmp_path}/queue.db")
-    declare(daemon, receiver, concurrency=100).wrapper = alone
-    daemon.expect("the disk is nearly full", "the disk takes no more", "cannot be written",
-                  "claiming failed")  # fmt: skip
+
+    def make(size: str = "8m", **settings: Any) -> Daemon:
+        mount = SMALL_DISK.replace("SIZE", size)
+        alone = [unshare, "--mount", "--propagation", "private", "sh", "-c", mount, str(tmp_path)]
+        if subprocess.run([*alone, "true"], capture_output=True).returncode:
+            pytest.skip("this machine mounts nothing")
+        daemon = make_daemon(database=f"sqlite:///{tmp_path}/queue.db", **settings)
+        declare(daemon, receiver, concurrency=100).wrapper = alone
+        daemon.expect("the disk is nearly full", "the disk takes no more", "cannot be written",
+                      "claiming failed")  # fmt: skip
+        return daemon
+
+    return make
+
+
+def fill(daemon: Daemon, params: str) -> list[int]:
+    """Call until the disk has no room for more; the calls that were taken."""
+    ids = []
+    while (answer := post(daemon, params)).status_code == 202:
+        ids.append(answer.json()["id"])
+    assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
+    return ids
+
+
+def test_the_journal_does_not_fill_a_small_disk(
+    tmp_path: Path, small_disk: Callable[..., Daemon], receiver: Receiver
+) -> None:
+    daemon = small_disk()
     receiver.hold("/get")
     with daemon.start():
         disk = Path(f"/proc/{daemon.pid}/root{tmp_path}")
-        ids = []
-        while (answer := post(daemon, "y" * 12_000)).status_code == 202:
-            ids.append(answer.json()["id"])
-        assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
+        ids = fill(daemon, "y" * 12_000)
         assert len(ids) > 300
         assert (disk / "queue.db-wal").stat().st_size < 2 << 20
         assert (disk / "queue.db").stat().st_size > 4 << 20
@@ -312,3 +378,28 @@ def test_the_journal_does_not_fill_a_small_disk(
             shutil.copy(disk / name, tmp_path)
     with closing(sqlite3.connect(tmp_path / "queue.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+FULL = ["8m", pytest.param("128m", marks=pytest.mark.campaign)]
+
+
+@pytest.mark.parametrize("size", FULL)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_disk_that_the_queue_filled_itself_has_room_once_it_is_pruned(
+    small_disk: Callable[..., Daemon], receiver: Receiver, size: str, workers: int, tmp_path: Path
+) -> None:
+    daemon = small_disk(size, workers=workers)
+    with daemon.start():
+        disk = Path(f"/proc/{daemon.pid}/root{tmp_path}")
+        ids = fill(daemon, "y" * 12_000)
+        until(lambda: daemon.status()["queue"]["succeeded"] == len(ids), "all calls")
+        assert post(daemon).status_code == 507
+        filled = (disk / "queue.db").stat().st_size
+        daemon.write("orchestratord.yaml", {**daemon.settings, "retention": {"succeeded": "1s"}})
+        until(lambda: not daemon.status()["queue"]["succeeded"], "the prune")
+        until(lambda: post(daemon).status_code == 202, "room for new work", 5)
+        assert daemon.get("/readyz").status_code == 200
+        # What is free is used, and more and more of it given back.
+        for _ in range(40):
+            daemon.call("crm/get", LATER)
+        until(lambda: (disk / "queue.db").stat().st_size < filled * 0.7, "the file shrinking")

@@ -183,3 +183,6 @@ def test_where_at_and_cron_show_up(make_daemon: MakeDaemon, receiver: Receiver) 
     assert away in shown
     assert "*/15 5 29 2 *" in shown
     assert daemon.tasks() == []
+    told = {one["endpoint"]: one for one in daemon.get("/v1/schedules").json()["schedules"]}
+    assert {(one["last_run"], one["task"]) for one in told.values()} == {(None, None)}
+    assert daemon.get("/schedules").text.count(">never</span>") == 2

@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
+from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Receiver
+from tests.acceptance.waiting import until
+from tests.acceptance.workers.crew import DIED, first, kill
 from tests.acceptance.workers.worker_kills import OnPostgres, run, settings
 from tests.postgres import Postgres
 
@@ -40,3 +44,21 @@ def test_on_postgresql(
     home = tmp_path_factory.mktemp("k")
     judge(OnPostgres(home, postgres, url, **settings(receiver)), receiver, KILLS)
     postgres.drop(url)
+
+
+def test_retention_goes_on_where_the_first_worker_never_lives_for_long(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    daemon = make_daemon(workers=2, retention={"succeeded": "1s"})
+    daemon.expect(DIED)
+    receiver.on("/get", 200)
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/get", "/get", params={"n": {}})
+    with daemon.start():
+        for _ in range(4):
+            daemon.batch("shop/get", [{"n": 1}] * 400)
+        until(lambda: daemon.status()["queue"]["succeeded"] == 1600, "all calls")
+        for _ in range(4):
+            kill(daemon, first(daemon))
+            time.sleep(2.0)  # which is the fault: it never comes to what is due after a while
+        assert daemon.status()["queue"]["succeeded"] == 0

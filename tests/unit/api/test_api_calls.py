@@ -132,7 +132,7 @@ async def test_unknown_disabled_and_full(parts: Parts, monkeypatch: pytest.Monke
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
     disabled = await parts.post("/v1/endpoints/demo/off/calls", {})
     assert (disabled.status_code, disabled.json()["code"]) == (409, "conflict")
-    monkeypatch.setattr(parts.store._database, "crowded", lambda: True)
+    monkeypatch.setattr(parts.store._database, "crowded", lambda _: True)
     await until(lambda: not parts.store.health.accepting)
     full = await parts.post(CALLS, {})
     assert (full.status_code, full.json()["code"]) == (507, "storage_full")

@@ -265,7 +265,7 @@ async def test_a_crowded_disk_is_refused_before_it_is_full(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestratord.queue.writer.IDLE", 0.02)
-    monkeypatch.setattr(store._database, "crowded", lambda: True)
+    monkeypatch.setattr(store._database, "crowded", lambda _: True)
     async with asyncio.timeout(60):
         while store.health.accepting:
             await asyncio.sleep(0.01)
@@ -274,7 +274,7 @@ async def test_a_crowded_disk_is_refused_before_it_is_full(
     await store.write(
         settle.write_effects([Insert(NewTask("webhook", "crm/get", webhook="ops"))])
     )  # goes on
-    monkeypatch.setattr(store._database, "crowded", lambda: False)
+    monkeypatch.setattr(store._database, "crowded", lambda _: False)
     async with asyncio.timeout(60):
         while not store.health.accepting:
             await asyncio.sleep(0.01)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -40,6 +44,54 @@ def configured(folder: Path, url: str) -> Path:
         f"database: {url}\ncontrol_socket: {folder}/control.sock\n"
     )
     return folder
+
+
+# -- a file ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the program sqlite3 is missing")
+def test_a_file_that_keeps_what_is_free(tmp_path: Path) -> None:
+    """What it says to do helps."""
+    path = tmp_path / "old.db"
+    folder = configured(tmp_path, f"sqlite:///{path}")
+    with closing(sqlite3.connect(path)) as old:
+        old.execute("PRAGMA journal_mode = WAL")
+        old.execute("CREATE TABLE t (x)")
+        old.executemany("INSERT INTO t VALUES (?)", [("x" * 3000,)] * 9000)
+        old.commit()
+        old.execute("DELETE FROM t WHERE rowid % 10")
+        old.commit()
+    size = path.stat().st_size
+    result = CliRunner().invoke(main, ["doctor", "--config", str(folder), "-o", "json"])
+    (told,) = (one for one in json.loads(result.stdout)["findings"] if "are free" in one["what"])
+    assert told["status"] == "warn"
+    command = re.search("`(sqlite3 .*)`: it needs 3.6 MiB in ", told["remedy"])
+    assert command is not None
+    subprocess.run(command[1], shell=True, check=True)
+    assert path.stat().st_size < size / 5
+    with closing(sqlite3.connect(path)) as new:
+        assert new.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+        new.execute("DELETE FROM t")
+        new.commit()
+    assert not [what for _, what in found(folder, "database") if "are free" in what]
+
+
+def test_what_is_free_in_the_file_is_room_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "queue.db"
+    folder = configured(tmp_path, f"sqlite:///{path}")
+    path.touch()
+    disk = os.statvfs(tmp_path)
+    few = os.statvfs_result((4096, 4096, 1000, 10, 10, *tuple(disk)[5:]))
+    monkeypatch.setattr(os, "statvfs", lambda _: few)
+    assert [status for status, _ in found(folder, "disk")] == ["fail"]
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("CREATE TABLE t (x)")
+        file.executemany("INSERT INTO t VALUES (?)", [("x" * 3000,)] * 500)
+        file.execute("DELETE FROM t")
+        file.commit()
+    assert [status for status, _ in found(folder, "disk")] == ["ok"]
 
 
 # -- the queue on PostgreSQL -----------------------------------------------------------------------

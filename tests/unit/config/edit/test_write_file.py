@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +328,87 @@ def test_a_disk_that_takes_no_more(
     monkeypatch.undo()
     assert editing.text == FILE
     assert [path.name for path in editing.path.parent.iterdir()] == ["get.yaml"]
+
+
+def saved_by_rename(path: Path, content: bytes) -> None:
+    new = path.with_name(f"{path.name}.new")
+    new.write_bytes(content)
+    new.replace(path)
+
+
+def saved_in_place(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("save", [saved_by_rename, saved_in_place])
+@pytest.mark.parametrize("at", ["_exchange", "read_bytes"])
+def test_a_save_at_the_last_moment_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[[Path, bytes], None], at: str
+) -> None:
+    """Before the file is exchanged, and before what came out is put back."""
+    path = tmp_path / "get.yaml"
+    path.write_bytes(b"path: /x\n")
+    exchange, read, saved = target_module._exchange, Path.read_bytes, []
+
+    def one_more(when: str, count: int) -> None:
+        if when == at and len(saved) < count:
+            saved.append(b"path: /%d\n" % len(saved))
+            save(path, saved[-1])
+
+    def exchanging(one: Path, other: Path) -> bool:
+        one_more("_exchange", 2)
+        return exchange(one, other)
+
+    def reading(self: Path) -> bytes:
+        found = read(self)
+        one_more("read_bytes", 1)
+        return found
+
+    monkeypatch.setattr(target_module, "_exchange", exchanging)
+    monkeypatch.setattr(Path, "read_bytes", reading)
+    assert not target_module.replace(path, b"path: /api\n", b"path: /x\n")
+    assert read(path) == saved[-1]
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_who_writes_in_place_and_is_not_done_keeps_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "get.yaml"
+    path.write_bytes(b"path: /x\n")
+    with path.open("r+b") as file:
+        assert not target_module.replace(path, b"path: /api\n", b"path: /x\n")
+        file.write(b"path: /mine\n")
+    assert path.read_bytes() == b"path: /mine\n"
+    with path.open("rb"):  # who only reads is in nobody's way
+        assert target_module.replace(path, b"path: /api\n", b"path: /mine\n")
+    assert path.read_bytes() == b"path: /api\n"
+
+
+@pytest.mark.parametrize("save", [saved_by_rename, saved_in_place])
+def test_no_save_by_hand_is_lost(tmp_path: Path, save: Callable[[Path, bytes], None]) -> None:
+    """What the program writes names what it has read: what a person saved is there, or in that."""
+    path = tmp_path / "get.yaml"
+    path.write_bytes(b"0")
+    done = threading.Event()
+    written = 0
+
+    def edit() -> None:
+        nonlocal written
+        while not done.is_set():
+            read = path.read_bytes()
+            written += target_module.replace(path, b"api, read: " + read[-20:], read)
+
+    editing = threading.Thread(target=edit)
+    editing.start()
+    try:
+        lost = []
+        for number in range(1, 1500):
+            save(path, mine := b"<%d>" % number)
+            time.sleep(random.random() / 1000)
+            if mine not in path.read_bytes():
+                time.sleep(0.1)  # it may be just put back
+                lost += [number] if mine not in path.read_bytes() else []
+    finally:
+        done.set()
+        editing.join()
+    assert lost == []
+    assert written > 100
