@@ -7,7 +7,7 @@ import signal
 
 
 def reap_orphans() -> None:
-    """Where this is PID 1, go on in a child of it, and stay to reap orphans, to hand signals on, and
+    """Where this is PID 1, go on in a child of it, and stay to reap orphans, to hand signals on and
     to end as the child does.
 
     Not in one process: what waits for a child of its own, as `subprocess` does, would find another
