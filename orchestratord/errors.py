@@ -11,6 +11,7 @@ OrchestratordError
 ├── QueueError             the queue cannot do what it was asked
 │   ├── NotFound           no such task, endpoint or webhook
 │   ├── Conflict           the task's state does not allow it
+│   ├── UpgradeUnderWay    a new version is about to take over
 │   ├── UniqueKeyReused    one idempotency key, two different parameter sets
 │   ├── StorageFull        the disk has no room for new work
 │   ├── Unreachable        the database cannot be used now; it is tried again
@@ -198,6 +199,13 @@ class Replaced(Conflict):
     def __init__(self, task_id: int, by: int) -> None:
         other = f"task {by}, which has its place now" if by else "another one"
         super().__init__(f"task {task_id} is replaced by {other}")
+
+
+class UpgradeUnderWay(Conflict):
+    """A new version of the daemon is about to take over."""
+
+    def __init__(self) -> None:
+        super().__init__("an upgrade is under way: `orchestratorctl status` says how it ends")
 
 
 class UniqueKeyReused(QueueError):

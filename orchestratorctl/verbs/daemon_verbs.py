@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 ANSWER_WITHIN = 10.0
 UPGRADED_WITHIN = 120.0
+GONE_FOR = 1.0
+"""Seconds without a daemon at the socket after which an upgrade has ended it."""
 TERMINATED = 143
 
 # To the other screen and back, with the cursor hidden meanwhile.
@@ -122,13 +124,20 @@ def upgrade(client: SocketClient, console: Console, arguments: Namespace) -> int
         f"Version {compact(answer.get('version'))} takes over"
         + (" once what is in flight has ended." if answer.get("drains_first") else ".")
     )
-    end = time.monotonic() + UPGRADED_WITHIN
+    end, heard = time.monotonic() + UPGRADED_WITHIN, time.monotonic()
     while time.monotonic() < end:
         time.sleep(0.2)
         try:
             status = client.get("/v1/status")
+        except NoDaemon:
+            if time.monotonic() > heard + GONE_FOR:
+                raise  # the socket is kept from one version to the next
+            continue
         except CommandError:
             continue  # one version has closed its connections, and the next one opens its own
+        heard = time.monotonic()
+        if why := status.get("upgrade_failed"):
+            raise CommandError(f"the old version goes on: {compact(why)}")
         if status.get("started_at") != before and (status.get("health") or {}).get("ready"):
             if not console.tables:
                 console.data(answer)

@@ -61,6 +61,7 @@ from orchestratord.errors import (
     Overtaken,
     Replaced,
     UniqueKeyReused,
+    UpgradeUnderWay,
 )
 from orchestratord.model.json_body import is_larger
 from orchestratord.model.task import Action
@@ -171,7 +172,7 @@ class ApiRoutes:
         done = Action("reload", detail=detail)
         return Answer(answer, done=done)
 
-    @described(answers={202: UpgradeDocument}, problems=[Conflict])
+    @described(answers={202: UpgradeDocument}, problems=[Conflict, UpgradeUnderWay])
     async def upgrade(self, asked: Asked) -> Answer:
         """Go on as the version that is installed by now."""
         answer = await self._service.upgrade()

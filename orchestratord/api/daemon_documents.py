@@ -457,6 +457,8 @@ class StatusDocument(ProcessStatus, WorkerStatus, FailingKeys):
     unheld_claims: int
     """Tasks that ran and that nothing in the daemon held, since it started: a bug, or a database
     that did not answer. Each of them is pending again, or `ambiguous`."""
+    upgrade_failed: str | None
+    """Why the last upgrade that was asked for did not happen; null while it is under way."""
     database: DatabaseStatus
     daemons: list[DaemonStatus]
     clock: ClockStatus

@@ -135,6 +135,7 @@ class Service(ReportService):
             **await self.failing(),
             "events_dropped": snapshot["events_dropped"],
             "unheld_claims": snapshot["unheld_claims"],
+            "upgrade_failed": self._upgrade.failure,
             "database": await status.database_status(store, self._fleet, redactor),
             "daemons": cast("list[daemon_documents.DaemonStatus]", self._fleet.daemons()),
             "clock": cast("daemon_documents.ClockStatus", self._clock_watch.status()),
@@ -163,7 +164,8 @@ class Service(ReportService):
         return status.reload_json(result, diff=diff)
 
     async def upgrade(self) -> daemon_documents.UpgradeDocument:
-        """Go on as the version that is installed by now. Raises Conflict where it cannot start."""
+        """Go on as the version that is installed by now. Raises Conflict where it cannot start, or
+        another one is under way."""
         return cast("daemon_documents.UpgradeDocument", await self._upgrade.begin())
 
     # -- tasks ---------------------------------------------------------------------------------

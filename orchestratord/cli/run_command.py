@@ -20,8 +20,10 @@ def run(config: str | None, accept_removals: bool, examine: bool) -> None:
 
     HUP reloads the configuration; TERM and INT let it drain, a second one aborts.
     """
+    from orchestratord.daemon.orphans import reap_orphans
     from orchestratord.daemon.quick_imports import quick_imports
 
+    reap_orphans()
     with quick_imports():
         from orchestratord.daemon import run as daemon_run
 

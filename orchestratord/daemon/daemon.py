@@ -359,6 +359,8 @@ class Daemon:
                 self._stop.set()
             elif "alone" in message:
                 self._alone.set()
+            elif "upgrade_failed" in message:
+                self._upgrade.failed(message["upgrade_failed"])
             elif "died" in message:
                 self._fleet.died(message["died"])
             for descriptor in descriptors:

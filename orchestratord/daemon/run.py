@@ -68,11 +68,14 @@ def run(folder: Path, *, accept_removals: bool = False) -> int:
         host = open_host(folder)
         loader = Loader(folder, host, addresses=ADDRESSES)
     except (ConfigError, PluginError) as error:
-        code = _bad_config(error)
-        return code if handed_over is None else _go_back(handed_over)
+        return _go_back(handed_over, error, _bad_config(error))
     except OrchestratordError as error:
         log.critical("%s", error, extra=_no_start())
-        return 1
+        return _go_back(handed_over, error, 1)
+    except Exception as error:
+        if handed_over is None:
+            raise
+        return _go_back(handed_over, error, 1)
     handler.adopt(loader.config.daemon.log, loader.config.redactor)
     if handed_over is not None:
         # Reading may have taken long, and the service manager has waited meanwhile.
@@ -104,14 +107,15 @@ def _passed() -> HandedOver:
     return HandedOver(control=found.control, ports=found.tcp, activated=activated)
 
 
-def _go_back(handed_over: HandedOver) -> int:
-    """Look after the workers of the version before, which go on; the exit code."""
-    if not handed_over.workers:
-        return EX_CONFIG
-    log.critical("this version does not start: the workers of the one before go on")
+def _go_back(handed_over: HandedOver | None, why: Exception, code: int) -> int:
+    """Look after the workers of the version before, which go on; the exit code, which is `code`
+    where there are none. `why`: what keeps this version from its start."""
+    if handed_over is None or not handed_over.workers:
+        return code
     notifier = SystemdNotifier.from_environ()
     drain_timeout = handed_over.drain_timeout or DaemonSettings.model_validate({}).drain_timeout
     succession = Succession(HandedOver(), handed_over)
+    succession.failure = f"the new version does not start: {why}"
     return Supervisor(0, lambda seat: 1, notifier, drain_timeout, succession).run()
 
 
@@ -140,7 +144,7 @@ def _supervise(start: DaemonStart, count: int) -> int:
             os.close(copies.lock)
         listeners.append(control := start.listen())
         all_tcp = start.listen_tcp()
-    except (OrchestratordError, OSError) as error:
+    except Exception as error:
         workers.close()
         for listener in listeners:
             listener.socket.close()
@@ -148,8 +152,7 @@ def _supervise(start: DaemonStart, count: int) -> int:
             os.close(lock)
         if not old.workers:
             raise
-        log.critical("%s", error, extra=_no_start())
-        return _go_back(old)
+        return _go_back(old, error, 1)
 
     def release(before: HandedOver | None) -> None:
         """Close what was opened here; where that of `before` stands, the control socket stays."""
@@ -202,8 +205,8 @@ def _no_start() -> dict[str, str]:
 async def _serve(start: DaemonStart, place: WorkerPlace) -> int:
     """Open the queue, run a daemon on it, and close it; the exit code."""
     clock, handler = Clock(), start.handler
-    waits = place.seat is None and start.handed_over.succeeds
-    feeding = asyncio.create_task(_feed(SystemdNotifier.from_environ())) if waits else None
+    opening = start.handed_over.succeeds
+    feeding = asyncio.create_task(_feed(place.seat)) if opening else None
     try:
         store = await Store.open(
             start.url,
@@ -225,8 +228,13 @@ async def _serve(start: DaemonStart, place: WorkerPlace) -> int:
         handler.write_through()
 
 
-async def _feed(notifier: SystemdNotifier) -> None:
-    """Tell the service manager that the daemon lives, while a new version brings the schema on."""
+async def _feed(seat: WorkerSeat | None) -> None:
+    """Tell the supervisor, or the service manager where there is none, that the daemon lives, while
+    a new version brings the schema on."""
+    while seat is not None:
+        seat.tell(opening=True)
+        await asyncio.sleep(seat.beat)
+    notifier = SystemdNotifier.from_environ()
     timeout = notifier.watchdog_timeout
     while timeout is not None:
         notifier.watchdog()

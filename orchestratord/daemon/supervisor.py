@@ -40,6 +40,8 @@ from orchestratord.runtime.worker_seat import BEAT, FIRST, Message, WorkerSeat, 
 
 log = logging.getLogger("orchestratord.supervisor")
 
+LONGEST = 4000
+"""Characters of what workers are told of a failed upgrade."""
 AGAIN = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds until a worker that has died is forked again, by how many did within `WITHIN`."""
 WITHIN = 60.0
@@ -48,6 +50,9 @@ MOST_DEATHS = 20
 SILENT = 60.0
 """Seconds without a sign of life after which a worker is killed, at most; it would have ended
 itself. Where systemd's watchdog allows less, it is that: only one worker is to die of it."""
+BEGIN_WITHIN = 30.0
+"""Seconds in which the workers of a new version have to serve, without those in which they bring
+the database on; else the old ones go on."""
 TURN = 1.0
 """Seconds between two looks."""
 STOPPED = 5.0
@@ -141,6 +146,8 @@ class Supervisor:
         self._end_by = math.inf
         self._began = False
         """All of them have served."""
+        self._begin_by = time.monotonic() + BEGIN_WITHIN if self._old else math.inf
+        """When workers of the version before go on, unless all have served."""
         self._feeds = bool(self._old) or self._succession.held.succeeds
         """The service manager's watchdog waits for signs of life: it has heard that all serve, by
         this version or by the one before."""
@@ -174,7 +181,7 @@ class Supervisor:
             self._selector.register(old.sock, selectors.EVENT_READ, old)
         gc.freeze()
         if not self._count:
-            self._go_back()
+            self._go_back(self._succession.failure)
         for number in range(1, self._count + 1):
             self._try_to_fork(number)
         while self._code is None or self._children or self._old:
@@ -215,10 +222,7 @@ class Supervisor:
             self._fork(number)
         except OSError as error:
             if self._old and not self._began:
-                log.critical(
-                    "worker %d cannot be forked: %s: the old version goes on", number, error
-                )
-                self._go_back()
+                self._go_back(f"worker {number} cannot be forked: {error}")
             else:
                 self._due[number] = time.monotonic() + AGAIN[-1]
                 log.critical("worker %d cannot be forked: %s; again in %g s", number, error,
@@ -319,9 +323,8 @@ class Supervisor:
                 self._tell_alone()
             return
         if not self._began and self._old:
-            log.critical("worker %d (pid %d) of the new version ended %s: the old version goes on",
-                         child.number, child.pid, how)  # fmt: skip
-            self._go_back()
+            whose = f"worker {child.number} (pid {child.pid}) of the new version"
+            self._go_back(f"{whose} ended {how}: the lines before say why")
             return
         if not self._began or code == BEYOND_HELP:
             # What keeps one from its start keeps the others as well.
@@ -394,8 +397,11 @@ class Supervisor:
             return
         self._wanted = message.get("upgrade", self._wanted)
         self._drain_timeout = message.get("drain_timeout", self._drain_timeout)
+        if "opening" in message and not self._began and self._old:
+            self._begin_by = time.monotonic() + BEGIN_WITHIN
         if message.get("serves") and not self._began:
             self._began = self._feeds = True
+            self._begin_by = math.inf
             self._succession.complete()
             for old in self._old:
                 send(old.sock, {"retire": True})
@@ -419,6 +425,8 @@ class Supervisor:
                 log.error("worker %d (pid %d) has given no sign of life for %g s: killed",
                           child.number, child.pid, self._silent)  # fmt: skip
         self._looked = now
+        if now >= self._begin_by:
+            self._go_back(f"the workers of the new version do not serve after {BEGIN_WITHIN:g} s")
         timeout = self._notifier.watchdog_timeout
         if self._feeds and timeout is not None and now - self._fed >= min(timeout / 4, 5.0):
             # A few signs of life late, and the service manager would have to wait in vain as well.
@@ -470,8 +478,7 @@ class Supervisor:
             try:
                 self._keep().execute()
             except OSError as error:
-                log.critical("the new version cannot be executed: %s; the old one goes on", error)
-                self._wanted = ""
+                self._go_on(f"the new version cannot be executed: {error}")
             return
         log.warning("the new version cannot work beside this one: it begins once this one drained")
         self._upgrade = self._wanted
@@ -486,9 +493,10 @@ class Supervisor:
             self._succession.held, workers=tuple(kept), drain_timeout=self._drain_timeout
         )
 
-    def _go_back(self) -> None:
+    def _go_back(self, why: str) -> None:
         """The workers of the version before go on; those of this one end, and none is forked any
         more, which could not speak to those."""
+        self._begin_by = math.inf
         ended = list(self._children.values())
         self._kill(signal.SIGKILL, ended)
         for child in ended:
@@ -502,6 +510,15 @@ class Supervisor:
         self._succession.go_back()
         for child in ended:
             self._tell_of_death(child)
+        self._go_on(why)
+
+    def _go_on(self, why: str) -> None:
+        """Tell that an upgrade has failed, the workers too: they answer who asks, and another one
+        may be asked for."""
+        self._wanted = ""
+        log.critical("the old version goes on: %s", why)
+        for child in self._all():
+            send(child.sock, {"upgrade_failed": why[:LONGEST]})
 
     def _tell_alone(self) -> None:
         """The first worker does from now on what only one may do at a time."""

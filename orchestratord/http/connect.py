@@ -69,7 +69,10 @@ async def connect(
             return await _connect_socket(loop, family, address, port, until), address
         except SendError as error:
             failure = error
-    raise failure
+    try:
+        raise failure
+    finally:
+        del failure, denied  # they hold this frame: a cycle, with all that waits for the connection
 
 
 async def _resolve(host: str, port: int, resolver: Resolver, deadline: float) -> Found:
@@ -110,10 +113,9 @@ async def _connect_socket(
         ours = is_shortage(error) and not (
             error.errno == errno.EADDRNOTAVAIL and family == socket.AF_INET6
         )
-        failure = _failure("connect", what, ours)
         # Each receiver has all local ports for itself.
-        failure.receiver_only = ours and error.errno == errno.EADDRNOTAVAIL
-        raise failure from error
+        only = ours and error.errno == errno.EADDRNOTAVAIL
+        raise _failure("connect", what, ours, only) from error
     except BaseException:
         sock.close()
         raise
@@ -150,8 +152,10 @@ def nothing_opens() -> bool:
     return False
 
 
-def _failure(kind: SendErrorKind, message: str, shortage: bool = False) -> SendError:
-    return SendError(message, kind=kind, sent=False, shortage=shortage)
+def _failure(
+    kind: SendErrorKind, message: str, shortage: bool = False, receiver_only: bool = False
+) -> SendError:
+    return SendError(message, kind=kind, sent=False, shortage=shortage, receiver_only=receiver_only)
 
 
 class SystemResolver:

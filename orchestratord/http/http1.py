@@ -346,6 +346,7 @@ class Http1Connection(asyncio.Protocol):
                     error = None  # the receiver had closed before: nothing that it sent is missing
         finally:  # no timer ends the exchange any more
             self._peer_closed(error)
+            self._transport._read_ready_cb = None  # type: ignore[attr-defined]  # a cycle of asyncio's
 
     def pause_writing(self) -> None:
         self._paused = True

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -33,6 +34,8 @@ LOOK = 0.2
 REPORT_WITHIN = 0.5
 """Seconds for which what another worker says of itself is waited for; then it is what it said
 last."""
+SILENT_AFTER = 15.0
+"""Seconds without a sign of life from another worker, after which the daemon is not ready."""
 PREPARED_WITHIN = 60.0
 """Seconds in which each worker has to have read a configuration."""
 
@@ -50,6 +53,8 @@ class OtherWorker:
         self.snapshot: dict[str, Any] | None = None
         """What it said last of what it is at; see `Worker.snapshot`."""
         self.troubles: Sequence[Trouble] = ()
+        self.beat = time.monotonic()
+        """When it gave its last sign of life."""
         self.lanes: Sequence[dict[str, Any]] = ()
         """Those that wait for their receiver."""
         self.answers: dict[str, asyncio.Future[Any]] = {}
@@ -90,6 +95,8 @@ class Team:
         self._host = host
         self._worker = worker
         self._peers: dict[int, OtherWorker] = {}
+        self._looked = time.monotonic()
+        """When it was looked last for what keeps the others from their work."""
         self._asked: Sequence[OtherWorker] = ()
         """Those that have read a configuration which is not in force yet."""
         self._preparations = 0
@@ -215,8 +222,8 @@ class Team:
             if self.count == 1 + sum(other.serves for other in self._peers.values()):
                 self._complete.set()
         elif kind == "state":
-            before = peer.lanes
-            peer.troubles, peer.lanes = values
+            before, peer.beat = peer.lanes, time.monotonic()
+            peer.troubles, peer.lanes, _ = values
             if peer.lanes != before:
                 self.turned.set()
         else:
@@ -274,7 +281,7 @@ class Team:
     # -- what all are at ---------------------------------------------------------------------------
 
     def troubles(self) -> list[Trouble]:
-        """What keeps the others from their work."""
+        """What keeps the others from their work; asked for once a second."""
         found = [
             replace(trouble, why=f"worker {peer.number}: {trouble.why}")
             for peer in self._peers.values()
@@ -284,6 +291,14 @@ class Team:
         if missing > 0:
             why = f"{missing} of {self.count} workers are still to begin"
             found.append(Trouble("workers_missing", why, 0))
+        before, self._looked = self._looked, time.monotonic()
+        for peer in self._peers.values():
+            silent = self._looked - peer.beat
+            if self._looked - before > SILENT_AFTER / 3:
+                peer.beat = self._looked  # this worker has stood still itself, and heard nothing
+            elif peer.serves and silent > SILENT_AFTER:
+                why = f"worker {peer.number} has given no sign of life for {silent:.0f} s"
+                found.append(Trouble("worker_silent", why, 0))
         return found
 
     def waiting_lanes(self) -> list[dict[str, Any]]:

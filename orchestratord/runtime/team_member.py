@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from orchestratord.runtime.link import Link
 from orchestratord.runtime.reload import Reloader
 from orchestratord.runtime.team import LOOK
 from orchestratord.runtime.team_tokens import TokenBorrower
-from orchestratord.runtime.worker_seat import InForce
+from orchestratord.runtime.worker_seat import BEAT, InForce
 
 
 class TeamMember:
@@ -93,7 +94,8 @@ class TeamMember:
             if self._failure is not None:
                 raise self._failure
             troubles = list(self._store.health.troubles.values())
-            state = troubles, self._worker.waiting_lanes()
+            # A sign of life, too.
+            state = troubles, self._worker.waiting_lanes(), time.monotonic() // BEAT
             if self._link is not None and state != self._told:
                 self._told = state
                 self._link.send("state", *state)

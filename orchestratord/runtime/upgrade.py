@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NoReturn
 
-from orchestratord.errors import Conflict
+from orchestratord.errors import Conflict, UpgradeUnderWay
 from orchestratord.queue import schema
 from orchestratord.runtime.worker_seat import WorkerSeat
 
@@ -178,6 +178,8 @@ class Succession:
         """Those of the version before."""
         self._before = before
         self._release = release or held.give_up
+        self.failure = ""
+        """Why this version does not begin at all, but looks after the workers of the one before."""
 
     def become_worker(self) -> None:
         """In the process of a worker of this version: what was held before is not for it to hold,
@@ -256,17 +258,34 @@ class Upgrade:
         """`seat`: of this worker, whose supervisor carries it out; None for a daemon alone."""
         self.asked = asyncio.Event()
         """The daemon, which has no supervisor, is to drain and to go on as that."""
+        self.failure: str | None = None
+        """Why the last one that was asked for did not happen, once that is known."""
+        self._under_way = False
         self._seat = seat
-        self._lock = asyncio.Lock()
 
     async def begin(self) -> dict[str, Any]:
         """Have it begin: which `version` it is, and whether what is in flight is waited for before
         (`drains_first`).
 
-        Raises Conflict where that version cannot start.
+        Raises Conflict where that version cannot start, UpgradeUnderWay where another one has begun
+        and neither taken over nor failed.
         """
-        async with self._lock:
-            found = await examine()
+        if self._under_way:
+            raise UpgradeUnderWay
+        self._under_way, self.failure = True, None
+        try:
+            answer = await self._begin()
+        except BaseException:
+            self._under_way = False
+            raise
+        return answer
+
+    def failed(self, why: str) -> None:
+        """The new version did not come to serve; this one goes on."""
+        self._under_way, self.failure = False, why
+
+    async def _begin(self) -> dict[str, Any]:
+        found = await examine()
         if schema.compatible_from() > found.schema:
             raise Conflict(
                 f"version {found.version} is too old for the database, which this one has brought "

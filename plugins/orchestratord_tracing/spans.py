@@ -126,7 +126,7 @@ class Spans:
             target = of_call(endpoint)
         else:
             target = of_delivery(endpoint, event.webhook)
-        target.attributes["orchestratord.model.endpoint"] = event.endpoint
+        target.attributes["orchestratord.endpoint"] = event.endpoint
         if event.webhook is not None:
             target.attributes["orchestratord.webhook"] = event.webhook
         return target.masked(self._config.redactor) if self._config else target

@@ -80,6 +80,10 @@ class ServedConnection(HttpToolsProtocol):
         self.seat.known = peer is not None
         self.app_state = {**self.app_state, "peer": peer, "seat": self.seat}
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.transport._read_ready_cb = None  # type: ignore[attr-defined]  # a cycle of asyncio's
+
     def data_received(self, data: bytes) -> None:
         self._heard = self.loop.time()
         if self.transport.is_closing():

@@ -28,6 +28,7 @@ from orchestratord.errors import (
     Unconditional,
     UniqueKeyReused,
     Unreachable,
+    UpgradeUnderWay,
 )
 from orchestratord.http.connect import nothing_opens
 
@@ -119,6 +120,12 @@ PROBLEMS: Mapping[str, RefusalKind] = {
         409,
         "the task is replaced by another one, made of it with other parameters",
         "Retry or cancel the task that `detail` names. Once that is cancelled, this one is free.",
+    ),
+    "upgrade_under_way": RefusalKind(
+        409,
+        "a new version of the daemon is about to take over",
+        "Wait until it has, or has failed, which takes half a minute at most: the log says which, "
+        "and `upgrade_failed` of `/v1/status` why.",
     ),
     "outbox_unusable": RefusalKind(
         409,
@@ -280,6 +287,7 @@ _CODES: tuple[tuple[type[OrchestratordError], str], ...] = (
     (NotFound, "not_found"),
     (Overtaken, "overtaken"),
     (Replaced, "replaced"),
+    (UpgradeUnderWay, "upgrade_under_way"),
     (Conflict, "conflict"),
     (OutboxUnusable, "outbox_unusable"),
     (InvalidParams, "invalid_params"),

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -29,7 +30,7 @@ PLACE = "takes its place"
 UPGRADES = int(os.environ.get("UPGRADES", "1"))
 
 STUBBORN = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from orchestratord import hookimpl
 
@@ -42,6 +43,8 @@ if what == "import":
 def config_adopted(config):
     if what == "adopt":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "hang":
+        time.sleep(1000)
 """
 
 
@@ -135,7 +138,7 @@ def test_a_version_that_does_not_start_leaves_the_old_one(
     daemon.endpoint("shop/tick", "/tick", schedule={"every": "1s"}, idempotent=True)
     daemon.start()
     before = started_at(daemon)
-    daemon.expect("config", "does not start", "not as this version", "stubborn", "the old version")
+    daemon.expect("config", "not as this version", "stubborn", "the old version")
     daemon.expect("http.bind", "ended by signal")
 
     def goes_on(why: str) -> None:
@@ -147,6 +150,16 @@ def test_a_version_that_does_not_start_leaves_the_old_one(
         daemon.write("orchestratord.yaml", daemon.settings)
         flag.unlink(missing_ok=True)
 
+    def command(why: str) -> None:
+        """The command says at once what the log says."""
+        said = daemon.ctl("upgrade", timeout=120)
+        now = time.time()
+        assert (said.code, why in said.err) == (1, True), said
+        line = next(line for line in daemon.log().splitlines()[::-1] if why in line)
+        at = datetime.fromisoformat(line.split()[0]).timestamp()
+        assert now - at < 5, (now, line)  # as the command starts and ends
+        goes_on(why)
+
     # What it says by itself.
     daemon.write("orchestratord.yaml", {**daemon.settings, "concurrency": "many"})
     answer = daemon.post("/v1/upgrade")
@@ -155,19 +168,16 @@ def test_a_version_that_does_not_start_leaves_the_old_one(
     goes_on("concurrency")
     # It has said that it would start, and then does not: its plugins, its sockets, its workers.
     flag.write_text("import")
-    assert daemon.post("/v1/upgrade").status_code == 202
-    goes_on("workers of the one before go on")
+    command("the old version goes on: the new version does not start: ")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         bind = {"bind": f"127.0.0.1:{taken.getsockname()[1]}", "token": "t" * 20}
         daemon.write("orchestratord.yaml", {**daemon.settings, "http": bind})
-        assert daemon.post("/v1/upgrade").status_code == 202
-        goes_on("http.bind: cannot listen")
+        command("the new version does not start: http.bind: cannot listen")
     # Nor does it keep the lock, or the socket, of what it would have worked on.
     elsewhere = {"database": f"sqlite:///{tmp_path}/new.db", "control_socket": f"{tmp_path}/new.s"}
     daemon.write("orchestratord.yaml", {**daemon.settings, **elsewhere})
     flag.write_text("adopt")
-    assert daemon.post("/v1/upgrade").status_code == 202
-    goes_on("of the new version ended by signal SIGKILL: the old version goes on")
+    command("of the new version ended by signal SIGKILL")
     assert not (tmp_path / "new.s").exists()
     # And once it is mended, it takes over, and does all that is done once.
     assert daemon.ctl("upgrade", timeout=120).code == 0
@@ -179,6 +189,36 @@ def test_a_version_that_does_not_start_leaves_the_old_one(
         until(lambda deaths=deaths: daemon.log().count(PLACE) == deaths, PLACE)  # type: ignore[misc]
         until(lambda: len(worker_pids(daemon)) == 2, "another first worker")
     assert daemon.stop() == 0
+
+
+def test_a_version_that_hangs_at_its_start_leaves_the_old_one(
+    make_daemon: MakeDaemon, receiver: Receiver, tmp_path: Path
+) -> None:
+    """After half a minute; until then no other upgrade begins."""
+    flag = tmp_path / "stubborn"
+    daemon = declared(
+        make_daemon, receiver, 2, environ={"STUBBORN": str(flag)}, plugins={"dirs": ["plugins"]}
+    )
+    daemon.plugin("stubborn", STUBBORN)
+    daemon.start()
+    before, workers = started_at(daemon), worker_pids(daemon)
+    daemon.expect("the old version", "event loop")
+    flag.write_text("hang")
+    assert daemon.post("/v1/upgrade").status_code == 202
+    until(lambda: len(worker_pids(daemon)) == 4, "the new workers")
+    refused = daemon.post("/v1/upgrade")
+    assert (refused.status_code, refused.json()["code"]) == (409, "upgrade_under_way")
+    assert daemon.ctl("upgrade").code == 5
+    assert daemon.post("/v1/endpoints/shop/order/calls").status_code == 202
+    why = "the workers of the new version do not serve after 30 s"
+    until(lambda: daemon.status()["upgrade_failed"], "the end of the new workers")
+    assert daemon.status()["upgrade_failed"] == why
+    assert f"the old version goes on: {why}" in daemon.log()
+    assert worker_pids(daemon) == workers
+    flag.unlink()
+    assert daemon.ctl("upgrade", timeout=120).code == 0
+    assert started_at(daemon) != before
+    assert daemon.status()["upgrade_failed"] is None
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import time
+import weakref
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 
 from orchestratord.errors import SendError
 from orchestratord.http.client import HttpClient, SendOptions
+from orchestratord.http.egress import Egress
 from orchestratord.http.http1 import Http1Connection
 from orchestratord.http.response_parser import ResponseParser
 
@@ -364,3 +366,59 @@ async def test_a_closed_client_keeps_nothing(serve: Any, options: SendOptions) -
     assert (await sending).content == b"ok"
     async with asyncio.timeout(60):
         await server.hung_up.wait()
+
+
+@pytest.mark.parametrize("how", ["refused", "denied", "unanswered", "cut", "late"])
+async def test_an_error_is_freed_without_the_collector(send: Any, serve: Any, how: str) -> None:
+    """A frame that holds an error which holds the frame keeps the whole attempt, until the
+    collector looks: with calls that fail, tens of megabytes of it."""
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        if how == "late":
+            await peer.eof()
+        elif how == "cut":
+            await peer.answer(OK[:-1])
+
+    server = await serve(script)
+    if how == "refused":
+        await server.stop()
+    denied = {"egress": Egress(())} if how == "denied" else {}
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            await send("GET", server.url, options={"timeout": 0.2, **denied})
+        except SendError as error:
+            found = weakref.ref(error)
+        await settle()
+        assert found() is None
+    finally:
+        gc.enable()
+
+
+async def test_a_closed_transport_is_freed_without_the_collector(
+    send: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Any]] = []
+    connection_made = Http1Connection.connection_made
+
+    def noted(connection: Http1Connection, transport: asyncio.BaseTransport) -> None:
+        made.append(weakref.ref(transport))
+        connection_made(connection, transport)
+
+    monkeypatch.setattr(Http1Connection, "connection_made", noted)
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.answer(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+
+    server = await serve(script)
+    gc.collect()
+    gc.disable()
+    try:
+        assert (await send("GET", server.url)).status_code == 200
+        await settle()
+        assert [transport() for transport in made] == [None]
+    finally:
+        gc.enable()

@@ -33,6 +33,7 @@ assert run.run(Path(sys.argv[1])) == 0
 assert loaded
 found = NOT_NEEDED.intersection(loaded)
 assert sys.argv[2] == "first" or not found, found
+assert "psycopg" not in loaded
 """
 QUEUE = """
 import asyncio

@@ -24,6 +24,7 @@ from orchestratord.runtime.worker_seat import receive
 logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s")
 module.AGAIN = (0.0,)
 module.MOST_DEATHS = 5
+module.BEGIN_WITHIN = 1.0
 starts = os.memfd_create("starts")  # one byte for each process that begins
 # Two that write at once would write to the same place otherwise.
 fcntl.fcntl(starts, fcntl.F_SETFL, os.O_APPEND)
@@ -51,7 +52,7 @@ def of_before():
     if pid == 0:
         ours.close()
         while "retire" not in (said := (receive(theirs) or os._exit(9))[0]):
-            if "died" in said:  # one of the new version: this one goes on
+            if "upgrade_failed" in said:  # this one goes on
                 os.kill(os.getppid(), signal.SIGTERM)
                 signal.pause()
         time.sleep(0.5)
@@ -145,9 +146,24 @@ def test_a_worker_that_cannot_be_forked_is_forked_later() -> None:
 
 def test_a_new_version_whose_workers_cannot_be_forked_leaves_the_old_one() -> None:
     code, count, log = supervised("", fails=(2,), upgrades=True)
-    assert f"worker 2 {LACKING}: the old version goes on" in log
+    assert f"the old version goes on: worker 2 {LACKING}" in log
     assert code == 0, log
     assert count <= 1
+
+
+def test_a_new_version_whose_workers_hang_at_their_start_leaves_the_old_one() -> None:
+    code, count, log = supervised("", ready="time.sleep(60)", upgrades=True)
+    assert "CRITICAL the old version goes on: the workers of the new version do not serve" in log
+    assert (code, count) == (0, 2), log
+
+
+def test_a_new_version_has_the_time_that_it_takes_to_bring_the_database_on() -> None:
+    """Told of as long as that goes on."""
+    opening = "for _ in range(15): seat.tell(opening=True); time.sleep(0.1)"
+    ready = f"exec({opening!r}); seat.tell(serves=True)"
+    code, count, log = supervised(ONE_DIES, ready=ready, upgrades=True)
+    assert (code, count) == (0, 3), log
+    assert "the old version" not in log
 
 
 def test_a_new_version_that_serves_does_not_go_back_for_a_fork() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -208,12 +209,31 @@ async def test_the_first_one_leaves_last(team: Team) -> None:
 
 async def test_what_keeps_another_from_its_work_is_shown(team: Team) -> None:
     other = await begun(team)
-    other.link.send("state", [Trouble("database", "locked", 5)], [{"lane": "api:a"}])
+    other.link.send("state", [Trouble("database", "locked", 5)], [{"lane": "api:a"}], 1.0)
     await asyncio.wait_for(team.turned.wait(), 5)
     assert team.troubles() == [Trouble("database", "worker 2: locked", 5)]
     assert team.waiting_lanes() == [{"lane": "api:a"}]
     other.link.close()
     await until(lambda: not team.waiting_lanes())
+
+
+async def test_one_that_gives_no_sign_of_life_is_shown(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teams, "SILENT_AFTER", 0.3)
+    other = await begun(team)
+
+    def silent() -> list[str]:
+        return [trouble.why for trouble in team.troubles() if trouble.code == "worker_silent"]
+
+    await until(silent)
+    assert silent() == ["worker 2 has given no sign of life for 0 s"]
+    other.link.send("state", [], [], 2.0)
+    await until(lambda: not silent())
+    # Where this worker stood still itself, it has heard of no one.
+    time.sleep(0.4)
+    assert not silent()
+    other.link.close()
 
 
 async def test_all_are_shown_together(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,84 @@
+"""The memory of a daemon with several workers stands still under a steady load. The long form is
+`python -m tests.acceptance.workers.memory_campaign`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.daemon import Daemon
+from tests.acceptance.receiver import Receiver
+from tests.acceptance.waiting import until
+from tests.acceptance.workers.crew import worker_pids
+from tests.acceptance.workers.memory_campaign import (
+    STEADY_WITHIN,
+    Load,
+    declare,
+    samples,
+    settings,
+    spread,
+)
+
+COUNTS = """
+import gc, json, os, signal
+
+def count(*_):
+    garbage = gc.collect()
+    with open(f"objects.{os.getpid()}.new", "w") as file:
+        json.dump({"garbage": garbage, "objects": len(gc.get_objects())}, file)
+    os.rename(file.name, file.name[:-4])
+
+signal.signal(signal.SIGUSR2, count)
+"""
+
+
+def counts(daemon: Daemon) -> list[dict[str, int]]:
+    """What each worker holds: `garbage` that only the collector finds, and `objects` in use."""
+    files = [daemon.home / f"objects.{pid}" for pid in sorted(worker_pids(daemon))]
+    for file in files:
+        file.unlink(missing_ok=True)
+        os.kill(int(file.suffix[1:]), signal.SIGUSR2)
+    until(lambda: all(map(Path.exists, files)), "the counts")
+    return [json.loads(file.read_text()) for file in files]
+
+
+def test_no_call_leaves_anything(
+    tmp_path_factory: pytest.TempPathFactory, receiver: Receiver
+) -> None:
+    """Neither in a cache nor for the collector, which looks once in 50,000 objects."""
+    keys = {**settings(receiver), "plugins": {"dirs": ["plugins"]}}
+    with Daemon(tmp_path_factory.mktemp("m"), **keys) as daemon:
+        daemon.plugin("counts", COUNTS)
+        endpoints = declare(daemon, receiver)
+        daemon.start()
+
+        def call(count: int) -> list[dict[str, int]]:
+            for endpoint in endpoints:
+                daemon.batch(endpoint, [{"number": number} for number in range(count)])
+            daemon.settle()
+            return counts(daemon)
+
+        call(700)  # fills what is kept of the last thousands, as events are
+        before, after = call(100), call(800)
+    for one, two in zip(before, after, strict=True):
+        assert two["garbage"] < 2000, (before, after)
+        assert two["objects"] < one["objects"] + 3000, (before, after)
+
+
+@pytest.mark.campaign
+def test_an_hour_of_steady_load(
+    tmp_path_factory: pytest.TempPathFactory, receiver: Receiver
+) -> None:
+    with Daemon(tmp_path_factory.mktemp("m"), **settings(receiver)) as daemon:
+        daemon.by_command = True
+        endpoints = declare(daemon, receiver)
+        daemon.start()
+        load = Load(daemon.socket, endpoints, rate=77.0)
+        found = list(samples(daemon, receiver, load, minutes=60, each=60.0))
+    print("\n".join(sample.line() for sample in found))
+    assert not load.refused
+    assert spread(found) <= STEADY_WITHIN
