@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestratord.config.params import check_params as check_params
+    from orchestratord.config.params import rule_problems as rule_problems
     from orchestratord.config.validate.secret_keys import is_named_for_secret as is_named_for_secret
     from orchestratord.errors import ConfigError as ConfigError
     from orchestratord.errors import Conflict as Conflict
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from orchestratord.errors import PluginError as PluginError
     from orchestratord.errors import Problem as Problem
     from orchestratord.errors import Reject as Reject
+    from orchestratord.errors import SchemaTooCostly as SchemaTooCostly
     from orchestratord.errors import SendError as SendError
     from orchestratord.errors import Snooze as Snooze
     from orchestratord.errors import Unconditional as Unconditional
@@ -134,12 +136,12 @@ if TYPE_CHECKING:
     from orchestratord.values.template import TemplateTree as TemplateTree
 
 _HOMES = {
-    "orchestratord.config.params": "check_params",
+    "orchestratord.config.params": "check_params rule_problems",
     "orchestratord.config.validate.secret_keys": "is_named_for_secret",
     "orchestratord.errors": (
         "ConfigError Conflict EgressDenied InvalidParams InvalidPayload NotFound NotWritable "
-        "OrchestratordError Outdated PluginError Problem Reject SendError Snooze Unconditional"
-        " Unreachable "
+        "OrchestratordError Outdated PluginError Problem Reject SchemaTooCostly SendError "
+        "Snooze Unconditional Unreachable "
     ),
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",

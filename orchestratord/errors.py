@@ -22,6 +22,7 @@ OrchestratordError
 │   ├── Outdated           the file has changed since it was read
 │   └── NotWritable        the file cannot be written
 └── InvalidParams          parameters that do not fit the endpoint's declaration
+    └── SchemaTooCostly    to find out whether they do takes too long
 """
 
 from __future__ import annotations
@@ -274,3 +275,10 @@ class InvalidParams(OrchestratordError):
     def __init__(self, problems: dict[str, str]) -> None:
         self.problems = problems
         super().__init__("; ".join(f"{name}: {text}" for name, text in problems.items()))
+
+
+class SchemaTooCostly(InvalidParams):
+    """To find out whether parameters fit takes too long, or too much memory."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__({"params": why})

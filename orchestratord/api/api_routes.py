@@ -60,6 +60,7 @@ from orchestratord.errors import (
     OutboxUnusable,
     Overtaken,
     Replaced,
+    SchemaTooCostly,
     UniqueKeyReused,
     UpgradeUnderWay,
 )
@@ -193,7 +194,7 @@ class ApiRoutes:
         query=bodies.ExplainQuery,
         body=bodies.ExplainBody,
         answers={200: ExplanationDocument},
-        problems=[Conflict, ConfigError],
+        problems=[Conflict, ConfigError, SchemaTooCostly],
     )
     async def explain(self, asked: Asked) -> Answer:
         """What would follow from an answer."""
@@ -210,7 +211,7 @@ class ApiRoutes:
         headers={"Idempotency-Key": "for 24 hours, the same key is the same call"},
         body=bodies.CallBody,
         answers={200: AcceptedCall | AcceptedBatch, 202: AcceptedCall | AcceptedBatch},
-        problems=[Conflict, UniqueKeyReused],
+        problems=[Conflict, SchemaTooCostly, UniqueKeyReused],
     )
     async def call(self, asked: Asked) -> Answer:
         """Make a call, or a batch of them."""
@@ -307,7 +308,7 @@ class ApiRoutes:
     @described(
         body=bodies.TriggerBody,
         answers={202: TaskDocument},
-        problems=[Conflict, Overtaken, Replaced],
+        problems=[Conflict, Overtaken, Replaced, SchemaTooCostly],
     )
     async def trigger(self, asked: Asked) -> Answer:
         """Have a task tried now, or a child task with other parameters in its place."""
@@ -448,11 +449,15 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
     by_path: dict[str, dict[str, Handler]] = {}
     for (method, path), handler in handlers.items():
         by_path.setdefault(path, {})[method] = handler
+
+    def max_params() -> int:
+        return service.config.daemon.max_params
+
     starlette = Starlette(
         routes=[
             # Each takes every method, and refuses what it has not: else `GET /v1/retries/cancel`
             # would be about a task of that name. So paths without a parameter come first.
-            Route(path, endpoint_of(methods, service.record), methods=())
+            Route(path, endpoint_of(methods, service.record, max_params), methods=())
             for path, methods in sorted(by_path.items(), key=lambda item: "{" in item[0])
         ],
         exception_handlers={HTTPException: no_route},

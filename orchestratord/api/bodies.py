@@ -37,10 +37,8 @@ from orchestratord.model.task import Status
 from orchestratord.model.test_case import ERRORS, FakeAnswer, parse_code
 from orchestratord.plugin.hookspecs import PHASES
 from orchestratord.values.durations import Duration, parse_duration, parse_rate
-from orchestratord.values.suggest import suggest
+from orchestratord.values.suggest import MOST_UNKNOWN, suggest
 
-MAX_BATCH = 10_000
-"""Calls that are accepted at once."""
 MAX_WAIT = 30.0
 """Seconds that a client can be kept waiting for the end of a task."""
 MAX_PAGE = 1_000
@@ -49,6 +47,8 @@ MAX_KEY = 255
 """Characters of an idempotency key."""
 MAX_NOTE = 1_000
 """Characters of a note."""
+MOST_ERRORS = 1_000
+"""Of one body, that are named."""
 STOP_AFTER = 50
 """Failures after which a retry of many pauses, if it does not say."""
 
@@ -278,6 +278,8 @@ def read_body(model: type[M], value: Any) -> M:
     try:
         return model.model_validate({} if value is None else value)
     except ValidationError as error:
+        if (count := error.error_count()) > MOST_ERRORS:
+            raise InvalidParams({"body": f"{count} values in it do not fit"}) from None
         raise InvalidParams(
             {
                 ".".join(str(part) for part in item["loc"]) or "body": _problem_text(model, item)
@@ -326,7 +328,7 @@ def refuse_unknown(query: Mapping[str, str], understood: type | None = None) -> 
     `understood`: the `TypedDict` of its parameters; None where there are none.
     """
     known = tuple(understood.__annotations__) if understood is not None else ()
-    if unknown := [name for name in query if name not in known]:
+    if unknown := [name for name in query if name not in known][:MOST_UNKNOWN]:
         if not known:
             raise InvalidParams(dict.fromkeys(unknown, "there are no parameters here"))
         raise InvalidParams(

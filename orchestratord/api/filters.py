@@ -17,7 +17,7 @@ from orchestratord.queue.records import CANCEL, RETRY, Place, TaskFilter
 from orchestratord.values.clock import from_rfc3339
 from orchestratord.values.durations import MAX_DURATION, parse_duration
 from orchestratord.values.status_set import StatusSet
-from orchestratord.values.suggest import suggest
+from orchestratord.values.suggest import MOST_UNKNOWN, suggest
 
 MAX_IDS = 1_000
 """Tasks that are named one by one."""
@@ -185,6 +185,8 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
     found: dict[str, Any] = {}
     problems: dict[str, str] = {}
     for name, value in given.items():
+        if len(problems) >= MOST_UNKNOWN:
+            break
         if name not in read:
             problems[name] = f"there is no such filter{suggest(name, NAMES)}"
         elif value is not None and value != "" and value != []:

@@ -23,7 +23,8 @@ from orchestratord.api.bodies import check_key
 from orchestratord.api.server.problem_json import SHORTAGE, Refusal
 from orchestratord.api.server.request_body import json_value
 from orchestratord.config.outbox_database import Outbox, outbox_of
-from orchestratord.engine.enqueue import Enqueue, callable_endpoint, new_call
+from orchestratord.config.params import rule_problems
+from orchestratord.engine.enqueue import Enqueue, callable_endpoint, fitted_call
 from orchestratord.errors import (
     InvalidParams,
     NotFound,
@@ -31,6 +32,7 @@ from orchestratord.errors import (
     OutboxUnusable,
     QueueError,
     RowsUnreadable,
+    SchemaTooCostly,
     Unreachable,
     Unstorable,
 )
@@ -52,6 +54,7 @@ from orchestratord.queue.outbox.outbox_take import (
     Result,
     forget_taken,
     hold,
+    note_look,
     relays_elsewhere,
     release_relay,
     taken_before,
@@ -96,6 +99,11 @@ PASSED_OVER = 1.0
 """Seconds for which rows are passed over that others have locked."""
 AT_ONCE = 0.01
 """Seconds for which rows are checked before others on the loop have their turn."""
+DEATHS = 2
+"""How often the daemon may die while it looks at a row by itself: once any row may be hit."""
+DEADLY = f"the daemon died {DEATHS} times while it looked at this row alone"
+SINGLY = 5.0
+"""Seconds for which rows are checked one by one before those of them that fit are taken."""
 CUT = 200
 """Characters of an endpoint's name, or of one message, that are told of; a row may name what it
 likes."""
@@ -138,7 +146,7 @@ class OutboxRelay:
         self._clock = clock
         self._host = host
         self._queue_url = queue_url
-        self._relays = False
+        self._relays = self._singly = False
         self._error: str | None = None
         self._trouble: TroubleEvent | None = None
         """That it cannot be relayed, as it was told of."""
@@ -264,7 +272,10 @@ class OutboxRelay:
         """Be the one that relays, or go on to be; whether it is this daemon."""
         if not self._relays and await self._store.read(relays_elsewhere(self._store.owner)):
             return False
-        self._relays = await self._store.write(hold())
+        before = await self._store.write(hold())
+        self._relays = before is not None
+        # It has died, perhaps of the rows that come next.
+        self._singly = self._singly or before not in (None, self._store.owner)
         return self._relays
 
     async def _relay(self, outbox: Outbox) -> None:
@@ -301,7 +312,7 @@ class OutboxRelay:
         rows = await self._look(connection)
         if not rows:
             return 0
-        fit, refused = await self._checked(rows)
+        fit, refused = await (self._checked_singly if self._singly else self._checked)(outbox, rows)
         gone: list[int] = []
         if refused:
             free = await connection.free([one.row.id for one in refused])
@@ -352,8 +363,31 @@ class OutboxRelay:
         self._page = min(self._page * 2, PAGE)
         return rows
 
+    async def _checked_singly(
+        self, outbox: Outbox, rows: Sequence[OutboxRow]
+    ) -> tuple[list[OutboxTask], list[RefusedRow]]:
+        """The same, row by row, as far as it comes in `SINGLY` seconds. Each is noted meanwhile:
+        the daemon before may have died of it, and one of which it did `DEATHS` times is refused."""
+        fit: list[OutboxTask] = []
+        refused: list[RefusedRow] = []
+        began = time.monotonic()
+        for row in rows:
+            if time.monotonic() - began > SINGLY:
+                return fit, refused
+            if not await self._hold():
+                raise RelayMoved("another daemon relays the outbox")
+            if await self._store.write(note_look(outbox.name, row.uid)) >= DEATHS:
+                refused.append(RefusedRow(row, Refusal.of(InvalidParams({"params": DEADLY}))))
+            else:
+                its_fit, its_refused = await self._checked(outbox, [row])
+                fit += its_fit
+                refused += its_refused
+            await self._store.write(note_look(outbox.name, row.uid, ends=True))
+        self._singly = False
+        return fit, refused
+
     async def _checked(
-        self, rows: Sequence[OutboxRow]
+        self, outbox: Outbox, rows: Sequence[OutboxRow]
     ) -> tuple[list[OutboxTask], list[RefusedRow]]:
         """The tasks that the rows make, and the rows that make none."""
         fit: list[OutboxTask] = []
@@ -374,7 +408,19 @@ class OutboxRelay:
             if time.monotonic() - breathed > AT_ONCE:
                 await asyncio.sleep(0)
                 breathed = time.monotonic()
-        return fit, refused
+        try:
+            found = await rule_problems(config, [one.task for one in fit])
+        except SchemaTooCostly as error:
+            if len(rows) > 1:
+                return await self._checked_singly(outbox, rows)
+            return [], [RefusedRow(rows[0], Refusal.of(error))]
+        wrong = {one.uid: problems for one, problems in zip(fit, found, strict=True) if problems}
+        refused += [
+            RefusedRow(row, Refusal.of(InvalidParams(wrong[row.uid])))
+            for row in rows
+            if row.uid in wrong
+        ]
+        return [one for one in fit if one.uid not in wrong], refused
 
     async def _take(
         self, tasks: Sequence[OutboxTask], *, same_database: bool
@@ -456,7 +502,8 @@ class OutboxRelay:
 
 
 async def _new_task(config: Config, row: OutboxRow) -> NewTask:
-    """The task that a row makes. Raises Refusal, and what the API refuses a call for."""
+    """The task that a row makes, before `rule_problems`. Raises Refusal, and what the API refuses
+    a call for."""
     text, delay = row.params, max(row.delay, 0.0)
     if text is None:
         why = "are larger than any that max_params allows, or than their server can read out"
@@ -472,7 +519,7 @@ async def _new_task(config: Config, row: OutboxRow) -> NewTask:
     if not isinstance(params, Mapping):
         raise InvalidParams({"params": "expected a JSON object"})
     endpoint = callable_endpoint(config, row.endpoint)
-    return await new_call(config, endpoint, params, delay=delay, key=key)
+    return await fitted_call(config, endpoint, params, delay=delay, key=key)
 
 
 def _cut(problem: dict[str, Any]) -> dict[str, Any]:

@@ -19,16 +19,16 @@ from typing import Any, TypeVar, cast
 
 from orchestratord.api import answer_documents as answers
 from orchestratord.api import daemon_documents, filters, serialize, status
-from orchestratord.api.bodies import MAX_BATCH, ExplainBody, read_body
+from orchestratord.api.bodies import ExplainBody, read_body
 from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
 from orchestratord.api.outbox_relay import OutboxRelay
 from orchestratord.api.reports.report_service import ReportService
 from orchestratord.api.runs.run_document import RunDocument, run_document
 from orchestratord.api.throttle_service import ThrottleService
-from orchestratord.config.params import exemplary
+from orchestratord.config.params import exemplary, rule_problems
 from orchestratord.engine import task_events
-from orchestratord.engine.enqueue import Accepted, callable_endpoint, new_call
+from orchestratord.engine.enqueue import Accepted, callable_endpoint, fitted_call, new_call
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import (
@@ -42,6 +42,7 @@ from orchestratord.errors import (
 from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import EndpointEvent, Event, EventType
+from orchestratord.model.json_body import MAX_BATCH
 from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Action, Effect, NewTask, Task, Upsert
 from orchestratord.plugin.host import Host
@@ -350,9 +351,13 @@ class Service(ReportService):
         if body.draft:
             config = await self._drafted(endpoint_id, body.draft)
             endpoint = config.endpoints[endpoint_id]
+        params = exemplary(endpoint, body.params, config.daemon.max_params)
+        [problems] = await rule_problems(config, [NewTask("call", endpoint_id, params)])
+        if problems:
+            raise InvalidParams(problems)
         report = await Explainer(self._host, config, self._clock).explain(
             endpoint,
-            exemplary(endpoint, body.params, config.daemon.max_params),
+            params,
             attempt=body.attempt,
             answer=answer,
             phase=body.phase,
@@ -452,7 +457,7 @@ class Service(ReportService):
         for number, params in enumerate(batch):
             its_key = None if key is None else f"{key}/{number}"
             try:
-                new = await new_call(self.config, endpoint, params, delay=delay, key=its_key)
+                new = await fitted_call(self.config, endpoint, params, delay=delay, key=its_key)
                 tasks.append(new)
             except InvalidParams as error:
                 problems |= {f"batch.{number}.{name}": why for name, why in error.problems.items()}
@@ -461,6 +466,8 @@ class Service(ReportService):
             if time.monotonic() - breathed > _AT_ONCE:
                 await asyncio.sleep(0)
                 breathed = time.monotonic()
+        for number, wrong in enumerate([] if problems else await rule_problems(self.config, tasks)):
+            problems |= {f"batch.{number}.{name}": why for name, why in wrong.items()}
         if problems:
             raise InvalidParams(problems)
         inserted = await self._worker.enqueue.accept(tasks) if tasks else []

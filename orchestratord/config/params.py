@@ -6,14 +6,15 @@ import copy
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from orchestratord.errors import InvalidParams
 from orchestratord.model.endpoint import Endpoint, Param, ParamRules
 from orchestratord.model.json_body import is_larger
 from orchestratord.model.settings import Config
-from orchestratord.values.suggest import suggest
+from orchestratord.model.task import NewTask
+from orchestratord.values.suggest import MOST_UNKNOWN, suggest
 
 _SIMPLE = frozenset({int, bool, type(None)})
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
@@ -27,11 +28,12 @@ def check_call(
     texts: Mapping[str, str] = {},
     key: str | None = None,
 ) -> dict[str, Any]:
-    """What `check_params` makes of a call's parameters, which are going to be stored.
+    """What `check_params` makes of a call's parameters, which are going to be stored; what
+    `rule_problems` finds is to be asked besides.
 
     Raises InvalidParams, also where they or the call's key hold a secret of the configuration.
     """
-    checked = check_params(endpoint, params, text=texts, most=config.daemon.max_params)
+    checked = check_params(endpoint, params, text=texts, most=config.daemon.max_params, apart=True)
     named = {**params, **texts} if key is None else {**params, **texts, "Idempotency-Key": key}
     if problems := config.redactor.problems_in(named):
         raise InvalidParams(problems)
@@ -44,6 +46,7 @@ def check_params(
     *,
     text: Mapping[str, str] = {},
     most: int | None = None,
+    apart: bool = False,
 ) -> dict[str, Any]:
     """The parameters of one call, defaults filled in.
 
@@ -52,6 +55,7 @@ def check_params(
         given: JSON values by name.
         text: the same as texts (`-p limit=5`), turned into the declared type; they win.
         most: bytes that all of them may have as JSON: `max_params`; None for as many as there are.
+        apart: leave out the rules that `rule_problems` asks, as a daemon does.
 
     Raises:
         InvalidParams: with everything that is wrong: unknown names, missing ones, wrong types, or
@@ -67,9 +71,27 @@ def check_params(
         params = _as_json({**given, **text})
     else:
         params = fill(endpoint.params, given, text)
-    if rules is not None and (problems := rules.problems(params)):
-        raise InvalidParams(problems)
+    if rules is not None and not (apart and rules.apart) and (found := rules.problems(params)):
+        raise InvalidParams(found)
     return params
+
+
+async def rule_problems(config: Config, calls: Sequence[NewTask]) -> list[dict[str, str]]:
+    """What is wrong with each of these calls by those rules of its endpoint that are asked apart.
+
+    Raises SchemaTooCostly where it takes too long to find that out of all calls of an endpoint.
+    """
+    found: list[dict[str, str]] = [{} for _ in calls]
+    places: dict[str, list[int]] = {}
+    for place, call in enumerate(calls):
+        places.setdefault(call.endpoint_id, []).append(place)
+    for endpoint_id, its_places in places.items():
+        rules = config.endpoints[endpoint_id].spec
+        if isinstance(rules, ParamRules) and rules.apart:
+            problems = await rules.problems_apart([calls[place].params for place in its_places])
+            for place, wrong in zip(its_places, problems, strict=True):
+                found[place] = wrong
+    return found
 
 
 TOO_LARGE = "are larger, as JSON, than the {} bytes that max_params in orchestratord.yaml allows"
@@ -94,8 +116,7 @@ def fill(
     """The same for a declaration that belongs to no endpoint yet."""
     problems = {
         name: "there is no such parameter" + suggest(name, declared)
-        for name in (*given, *text)
-        if name not in declared
+        for name in [name for name in (*given, *text) if name not in declared][:MOST_UNKNOWN]
     }
     values: dict[str, Any] = {}
     for name, param in declared.items():
@@ -120,14 +141,14 @@ def exemplary(
 ) -> dict[str, Any]:
     """The parameters of a call that is not made: what is required and missing is made up.
 
-    `most` and what is raised are those of `check_params`.
+    `most` and what is raised are those of `check_params`, without the rules that are asked apart.
     """
     made_up = {
         name: _type(param).example
         for name, param in endpoint.params.items()
         if param.required and name not in given
     }
-    return check_params(endpoint, {**made_up, **given}, most=most)
+    return check_params(endpoint, {**made_up, **given}, most=most, apart=True)
 
 
 def fitted(param: Param, value: Any) -> Any:

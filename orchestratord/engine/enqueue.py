@@ -10,7 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from orchestratord.config.params import check_call
+from orchestratord.config.params import check_call, rule_problems
 from orchestratord.engine.attempt import Pipe
 from orchestratord.engine.lanes.call_partition import partition_of
 from orchestratord.errors import Conflict, InvalidParams, InvalidPayload, NotFound
@@ -159,7 +159,29 @@ async def new_call(
     delay: float = 0.0,
     key: str | None = None,
 ) -> NewTask:
-    """A task that calls an endpoint, its parameters checked; large ones beside the loop.
+    """A task that calls an endpoint, its parameters checked by all its rules.
+
+    The arguments are those of `fitted_call`. Raises what that does, and SchemaTooCostly.
+    """
+    call = await fitted_call(config, endpoint, params, texts, delay=delay, key=key)
+    for problems in await rule_problems(config, [call]):
+        if problems:
+            raise InvalidParams(problems)
+    return call
+
+
+async def fitted_call(
+    config: Config,
+    endpoint: Endpoint,
+    params: Mapping[str, Any],
+    texts: Mapping[str, str] = MappingProxyType({}),
+    *,
+    delay: float = 0.0,
+    key: str | None = None,
+) -> NewTask:
+    """The same, before `rule_problems`, which is asked of many at once.
+
+    What is large is checked beside the loop.
 
     Args:
         config: what `endpoint` is of.

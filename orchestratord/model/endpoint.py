@@ -7,7 +7,7 @@ All of it is frozen: a change of the files makes new objects. Plugins bring keys
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -68,6 +68,18 @@ class ParamRules(Model):
     def problems(self, params: Mapping[str, Any]) -> dict[str, str]:
         """What is wrong with the parameters of one call, by the names of the parameters."""
         return {}
+
+    @property
+    def apart(self) -> bool:
+        """Whether `problems` takes long for some parameters: a daemon asks `problems_apart`."""
+        return False
+
+    async def problems_apart(self, calls: Sequence[Mapping[str, Any]]) -> Sequence[dict[str, str]]:
+        """The `problems` of each of these calls, while the event loop goes on.
+
+        Raises SchemaTooCostly.
+        """
+        return [self.problems(params) for params in calls]
 
 
 class Schedule(Model):

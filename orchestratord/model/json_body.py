@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from json.decoder import JSONArray, JSONObject  # type: ignore[attr-defined]  # it has no types
 from json.scanner import c_make_scanner, py_make_scanner  # type: ignore[attr-defined]
 from typing import Any
@@ -25,14 +26,25 @@ PIECE = 256 << 10
 """Characters that are read in one go, at most; that takes up to 15 ms."""
 
 
-def parse_json(content: bytes | str, **options: Any) -> Any:
+MAX_BATCH = 10_000
+"""Calls that are accepted at once; and so many members has a list in the object of a long text."""
+
+
+class TooMany(Exception):
+    """A JSON text has more values than there is room for."""
+
+
+def parse_json(content: bytes | str, room: int | None = None, **options: Any) -> Any:
     """The value of a JSON text.
 
     Args:
         content: bytes are in UTF-8, 16 or 32.
+        room: how many values of a long text are read. Each member of a list in its object, which
+            may be the params of one call, has as much room, and there are `MAX_BATCH` of them.
         **options: `parse_constant`, `parse_float` and so on, as `json.loads` takes them.
 
     Raises:
+        TooMany: as soon as it has more than there is room for.
         ValueError: it is no JSON.
         RecursionError: it is nested too deeply.
     """
@@ -41,17 +53,39 @@ def parse_json(content: bytes | str, **options: Any) -> Any:
         text = text.decode(json.detect_encoding(text), "surrogatepass")
     if len(text) <= PIECE:
         return json.loads(text, **options)
-    return _Decoder(**options).decode(text)
+    return _Decoder(room, **options).decode(text)
 
 
 class _Decoder(json.JSONDecoder):
     """Reads objects within objects and lists one by one; its options are the library's."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, room: int | None, **options: Any) -> None:
         super().__init__(**options)
         scan = c_make_scanner(self)
+        left, members, depth = room or 0, MAX_BATCH, 0
+
+        def parse_within(parse: Any, place: tuple[str, int], *others: Any) -> tuple[Any, int]:
+            nonlocal depth
+            depth += 1
+            *before, scan_once = others[: 2 if parse is JSONObject else 1]
+            members_of_body = depth == 2 and parse is JSONArray
+
+            def counted(text: str, index: int) -> tuple[Any, int]:
+                nonlocal left, members
+                if members_of_body:
+                    left, members = room or 0, members - 1
+                left -= 1
+                if min(left, members) < 0:
+                    raise TooMany
+                return scan_once(text, index)  # type: ignore[no-any-return]
+
+            scan_value, behind = counted if room else scan_once, others[len(before) + 1 :]
+            found = parse(place, *before, scan_value, *behind)
+            depth -= 1
+            return found  # type: ignore[no-any-return]
 
         def parse_object(place: tuple[str, int], *others: Any) -> tuple[Any, int]:
+            nonlocal left
             text, start = place  # behind the opening brace
             # One without another one in it ends at the first brace, unless that is in a string;
             # what is cut short cannot be read, and is gone through.
@@ -62,11 +96,12 @@ class _Decoder(json.JSONDecoder):
                 except (StopIteration, ValueError):
                     pass
                 else:
+                    left -= len(value)
                     return value, start - 1 + length
-            return JSONObject(place, *others)  # type: ignore[no-any-return]
+            return parse_within(JSONObject, place, *others)
 
         self.parse_object = parse_object
-        self.parse_array = JSONArray
+        self.parse_array = partial(parse_within, JSONArray)
         self.scan_once = py_make_scanner(self)
 
 

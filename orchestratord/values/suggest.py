@@ -6,6 +6,10 @@ import difflib
 from collections.abc import Iterable
 from functools import lru_cache
 
+MOST_UNKNOWN = 100
+"""Of one request, that are told of: to find the nearest word takes a while."""
+_LONGEST = 200
+"""Characters of a word that could be meant to be another one."""
 _LISTED = 16
 """More words than this are not listed in a message."""
 
@@ -32,7 +36,7 @@ def choices(word: str, known: Iterable[str]) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` was probably meant to be, or None."""
-    return _nearest(word, tuple(sorted(set(known))))
+    return _nearest(word, tuple(sorted(set(known)))) if len(word) <= _LONGEST else None
 
 
 @lru_cache(maxsize=4096)

@@ -5,6 +5,8 @@ has succeeded, and what `on_success` and `then` make of it is written in the sam
 that one event goes to all its webhooks, each with retries of its own.
 
     data_schema      `schema: {file: …}`, by which the data are checked
+    schema_check     one schema; run as a program, what checks data beside the daemon
+    schema_process   that process, as the daemon knows it
     event_executor   the keys of the endpoint, and what becomes of an event that had to wait
 """
 

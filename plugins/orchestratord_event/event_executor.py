@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -18,7 +18,7 @@ from orchestratord import (
     Target,
     Task,
 )
-from orchestratord_event.data_schema import DataSchema
+from orchestratord_event.data_schema import PROCESS, DataSchema
 
 LANE, CONCURRENCY = "events", 100
 
@@ -36,6 +36,14 @@ class EventSpec(ParamRules):
 
     def problems(self, params: Mapping[str, Any]) -> dict[str, str]:
         return {} if self.schema_ is None else self.schema_.problems(params)
+
+    @property
+    def apart(self) -> bool:
+        return self.schema_ is not None
+
+    async def problems_apart(self, calls: Sequence[Mapping[str, Any]]) -> Sequence[dict[str, str]]:
+        assert self.schema_ is not None
+        return await PROCESS.problems(self.schema_.file.check, calls)
 
 
 class EventExecutor(Executor):
@@ -73,6 +81,9 @@ class EventExecutor(Executor):
 
     async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
         return Outcome("success", "ok")
+
+    async def close(self) -> None:
+        await PROCESS.close()
 
     def pretend(self, request: Any, target: Target, body: Any) -> Outcome:
         if body is not None:

@@ -143,7 +143,7 @@ def _at_once(outcome: Outcome, task: Task, endpoint: Endpoint, config: Config) -
         plan.work_out()
     except TooCostly:
         return None
-    return plan
+    return None if plan.has_rules else plan
 
 
 async def _off_loop(
@@ -157,6 +157,7 @@ async def _off_loop(
     """The plan, whatever it costs. Raises Impossible."""
     plan = ChildPlan(outcome, task, endpoint, config, None, on, run)
     await off_loop(plan.work_out)
+    await plan.check_rules()
     return plan
 
 

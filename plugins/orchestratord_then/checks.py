@@ -99,7 +99,7 @@ def _params(entry: Then, target: Endpoint, key: str) -> Iterator[Problem]:
     }
     given = dict.fromkeys(entry.params) | constants
     try:
-        check_params(target, given)
+        check_params(target, given, apart=True)
     except InvalidParams as invalid:
         for name, message in invalid.problems.items():
             if name in target.params and name in entry.params and name not in constants:

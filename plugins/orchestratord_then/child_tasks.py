@@ -20,9 +20,11 @@ from orchestratord import (
     InvalidPayload,
     NewTask,
     Outcome,
+    ParamRules,
     Partition,
     Redactor,
     RunSummary,
+    SchemaTooCostly,
     Task,
     TooCostly,
     check_params,
@@ -31,6 +33,7 @@ from orchestratord import (
     hookimpl,
     only_for,
     parse_json,
+    rule_problems,
     within_budget,
 )
 from orchestratord_then.declaration import THEN, Then
@@ -227,6 +230,26 @@ class ChildPlan:
             if self._budget is None:
                 self._answer.free()
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether `check_rules` has something to do."""
+        called = {task.endpoint_id for task in self.tasks}
+        specs = [self._config.endpoints[one].spec for one in called]
+        return any(isinstance(spec, ParamRules) and spec.apart for spec in specs)
+
+    async def check_rules(self) -> None:
+        """Hold what was worked out against the rules that are asked apart. Raises Impossible."""
+        for index, _, tasks in self.reasons if self.has_rules else ():
+            try:
+                found = await rule_problems(self._config, tasks)
+                wrong = "; ".join(f"{name}: {why}" for one in found for name, why in one.items())
+            except SchemaTooCostly as error:
+                wrong = str(error)
+            if wrong:
+                self._left_out(Impossible(f"then.{index}: {tasks[0].endpoint_id}: {wrong}"))
+                left_out = set(map(id, tasks))
+                self.tasks = [one for one in self.tasks if id(one) not in left_out]
+
     # -- within --------------------------------------------------------------------------------
 
     def _work(self) -> Iterator[None]:
@@ -238,16 +261,18 @@ class ChildPlan:
             except UnreadableAnswer as error:
                 raise Impossible(f"{key}: {error}") from None
             except Impossible as error:
-                if self._on == SUCCESS:
-                    raise
-                # It has failed, or ended, and the others follow all the same.
+                why = self._left_out(error)
                 del self.tasks[first:]
-                why = str(error)
-                text = self._config.redactor.text(why)
-                log.error(
-                    "what follows task %s on %s is left out: %s", self._task.id, self._on, text
-                )
             self.reasons.append((index, why, self.tasks[first:]))
+
+    def _left_out(self, error: Impossible) -> str:
+        """Why an entry is left out; where what follows from a success is, raises it."""
+        if self._on == SUCCESS:
+            raise error
+        # It has failed, or ended, and the others follow all the same.
+        text = self._config.redactor.text(str(error))
+        log.error("what follows task %s on %s is left out: %s", self._task.id, self._on, text)
+        return str(error)
 
     def _entry(self, entry: Then, key: str) -> Generator[None, None, str]:
         """The tasks of one entry; returns in words why these. A step is an item of `each`."""
@@ -294,7 +319,7 @@ class ChildPlan:
             if found is not None:
                 given[name] = found
         try:
-            params = check_params(target, given, most=self._config.daemon.max_params)
+            params = check_params(target, given, most=self._config.daemon.max_params, apart=True)
         except InvalidParams as error:
             wrong = "; ".join(
                 f"params.{name}: {why}" if name in target.params else f"{name}: {why}"

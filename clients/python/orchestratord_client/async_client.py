@@ -104,10 +104,9 @@ class AsyncClient:
             try:
                 async with self._http.stream(**stream.request().options()) as answer:
                     if not answer.is_success:
-                        await answer.aread()
-                    protocol.check(answer)
-                    async for line in answer.aiter_lines():
-                        if (event := stream.feed(line)) is not None:
+                        protocol.check(await _whole(answer))
+                    async for piece in answer.aiter_raw():
+                        for event in stream.feed(piece):
                             yield event
                 pause = stream.pause(None)
             except (httpx.TransportError, Unavailable) as error:
@@ -141,7 +140,8 @@ class AsyncClient:
                     step = steps.send(None)
                     continue
                 try:
-                    answer = await self._http.request(**step.options())
+                    async with self._http.stream(**step.options()) as opened:
+                        answer = await _whole(opened)
                 except httpx.TransportError as error:
                     step = steps.throw(error)
                 else:
@@ -149,3 +149,10 @@ class AsyncClient:
         except StopIteration as end:
             result: T = end.value
             return result
+
+
+async def _whole(answer: httpx.Response) -> httpx.Response:
+    content = protocol.Content(answer)
+    async for piece in answer.aiter_raw():
+        content.add(piece)
+    return content.whole()

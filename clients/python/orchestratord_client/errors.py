@@ -114,6 +114,10 @@ class InvalidParams(Invalid):
     """Parameters do not fit what the endpoint declares."""
 
 
+class SchemaTooCostly(InvalidParams):
+    """To check the data by the endpoint's `schema` takes too long, or too much memory."""
+
+
 class InvalidPayload(Invalid):
     """A template of the endpoint or webhook does not render with these parameters."""
 
@@ -141,6 +145,7 @@ class StorageFull(Refused):
 
 _BY_CODE: dict[str, type[Refused]] = {
     "invalid_params": InvalidParams,
+    "schema_too_costly": SchemaTooCostly,
     "invalid_payload": InvalidPayload,
     "idempotency_key_reused": IdempotencyKeyReused,
     "bad_config": BadConfig,

@@ -11,13 +11,13 @@ import json
 import math
 import os
 import random
+import re
 import ssl
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -45,6 +45,12 @@ LONG_POLL = 20.0
 SILENCE = 45.0
 """Seconds; on a stream of events the daemon says something every 15."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+LARGEST = 64 << 20
+"""Bytes of an answer; a page of tasks has a few MiB."""
+LONGEST_LINE = 16 << 20
+"""Bytes of a line of the stream of events."""
+
+_USER = re.compile(r"(//|^)[^/?#]*@")
 
 _FINALLY_WRONG = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -78,7 +84,8 @@ class Request:
 
     def options(self) -> dict[str, Any]:
         """The arguments of `httpx.Client.request` and `stream`."""
-        headers = {"Accept": "application/json", **self.headers}
+        # What comes compressed has a size that nobody knows before.
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **self.headers}
         content = None
         if self.body is not None:
             headers["Content-Type"] = "application/json"
@@ -111,18 +118,26 @@ Steps = Generator[Request | Pause, httpx.Response | None, T]
 class Address:
     """Where the daemon is: a path of its control socket, or a URL with a token."""
 
-    url: str
+    url: str = field(repr=False)
+    """Perhaps with a user and a password, which are shown nowhere."""
     socket: str | None
     token: str | None = field(repr=False)
 
     @classmethod
     def of(cls, given: str | os.PathLike[str] | None, token: str | None) -> Address:
-        """See `Client`. Raises ValueError for a token without a URL."""
+        """See `Client`. Raises ValueError for a token without a URL, for one that no header can
+        carry, and for what is no URL."""
+        if token is not None:
+            token = header_value(token.strip(), "the token")
         named = os.fspath(given or os.environ.get("ORCHESTRATORD_SOCKET") or SYSTEM_SOCKET)
         if named.startswith(("http://", "https://")):
+            try:
+                httpx.URL(named)
+            except httpx.InvalidURL:  # which it may show whole
+                raise ValueError("the address of the daemon is no URL") from None
             return cls(named, None, token)
         if token is not None:
-            raise ValueError(f"a token goes with a URL (http://…); {named} is a socket")
+            raise ValueError(f"a token goes with a URL (http://…); {masked(named)} is a socket")
         return cls("http://localhost", named, None)
 
     def transport(self, kind: Callable[..., T], tls: ssl.SSLContext | None) -> T:
@@ -141,7 +156,19 @@ class Address:
         return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
 
     def __str__(self) -> str:
-        return self.socket or self.url
+        return self.socket or masked(self.url)
+
+
+def masked(url: str) -> str:
+    """A URL as it may be shown: without its user and password."""
+    return _USER.sub(r"\1***@", url)
+
+
+def header_value(text: str, what: str) -> str:
+    """A text that is sent in a header. Raises ValueError, which does not show it."""
+    if not (text and text.isascii() and text.isprintable()):
+        raise ValueError(f"{what} is empty, or has a character that no header can carry")
+    return text
 
 
 # -- sending again -------------------------------------------------------------------------------
@@ -196,7 +223,7 @@ class Deadline:
 
     def unreachable(self, failure: httpx.TransportError | None) -> DaemonUnreachable:
         """What is raised then."""
-        why = "it has ended the answer" if failure is None else str(failure)
+        why = "it has ended the answer" if failure is None else masked(str(failure))
         why = why or type(failure).__name__
         return DaemonUnreachable(f"no answer from the daemon at {self._address}: {why}")
 
@@ -249,7 +276,7 @@ def check(answer: httpx.Response) -> None:
         return
     try:
         problem = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         problem = None
     if not isinstance(problem, dict):
         problem = {}  # of a proxy in between
@@ -257,7 +284,8 @@ def check(answer: httpx.Response) -> None:
     detail = str(problem.get("detail") or answer.reason_phrase)
     after = answer.headers.get("retry-after", "")
     retry_after = float(after) if after.isdecimal() else None
-    errors = problem.get("errors") or ()
+    errors = problem.get("errors")
+    errors = [one for one in errors if isinstance(one, dict)] if isinstance(errors, list) else []
     raise refusal_class(status, code)(status, code, detail, errors, retry_after)
 
 
@@ -265,17 +293,51 @@ def document(answer: httpx.Response) -> dict[str, Any]:
     """The JSON object of an answer. Raises UnexpectedAnswer."""
     try:
         found = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise UnexpectedAnswer(f"{answer.url} answers no JSON object; it is no orchestratord")
+        raise _unexpected(answer, "no JSON object")
     return found
+
+
+def _unexpected(answer: httpx.Response, what: str) -> UnexpectedAnswer:
+    return UnexpectedAnswer(f"{masked(str(answer.url))} answers {what}; it is no orchestratord")
+
+
+class Content:
+    """The content of an answer, piece by piece, which is not decoded and not larger than may be."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        """Raises UnexpectedAnswer where it is compressed, which was not asked for."""
+        if answer.headers.get("content-encoding", "identity").lower() != "identity":
+            raise _unexpected(answer, "what is compressed")
+        self._answer = answer
+        self._pieces: list[bytes] = []
+        self._left = LARGEST
+
+    def add(self, piece: bytes) -> None:
+        """Take the next piece. Raises UnexpectedAnswer."""
+        self._left -= len(piece)
+        if self._left < 0:
+            raise _unexpected(self._answer, f"more than {LARGEST >> 20} MiB")
+        self._pieces.append(piece)
+
+    def whole(self) -> httpx.Response:
+        """The answer with all of it."""
+        one, named = self._answer, ("reason_phrase",)
+        return httpx.Response(
+            one.status_code,
+            headers=[item for item in one.headers.multi_items() if item[0] != "transfer-encoding"],
+            content=b"".join(self._pieces),
+            request=one.request,
+            extensions={name: one.extensions[name] for name in named if name in one.extensions},
+        )
 
 
 def _value(kind: Callable[[Mapping[str, Any]], T], found: Mapping[str, Any]) -> T:
     try:
         return kind(found)
-    except (TypeError, ValueError, AttributeError, LookupError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:
         raise UnexpectedAnswer(f"what was answered is no {kind.__qualname__}: {error}") from None
 
 
@@ -396,18 +458,27 @@ class EventStream:
         self._query = _query(filters)
         self._last: str | None = None
         self._block: dict[str, str] = {}
+        self._line = b""
 
     def request(self) -> Request:
         """What begins the stream, or goes on where it broke off."""
         headers = {"Accept": "text/event-stream"}
         if self._last is not None:
             headers["Last-Event-ID"] = self._last
-        self._block = {}
+        self._block, self._line = {}, b""
         return Request("GET", "/v1/events", self._query, headers, timeout=SILENCE)
 
-    def feed(self, line: str) -> Event | None:
-        """Take a line; the event that it completes, if any."""
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """Take a piece of the stream; the events that it completes. Raises UnexpectedAnswer."""
         self._deadline.renew()
+        *lines, self._line = (self._line + piece).split(b"\n")
+        if len(self._line) > LONGEST_LINE:
+            raise UnexpectedAnswer(f"a line of the events has more than {LONGEST_LINE >> 20} MiB")
+        for line in lines:
+            if (event := self._feed(line.decode(errors="replace").rstrip("\r"))) is not None:
+                yield event
+
+    def _feed(self, line: str) -> Event | None:
         name, _, value = line.partition(":")
         if name:
             self._block[name] = value.removeprefix(" ")
@@ -418,7 +489,7 @@ class EventStream:
         self._last = block.get("id", self._last)
         if "data" not in block:
             return None
-        return _value(partial(_event, block.get("event", "")), json.loads(block["data"]))
+        return _value(_event, block)
 
     def pause(self, failure: httpx.TransportError | Unavailable | None) -> float:
         """Seconds until it is asked for again. Raises what `Deadline.pause` raises."""
@@ -428,7 +499,8 @@ class EventStream:
 def _call(endpoint: str, body: Mapping[str, Any], key: str | None) -> Request:
     api, _, name = endpoint.partition("/")
     path = f"/v1/endpoints/{quote(api, safe='')}/{quote(name, safe='')}/calls"
-    return Request("POST", path, headers={"Idempotency-Key": key or uuid.uuid4().hex}, body=body)
+    named = header_value(key or uuid.uuid4().hex, "the key")
+    return Request("POST", path, headers={"Idempotency-Key": named}, body=body)
 
 
 def _body(body: dict[str, Any], delay: Delay | None) -> dict[str, Any]:
@@ -463,5 +535,5 @@ def _page(found: Mapping[str, Any]) -> Page:
     return Page([Task.of(one) for one in found["retries"]], found["next"])
 
 
-def _event(kind: str, data: Mapping[str, Any]) -> Event:
-    return Event(kind, dict(data))
+def _event(block: Mapping[str, Any]) -> Event:
+    return Event(block.get("event", ""), dict(json.loads(block["data"])))

@@ -33,7 +33,7 @@ class Client:
         address: the path of the control socket, or the URL of the API over TCP, such as
             `http://127.0.0.1:8420`. Left out: `$ORCHESTRATORD_SOCKET`, else
             `/run/orchestratord/control.sock`.
-        token: of the API over TCP.
+        token: of the API over TCP, without white space around it, as a file has a line end.
         deadline: seconds for which a method is repeated while no answer comes.
         tls: what an `https` URL's certificate is verified with; left out: certifi's authorities.
 
@@ -178,11 +178,9 @@ class Client:
             try:
                 with self._http.stream(**stream.request().options()) as answer:
                     if not answer.is_success:
-                        answer.read()
-                    protocol.check(answer)
-                    for line in answer.iter_lines():
-                        if (event := stream.feed(line)) is not None:
-                            yield event
+                        protocol.check(_whole(answer))
+                    for piece in answer.iter_raw():
+                        yield from stream.feed(piece)
                 pause = stream.pause(None)
             except (httpx.TransportError, Unavailable) as error:
                 _close_unconnected(error)
@@ -216,7 +214,8 @@ class Client:
                     step = steps.send(None)
                     continue
                 try:
-                    answer = self._http.request(**step.options())
+                    with self._http.stream(**step.options()) as opened:
+                        answer = _whole(opened)
                 except httpx.TransportError as error:
                     _close_unconnected(error)
                     step = steps.throw(error)
@@ -225,6 +224,13 @@ class Client:
         except StopIteration as end:
             result: T = end.value
             return result
+
+
+def _whole(answer: httpx.Response) -> httpx.Response:
+    content = protocol.Content(answer)
+    for piece in answer.iter_raw():
+        content.add(piece)
+    return content.whole()
 
 
 def _close_unconnected(error: Exception) -> None:

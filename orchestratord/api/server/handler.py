@@ -57,27 +57,32 @@ Record = Callable[[str, Action], Awaitable[None]]
 
 
 def endpoint_of(
-    methods: Mapping[str, Handler], record: Record
+    methods: Mapping[str, Handler], record: Record, max_params: Callable[[], int]
 ) -> Callable[[Request], Awaitable[Response]]:
-    """What starlette calls for a path that has these methods."""
+    """What starlette calls for a path that has these methods.
+
+    `max_params`: as it is configured now.
+    """
 
     async def endpoint(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
         if method not in methods:
             allowed = sorted(methods.keys() | ({"HEAD"} if "GET" in methods else set()))
             raise HTTPException(405, headers={"Allow": ", ".join(allowed)})
-        response = await _answer(methods[method], request, record)
+        response = await _answer(methods[method], request, record, max_params)
         _log(request, response)
         return response
 
     return endpoint
 
 
-async def _answer(handler: Handler, request: Request, record: Record) -> Response:
+async def _answer(
+    handler: Handler, request: Request, record: Record, max_params: Callable[[], int]
+) -> Response:
     body = SentBody(request)
     asked: Asked | None = None
     try:
-        asked = await _asked(request, body)
+        asked = await _asked(request, body, max_params)
         asking = handler(asked)
         if "wait" in asked.query:
             asking = _while_connected(request, asking)
@@ -105,12 +110,12 @@ async def _answer(handler: Handler, request: Request, record: Record) -> Respons
         body.forget()
 
 
-async def _asked(request: Request, sent: SentBody) -> Asked:
+async def _asked(request: Request, sent: SentBody, max_params: Callable[[], int]) -> Asked:
     query: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         query[name] = f"{query[name]},{value}" if name in query else value
     path = {name: unquote(value) for name, value in request.path_params.items()}
-    body = None if request.method in READING else await sent.read_json()
+    body = None if request.method in READING else await sent.read_json(max_params)
     # A caller at the control socket may do everything.
     writes = getattr(request.state, "writes", True)
     session = getattr(request.state, "session", False)

@@ -23,6 +23,7 @@ from orchestratord.errors import (
     Outdated,
     Overtaken,
     Replaced,
+    SchemaTooCostly,
     Stopping,
     StorageFull,
     Unconditional,
@@ -164,6 +165,12 @@ PROBLEMS: Mapping[str, RefusalKind] = {
         "Correct what `errors` names: `orchestratord config show ENDPOINT` has the declared "
         "`params`.",
     ),
+    "schema_too_costly": RefusalKind(
+        422,
+        "to check the data by the endpoint's `schema` takes too long, or too much memory",
+        "Look for what the schema makes costly: a pattern with a repetition in a repetition, an "
+        "`anyOf` that leads back to itself. Send large batches in smaller parts.",
+    ),
     "invalid_payload": RefusalKind(
         422,
         "the request or payload cannot be built",
@@ -290,6 +297,7 @@ _CODES: tuple[tuple[type[OrchestratordError], str], ...] = (
     (UpgradeUnderWay, "upgrade_under_way"),
     (Conflict, "conflict"),
     (OutboxUnusable, "outbox_unusable"),
+    (SchemaTooCostly, "schema_too_costly"),
     (InvalidParams, "invalid_params"),
     (InvalidPayload, "invalid_payload"),
     (UniqueKeyReused, "idempotency_key_reused"),
@@ -408,7 +416,7 @@ def _detail(error: OrchestratordError) -> str:
         count = len(error.problems)
         what = "1 error" if count == 1 else f"{count} errors"
         return f"the configuration has {what}; the last good one goes on"
-    if isinstance(error, InvalidParams):
+    if type(error) is InvalidParams:
         count = len(error.problems)
         return "1 parameter does not fit" if count == 1 else f"{count} parameters do not fit"
     return str(error)

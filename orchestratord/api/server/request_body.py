@@ -10,12 +10,21 @@ import asyncio
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
 
 from starlette.requests import Request
 
 from orchestratord.api.server.problem_json import Refusal
-from orchestratord.model.json_body import MAX_DEPTH, free_json, is_shallow, parse_json
+from orchestratord.model.json_body import (
+    MAX_BATCH,
+    MAX_DEPTH,
+    TooMany,
+    free_json,
+    is_shallow,
+    parse_json,
+)
+from orchestratord.plugin.long_work import yield_gil
 
 MAX_BODY = 16 << 20
 """Bytes."""
@@ -23,6 +32,9 @@ SMALL = 64 << 10
 """Bytes of a body that is read wherever there is room for a connection, and parsed on the loop."""
 MAX_TOGETHER = 2 * MAX_BODY
 """Bytes of all larger ones that are at hand at once; parsed, they take ten times as much."""
+
+LONGEST_NUMBER = 4_300
+"""Characters; so many Python takes of a whole one."""
 
 # A client that is still sending does not read: what is too long is read on for a while.
 _READ_ON = 4 * MAX_BODY
@@ -42,11 +54,12 @@ class SentBody:
         self._values: list[Any] = []
         """What it says, to be freed off the loop where that takes long."""
 
-    async def read_json(self) -> Any:
+    async def read_json(self, max_params: Callable[[], int]) -> Any:
         """The body as a JSON value; None where there is none.
 
         Raises Refusal: 413 for more than `MAX_BODY` bytes, 503 where others take all the room
-        there is, 400 for what is not JSON in UTF-8.
+        there is, 400 for what is not JSON in UTF-8, 422 for what cannot be the params of a call, as
+        soon as that is seen.
         """
         raw = await self._read()
         if not raw:
@@ -57,8 +70,13 @@ class SentBody:
         if len(raw) <= SMALL:
             return json_value(raw)
         # Not as its result: asyncio ties that into a ring, which would keep it for long.
-        await asyncio.to_thread(lambda: self._values.append(json_value(raw)))
+        await asyncio.to_thread(self._parse, raw, max_params())
         return self._values[0]
+
+    def _parse(self, raw: bytes, max_params: int) -> None:
+        with yield_gil():
+            # No value is shorter than this, with what stands before the next one.
+            self._values.append(json_value(raw, max_params // 2 + 1))
 
     def forget(self) -> None:
         """The request is answered, and nothing holds what it says: others may have its room."""
@@ -97,12 +115,13 @@ class SentBody:
         self._size = size
 
 
-def json_value(raw: bytes) -> Any:
+def json_value(raw: bytes, room: int | None = None) -> Any:
     """What JSON that a client sent says. Raises Refusal for what JSON is not, and for what of it
-    cannot be stored."""
+    cannot be stored; `room` is that of `parse_json`."""
     try:
         value = parse_json(
             raw.decode(),
+            room,
             parse_constant=_no_number,
             parse_float=_number,
             object_pairs_hook=_object,
@@ -113,6 +132,10 @@ def json_value(raw: bytes) -> Any:
                 piece.encode()
     except RecursionError:
         raise _too_deep() from None
+    except TooMany:
+        why = f"the params of a call are larger than max_params, or are of over {MAX_BATCH} calls"
+        error = {"key": "params", "message": why}
+        raise Refusal("invalid_params", why, errors=[error]) from None
     except ValueError as error:
         raise Refusal("bad_json", f"the body is not JSON: {error}") from None
     if not is_shallow(value):
@@ -134,6 +157,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _number(text: str) -> float:
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"a number has {len(text)} characters; {LONGEST_NUMBER} are taken")
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is too large a number")

@@ -29,7 +29,11 @@ HELD_MS = 4_000
 """For how long; it says so again after a third of that. What it is told wrongly costs nothing but
 another look: `take` finds out within its transaction who relays."""
 
-ONE_RELAY = "SELECT value FROM meta WHERE name = ?"
+LOOKS = "outbox_looks:"
+"""How the name of the fact begins, before the name of the outbox's database, that says which rows
+are looked at by themselves, and by which daemons."""
+
+ONE_FACT = "SELECT value FROM meta WHERE name = ?"
 
 WAITING = """
 SELECT uid::text FROM orchestratord_outbox
@@ -74,17 +78,35 @@ or None, it was taken before or is not to be had just now."""
 
 
 @writes(Rank.CLAIM)
-def hold(session: Session) -> bool:
-    """Be the daemon that relays, or go on to be; False where another one does, and lives."""
+def hold(session: Session) -> str | None:
+    """Be the daemon that relays, or go on to be; None where another one does, and lives.
+
+    Returns who relayed before: one that has died, or this daemon, also where none did.
+    """
     holder, until = _holder(session.db, session.db.for_update)
     now = session.leases.now(session.clock)
     dead_before = session.db.dead_before(now)
     if holder not in (None, session.owner) and until > dead_before:
-        return False
+        return None
     if holder != session.owner or until < now + HELD_MS * 2 // 3:
         # Of a file, all others are dead: then it is held once, and for good.
         _put(session, max(now + HELD_MS, dead_before))
-    return True
+    return holder or session.owner
+
+
+@writes(Rank.KEEP)
+def note_look(session: Session, outbox: str | None, uid: str, *, ends: bool = False) -> int:
+    """Note that a row is looked at by itself, or (`ends`) was; in how many such looks the daemon
+    died."""
+    name = LOOKS + (outbox or "")
+    row = session.db.one(ONE_FACT, (name,))
+    looks: dict[str, list[str]] = {} if row is None else json.loads(row[0])
+    died = [owner for owner in looks.pop(uid, []) if owner != session.owner]
+    if not ends:
+        looks[uid] = [*died, session.owner]
+    fact = Fact.insert(name=name, value=json.dumps(looks))
+    session.db.run(*sql(fact.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])))
+    return len(died)
 
 
 @writes(Rank.KEEP)
@@ -217,7 +239,7 @@ def forget_taken(session: Session, uids: Sequence[str]) -> None:
 
 
 def _holder(db: Connection, lock: str = "") -> tuple[str | None, int]:
-    row = db.one(ONE_RELAY + lock, (RELAY,))
+    row = db.one(ONE_FACT + lock, (RELAY,))
     if row is None:
         return None, 0
     owner, _, until = str(row[0]).partition(" ")

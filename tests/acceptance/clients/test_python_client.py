@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import re
 import threading
 import time
@@ -15,13 +16,14 @@ import orchestratord_client as oc
 import psycopg
 import pytest
 from click.testing import CliRunner
+from orchestratord_client import protocol
 from psycopg.rows import dict_row
 
 from orchestratord.cli.main import main
 from tests.acceptance.api.test_tcp import HTTP, READ, SECRETS, TOKEN, port_of
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
-from tests.acceptance.receiver import Receiver
+from tests.acceptance.receiver import Answer, Receiver
 from tests.postgres import Postgres
 
 
@@ -194,6 +196,30 @@ def test_what_is_no_daemon(shared_receiver: Receiver) -> None:
     shared_receiver.on("/v1/retries/1", 200)
     with oc.Client(shared_receiver.url) as client, pytest.raises(oc.UnexpectedAnswer):
         client.get(1)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+async def test_no_answer_is_larger_than_it_may_be(
+    shared_receiver: Receiver, compressed: bool
+) -> None:
+    """65 KB that were 64 MiB, or as much as they say: nothing is decoded, and no more is read."""
+    path, size = "/v1/retries/1", protocol.LARGEST + 1
+    body = gzip.compress(b" " * size) if compressed else b" " * size
+    headers = {"Content-Encoding": "gzip"} if compressed else {}
+    shared_receiver.on(path, Answer(200, body, headers))
+    why = "what is compressed" if compressed else "more than 64 MiB"
+    with oc.Client(shared_receiver.url) as client, pytest.raises(oc.UnexpectedAnswer, match=why):
+        client.get(1)
+    async with oc.AsyncClient(shared_receiver.url) as client_:
+        with pytest.raises(oc.UnexpectedAnswer, match=why):
+            await client_.get(1)
+    deep = b'{"id":' * 100_000
+    shared_receiver.on(path, Answer(200, deep), Answer(400, deep))
+    with oc.Client(shared_receiver.url) as client:
+        with pytest.raises(oc.UnexpectedAnswer):
+            client.get(1)
+        with pytest.raises(oc.BadRequest):
+            client.get(1)
 
 
 async def test_the_same_with_asyncio(async_client: oc.AsyncClient) -> None:

@@ -25,6 +25,7 @@ from orchestratord.queue.outbox.outbox_take import (
     RelayMoved,
     forget_taken,
     hold,
+    note_look,
     relays_elsewhere,
     release_relay,
     taken_before,
@@ -66,6 +67,25 @@ async def test_a_row_makes_one_task_however_often_it_is_taken(queue: Any, store:
     assert await store.write(hold())
     assert await take(store, *rows) == [None] * 3
     assert await made(store) == [0, 1, 2, 3]
+
+
+async def test_the_deaths_of_looks_at_a_row_are_counted(queue: Any, store: Store) -> None:
+    """Of other daemons: one that looks again because the database was away has not died."""
+    assert await store.write(hold()) == store.owner
+    for _ in range(3):
+        assert await store.write(note_look(None, "a")) == 0
+    assert await store.write(note_look("shop", "a")) == 0
+    await store.write(note_look(None, "b"))
+    await store.write(note_look(None, "b", ends=True))
+    before = store.owner
+    store = await queue.successor()
+    queue.run("UPDATE meta SET value = 'dead 1' WHERE name = 'outbox_relay'")
+    assert await store.write(hold()) == "dead"
+    assert before != store.owner
+    assert await store.write(note_look(None, "b")) == 0
+    assert await store.write(note_look(None, "a")) == 1
+    await store.write(note_look(None, "a", ends=True))
+    assert await store.write(note_look(None, "a")) == 0
 
 
 async def test_a_key_is_that_of_a_call(queue: Any, store: Store) -> None:

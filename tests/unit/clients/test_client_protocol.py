@@ -197,11 +197,51 @@ def test_filters_are_written_as_the_api_reads_them() -> None:
 def test_a_stream_of_events_goes_on_where_it_broke_off() -> None:
     stream = protocol.EventStream(protocol.Deadline(ADDRESS, 60), {"type": "task.*"})
     assert "Last-Event-ID" not in stream.request().headers
-    lines = ["id: 5", "", ": nothing happened", "", "id: 6", "event: task.failed", 'data: {"id":1}']
-    assert not [event for line in lines if (event := stream.feed(line))]
-    assert stream.feed("") == oc.Event("task.failed", {"id": 1})
-    assert not stream.feed("id: 7")  # cut off: it is not counted
+    assert not list(stream.feed(b"id: 5\n\n: nothing happened\n\nid: 6\r\nevent: task.f"))
+    assert not list(stream.feed(b'ailed\ndata: {"id":1}\n'))
+    assert list(stream.feed(b"\n")) == [oc.Event("task.failed", {"id": 1})]
+    assert not list(stream.feed(b"id: 7\n"))  # cut off: it is not counted
     assert stream.request().headers["Last-Event-ID"] == "6"
-    stream.feed("event: missed")
-    stream.feed('data: {"missed":null}')
-    assert stream.feed("") == oc.Event("missed", {"missed": None})
+    news = b'event: missed\ndata: {"missed":null}\n\n'
+    assert list(stream.feed(news * 2)) == [oc.Event("missed", {"missed": None})] * 2
+    with pytest.raises(oc.UnexpectedAnswer, match="what was answered"):
+        list(stream.feed(b"data: no JSON\n\n"))
+    assert not list(stream.feed(b"x" * (1 << 24)))
+    with pytest.raises(oc.UnexpectedAnswer, match="more than 16 MiB"):
+        list(stream.feed(b"x"))
+
+
+URL = "http://ops:s3cret@127.0.0.1:1"
+
+
+@pytest.mark.parametrize("token", ["s3cret\nX-Evil: 1", "s3cret\x00", "s3crét", "", "\n"])
+def test_a_token_that_no_header_can_carry_is_not_shown(token: str) -> None:
+    with pytest.raises(ValueError, match="the token is empty, or has a char") as refused:
+        oc.Client("http://127.0.0.1:1", token=token)
+    assert "s3cr" not in str(refused.value)
+    with pytest.raises(ValueError, match="the key"):
+        oc.Client("http://127.0.0.1:1").call("a/b", key="ü")
+
+
+def test_the_line_end_of_a_token_is_not_sent() -> None:
+    address = protocol.Address.of("http://127.0.0.1:1", "0123456789abcdef\r\n")
+    assert address.headers() == {"Authorization": "Bearer 0123456789abcdef"}
+
+
+def test_the_user_of_a_url_is_shown_nowhere() -> None:
+    address = protocol.Address.of(URL, None)
+    shown = [repr(address), str(address), repr(oc.Client(URL))]
+    with pytest.raises(oc.DaemonUnreachable) as away:
+        oc.Client(URL, deadline=0).call("a/b")
+    shown += [str(away.value), repr(away.value)]
+    answer = httpx.Response(200, text="?", request=httpx.Request("GET", f"{URL}/v1"))
+    with pytest.raises(oc.UnexpectedAnswer) as other:
+        protocol.document(answer)
+    shown.append(str(other.value))
+    for wrong in ("http://ops:s3cret/x@h", "http://ops:s3cret@h:port", "ops:s3cret@h:8"):
+        with pytest.raises(ValueError, match=r"is no URL|goes with a URL") as error:
+            oc.Client(wrong, token="0123456789abcdef")
+        shown.append(str(error.value))
+        assert error.value.__suppress_context__ or error.value.__context__ is None
+    assert "http://***@127.0.0.1:1" in shown[1]
+    assert not [text for text in shown if "s3cret" in text]
