@@ -14,7 +14,17 @@ from bench import overload
 from bench.environment.daemon import CONCURRENCY, ROOM
 from bench.environment.folder import Folder
 from bench.environment.servers import Nginx
-from bench.measures import accept, calls, crowd, deliveries, hanging, lateness, memory, startup
+from bench.measures import (
+    accept,
+    calls,
+    crowd,
+    deliveries,
+    events,
+    hanging,
+    lateness,
+    memory,
+    startup,
+)
 from bench.measures.drain import Drained
 from bench.peers.bullmq import BullMQ
 from bench.peers.dramatiq import Dramatiq, LeanDramatiq
@@ -96,6 +106,11 @@ def own(quick: bool) -> Iterator[Case]:
         "accept",
         "one connection, one batch after the other; the endpoint is paused",
         _alone(partial(accept.measure, count=100_000 // part)),
+    )
+    yield Measure(
+        "events",
+        f"{events.CONNECTIONS} connections; each event's data are checked by its schema",
+        _alone(partial(events.measure, count=20_000 // part)),
     )
     yield Measure(
         "lateness",

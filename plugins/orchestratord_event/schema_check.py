@@ -28,26 +28,39 @@ MOST_EVENTS = 100
 """Of a batch, of which problems are named."""
 _SHOWN = 200
 """Characters of what is said of one."""
+_DEEPEST = 8
+"""References behind each other in a schema that is followed beside others."""
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 class SchemaCheck:
     """One schema."""
 
-    def __init__(self, name: str, content: str) -> None:
-        self.name, self.content = name, content
+    def __init__(self, name: str, content: str, *, apart: bool = False) -> None:
+        """`apart`: it may take as long as it does."""
+        self.name, self.content, self._apart = name, content, apart
 
     @cached_property
-    def quick(self) -> Any:
-        """What says of good data, within microseconds, that they are; None where it cannot read the
-        schema."""
-        try:
-            import jsonschema_rs
-
-            schema = json.loads(self.content)
-            return jsonschema_rs.validator_for(schema, validate_formats=False, offline=True)
-        except Exception:  # it is not installed, or a pattern is Python's own
+    def _quick(self) -> Any:
+        """Says of good data, within microseconds, that they are; None where it is not installed, or
+        cannot read the schema. Beside others it has no pattern that could go back, nor recursion.
+        """
+        if not self._apart and _is_recursive(self.validator._resolver, self.validator.schema, ()):
             return None
+        try:
+            import jsonschema_rs as rs
+
+            options = rs.FancyRegexOptions() if self._apart else rs.RegexOptions()
+            schema = json.loads(self.content)
+            return rs.validator_for(
+                schema, validate_formats=False, offline=True, pattern_options=options
+            )
+        except Exception:  # a pattern that is Python's own, for instance
+            return None
+
+    def is_surely_good(self, params: Any) -> bool:
+        """Whether data are good, as far as that is seen at once."""
+        return self._quick is not None and self._quick.is_valid(params)
 
     @cached_property
     def validator(self) -> Any:
@@ -123,15 +136,24 @@ def _references(schema: Any) -> Iterator[str]:
             waiting.extend(item)
 
 
+def _is_recursive(resolver: Any, schema: Any, above: tuple[str, ...]) -> bool:
+    """Whether a schema leads back to itself, or to more than can be followed in a moment."""
+    for reference in _references(schema):
+        if reference in above or len(above) > _DEEPEST:
+            return True
+        found = resolver.lookup(reference)
+        if _is_recursive(found.resolver, found.contents, (*above, reference)):
+            return True
+    return False
+
+
 def _answer(checks: list[SchemaCheck], line: bytes) -> list[tuple[int, dict[str, str]]]:
     """The events of a request that have problems, by their numbers, with them."""
     number, events = json.loads(line)
     check = checks[number]
     wrong: list[tuple[int, dict[str, str]]] = []
     for place, params in enumerate(events):
-        if check.quick is not None and check.quick.is_valid(params):
-            continue
-        if found := check.problems(params):
+        if not check.is_surely_good(params) and (found := check.problems(params)):
             wrong.append((place, found))
             if len(wrong) >= MOST_EVENTS:
                 break
@@ -145,7 +167,7 @@ def main() -> None:
     checks: list[SchemaCheck] = []
     for line in sys.stdin.buffer:
         if line.startswith(b"{"):
-            checks.append(SchemaCheck(**json.loads(line)))
+            checks.append(SchemaCheck(**json.loads(line), apart=True))
             continue
         # At its end the kernel ends the process, in whatever code it is.
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)

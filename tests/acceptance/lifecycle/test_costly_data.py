@@ -42,6 +42,10 @@ GOOD = {"tree": nested(14, {"a": {"b": 1}}), "words": {"text": "two words"},
         "unique": {"list": [{"n": number} for number in range(4_000)]}}  # fmt: skip
 
 
+LONG = "a" * 5_000
+"""Good, and longer than what is looked at in the daemon."""
+
+
 def declare(daemon: Daemon) -> None:
     daemon.api("shop", "http://127.0.0.1:9")
     for name, schema in SCHEMAS.items():
@@ -122,7 +126,7 @@ def test_what_takes_too_long_is_refused_and_nobody_waits_for_it(daemon: Daemon, 
 def test_what_is_good_is_taken_however_often_its_schema_comes_back_to_itself(
     daemon: Daemon, name: str
 ) -> None:
-    with undisturbed(daemon):
+    with undisturbed(daemon, within=3):  # 2 MB are written to the disk with the others' calls
         assert offer(daemon, name, {"params": GOOD[name]}).status_code == 202
         assert offer(daemon, name, {"batch": [GOOD[name]] * 50}).status_code == 202
 
@@ -132,8 +136,9 @@ def test_the_process_has_nothing_of_the_daemon_and_ends_with_it(make_daemon: Mak
     declare(daemon)
     daemon.start()
     daemon.call("shop/plain")
-    assert children(daemon) == []  # nothing was held against a schema
     daemon.call("shop/words", None, text="a")
+    assert children(daemon) == []  # what is small and good is seen at once
+    daemon.call("shop/words", None, text=LONG)
     [first] = children(daemon)
     opened = [os.readlink(one) for one in Path(f"/proc/{first}/fd").iterdir()]
     assert len(opened) == 3
@@ -141,12 +146,12 @@ def test_the_process_has_nothing_of_the_daemon_and_ends_with_it(make_daemon: Mak
     assert b"NOTIFY_SOCKET" not in Path(f"/proc/{first}/environ").read_bytes()
     assert f"{512 << 20}" in Path(f"/proc/{first}/limits").read_text()
     os.kill(first, signal.SIGKILL)
-    daemon.call("shop/words", None, text="a")
+    daemon.call("shop/words", None, text=LONG)
     [second] = children(daemon)
     # One that is stopped is ended, and one that dies of a request twice is not asked again.
     os.kill(second, signal.SIGSTOP)
-    assert offer(daemon, "words", {"params": {"text": "a"}}).json()["code"] == "schema_too_costly"
-    daemon.call("shop/words", None, text="a")
+    assert offer(daemon, "words", {"params": {"text": LONG}}).json()["code"] == "schema_too_costly"
+    daemon.call("shop/words", None, text=LONG)
     [third] = children(daemon)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(offer, daemon, "words", {"params": COSTLY["words"]})
@@ -157,7 +162,7 @@ def test_the_process_has_nothing_of_the_daemon_and_ends_with_it(make_daemon: Mak
     gone = f"process {third}, which was busy"
     until(lambda: not Path(f"/proc/{third}").exists(), gone)
     daemon.start()
-    daemon.call("shop/words", None, text="a")
+    daemon.call("shop/words", None, text=LONG)
     [fourth] = children(daemon)
     daemon.stop()
     until(lambda: not Path(f"/proc/{fourth}").exists(), "the end of its process")
