@@ -17,6 +17,7 @@ from bench.environment.servers import Nginx
 from bench.measures import (
     accept,
     calls,
+    connections,
     crowd,
     deliveries,
     events,
@@ -24,7 +25,7 @@ from bench.measures import (
     lateness,
     memory,
     startup,
-)
+)  # fmt: skip
 from bench.measures.drain import Drained
 from bench.peers.bullmq import BullMQ
 from bench.peers.dramatiq import Dramatiq, LeanDramatiq
@@ -143,6 +144,11 @@ def own(quick: bool) -> Iterator[Case]:
             f"concurrency {5_000 // part:,}, of the API too; a connection for each",
             _alone(partial(crowd.measure, in_flight=5_000 // part, seconds=seconds)),
         )
+    yield Measure(
+        "connections",
+        "just after the crowd has connected",
+        _alone(partial(connections.measure, count=3_000 // part)),
+    )
     for name, waiting in (("memory", 0), ("memory-million", 1_000_000 // part)):
         yield Measure(
             name,

@@ -1,7 +1,8 @@
 """The daemon's log: one event, one line, on stderr; no secret, no control character.
 
 Under systemd, where stderr is the journal, a line begins with its priority (`<4>`) and leaves the
-time to the journal.
+time to the journal. The daemon's lines are written by a thread of their own: a stderr that is not
+read, such as a full pipe, holds up nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import json
 import logging
 import math
 import os
+import queue
 import re
+import signal
 import sys
 import threading
 import time
@@ -25,11 +28,17 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from orchestratord.documentation import doc_links
+from orchestratord.errors import Unreachable
 from orchestratord.model.settings import Log
 from orchestratord.values.redact import Redactor
 
 GATHER = 0.02
 """Seconds for which lines below WARNING are gathered: one write for many."""
+
+MOST_QUEUED = 4 << 20
+"""Characters of lines that wait for the thread that writes them; what does not fit is dropped."""
+LEAVE_WITHIN = 0.8
+"""Seconds for which that thread is waited for where the process ends, or forks."""
 
 MAX_TEXT = 8_000
 """Characters of one message, and of the end of a traceback; what receivers answer can be long."""
@@ -66,6 +75,9 @@ class LogHandler(logging.StreamHandler[TextIO]):
         """The millisecond of the line that was gathered last, and how it began."""
         self._turn: int | None = None
         """A descriptor; who has locked the file writes, where other processes do so as well."""
+        self._apart: int | None = None
+        """The stream's descriptor, where a thread writes to it."""
+        self._begin_queue()
         self._hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook)
 
     def adopt(self, settings: Log, redactor: Redactor) -> None:
@@ -84,6 +96,13 @@ class LogHandler(logging.StreamHandler[TextIO]):
         within another, as long ones would in a pipe."""
         self._turn = os.memfd_create("log")
 
+    def write_apart(self) -> None:
+        """Have a thread write from now on, which may wait for the reader of the stream."""
+        with suppress(OSError, ValueError):
+            self._apart = self.stream.fileno()
+            # A fork would tear the thread apart: it ends before, and begins anew with a line.
+            os.register_at_fork(before=self._leave, after_in_child=self._begin_queue)
+
     def gather(self, loop: asyncio.AbstractEventLoop) -> None:
         """Write what the running `loop` logs below WARNING a moment later, many lines at a time.
 
@@ -95,26 +114,22 @@ class LogHandler(logging.StreamHandler[TextIO]):
     def write_through(self) -> None:
         """Write each line by itself again, as before `gather`."""
         self._loop = None
-        self.flush()
+        self._pass_on()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to write a record. That the database is away is told once, by the writing thread;
+        what has to wait for it is told of at DEBUG."""
+        away = any(isinstance(one, Unreachable) for one in record.args or ())
+        return bool(super().filter(record)) and not (away and logging.root.level > logging.DEBUG)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, or gather it."""
-        loop = self._loop
-        gathers = record.levelno < logging.WARNING and threading.get_ident() == self._thread
-        if loop is None or not gathers:
-            if self._gathered:
-                self.flush()
-            with self._our_turn():
-                super().emit(record)
-            return
         try:
             line = self.format(record)
         except Exception:
             self.handleError(record)
             return
-        if not self._gathered:
-            loop.call_later(GATHER, self.flush)
-        self._gathered.append(line)
+        self._gather([line], at_once=record.levelno >= logging.WARNING)
 
     def put(self, name: str, lines: Sequence[str]) -> bool:
         """Gather lines of level INFO without a record for each; False where it takes one.
@@ -142,21 +157,74 @@ class LogHandler(logging.StreamHandler[TextIO]):
             or self._redactor.text(together) != together
         ):
             lines = [escape(_cut(self._redactor.text(line))) for line in lines]
-        if not self._gathered:
-            loop.call_later(GATHER, self.flush)
-        self._gathered.append(start + f"\n{start}".join(lines))
+        self._gather([start + f"\n{start}".join(lines)])
         return True
 
     def flush(self) -> None:
-        """Write what was gathered, and flush the stream."""
+        """Write what was gathered, and wait until all is written, though not for ever."""
+        self._pass_on()
+        if self._apart is not None:
+            self._leave()
+
+    def _gather(self, lines: Sequence[str], *, at_once: bool = False) -> None:
+        loop = self._loop
+        if loop is None or at_once or threading.get_ident() != self._thread:
+            self._pass_on(lines)
+            return
+        if not self._gathered:
+            loop.call_later(GATHER, self._pass_on)
+        self._gathered += lines
+
+    def _pass_on(self, more: Sequence[str] = ()) -> None:
+        """Write what was gathered, and `more`, or have it written."""
         with self.lock or nullcontext(), suppress(OSError, ValueError):  # as in handleError
-            if self._gathered:
-                lines, self._gathered = self._gathered, []
+            lines, self._gathered = [*self._gathered, *more], []
+            text = "\n".join([*lines, ""])
+            if self._apart is not None:
+                self._enqueue(text)
+            elif text:
                 with self._our_turn():
-                    self.stream.write("\n".join(lines) + "\n")
-                    super().flush()
-            else:
-                super().flush()
+                    self.stream.write(text)
+                    self.stream.flush()
+
+    # -- the thread that writes ----------------------------------------------------------------
+
+    def _begin_queue(self) -> None:
+        self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
+        """What is to be written; an empty text has the thread end."""
+        self._writer: threading.Thread | None = None
+        self._put = self._written = self._dropped = 0
+        """Characters, of which the thread alone counts the second; and lines that did not fit."""
+
+    def _enqueue(self, text: str) -> None:
+        room = MOST_QUEUED - (self._put - self._written)
+        if self._dropped and room > MOST_QUEUED // 2:
+            dropped, self._dropped = self._dropped, 0
+            _log.warning("%d lines of the log are lost, as they were not read in time", dropped)
+        if len(text) > room:
+            self._dropped += text.count("\n")
+        elif text:
+            self._put += len(text)
+            self._queue.put(text)
+            if self._writer is None or not self._writer.is_alive():
+                self._writer = threading.Thread(target=self._write, name="log", daemon=True)
+                with suppress(RuntimeError):  # none can be had now: a later line tries again
+                    self._writer.start()
+
+    def _leave(self) -> None:
+        """Have the thread end once it has written all, and wait for that a little."""
+        if self._writer is not None and self._writer.is_alive():
+            self._queue.put("")
+            self._writer.join(LEAVE_WITHIN)
+
+    def _write(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the others
+        while (text := self._queue.get()) or not self._queue.empty():
+            left = text.encode(self.stream.encoding, "backslashreplace")
+            with suppress(OSError), self._our_turn():
+                while left:
+                    left = left[os.write(self._apart or 0, left) :]
+            self._written += len(text)
 
     @contextmanager
     def _our_turn(self) -> Iterator[None]:

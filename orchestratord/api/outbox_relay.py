@@ -159,6 +159,8 @@ class OutboxRelay:
         self._passed_at = 0.0
         self._unread: tuple[int, int] | None = None
         """The row that could not be read alone, and how often."""
+        self._untold: list[NotedRefusal] = []
+        """Rows that were refused, and of which the log does not tell yet."""
 
     def place(self) -> Outbox | None:
         """Where the outbox is by the configuration in force; None where there is none."""
@@ -232,6 +234,7 @@ class OutboxRelay:
 
     async def leave(self) -> None:
         """The daemon ends: another one may relay."""
+        self._tell_refused()
         if self._relays:
             self._relays = False
             with suppress(QueueError):
@@ -239,13 +242,14 @@ class OutboxRelay:
 
     def _failed(self, outbox: Outbox, error: Exception) -> None:
         words = self._reloader.config.redactor.text(str(error))
-        if words != self._error:
+        # That the queue's own database is away is told of as that.
+        is_of_queue = outbox.name is None and isinstance(error, Unreachable)
+        if words != self._error and not is_of_queue:
             log.warning("the outbox in %s cannot be relayed now, tried again: %s", outbox, words)
         self._error = words
         if outbox.name is None and isinstance(error, OutboxUnusable):
             self._store.health.begin(TROUBLE, words)  # a part of the queue is gone
-        # That the queue's own database is away is told of as that.
-        elif self._trouble is None and not (outbox.name is None and isinstance(error, Unreachable)):
+        elif self._trouble is None and not is_of_queue:
             now = self._clock.now_ms()
             self._trouble = TroubleEvent(EventType.TROUBLE_BEGAN, now, TROUBLE, words, now)
             self._host.events.publish(self._trouble)
@@ -305,6 +309,7 @@ class OutboxRelay:
                 if found:
                     found_at = now
                 if found < page:  # else there may be more already
+                    self._tell_refused()
                     await connection.wait(LOOK if now - found_at < IDLE_AFTER else IDLE_LOOK)
 
     async def _round(self, outbox: Outbox, connection: OutboxConnection) -> int:
@@ -477,11 +482,19 @@ class OutboxRelay:
         self._refused += 1
         if self._counts is not None:  # until they are counted again
             self._counts = (self._counts[0], self._counts[1] + 1)
-        log.warning(
-            "row %d of the outbox is refused: %s: %s", noted.id, noted.endpoint,
-            _words(noted.problem), extra={"endpoint": noted.endpoint},
-        )  # fmt: skip
+        self._untold.append(noted)
         self._host.events.publish(self._event_of(noted))
+
+    def _tell_refused(self) -> None:
+        """One line for all rows that were refused since the last one."""
+        if self._untold:
+            noted, others = self._untold[0], len(self._untold) - 1
+            self._untold = []
+            log.warning(
+                "row %d of the outbox is refused: %s: %s%s", noted.id, noted.endpoint,
+                _words(noted.problem), f"; and {others:,} other rows" if others else "",
+                extra={"endpoint": noted.endpoint},
+            )  # fmt: skip
 
     def _event_of(self, noted: NotedRefusal) -> OutboxEvent:
         now, why = self._clock.now_ms(), _words(noted.problem)

@@ -103,6 +103,8 @@ class Service(ReportService):
         self._version = importlib.metadata.version("orchestratord")
         self._pausing, self._editing = asyncio.Lock(), asyncio.Lock()
         self._closing, self._waiting = asyncio.Event(), 0
+        self._asking = asyncio.Lock()
+        """Of those who may not wait, one after the other: a crowd leaves the others time."""
 
     def close(self) -> None:
         """Answer all that wait for the end of a task: the daemon stops."""
@@ -207,7 +209,10 @@ class Service(ReportService):
         `wait`: seconds that it may take until the task has ended; while `MAX_WAITING` wait already,
         it is told as it is.
         """
-        if wait and self._waiting < MAX_WAITING:
+        if wait and self._waiting >= MAX_WAITING:
+            async with self._asking:
+                return await self.retry(task_id)
+        if wait:
             self._waiting += 1
             try:
                 await self._ended(task_id, wait)

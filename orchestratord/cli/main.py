@@ -6,6 +6,7 @@ functions, for the same reason.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import UserDict
 from importlib import import_module
@@ -60,6 +61,10 @@ def main() -> None:
 
     A running daemon is spoken to with orchestratorctl.
     """
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:  # it is closed, and its number would be another file's
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # What a narrow encoding cannot write is escaped rather than an error.

@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import IPvAnyNetwork
+
 from orchestratord import log as logs
 from orchestratord.api.api_routes import application
 from orchestratord.api.outbox_relay import OutboxRelay
@@ -389,7 +391,11 @@ class Daemon:
         if not places:
             return []
         ports = port_applications(self._host, self._service)
-        return [Server(ports.get(key, no_handler), tcp) for key, tcp in places.items()]
+        proxies = partial(_proxies, self._loader)
+        return [
+            Server(ports.get(key, no_handler), tcp, partial(proxies, key))
+            for key, tcp in places.items()
+        ]
 
     def _watcher(self, folder: Path) -> Watcher:
         loop, reloader, loader = asyncio.get_running_loop(), self._reloader, self._loader
@@ -487,6 +493,7 @@ class Daemon:
             signal.signal(signal.SIGINT, stop)
         if self._place.first:
             loop.add_signal_handler(signal.SIGHUP, self._reloader.begin_reload, SIGHUP)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _tell(self, type_: EventType) -> None:
         at, version = self._clock.now_ms(), importlib.metadata.version("orchestratord")
@@ -550,6 +557,10 @@ def _beats(
     if not lanes.draining and not any(map(is_of_database, health.troubles)):
         beats |= {name: loop.beat for name, loop in loops.items() if loop.beat is not None}
     return beats
+
+
+def _proxies(loader: Loader, key: str) -> tuple[IPvAnyNetwork, ...]:
+    return loader.config.ports[key].proxies
 
 
 def _http_settings(loader: Loader) -> Http:

@@ -8,6 +8,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -58,9 +59,12 @@ def run(folder: Path, *, accept_removals: bool = False) -> int:
     `accept_removals`: also where the folder lacks most of what tasks wait for.
     """
     handler = logs.set_up()
+    handler.write_apart()
     handed_over = HandedOver.take()
-    # Until the handler stands, a reload that is asked for early must not end the daemon.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # A reload that is asked for early waits until the handler stands.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     # No KeyboardInterrupt is a user's from here on: whatever raises one is a plugin.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
@@ -90,7 +94,7 @@ def run(folder: Path, *, accept_removals: bool = False) -> int:
     else:
         if start.handed_over.lock is not None:
             os.close(start.handed_over.lock)  # this one takes it for itself
-        take_signals()
+        take_signals(reload=False)
         code = _ended(lambda: _work(start, WorkerPlace()))
     if start.left is not None:
         start.left.execute()

@@ -231,7 +231,6 @@ class Supervisor:
     def _fork(self, number: int) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sys.stdout.flush()
-        sys.stderr.flush()
         # What comes before the worker has its own handlers is for those.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
@@ -264,10 +263,11 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
-            # A terminal sends these to all processes; what they mean is for the supervisor to say.
-            for number in (signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
-            take_signals()
+            # A terminal sends these to all processes; what they mean is for the supervisor to say,
+            # who tells the first worker to reload.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL if seat.first else signal.SIG_IGN)
+            take_signals(reload=not seat.first)
             # The kernel sees to it where the loop is held and does not hear that it is alone.
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             self._selector.close()

@@ -254,5 +254,6 @@ def end(why: str, code: int = 1) -> NoReturn:
     _reserve.close()
     try:
         log.critical("%s; the daemon ends, and its next start sorts out what was under way", why)
+        logging.shutdown()
     finally:
         os._exit(code)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -73,14 +74,19 @@ def refusal(
     lacking = [name for name in waiting if name not in declared]
     if 2 * len(lacking) <= len(waiting):
         return ()
-    lacking.sort(key=lambda name: (-waiting[name], name))
-    named = ", ".join(f"{name} ({waiting[name]:,})" for name in lacking[:NAMED])
-    more = f" and {len(lacking) - NAMED:,} more" if len(lacking) > NAMED else ""
+    named = _named({name: waiting[name] for name in lacking})
     which = f"{len(lacking):,} of the {len(waiting):,} endpoints with tasks waiting are not"
     if len(lacking) == len(waiting):
         which = "none of the endpoints with tasks waiting is"
-    text = f"{which} declared: {named}{more}; their tasks would fail. If they are to go: {remedy}"
+    text = f"{which} declared: {named}; their tasks would fail. If they are to go: {remedy}"
     return (Problem(text, file="apis"),)
+
+
+def _named(counts: Mapping[str, int]) -> str:
+    """Those with the most first, each with its number."""
+    most = sorted(counts, key=lambda name: (-counts[name], name))
+    named = ", ".join(f"{name} ({counts[name]:,})" for name in most[:NAMED])
+    return f"{named} and {len(most) - NAMED:,} more" if len(most) > NAMED else named
 
 
 class RemovedTasks:
@@ -104,6 +110,8 @@ class RemovedTasks:
         """Until when that is good enough (`time.monotonic`)."""
         self._left: Collection[str] = ()
         """The endpoints that no daemon declares any more, and whose removal was not judged yet."""
+        self._failed: Counter[str] = Counter()
+        """How many tasks have failed, by why, and were not told of."""
         self._unheld: dict[tuple[int, int], float] = {}
         """Claims of ours that nothing here holds, and since when that is seen (`elapsed`)."""
         self.unheld = 0
@@ -127,7 +135,7 @@ class RemovedTasks:
     def _begin(self, step: Coroutine[Any, Any, None]) -> None:
         sweep = asyncio.get_running_loop().create_task(step)
         self._sweeps.add(sweep)
-        sweep.add_done_callback(self._sweeps.discard)
+        sweep.add_done_callback(self._ended)
 
     def stop(self) -> None:
         """The daemon stops: what is not failed yet is failed by the next one."""
@@ -224,6 +232,12 @@ class RemovedTasks:
         finally:
             self._placement.swept(key, done=done)
 
+    def _ended(self, sweep: asyncio.Task[None]) -> None:
+        self._sweeps.discard(sweep)
+        if self._failed and not self._sweeps:
+            failed, self._failed = self._failed, Counter()
+            log.warning("%d waiting tasks have failed: %s", failed.total(), _named(failed))
+
     async def _is_refused(self, key: Key) -> bool:
         """Whether the tasks of an endpoint that was left to other daemons have to wait.
 
@@ -275,3 +289,4 @@ class RemovedTasks:
             endpoint = config.endpoints.get(key.endpoint_id)
             result = await self._pipe.results.fail(task, endpoint, config, reason, standing.why)
             await self._pipe.settle(task, result, config, None, self._clock.now_ms())
+            self._failed[standing.why] += 1

@@ -363,6 +363,11 @@ class SettlementTeller:
             self._claims.webhook_disabled(task, settlement.at)
 
 
+LINE = 82
+"""Bytes of what INFO says of an attempt: a line of 120 with its time, level and logger."""
+DOOMED = (Reason.ENDPOINT_REMOVED, Reason.WEBHOOK_REMOVED, Reason.WEBHOOK_DISABLED)
+
+
 def log_settled(attempts: Iterable[SettledAttempt]) -> None:
     """A line for what became of each of these attempts."""
     lines: list[str] = []
@@ -380,11 +385,14 @@ def log_settled(attempts: Iterable[SettledAttempt]) -> None:
             error = _error_of(settlement, result)
             if error is not None and not isinstance(code, int):
                 line += f": {error}"
-            if status == Status.FAILED:
+            # Of what is removed or disabled thousands fail at once: `RemovedTasks` tells of them.
+            if status == Status.FAILED and (result.attempt or settlement.reason not in DOOMED):
                 info(log, lines, _fields, about)
                 lines, about = [], []
                 log.warning("%s", line, extra=_fields(*one))
                 continue
+        if len(line) > LINE:  # the task has all of it
+            line = f"{line.encode()[: LINE - 3].decode(errors='ignore')}…"
         lines.append(line)
         about.append(one)
     info(log, lines, _fields, about)

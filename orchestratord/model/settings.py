@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, IPvAnyNetwork, WithJsonSchema, model_validator
 
 from orchestratord.errors import Problem
 from orchestratord.model.declared import Model
@@ -129,6 +129,8 @@ class Port(Model):
 
     bind: str
     """Where it listens: an address and a port; port 0 takes a free one."""
+    proxies: tuple[IPvAnyNetwork, ...] = ()
+    """The addresses of proxies in front of it, which may take as many connections as there are."""
 
 
 class DaemonSettings(Model):

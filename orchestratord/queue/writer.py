@@ -572,7 +572,8 @@ class Writer:
             raise _Hopeless(words)
         if self.health.begin(code, NO_ROOM if code is Code.FULL else words):
             ending = "no new work is accepted until there is room"
-            log.error(
+            log.log(
+                logging.WARNING if code is Code.UNREACHABLE else logging.ERROR,
                 "%s; %s", words, ending if code is Code.FULL else "trying again",
                 extra={"help": doc_links.trouble(code)},
             )  # fmt: skip

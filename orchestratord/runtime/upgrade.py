@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import json
+import logging
 import os
 import signal
 import socket
@@ -145,7 +146,8 @@ class HandedOver:
             os.set_inheritable(descriptor, True)
         os.environ[VARIABLE] = json.dumps(asdict(self))
         sys.stdout.flush()
-        sys.stderr.flush()
+        for handler in logging.getLogger().handlers:
+            handler.flush()
         try:
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # ourselves
         except OSError:
@@ -208,9 +210,11 @@ class Succession:
             self._before.give_up()
 
 
-def take_signals() -> None:
-    """Take what was held back while one version became the next."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+def take_signals(*, reload: bool = True) -> None:
+    """Take what was held back while one version became the next; but for the wish to reload, where
+    that waits until there is what does it (`reload` false)."""
+    waits = set() if reload else {signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*SIGNALS} - waits)
 
 
 def what_this_is() -> str:

@@ -65,6 +65,8 @@ class ServedConnection(HttpToolsProtocol):
         now = self.loop.time()
         self._began = now
         """When the request that is being read began, or was first waited for."""
+        self._received = 0
+        """Bytes of it."""
         self._heard = now
         self._head: int | None = None
         """Bytes of the head so far; None between two requests."""
@@ -86,6 +88,7 @@ class ServedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = self.loop.time()
+        self._received += len(data)
         if self.transport.is_closing():
             return
         is_new = self._head is None and not self._in_body
@@ -128,6 +131,7 @@ class ServedConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._began = self._heard = self.loop.time()
+        self._received = 0
         self.seat.waits = False
         super().on_response_complete()
 
@@ -166,29 +170,25 @@ class ServedConnection(HttpToolsProtocol):
 
     # -- where there is no room for another one ------------------------------------------------
 
-    @property
-    def worth(self) -> tuple[bool, float]:
-        """What it is kept by: a client that is known before all others, then the one that was heard
-        last."""
-        return self.seat.known, self._heard
+    def worth(self, now: float) -> tuple[bool, float]:
+        """What it is kept by: a client that is known before all others, then by how fast what it
+        asks for comes, in bytes a second. `now`: the loop's time."""
+        return self.seat.known, (self._received + 1) / max(now - self._began, 1e-6)
 
-    def can_be_shed(self, now: float) -> bool:
-        """Whether no request is lost by hanging up, and its client had time to send one.
-
-        In a place for probes a head that does not end is none: other requests are refused there
-        anyway. `now`: the loop's time.
-        """
-        if not self._is_waited_for() or self._in_body or now - self._began < SPARED:
+    def can_be_shed(self, now: float, spared: float = SPARED) -> bool:
+        """Whether no request of a client that is known is lost by hanging up, and it had `spared`
+        seconds to send one. `now`: the loop's time."""
+        if not self._is_waited_for() or now - self._began < spared:
             return False
-        if self._head is not None and not self.seat.for_probes:
-            return False
-        if self.seat.known and self.transport.get_write_buffer_size():
-            return False  # it still reads its answer
+        if self.seat.known:
+            begun = self._in_body or (self._head is not None and not self.seat.for_probes)
+            if begun or self.transport.get_write_buffer_size():
+                return False  # it asks, or still reads its answer
         return not _has_unread(self.transport)
 
     def shed(self) -> None:
         """Hang up, for another one's sake."""
-        if self._head is not None:
+        if self._head is not None or self._in_body:
             self._refuse(_busy())
         self.transport.close()
         if self.transport.get_write_buffer_size():

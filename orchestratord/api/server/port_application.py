@@ -86,6 +86,8 @@ class PortApplication:
             answer = await call(self._handler.handler, given, self._host.timeout, running)
             if not isinstance(answer, Answer):
                 raise HookFault(f"returned {type(answer).__name__}, not an Answer")
+            if (seat := scope.get("state", {}).get("seat")) is not None:
+                seat.known = answer.status < 400  # it is signed, where that is asked for
             return _response(answer)
         except (Refusal, ClientDisconnect):
             raise

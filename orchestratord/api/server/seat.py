@@ -12,6 +12,9 @@ class Seat:
     It stands in the state of each request as `seat`: who learns more of the client says so there.
     """
 
+    peer: str | None = None
+    """The address that it came from; None where all peers are alike: at the control socket, and
+    where it is a proxy's."""
     known: bool = False
     """Whether its last request was let in; the control socket's file lets in all that reach it."""
     waits: bool = False

@@ -11,26 +11,39 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import socket
 import stat
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from operator import attrgetter
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from orchestratord.api.server.http_connection import ServedConnection
+from orchestratord.api.server.http_connection import SPARED, ServedConnection
 from orchestratord.config.validate.bind_address import parse_bind
 from orchestratord.errors import OrchestratordError
+from orchestratord.http.egress import Network
 
 log = logging.getLogger("orchestratord.control")
 
 MAX_CONNECTIONS = 256
-"""Open at once, beside those whose requests wait, so that an ordinary burst finds room; another one
-takes the place of an idle one, or waits for a place."""
+"""Open at once at a port, beside those whose requests wait, so that an ordinary burst finds room;
+another one takes the place of the slowest one that has no request yet, or waits for a place."""
+MAX_LOCAL = 4096
+"""The same at the control socket, where no request is refused: a crowd is to leave room for probes
+and an operator's commands. Half of the files that may be open, where those are fewer."""
+CROWDED = 0.8
+"""The part of all places from which on each peer's address has a share of them."""
+SHARE = 0.2
+AT_ONCE = 64
+"""Connections to the control socket that are accepted in one turn of the loop."""
 FOR_PROBES = 8
 """More of them over TCP, for /healthz and /readyz, where all others are at work."""
 BACKLOG = 4096
@@ -137,11 +150,22 @@ class InheritedListener:
 class Server:
     """Serves an ASGI application at a listener; made, started and stopped within one loop."""
 
-    def __init__(self, application: Application, listener: Listening) -> None:
+    def __init__(
+        self,
+        application: Application,
+        listener: Listening,
+        proxies: Callable[[], Sequence[Network]] | None = None,
+    ) -> None:
+        """`proxies`: at a plugin's port, the addresses that have no share of the places."""
         self._listener = listener
+        self._proxies = proxies
+        self._is_local = listener.socket.family == socket.AF_UNIX
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._places = min(MAX_LOCAL, files // 2) if self._is_local else MAX_CONNECTIONS
+        self._connecting: set[asyncio.Task[None]] = set()
         self._state = ServerState()
         self._config = uvicorn.Config(
-            application,
+            _in_turns(application),
             http=ServedConnection,
             ws="none",
             lifespan="off",
@@ -191,7 +215,7 @@ class Server:
             self._listener.close()
         for connection in self._connections():
             connection.shutdown()
-        if working := list(self._state.tasks):
+        if working := [*self._connecting, *self._state.tasks]:
             await asyncio.wait(working, timeout=grace)
         if late := list(self._state.tasks):
             for task in late:
@@ -208,11 +232,11 @@ class Server:
         return [item for item in self._state.connections if isinstance(item, ServedConnection)]
 
     async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
         while not self._retired:
             try:
-                sock, _ = self._listener.socket.accept()
+                sock, address = self._listener.socket.accept()
             except BlockingIOError:
+                await asyncio.gather(*self._connecting)
                 await self._wait_for_connection()
                 continue
             except OSError as error:  # out of file descriptors, or the peer is gone already
@@ -220,17 +244,29 @@ class Server:
                 await asyncio.sleep(_ACCEPT_AGAIN)
                 continue
             sock.setblocking(False)
+            proxies = self._proxies() if self._proxies is not None else ()
+            named = self._is_local or any(ip_address(address[0]) in one for one in proxies)
+            peer = None if named else address[0]
             try:
-                for_probes = await self._make_room()
-                # Made only now: its client's time runs from here on.
-                connection = ServedConnection(self._config, self._state, {})
-                connection.seat.for_probes = for_probes
-                await loop.connect_accepted_socket(partial(_itself, connection), sock)
-            except OSError:  # the peer is gone already
-                sock.close()
+                for_probes = await self._make_room(peer)
             except asyncio.CancelledError:
                 sock.close()
                 raise
+            # Made only now: its client's time runs from here on.
+            connection = ServedConnection(self._config, self._state, {})
+            connection.seat.for_probes, connection.seat.peer = for_probes, peer
+            connecting = asyncio.create_task(self._connect(connection, sock))
+            self._connecting.add(connecting)
+            connecting.add_done_callback(self._connecting.discard)
+            if not self._is_local or len(self._connecting) >= AT_ONCE:
+                await asyncio.gather(*self._connecting)
+
+    async def _connect(self, connection: ServedConnection, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(partial(_itself, connection), sock)
+        except (OSError, asyncio.CancelledError):  # the peer, or this server, is gone already
+            sock.close()
 
     async def _wait_for_connection(self) -> None:
         # Not `sock_accept` of the loop: what it accepts while it is cancelled is lost.
@@ -242,32 +278,45 @@ class Server:
         finally:
             loop.remove_reader(listening)
 
-    async def _make_room(self) -> bool:
-        """Return once there is room for another connection; whether only for a probe.
+    async def _make_room(self, peer: str | None) -> bool:
+        """Return once there is room for another connection of this peer; whether only for a probe.
 
-        Meanwhile the others wait in the listening socket's backlog.
+        Meanwhile the others wait in the listening socket's backlog. Where places are few, who has
+        more than a share of them gives one of its own, and the others' before theirs.
         """
-        loop = asyncio.get_running_loop()
-        # Who may use the control socket loses no request: there all wait for a place alike.
-        for_probes = 0 if self._listener.socket.family == socket.AF_UNIX else FOR_PROBES
+        loop, places = asyncio.get_running_loop(), self._places
+        # Who may use the control socket loses no request: there all wait for a place alike. At a
+        # plugin's port there is nothing to probe.
+        for_probes = 0 if self._is_local or self._proxies is not None else FOR_PROBES
         while True:
+            if len(self._state.connections) + len(self._connecting) < CROWDED * places:
+                return False
             ordinary = [
                 item
                 for item in self._connections()
                 if not item.seat.waits and not item.transport.is_closing()
             ]
-            if len(ordinary) < MAX_CONNECTIONS:
+            now, taken = loop.time(), len(ordinary) + len(self._connecting)
+            of_peers = Counter(item.seat.peer for item in ordinary if item.seat.peer is not None)
+            greedy = {one for one, count in of_peers.items() if count >= SHARE * places}
+            if taken < (CROWDED * places if peer in greedy else places):
                 return False
-            idle = [item for item in ordinary if item.can_be_shed(loop.time())]
-            others = [item for item in idle if not item.seat.for_probes]
-            if others:
-                min(others, key=attrgetter("worth")).shed()
-                return False
-            if sum(item.seat.for_probes for item in ordinary) < for_probes:
-                return True
-            if idle:
-                min(idle, key=attrgetter("worth")).shed()
-                return True
+            shed = min(
+                (
+                    item
+                    for item in ordinary
+                    if (peer not in greedy or item.seat.peer == peer)
+                    and item.can_be_shed(now, 0.0 if item.seat.peer in greedy else SPARED)
+                ),
+                key=lambda item: (item.seat.for_probes, *item.worth(now)),
+                default=None,
+            )
+            spare = for_probes - sum(item.seat.for_probes for item in ordinary)
+            if shed is not None and (spare <= 0 or not shed.seat.for_probes):
+                shed.shed()
+                return shed.seat.for_probes
+            if taken < places or spare > 0:
+                return taken >= places
             await asyncio.sleep(_LOOK_AGAIN)
 
     async def _sweep(self) -> None:
@@ -276,6 +325,21 @@ class Server:
             await asyncio.sleep(SWEEP_EVERY)
             for connection in self._connections():
                 connection.sweep(loop.time())
+
+
+def _in_turns(application: Application) -> Application:
+    """The application, where one request of those that wait, as for the end of a task, begins in a
+    turn of the loop: others are answered beside a crowd of them."""
+    turn = asyncio.Lock()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if b"wait=" in scope["query_string"]:
+            with suppress(asyncio.CancelledError):  # the application says why
+                async with turn:
+                    await asyncio.sleep(0)
+        await application(scope, receive, send)
+
+    return answer
 
 
 def _itself(connection: ServedConnection) -> ServedConnection:

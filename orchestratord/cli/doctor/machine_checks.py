@@ -117,7 +117,7 @@ def check_files_limit(installed: Installation) -> Findings:
     pid = (installed.status or {}).get("pid")
     limit, whose = _limit_of(pid), f"the daemon, pid {pid},"
     if limit is None:
-        limit, whose = resource.getrlimit(resource.RLIMIT_NOFILE)[0], "a daemon started here"
+        limit, whose = resource.getrlimit(resource.RLIMIT_NOFILE)[1], "a daemon started here"
     wanted = installed.settings.concurrency + _SPARE_FILES
     words = f"{whose} may open {limit} files; concurrency {installed.settings.concurrency}"
     if limit != resource.RLIM_INFINITY and limit < wanted:

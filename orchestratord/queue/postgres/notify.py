@@ -97,15 +97,16 @@ class PostgresMessenger(Messenger):
     # -- on the thread ------------------------------------------------------------------------
 
     def _main(self) -> None:
-        tries = 0
+        tries, lost = 0, None
         while not self._stopped:
             try:
                 with self._dial() as raw:
-                    tries = 0
+                    if lost is not None and tries == 1:  # else the database was away, as is told
+                        log.warning("others are not heard of at once, for now: %s", lost)
+                    tries, lost = 0, None
                     self._serve(raw)
             except Exception as error:  # whatever it is: others are found by looking meanwhile
-                if self.listening:
-                    log.warning("others are not heard of at once, for now: %s", error)
+                lost = error if self.listening else lost
                 self.listening = False
                 self._wait(None, AGAIN[min(tries, len(AGAIN) - 1)])
                 tries += 1
@@ -166,9 +167,10 @@ class PostgresMessenger(Messenger):
         raw.execute("SELECT pg_notify($1, $2)", (CHANNEL, text))
 
     def _wait(self, raw: Any, seconds: float) -> None:
-        ready = [self._bell_out] if raw is None else [self._bell_out, raw.pgconn.socket]
-        found, _, _ = select.select(ready, [], [], seconds)
-        if self._bell_out in found:
+        poll = select.poll()
+        for ready in [self._bell_out] if raw is None else [self._bell_out, raw.pgconn.socket]:
+            poll.register(ready, select.POLLIN)
+        if self._bell_out in dict(poll.poll(seconds * 1000)):
             os.read(self._bell_out, 4096)
 
     def _on_payload(self, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
 import time
 from collections import Counter
@@ -32,6 +33,10 @@ SILENT = 300
 """More connections than there are places."""
 CALLERS = 300
 """More of them than there are places, all at once."""
+CROWD = 3_000
+"""Connections to the control socket that ask for nothing, or wait."""
+BESIDE_CROWD = 6.0
+"""Seconds for a probe and a command beside them: a second, on a machine of its own."""
 BURST = 200
 """Connections of ordinary clients, which find room at once."""
 LARGE = 250_000
@@ -191,6 +196,33 @@ def test_waiting_requests_leave_room(make_daemon: MakeDaemon, receiver: Receiver
         with httpx.Client(transport=transport, base_url="http://d", timeout=5) as client:
             assert client.get(f"/v1/retries/{made}?wait=10").json()["status"] == "pending"
         assert time.monotonic() - began < 25
+
+
+@pytest.mark.parametrize("asked", ["half", "wait"])
+def test_a_crowd_at_the_control_socket_leaves_room(make_daemon: MakeDaemon, asked: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2 * CROWD + 200:
+        pytest.skip("this machine lets too few files be open")
+    daemon = make_daemon()
+    daemon.api("shop", "http://127.0.0.1:9")
+    daemon.endpoint("shop/get", "/get")
+    daemon.start()
+    made = daemon.call("shop/get", "1h")
+    waits = f"GET /v1/retries/{made}?wait=30 HTTP/1.1\r\nHost: d\r\n\r\n".encode()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        with ExitStack() as stack:
+            for _ in range(CROWD):
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+                sock.connect(str(daemon.socket))
+                sock.sendall(waits if asked == "wait" else b"G")
+            for _ in range(3):
+                began = time.monotonic()
+                assert daemon.get("/readyz").status_code == 200
+                assert daemon.ctl("status").code == 0
+                assert time.monotonic() - began < BESIDE_CROWD
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_many_callers_at_once_lose_no_request(make_daemon: MakeDaemon) -> None:

@@ -294,3 +294,13 @@ def test_where_there_is_no_outbox_it_is_said(make_shop: Any, receiver: Receiver)
     refused = shop.daemon.ctl("reload")
     assert refused.code == 78
     assert "there is no database 'shap' under databases, did you mean 'shop'?" in refused.err
+
+
+def test_one_line_for_many_rows_that_are_refused(shop: Shop) -> None:
+    shop.run(
+        "INSERT INTO orchestratord_outbox (endpoint, params) "
+        "SELECT 'shop/unknown', '{}'::jsonb FROM generate_series(1, 1000)"
+    )
+    until(lambda: shop.daemon.status()["outbox"]["refused_total"] == 1000, "their refusal")
+    line = shop.daemon.logged(r"WARNING .*of the outbox is refused: shop/unknown: .*999 other rows")
+    assert shop.daemon.log().count("of the outbox is refused") == 1, line

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +32,10 @@ STANDARD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 GITHUB = "It's a Secret to Everybody"
 SHOPIFY, OWN = "hush-hush-of-the-shop", "own-secret-of-the-partner"
 META = "meta-verify-token-1234"
+UNSIGNED = 260
+"""More connections than the port has places."""
+SOON = 5.0
+"""Seconds; those that do not end are hung up on after ten."""
 
 
 def event(**inbound: Any) -> dict[str, Any]:
@@ -314,6 +319,30 @@ def _until_closed(sock: socket.socket) -> None:
             pass
     except ConnectionResetError:
         pass
+
+
+@pytest.mark.parametrize("proxy", [False, True])
+@pytest.mark.parametrize(
+    "half", ["P", "POST /in/stripe HTTP/1.1\r\nHost: d\r\nContent-Length: 9\r\n\r\n{"]
+)
+def test_what_is_signed_goes_on_beside_requests_that_do_not_end(
+    make_daemon: MakeDaemon, half: str, proxy: bool
+) -> None:
+    """All come from one address: a sender's own, or that of the proxy in front."""
+    inbound = {"bind": f"127.0.0.1:{free_port()}"} | ({"proxies": ["127.0.0.1"]} if proxy else {})
+    daemon = make_daemon(environ={"STRIPE": STRIPE, "NEW": STRIPE}, inbound=inbound)
+    daemon.write("apis/in/endpoints/stripe.yaml", ENDPOINTS["stripe"])
+    daemon.start()
+    port = In(daemon)
+    with ExitStack() as stack:
+        for _ in range(UNSIGNED):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port.port), 20))
+            sock.sendall(half.encode())
+        for number in range(3):
+            began = time.monotonic()
+            answer = port.stripe({"id": f"evt_{number}"})
+            assert answer.status_code == 200, answer.text
+            assert time.monotonic() - began < SOON
 
 
 def test_paused_it_waits(port: In, daemon: Daemon) -> None:

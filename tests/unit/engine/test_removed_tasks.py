@@ -10,7 +10,7 @@ import pytest
 from worker_parts import CALL, working
 
 from orchestratord.engine.lanes.placement import REMOVED_AFTER
-from orchestratord.engine.removed_tasks import BATCH, TURNS
+from orchestratord.engine.removed_tasks import BATCH, NAMED, TURNS
 from orchestratord.model.task import NewTask
 from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.queue.batch import Rank, Write
@@ -18,8 +18,10 @@ from orchestratord.queue.housekeeping import undeclared
 from tests.postgres import Postgres
 
 
-async def test_an_api_that_is_removed_is_not_brought_into_memory_whole(tmp_path: Path) -> None:
-    """All its endpoints are gone at the same moment."""
+async def test_an_api_that_is_removed_is_not_brought_into_memory_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All its endpoints are gone at the same moment, and one line of the log says so."""
     async with working(tmp_path) as bench:
         calls = [NewTask("call", f"gone/{number}") for number in range(3 * TURNS)]
         ids = await bench.put([call for call in calls for _ in range(BATCH)])
@@ -37,6 +39,10 @@ async def test_an_api_that_is_removed_is_not_brought_into_memory_whole(tmp_path:
                 await bench.store.write(Write(Rank.KEEP, lambda session: None))
         assert 0 < most <= TURNS * BATCH
         assert {task.reason for task in await bench.tasks(ids[::BATCH])} == {"endpoint_removed"}
+        await bench.until(lambda: "waiting tasks have failed" in caplog.text)
+    [line] = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert line.startswith(f"{len(ids)} waiting tasks have failed: ")
+    assert line.endswith(f"({BATCH}) and {3 * TURNS - NAMED} more")
 
 
 @pytest.mark.parametrize("restarted", [False, True])

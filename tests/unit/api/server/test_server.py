@@ -20,6 +20,7 @@ from orchestratord.api.server import request_body as body_module
 from orchestratord.api.server import server as server_module
 from orchestratord.api.server.server import Listener, Server, TcpListener
 from orchestratord.errors import OrchestratordError
+from orchestratord.model.settings import Port
 from tests.unit.api.control_parts import Parts, until
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: d\r\n\r\n"
@@ -420,8 +421,11 @@ class TestPatience:
 # -- many, and the end -----------------------------------------------------------------------------
 
 
-async def test_a_silent_connection_gives_its_place_to_a_new_one(parts: Parts) -> None:
-    places = server_module.MAX_CONNECTIONS
+async def test_a_silent_connection_gives_its_place_to_a_new_one(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = 40
+    monkeypatch.setattr(parts.server, "_places", places)
     await parts.client.aclose()
     await until(lambda: not parts.server._connections())
     wires = [await Wire.to(parts) for _ in range(places)]
@@ -440,7 +444,10 @@ async def test_a_silent_connection_gives_its_place_to_a_new_one(parts: Parts) ->
         await wire.close()
 
 
-async def test_where_all_places_are_at_work_probes_have_some_of_their_own(parts: Parts) -> None:
+async def test_where_all_places_are_at_work_probes_have_some_of_their_own(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "SHARE", 2.0)
     places = server_module.MAX_CONNECTIONS
     listener = TcpListener("127.0.0.1:0")
     server = Server(application(parts.service, parts.host), listener)
@@ -449,6 +456,8 @@ async def test_where_all_places_are_at_work_probes_have_some_of_their_own(parts:
     for wire in busy:
         await wire.send(POST + b"Content-Length: 2\r\n\r\n{")
     await until(lambda: len(server._state.tasks) == places)
+    for connection in server._connections():  # they have shown a token
+        connection.seat.known = True
     silent = [await Wire.over_tcp(listener) for _ in range(server_module.FOR_PROBES)]
     for wire in silent[1:]:
         await wire.send(GET[:9])  # a head that does not end
@@ -466,10 +475,86 @@ async def test_where_all_places_are_at_work_probes_have_some_of_their_own(parts:
     await server.stop()
 
 
+class Crowd:
+    """A port with ten places, and connections to it from several addresses of this machine."""
+
+    def __init__(self, parts: Parts, *proxies: str) -> None:
+        self._listener = TcpListener("0.0.0.0:0")
+        named = Port(bind="127.0.0.1:1", proxies=proxies).proxies
+        self.server = Server(application(parts.service, parts.host), self._listener, lambda: named)
+        self.server.start()
+
+    async def connect(self, address: str, sent: bytes = b"") -> Wire:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        sock.bind((address, 0))
+        there = ("127.0.0.1", self._listener.port)
+        await asyncio.get_running_loop().sock_connect(sock, there)
+        wire = Wire(sock)
+        await wire.send(sent)
+        return wire
+
+    async def taken(self, number: int) -> None:
+        await until(lambda: len(self.server._connections()) == number)
+
+
+@pytest.fixture
+def ten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 10)
+    monkeypatch.setattr(connection_module, "SPARED", 60.0)
+    monkeypatch.setattr(server_module, "SPARED", 60.0)
+
+
+@pytest.mark.usefixtures("ten")
+@pytest.mark.parametrize(
+    ("half", "more"),
+    [(b"P", b"OST /" + b"x" * 4_000), (POST + b"Content-Length: 9000\r\n\r\n", b" " * 4_000)],
+    ids=["head", "body"],
+)
+async def test_a_peer_with_more_than_its_share_gives_its_slowest_to_others(
+    parts: Parts, half: bytes, more: bytes
+) -> None:
+    crowd = Crowd(parts)
+    many = [await crowd.connect("127.0.0.2", half) for _ in range(8)]
+    await crowd.taken(8)
+    await many[0].send(more)  # it is not the slowest
+    other = [await crowd.connect("127.0.0.3", half)]
+    await crowd.taken(9)
+    for _ in range(20):
+        asking = await crowd.connect("127.0.0.2", GET)
+        assert (await asking.answer())[0] == 200
+        await asking.close()
+    asking = await crowd.connect("127.0.0.4", GET)
+    assert (await asking.answer())[0] == 200
+    assert not await other[0].is_closed(0.1)
+    assert not await many[0].is_closed(0.1)
+    status, _, problem = await many[1].answer()
+    assert (status, problem["code"]) == (503, "busy")
+    for wire in (*many, *other, asking):
+        await wire.close()
+    await crowd.server.stop()
+
+
+@pytest.mark.usefixtures("ten")
+async def test_a_proxy_has_no_share(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = Crowd(parts, "127.0.0.2", "10.0.0.0/8")
+    many = [await crowd.connect("127.0.0.2", b"P") for _ in range(10)]
+    await crowd.taken(10)
+    asking = [await crowd.connect(f"127.0.0.{number}", GET) for number in (2, 3)]
+    await asyncio.sleep(0.2)
+    assert not [wire for wire in many if await wire.is_closed(0.02)]
+    monkeypatch.setattr(server_module, "SPARED", 0.1)  # they had time to say what they ask for
+    for wire in asking:
+        assert (await wire.answer())[0] == 200
+    for wire in (*many, *asking):
+        await wire.close()
+    await crowd.server.stop()
+
+
 async def test_at_the_control_socket_a_request_waits_for_a_place(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(parts.server, "_places", 4)
     monkeypatch.setattr(connection_module, "SPARED", 0.2)
     await parts.client.aclose()
     await until(lambda: not parts.server._connections())
@@ -496,7 +581,7 @@ async def test_at_the_control_socket_a_request_waits_for_a_place(
 
 
 async def test_who_waits_takes_no_place(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(parts.server, "_places", 4)
     monkeypatch.setattr(service_module, "MAX_WAITING", 6)
     parts.receiver.gate.clear()
     task_id = await parts.made()
