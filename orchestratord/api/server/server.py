@@ -17,7 +17,6 @@ import stat
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
@@ -245,8 +244,9 @@ class Server:
                 continue
             sock.setblocking(False)
             proxies = self._proxies() if self._proxies is not None else ()
-            named = self._is_local or any(ip_address(address[0]) in one for one in proxies)
-            peer = None if named else address[0]
+            peer = None if self._is_local else address[0].removeprefix("::ffff:")
+            if peer is not None and any(ip_address(peer) in one for one in proxies):
+                peer = None
             try:
                 for_probes = await self._make_room(peer)
             except asyncio.CancelledError:
@@ -264,7 +264,7 @@ class Server:
     async def _connect(self, connection: ServedConnection, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.connect_accepted_socket(partial(_itself, connection), sock)
+            await loop.connect_accepted_socket(lambda: connection, sock)
         except (OSError, asyncio.CancelledError):  # the peer, or this server, is gone already
             sock.close()
 
@@ -340,10 +340,6 @@ def _in_turns(application: Application) -> Application:
         await application(scope, receive, send)
 
     return answer
-
-
-def _itself(connection: ServedConnection) -> ServedConnection:
-    return connection
 
 
 def _make_folder(folder: Path) -> None:
