@@ -28,7 +28,6 @@ from orchestratord.errors import (
     InvalidParams,
     NotFound,
     OrchestratordError,
-    OutboxUnusable,
     QueueError,
     RowsUnreadable,
     Unreachable,
@@ -57,6 +56,7 @@ from orchestratord.queue.outbox.outbox_take import (
     taken_before,
     taken_of,
 )
+from orchestratord.queue.postgres.outbox_schema import MISSING
 from orchestratord.queue.records import Inserted
 from orchestratord.queue.store import Store
 from orchestratord.runtime.reload import Reloader
@@ -229,7 +229,7 @@ class OutboxRelay:
         if words != self._error:
             log.warning("the outbox in %s cannot be relayed now, tried again: %s", outbox, words)
         self._error = words
-        if outbox.name is None and isinstance(error, OutboxUnusable):
+        if outbox.name is None and str(error) == MISSING:
             self._store.health.begin(TROUBLE, words)  # a part of the queue is gone
         # That the queue's own database is away is told of as that.
         elif self._trouble is None and not (outbox.name is None and isinstance(error, Unreachable)):
