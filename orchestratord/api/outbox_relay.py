@@ -29,7 +29,6 @@ from orchestratord.errors import (
     InvalidParams,
     NotFound,
     OrchestratordError,
-    OutboxUnusable,
     QueueError,
     RowsUnreadable,
     SchemaTooCostly,
@@ -60,6 +59,7 @@ from orchestratord.queue.outbox.outbox_take import (
     taken_before,
     taken_of,
 )
+from orchestratord.queue.postgres.outbox_schema import MISSING
 from orchestratord.queue.records import Inserted
 from orchestratord.queue.store import Store
 from orchestratord.runtime.reload import Reloader
@@ -247,7 +247,7 @@ class OutboxRelay:
         if words != self._error and not is_of_queue:
             log.warning("the outbox in %s cannot be relayed now, tried again: %s", outbox, words)
         self._error = words
-        if outbox.name is None and isinstance(error, OutboxUnusable):
+        if outbox.name is None and str(error) == MISSING:
             self._store.health.begin(TROUBLE, words)  # a part of the queue is gone
         elif self._trouble is None and not is_of_queue:
             now = self._clock.now_ms()

@@ -8,6 +8,7 @@ from orchestratord.cli.doctor.installation import Findings, Installation, fail, 
 from orchestratord.config.outbox_database import outbox_of
 from orchestratord.errors import QueueError
 from orchestratord.queue.admin.inspect import look
+from orchestratord.queue.postgres.outbox_schema import MISSING
 
 
 def check_outbox(installed: Installation) -> Findings:
@@ -17,7 +18,7 @@ def check_outbox(installed: Installation) -> Findings:
     outbox = outbox_of(installed.config, installed.database)
     if outbox is None:
         return
-    from orchestratord.queue.outbox.outbox_connection import MISSING, OutboxConnection
+    from orchestratord.queue.outbox.outbox_connection import OutboxConnection
 
     async def count() -> tuple[bool, int, int]:
         async with OutboxConnection.connect(outbox.url) as connection:

@@ -141,8 +141,8 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _is_left_alone(path: Path, expected: bytes) -> bool:
-    """Whether a file that has lost its name holds `expected`, and nobody can write to it any more:
-    who saves in place may have opened it before."""
+    """Whether a file that has lost its name holds `expected`, and no program has it open to write
+    to it, as one that saves in place may."""
     with path.open("rb") as file:
         fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # else its end could end the process
         try:

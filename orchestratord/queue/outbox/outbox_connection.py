@@ -17,13 +17,9 @@ import psycopg
 from psycopg import errors as pg
 
 from orchestratord.errors import OutboxUnusable, QueueError, RowsUnreadable, Unreachable
-from orchestratord.queue.postgres.outbox_schema import CHANNEL
+from orchestratord.queue.postgres.outbox_schema import CHANNEL, MISSING
 from orchestratord.queue.postgres.postgres_database import PostgresServer, is_lost
 
-MISSING = (
-    "there is no table orchestratord_outbox where the outbox is to be: make it with "
-    "`orchestratord outbox schema | psql …`"
-)
 ANOTHER = (
     "the table orchestratord_outbox is another one, of the same name: rename it, or make the "
     "outbox in a schema of its own with `orchestratord outbox schema --schema NAME | psql …`"

@@ -8,6 +8,10 @@ what a producer says, and so nothing here ends its transaction.
 from __future__ import annotations
 
 TABLE = "orchestratord_outbox"
+MISSING = (
+    "there is no table orchestratord_outbox where the outbox is to be: make it with "
+    "`orchestratord outbox schema | psql …`"
+)
 FUNCTION = "orchestratord_enqueue"
 ARGUMENTS = "text, jsonb, text, interval"
 """What tells the function from others of its name."""

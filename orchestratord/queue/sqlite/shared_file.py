@@ -124,10 +124,10 @@ class SharedConnection(SqliteConnection):
             with self.turn.ours():
                 super().checkpoint(wait=False)
 
-    def give_back(self, pages: int) -> None:
+    def release_pages(self, pages: int) -> None:
         """As in the interface."""
         with self.turn.ours():
-            super().give_back(pages)
+            super().release_pages(pages)
 
     def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
         """As in the interface. Who begins just now has claimed nothing yet that is seen here: to
@@ -232,8 +232,7 @@ class SharedFile(SqliteFile):
                 self._folder.mkdir(mode=0o750, exist_ok=True)
                 self._folder.chmod(0o750)
             create(self.path)
-            if self._lock_path.exists():  # which the process that starts the workers has taken
-                self._names += (str(self._lock_path),)
+            create(self._lock_path)  # which the process that starts the workers has taken
             self._turn = Turn(self._folder / TURN)
         except OSError as error:
             raise self.unusable(error) from error

@@ -57,7 +57,7 @@ the disk may be full of a journal that has no room any more to go there."""
 HELD = JOURNAL + (16 << 20)
 """Bytes; the journal is larger only while what is in it cannot be given up."""
 
-LET_GO = 3.0
+END_OF_OTHER = 3.0
 """Seconds for which one that finds a journal without a lock waits: who has the database open, and
 had its lock deleted, sees that within a second, and ends."""
 
@@ -312,9 +312,9 @@ class SqliteConnection(Connection):
         free, pages = self._pages("freelist_count"), self._pages("page_count")
         if self._shrinks and free > pages // SPARE:
             with suppress(sqlite3.Error):  # without room in the journal, perhaps later
-                self.give_back(min(STEP, free - pages // SPARE))
+                self.release_pages(min(STEP, free - pages // SPARE))
 
-    def give_back(self, pages: int) -> None:
+    def release_pages(self, pages: int) -> None:
         """Give so many free pages back to the disk."""
         # It is a row for each page, of no columns, which `execute` takes for the end.
         self._raw.executescript(f"PRAGMA incremental_vacuum({pages})")
@@ -372,7 +372,7 @@ class SqliteFile(Database):
         self._lock: int | None = None
         self._main_file = MainFile(file)
         self._lock_path = file.with_name(f"{file.name}.lock")
-        self._names: tuple[str, ...] = tuple(map(str, files_of(file)))
+        self._names: tuple[str, ...] = tuple(map(str, (*files_of(file), self._lock_path)))
         """The files that have to stay where they are."""
         self._kept: tuple[tuple[int, int], ...] = ()
         """The files that are open, by device and inode."""
@@ -390,7 +390,6 @@ class SqliteFile(Database):
         Raises DatabaseInUse where another daemon has it, QueueError where it cannot be opened.
         """
         self._lock = self.take_instance_lock()
-        self._names += (str(self._lock_path),)  # another could take it for itself
         try:
             create(self.path)
         except OSError as error:
@@ -407,8 +406,9 @@ class SqliteFile(Database):
             if not self.path.parent.exists():
                 self.path.parent.mkdir(parents=True, mode=0o750)
                 self.path.parent.chmod(0o750)
-            if create(self._lock_path) and files_of(self.path)[1].exists():
-                time.sleep(LET_GO)
+            if not self._lock_path.exists() and files_of(self.path)[1].exists():
+                time.sleep(END_OF_OTHER)
+            create(self._lock_path)
             lock = os.open(self._lock_path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise self.unusable(error) from error
@@ -597,12 +597,11 @@ def held_back(path: Path) -> list[HoldingBack]:
     ]
 
 
-def create(path: Path) -> bool:
-    """Make an empty file, unless there is one; whether it was made. Raises OSError."""
+def create(path: Path) -> None:
+    """Make an empty file, unless there is one. Raises OSError."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     except FileExistsError:
-        return False
+        return
     os.fchmod(handle, 0o640)
     os.close(handle)
-    return True

@@ -11,7 +11,9 @@ from orchestratord.api.outbox_relay import ALONE, PAGE, OutboxRelay
 from orchestratord.config.outbox_database import Outbox as OutboxPlace
 from orchestratord.errors import OutboxUnusable, RowsUnreadable, Unreachable
 from orchestratord.model.event import TroubleEvent
+from orchestratord.queue.daemon_health import DaemonHealth
 from orchestratord.queue.outbox.outbox_connection import OutboxRow
+from orchestratord.queue.postgres.outbox_schema import MISSING
 from orchestratord.testing import FakeClock
 from orchestratord.values.redact import Redactor
 
@@ -74,7 +76,9 @@ def test_an_outbox_that_cannot_be_relayed_is_told_of_once() -> None:
     told: list[TroubleEvent] = []
     reloader = SimpleNamespace(config=SimpleNamespace(redactor=Redactor(["s3cret"])))
     host, nothing = SimpleNamespace(events=SimpleNamespace(publish=told.append)), cast("Any", None)
-    relay = OutboxRelay(nothing, nothing, cast("Any", reloader), FakeClock(), cast("Any", host), "")
+    health = DaemonHealth()
+    store = cast("Any", SimpleNamespace(health=health))
+    relay = OutboxRelay(store, nothing, cast("Any", reloader), FakeClock(), cast("Any", host), "")
     own, other = OutboxPlace("postgresql://x", None), OutboxPlace("postgresql://y", "shop")
     relay._failed(own, Unreachable("which is told of as the database"))
     assert told == []
@@ -82,9 +86,14 @@ def test_an_outbox_that_cannot_be_relayed_is_told_of_once() -> None:
         relay._failed(other, Unreachable("s3cret is away"))
     relay._works()
     relay._works()
-    relay._failed(own, OutboxUnusable("there is no table"))
+    relay._failed(own, OutboxUnusable("permission denied"))
     relay._works(here=False)
+    # It is the daemon's own, and told of as that.
+    relay._failed(own, OutboxUnusable(MISSING))
+    assert list(health.troubles) == ["outbox_failing"]
+    relay._works()
+    assert not health.troubles
     assert [(one.type, one.why) for one in told] == [
         ("trouble.began", "*** is away"), ("trouble.ended", "*** is away"),
-        ("trouble.began", "there is no table"), ("trouble.ended", "there is no table"),
+        ("trouble.began", "permission denied"), ("trouble.ended", "permission denied"),
     ]  # fmt: skip
