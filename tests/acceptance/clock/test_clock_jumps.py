@@ -133,7 +133,7 @@ def test_a_clock_that_is_put_forward_for_good_disables_no_webhook(
 
     def fails(count: int) -> None:
         daemon.finish(daemon.call("shop/get"))
-        until(lambda: receiver.count("/hook") == count, "a delivery")
+        until(lambda: receiver.count("/hook") >= count, "a delivery")
 
     fails(1)
     machine.put(10 * 24 * HOUR)
