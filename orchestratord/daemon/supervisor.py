@@ -40,8 +40,6 @@ from orchestratord.runtime.worker_seat import BEAT, FIRST, Message, WorkerSeat, 
 
 log = logging.getLogger("orchestratord.supervisor")
 
-LONGEST = 4000
-"""Characters of what workers are told of a failed upgrade."""
 AGAIN = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds until a worker that has died is forked again, by how many did within `WITHIN`."""
 WITHIN = 60.0
@@ -518,7 +516,7 @@ class Supervisor:
         self._wanted = ""
         log.critical("the old version goes on: %s", why)
         for child in self._all():
-            send(child.sock, {"upgrade_failed": why[:LONGEST]})
+            send(child.sock, {"upgrade_failed": why[:4000]})
 
     def _tell_alone(self) -> None:
         """The first worker does from now on what only one may do at a time."""

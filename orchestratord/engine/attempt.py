@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from random import Random
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from orchestratord.engine.lanes.breaker import is_down
 from orchestratord.engine.lanes.call_partition import lacks_partition, partition_of
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Placement
+from orchestratord.engine.poison import SURELY
 from orchestratord.engine.retry import (
     Decision,
     decide,
@@ -53,7 +55,7 @@ from orchestratord.engine.settlement import (
 from orchestratord.engine.stats import Stats
 from orchestratord.errors import InvalidPayload, Reject, Snooze
 from orchestratord.http.api_client import AttemptClient, Sender
-from orchestratord.model.outcome import Outcome
+from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Effect, Kind, Reason, Status, Task, UnreadableParams
 from orchestratord.plugin.executor import Target
@@ -380,7 +382,9 @@ class Pipe(NewTasks):
         self.deadlines.begin(run)
         try:
             try:
-                send = AttemptClient(plan.client).send
+                send: Send = AttemptClient(plan.client).send
+                if self._claims.poison.is_alone(run.task) and run.task.deaths < SURELY:
+                    send = partial(self._send_alone, run.task, send)
                 outcome = await plan.executor.execute(run.request, run.task, plan.target, send)
                 check_outcome(outcome)
                 # What the executor judges is not a plugin's decision against the rules of retry.
@@ -394,6 +398,16 @@ class Pipe(NewTasks):
             return await self._conclude(run, outcome)
         except (Exception, asyncio.CancelledError) as error:
             return self._unclear(run, error)
+
+    async def _send_alone(self, task: Task, send: Send, *words: Any, **options: Any) -> Any:
+        """Send the request of a poison candidate. While an answer is waited for, nothing of it is
+        carried out here: a death comes from outside then."""
+        await self._claims.note_company(task)
+        try:
+            return await send(*words, **options)
+        finally:
+            if self._claims.poison.is_alone(task):
+                await self._claims.note_company(task, alone=True)
 
     def _fault(self, run: Run, fault: BaseException) -> Outcome:
         """The outcome of an executor that has raised."""
@@ -480,6 +494,7 @@ class Pipe(NewTasks):
             log.warning("when task %s was tried first is not known now: %s", task.id, error)
             first = None
         first, now = run.began if first is None else first, self._clock.now_ms()
+        first += self._clock.skipped_since(first)
         fault = self._host.backoff_fault
         return decide_probe(task, policy, decision, now=now, first=first, fault=fault)
 

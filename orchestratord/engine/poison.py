@@ -35,6 +35,9 @@ POISON_AFTER = 3
 OFTEN = POISON_AFTER - 1
 """Starts that ended so, after which a task is to run alone."""
 
+SURELY = 2 * POISON_AFTER
+"""Starts that ended so, after which also waiting for an answer counts: it may be what kills."""
+
 APART = 0.1
 """Seconds between the starts of two that run beside each other, if the first one has not ended by
 then: what kills a daemon at once does so alone."""

@@ -163,11 +163,11 @@ class Claims:
             self._next_told.set_result(None)
             self._next_told = None
 
-    async def note_company(self, task: Task) -> bool:
-        """Write that a poison candidate which has started no longer runs alone: others may begin,
-        and a death may be theirs. False where the database does not take it now."""
+    async def note_company(self, task: Task, *, alone: bool = False) -> bool:
+        """Write that a poison candidate which has started no longer runs alone, or does so again: a
+        death may be another one's. False where the database does not take it now."""
         try:
-            await self._store.write(start(task, self._clock.now_ms(), ()))
+            await self._store.write(start(task, self._clock.now_ms(), (), alone=alone))
         except Exception as error:
             log.warning("task %s runs alone for longer: %s", task.id, error)
             return False

@@ -100,7 +100,7 @@ class Worker:
         self._next_tick = 0.0
         for executor in host.registry.executors:
             executor.bind(store.instance, self.stats.last_success)
-            executor.now = clock.now
+            executor.now, executor.skipped_since = clock.now, clock.skipped_since
 
     # -- what others ask of the worker ---------------------------------------------------------
 

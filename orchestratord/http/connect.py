@@ -115,7 +115,7 @@ async def _connect_socket(
         )
         # Each receiver has all local ports for itself.
         only = ours and error.errno == errno.EADDRNOTAVAIL
-        raise _failure("connect", what, ours, only) from error
+        raise _failure("connect", what, ours, receiver_only=only) from error
     except BaseException:
         sock.close()
         raise
@@ -152,10 +152,8 @@ def nothing_opens() -> bool:
     return False
 
 
-def _failure(
-    kind: SendErrorKind, message: str, shortage: bool = False, receiver_only: bool = False
-) -> SendError:
-    return SendError(message, kind=kind, sent=False, shortage=shortage, receiver_only=receiver_only)
+def _failure(kind: SendErrorKind, message: str, shortage: bool = False, **more: bool) -> SendError:
+    return SendError(message, kind=kind, sent=False, shortage=shortage, **more)
 
 
 class SystemResolver:

@@ -140,6 +140,9 @@ class Executor(ABC):
     now: Callable[[], float] = staticmethod(time.time)
     """What time it is (seconds since the epoch) for the daemon, which does not follow each jump of
     a clock; kept by the core."""
+    skipped_since: Callable[[int], int] = staticmethod(lambda since: 0)
+    """How much of the time since then (both milliseconds) has not passed, since the clock was put
+    forward; kept by the core."""
 
     def own_endpoint(self, endpoint_id: str, config: Config) -> Endpoint | None:
         """The endpoint of tasks that belong to none that the files declare, such as deliveries that

@@ -61,7 +61,7 @@ from orchestratord_webhooks.routes import WebhookRoutes
 
 __all__ = ["WEBHOOKS", "Webhook"]
 
-health = Health(lambda: deliveries.now())
+health = Health(lambda: deliveries.now(), lambda since: deliveries.skipped_since(since))
 deliveries: Deliveries = Deliveries(health)
 teller = operational.OperationalTeller()
 announcer = Announcer(health, deliveries.context)

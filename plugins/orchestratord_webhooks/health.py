@@ -104,8 +104,10 @@ def _delivers(kind: str, endpoint: Endpoint) -> bool:
 class Health:
     """What is known of the webhooks that are declared."""
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
-        self._now = now
+    def __init__(
+        self, now: Callable[[], float] = time.time, skipped: Callable[[int], int] = lambda since: 0
+    ) -> None:
+        self._now, self._skipped = now, skipped
         self._redactor = Redactor()
         self._counts = AttemptCounts()
         self._fingerprints: dict[Name, str] = {}
@@ -299,6 +301,7 @@ class Health:
             return None
         since, first = self._failing_anywhere.get(name, (event.at, event.id))
         apart = max(APART_MS, round(webhook.disable_after * 1000))
+        since += self._skipped(since)
         return webhook.disable_after if event.id != first and event.at - since >= apart else None
 
     async def _judge(self, name: Name, after: float, control: Control) -> None:

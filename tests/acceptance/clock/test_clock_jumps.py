@@ -115,3 +115,31 @@ def test_all_daemons_go_by_the_clock_of_their_database(
     goes_on(receiver, "/fails", 15)
     assert one.log().count("ahead of the database's, which all daemons go by") == 1
     assert two.status()["clock"]["source"] == "database"
+
+
+@pytest.mark.campaign
+def test_a_clock_that_is_put_forward_for_good_disables_no_webhook(
+    make_daemon: MakeDaemon, receiver: Receiver, machine: TurnedMachine
+) -> None:
+    """The daemon goes by it after a minute; the time in between has not passed for a receiver."""
+    daemon = make_daemon(environ=machine.environ)
+    hook = {"name": "ops", "phase": "after_request", "url": f"{receiver.url}/hook"}
+    daemon.api("shop", receiver.url)
+    more = {"disable_after": "1d", "retry": retry("1h", 10)}
+    daemon.endpoint("shop/get", "/shop", webhooks=[hook | more])
+    receiver.on("/shop", 200)
+    receiver.on("/hook", 500)
+    daemon.start()
+
+    def fails(count: int) -> None:
+        daemon.finish(daemon.call("shop/get"))
+        until(lambda: receiver.count("/hook") >= count, "a delivery")
+
+    fails(1)
+    machine.put(10 * 24 * HOUR)
+    daemon.logged("the daemon goes by it from now on", 90)
+    fails(2)
+    fails(3)
+    time.sleep(1)
+    assert "webhook.disabled" not in daemon.log()
+    assert daemon.rows("SELECT disabled_at FROM webhooks") == [{"disabled_at": None}]

@@ -10,11 +10,13 @@ import time
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import retry
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
+from tests.postgres import Postgres
 
 GATE = """
 import asyncio, pathlib
@@ -341,3 +343,33 @@ def test_what_cannot_be_sent_for_want_of_descriptors_costs_no_attempt(
     assert {(task["status"], task["attempts"]) for task in ended} == {("succeeded", 1)}
     assert receiver.count("/get") == 300
     assert any(row["n"] for row in daemon.rows(GIVEN_BACK))
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["sqlite", "postgresql"])
+def test_kills_from_outside_poison_no_delivery(
+    make_daemon: MakeDaemon, receiver: Receiver, postgres: Postgres, shared: bool
+) -> None:
+    """Four of them: twice among many, then while it alone waits for its receiver."""
+    more = {"database": postgres.create(), "lease": "10s"} if shared else {}
+    daemon = make_daemon(**more)
+    daemon.expect("a password is written out")
+    receiver.hold("/hook")
+    receiver.reply("/get", lambda request: Answer(200))
+    hook = {"name": "ops", "phase": "after_request", "url": f"{receiver.url}/hook"}
+    daemon.api("shop", receiver.url, concurrency=50)
+    daemon.endpoint("shop/get", "/get", webhooks=[hook | {"timeout": "60s"}])
+    daemon.start()
+    call = daemon.call("shop/get")
+    for kills in range(1, 5):
+        until(lambda kills=kills: receiver.count("/hook") == kills, "it to be under way")  # type: ignore[misc]
+        if kills > 2:
+            (delivery,) = daemon.deliveries(call)
+            assert delivery["deaths"] == kills - 1
+            daemon.logged(f"task {delivery['id']} runs alone")
+            time.sleep(0.3)  # and it waits
+        daemon.kill()
+        daemon.start()
+    receiver.let_go("/hook")
+    (delivery,) = daemon.deliveries(call)
+    ended = daemon.finish(delivery["id"])
+    assert (ended["status"], ended["deaths"]) == ("succeeded", 4)

@@ -290,6 +290,30 @@ async def test_disable_after(rig: Rig) -> None:
     assert await fails(6, 0) is None
 
 
+@pytest.mark.parametrize(("skipped", "disabled"), [(10, None), (0, "no success for 5d")])
+async def test_time_that_a_clock_has_skipped_disables_nothing(
+    rig: Rig, skipped: int, disabled: str | None
+) -> None:
+    days = 86_400
+    now = [1_795_557_600.0]
+    jumped_at, by = int(now[0] * 1000) + 1000, skipped * days * 1000
+    health = Health(lambda: now[0], lambda since: by if since <= jumped_at else 0)
+    config = rig.config(rig.endpoint(ENDPOINT, webhooks=[declared(disable_after="5d")]))
+    control = FakeControl(config)
+    health.bind(control)
+    for effect in health.adopt(config, *(await control.tables()).values()):
+        if effect is not None:
+            control.apply(effect)
+    for id_, after in ((1, 0.0), (2, 10 * days)):
+        now[0] += after
+        for effect in told(health, answered(503), replace(DELIVERY, id=id_), config):
+            control.apply(effect)
+        health.observe([happened(id_, now[0])])
+    while health._judging:
+        await asyncio.sleep(0)
+    assert health.disabled(ENDPOINT, "ops") == disabled
+
+
 async def test_it_is_known_since_when_it_fails_though_another_daemon_had_a_success(
     rig: Rig,
 ) -> None:
