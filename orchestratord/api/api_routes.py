@@ -30,28 +30,25 @@ from orchestratord.api.answer_documents import (
     TasksDocument,
 )
 from orchestratord.api.daemon_documents import (
+    BatchPageDocument,
+    BatchQuery,
+    GroupQuery,
+    GroupsDocument,
     NoDashboard,
     OkDocument,
     PluginsDocument,
     ReadyDocument,
     ReloadDocument,
+    SchedulesDocument,
     StatusDocument,
     UpgradeDocument,
 )
 from orchestratord.api.filters import MAX_ID, NAMES, items, whole_number
 from orchestratord.api.openapi import ApiDescription
-from orchestratord.api.reports.report_documents import (
-    BatchPageDocument,
-    BatchQuery,
-    GroupQuery,
-    GroupsDocument,
-    SchedulesDocument,
-)
-from orchestratord.api.reports.report_service import DEFAULT_BY
 from orchestratord.api.runs.run_document import RunDocument
 from orchestratord.api.server.handler import Asked, Handler, endpoint_of, no_route
 from orchestratord.api.server.problem_json import Refusal
-from orchestratord.api.service import Service
+from orchestratord.api.service import DEFAULT_BY, Service
 from orchestratord.errors import (
     ConfigError,
     Conflict,

@@ -19,7 +19,6 @@ from worker_parts import CALL, Bench, Doing, ExecutorPlugin, working
 
 from orchestratord.engine import attempt, attempt_result, poison, settlement
 from orchestratord.engine.attempt import PREFETCHED_MS
-from orchestratord.engine.children import new_tasks
 from orchestratord.errors import QueueError
 from orchestratord.model.endpoint import PartitionRule
 from orchestratord.model.event import EventType, TaskEvent
@@ -408,7 +407,7 @@ async def test_a_drain_waits_until_it_is_written_how_attempts_have_ended(
 async def test_what_a_start_makes_is_on_disk_before_the_first_byte_and_goes_on_in_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (attempt, attempt_result, new_tasks, slices):
+    for module in (attempt, attempt_result, slices):
         monkeypatch.setattr(module, "SLICE", 3)
 
     class Many:
