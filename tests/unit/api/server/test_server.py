@@ -448,6 +448,8 @@ async def test_where_all_places_are_at_work_probes_have_some_of_their_own(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "SHARE", 2.0)
+    monkeypatch.setattr(connection_module, "SILENCE", 60.0)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 60.0)
     places = server_module.MAX_CONNECTIONS
     listener = TcpListener("127.0.0.1:0")
     server = Server(application(parts.service, parts.host), listener)
