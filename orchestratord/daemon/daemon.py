@@ -8,6 +8,7 @@ socket, close the database.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import importlib.metadata
 import logging
 import math
@@ -530,6 +531,10 @@ class Daemon:
         chores.every(1, "batches of webhooks", close)
         chores.every(5, "whether what was refused may go", self._reloader.judge_again)
         chores.every(10, "what plugins note of the configuration", self._reloader.write)
+        # What SQLite's caches leave free between what lives stays with the process otherwise, and
+        # grows: under 77 calls a second from 63 to 75 MiB in an hour. musl's libc has no such call.
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+            chores.every(15, "give memory back", lambda: asyncio.to_thread(trim, 0))
         if self._notifier.listening:
             chores.every(10, "status line", status)
         return chores
