@@ -113,7 +113,7 @@ def _unreachable(path: str, error: OSError) -> NoDaemon:
     if isinstance(error, PermissionError):
         return NoDaemon(f"permission denied at {path}", [who_may(path)])
     if error.errno == errno.ECONNREFUSED:
-        if _is_socket(path):
+        if is_socket(path):
             why = "nothing listens there; the daemon has stopped or is about to start"
         else:
             why = "that is no socket"
@@ -127,7 +127,8 @@ def _unreachable(path: str, error: OSError) -> NoDaemon:
     return NoDaemon(f"no daemon at {path}: {why}", [_START, _NAME_ANOTHER])
 
 
-def _is_socket(path: str) -> bool:
+def is_socket(path: str | os.PathLike[str]) -> bool:
+    """Whether a socket is there; False where this user cannot see it."""
     try:
         return stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError:

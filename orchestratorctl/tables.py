@@ -67,6 +67,17 @@ def table(columns: Sequence[TableColumn], items: Iterable[Any], console: Console
     return [_line(columns, widths, shown, row, console) for row in (heads, *rows)]
 
 
+def show_list(
+    document: Document, name: str, columns: Sequence[TableColumn], nothing: str, console: Console
+) -> None:
+    """Write a document that holds a list by this name; `nothing` where it is empty, for people."""
+    items = document.get(name) or []
+    if items or not console.tables:
+        console.show(document, lambda: table(columns, items, console))
+    else:
+        console.say(nothing)
+
+
 def _painted(value: str | Painted) -> Painted:
     text, colour = value if isinstance(value, Painted) else (value, None)
     return Painted(escape(text), colour)

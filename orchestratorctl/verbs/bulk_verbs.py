@@ -8,7 +8,7 @@ from orchestratorctl.console import Console
 from orchestratorctl.exit_codes import FAILED, OK, TIMED_OUT
 from orchestratorctl.formats import compact, number
 from orchestratorctl.socket_client import SocketClient
-from orchestratorctl.tables import BULKS, COUNTS, MATCHED, TASKS, bulk_table, table
+from orchestratorctl.tables import BULKS, COUNTS, MATCHED, TASKS, bulk_table, show_list, table
 from orchestratorctl.verb_table import filters
 from orchestratorctl.waiting import bulk_is_done, follow_bulk
 
@@ -107,7 +107,9 @@ def bulks(client: SocketClient, console: Console, arguments: Namespace) -> int:
     """Lists the latest bulks, or shows how far one is and how it went; with --cancel, ends it, with
     --resume, has it go on, with --wait, waits for its end."""
     if arguments.id is None:
-        return _list_bulks(client, console)
+        nothing = "There are no bulks: no `retry --all` or `cancel --all` yet."
+        show_list(client.get("/v1/bulks"), "bulks", BULKS, nothing, console)
+        return OK
     if arguments.cancel:
         client.post(f"/v1/bulks/{arguments.id}/cancel")
     if arguments.resume:
@@ -115,16 +117,6 @@ def bulks(client: SocketClient, console: Console, arguments: Namespace) -> int:
     if arguments.wait:
         return _follow(client, console, arguments, arguments.id)
     _show_bulk(client.get(f"/v1/bulks/{arguments.id}"), console)
-    return OK
-
-
-def _list_bulks(client: SocketClient, console: Console) -> int:
-    answer = client.get("/v1/bulks")
-    found = answer.get("bulks") or []
-    if found or not console.tables:
-        console.show(answer, lambda: table(BULKS, found, console))
-    else:
-        console.say("There are no bulks: no `retry --all` or `cancel --all` yet.")
     return OK
 
 

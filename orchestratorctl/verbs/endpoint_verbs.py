@@ -15,6 +15,7 @@ from orchestratorctl.tables import (
     Painted,
     endpoint_state,
     fields,
+    show_list,
     table,
 )
 
@@ -30,11 +31,7 @@ def endpoints(client: SocketClient, console: Console, arguments: Namespace) -> i
         console.show(endpoint, lambda: _page(endpoint, console))
         return OK
     document = client.get("/v1/endpoints")
-    found = document.get("endpoints") or []
-    if found or not console.tables:
-        console.show(document, lambda: table(ENDPOINTS, found, console))
-    else:
-        console.say("No endpoint is declared.")
+    show_list(document, "endpoints", ENDPOINTS, "No endpoint is declared.", console)
     return OK
 
 

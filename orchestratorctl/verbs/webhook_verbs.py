@@ -9,7 +9,7 @@ from orchestratorctl.console import Console
 from orchestratorctl.exit_codes import OK
 from orchestratorctl.formats import number
 from orchestratorctl.socket_client import SocketClient, endpoint_path
-from orchestratorctl.tables import TEST_DELIVERY, WEBHOOKS, table
+from orchestratorctl.tables import TEST_DELIVERY, WEBHOOKS, show_list, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 def list_webhooks(client: SocketClient, console: Console, arguments: Namespace) -> int:
     """Lists the webhooks of all endpoints, or of one, and how they fare."""
     document = client.get("/v1/webhooks", {"endpoint": arguments.endpoint})
-    webhooks = document.get("webhooks") or []
-    if webhooks or not console.tables:
-        console.show(document, lambda: table(WEBHOOKS, webhooks, console))
-    else:
-        console.say("No webhook is declared.")
+    show_list(document, "webhooks", WEBHOOKS, "No webhook is declared.", console)
     return OK
 
 

@@ -68,6 +68,8 @@ from orchestratord.plugin.host import Host
 from orchestratord.plugin.route import Answer, described
 from orchestratord.queue.records import CANCEL, RETRY
 
+_PAGE = 100
+"""Rows of a page, where the query does not say."""
 MOST_RECORDED = 4_000
 """Bytes of changed parameters that the action log keeps; of larger ones it has the names."""
 
@@ -266,8 +268,7 @@ class ApiRoutes:
         """Tasks, the newest ones first, a page at a time."""
         bodies.refuse_unknown(asked.query, bodies.TasksQuery)
         given = {name: value for name, value in asked.query.items() if name in NAMES}
-        limit = bodies.read_number(asked.query, "limit", 100, bodies.MAX_PAGE)
-        assert limit is not None
+        limit = bodies.read_number(asked.query, "limit", bodies.MAX_PAGE) or _PAGE
         found = await self._service.retries(
             given,
             limit=limit,
@@ -371,17 +372,15 @@ class ApiRoutes:
     async def run(self, asked: Asked) -> Answer:
         """A run: what a call has led to, with its first tasks."""
         bodies.refuse_unknown(asked.query, bodies.RunQuery)
-        limit = bodies.read_number(asked.query, "limit", 100, bodies.MAX_PAGE)
-        assert limit is not None
+        limit = bodies.read_number(asked.query, "limit", bodies.MAX_PAGE) or _PAGE
         return Answer(await self._service.run(_id(asked, "run"), limit))
 
     @described(query=BatchQuery, answers={200: BatchPageDocument})
     async def batch(self, asked: Asked) -> Answer:
         """What the delivery of a batch tells of, member by member."""
         bodies.refuse_unknown(asked.query, BatchQuery)
-        limit = bodies.read_number(asked.query, "limit", 100, bodies.MAX_PAGE)
-        after = bodies.read_number(asked.query, "after", None, MAX_ID)
-        assert limit is not None
+        limit = bodies.read_number(asked.query, "limit", bodies.MAX_PAGE) or _PAGE
+        after = bodies.read_number(asked.query, "after", MAX_ID)
         return Answer(await self._service.batch(_id(asked, "batch"), limit, after or 0))
 
     @described(answers={200: BulksDocument}, problems=[InvalidParams])
@@ -413,9 +412,8 @@ class ApiRoutes:
     async def actions(self, asked: Asked) -> Answer:
         """What was done manually, newest first."""
         bodies.refuse_unknown(asked.query, bodies.ActionsQuery)
-        limit = bodies.read_number(asked.query, "limit", 100, bodies.MAX_PAGE)
-        after = bodies.read_number(asked.query, "after", None, MAX_ID)
-        assert limit is not None
+        limit = bodies.read_number(asked.query, "limit", bodies.MAX_PAGE) or _PAGE
+        after = bodies.read_number(asked.query, "after", MAX_ID)
         return Answer(await self._service.actions(limit=limit, after=after))
 
     @described(
@@ -429,9 +427,8 @@ class ApiRoutes:
         status = asked.query.get("status") or None
         if status not in (None, "waiting", "refused"):
             raise InvalidParams({"status": "must be waiting or refused"})
-        limit = bodies.read_number(asked.query, "limit", 100, bodies.MAX_PAGE)
-        after = bodies.read_number(asked.query, "after", None, MAX_ID)
-        assert limit is not None
+        limit = bodies.read_number(asked.query, "limit", bodies.MAX_PAGE) or _PAGE
+        after = bodies.read_number(asked.query, "after", MAX_ID)
         refused = None if status is None else status == "refused"
         return Answer(await self._service.outbox(limit=limit, after=after, refused=refused))
 

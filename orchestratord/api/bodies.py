@@ -288,11 +288,11 @@ def read_body(model: type[M], value: Any) -> M:
         ) from None
 
 
-def read_number(query: Mapping[str, str], name: str, default: int | None, most: int) -> int | None:
-    """A whole number from 1 to `most` of a query string. Raises InvalidParams."""
+def read_number(query: Mapping[str, str], name: str, most: int) -> int | None:
+    """A whole number from 1 to `most` of a query string, if it has one. Raises InvalidParams."""
     text = query.get(name)
     if not text:
-        return default
+        return None
     number = whole_number(text)
     if number is None or not 1 <= number <= most:
         raise InvalidParams({name: f"must be a whole number from 1 to {most}"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,7 @@ def changes(before: Config, after: Config, breathe: Breathe = no_breath) -> Chan
         removed=tuple(id_ for id_ in old if id_ not in new),
         changed=tuple(id_ for id_ in new if id_ in old and differs(id_)),
         daemon=(
-            *_changed_settings(before.daemon, after.daemon),
+            *changed_settings(before.daemon, after.daemon, DaemonSettings.model_fields),
             *(
                 key
                 for key in sorted({*before.settings, *after.settings})
@@ -96,8 +96,11 @@ def _some(ids: tuple[str, ...]) -> str:
     return ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
 
 
-def _changed_settings(before: DaemonSettings, after: DaemonSettings) -> Iterator[str]:
-    for name in DaemonSettings.model_fields:
+def changed_settings(
+    before: DaemonSettings, after: DaemonSettings, names: Iterable[str]
+) -> Iterator[str]:
+    """Which of these settings differ; of those that hold others, which of them: `log.level`."""
+    for name in names:
         old, new = getattr(before, name), getattr(after, name)
         if old == new:
             continue

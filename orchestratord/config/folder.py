@@ -187,7 +187,7 @@ class _Reading:
     def root(self) -> None:
         for entry in self._entries(""):
             stem, suffix = _split(entry.name)
-            if not suffix or _is_folder(entry):
+            if not suffix or is_folder(entry):
                 continue
             if stem == "orchestratord":
                 if self.files.daemon is not None:
@@ -211,7 +211,7 @@ class _Reading:
         for entry in self._entries("apis"):
             path = f"apis/{entry.name}"
             stem, suffix = _split(entry.name)
-            if _is_folder(entry):
+            if is_folder(entry):
                 if self._named(path, entry.name):
                     self.files.apis[entry.name] = None
                     self._api(path, entry.name)
@@ -222,7 +222,7 @@ class _Reading:
         for entry in self._entries(folder):
             path = f"{folder}/{entry.name}"
             stem, suffix = _split(entry.name)
-            if _is_folder(entry):
+            if is_folder(entry):
                 if entry.name == "endpoints":
                     self._endpoints(path, api)
                 else:
@@ -242,7 +242,7 @@ class _Reading:
         for entry in self._entries(folder):
             path = f"{folder}/{entry.name}"
             stem, suffix = _split(entry.name)
-            if _is_folder(entry):
+            if is_folder(entry):
                 self._problem(path, f"a folder too deep; endpoints stand in {folder}, flat")
             elif suffix and self._named(path, stem):
                 identity = f"{api}/{stem}"
@@ -305,10 +305,11 @@ class _Reading:
         self.files.problems.append(Problem(message, file=_printable(path), severity=severity))
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str] | Path) -> bool:
+    """Whether a folder is there; False where it cannot be looked at."""
     try:
         return entry.is_dir()
-    except OSError:  # a symbolic link that leads nowhere
+    except OSError:  # a symbolic link that leads nowhere, or a name that is too long
         return False
 
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from orchestratord.config.cache import Cache
-from orchestratord.config.changes import Changes, Difference, changes, differences
+from orchestratord.config.changes import Changes, Difference, changed_settings, changes, differences
 from orchestratord.config.folder import Files
 from orchestratord.config.load import Reading, Sources, read, uncollected
 from orchestratord.config.validate.request_rules import AddressRules
@@ -213,20 +213,9 @@ def _kept(before: Config, found: Config) -> tuple[Config, tuple[str, ...]]:
 def _kept_settings(
     before: DaemonSettings, found: DaemonSettings
 ) -> tuple[DaemonSettings, tuple[str, ...]]:
-    kept: dict[str, Any] = {}
-    restart: list[str] = []
-    for name in AT_START:
-        old, new = getattr(before, name), getattr(found, name)
-        if old == new:
-            continue
-        kept[name] = old
-        if name == "plugins":
-            fields = type(old).model_fields
-            restart += [
-                f"plugins.{key}" for key in fields if getattr(old, key) != getattr(new, key)
-            ]
-        else:
-            restart.append(name)
+    restart = list(changed_settings(before, found, AT_START))
+    changed = {key.partition(".")[0] for key in restart}
+    kept: dict[str, Any] = {name: getattr(before, name) for name in changed}
     http = before.http
     if (http and http.bind) != (found.http and found.http.bind):
         if http is not None and found.http is not None:

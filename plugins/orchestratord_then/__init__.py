@@ -76,10 +76,10 @@ def after_request(
         return None
     try:
         plan = _at_once(outcome, task, endpoint, config)
+        if plan is None:
+            return _judged(outcome, ChildPlan(outcome, task, endpoint, config))
     except Exception as error:
         return _failure(outcome, error)
-    if plan is None:
-        return _judged(outcome, task, endpoint, config)
     _keep(outcome, plan)
     return None
 
@@ -92,7 +92,9 @@ after_execute = after_request
 def on_final_failure(
     outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
 ) -> Awaitable[Iterable[NewTask]] | None:
-    return None if endpoint is None else _tasks(outcome, task, endpoint, config, FAILURE)
+    if endpoint is None:
+        return None
+    return _tasks(ChildPlan(outcome, task, endpoint, config, on=FAILURE))
 
 
 @hookimpl
@@ -100,7 +102,9 @@ def on_final_failure(
 def on_run_end(
     run: RunSummary, outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
 ) -> Awaitable[Iterable[NewTask]] | None:
-    return None if endpoint is None else _tasks(outcome, task, endpoint, config, RUN_END, run)
+    if endpoint is None:
+        return None
+    return _tasks(ChildPlan(outcome, task, endpoint, config, on=RUN_END, run=run))
 
 
 @hookimpl
@@ -109,29 +113,23 @@ def on_success(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
 ) -> Iterable[NewTask] | Awaitable[Iterable[NewTask]]:
     plan = _kept(outcome, task) or _at_once(outcome, task, endpoint, config)
-    return plan.tasks if plan is not None else _tasks(outcome, task, endpoint, config)
+    if plan is not None:
+        return plan.tasks
+    return _tasks(ChildPlan(outcome, task, endpoint, config))
 
 
-async def _judged(
-    outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
-) -> Outcome | None:
+async def _judged(outcome: Outcome, plan: ChildPlan) -> Outcome | None:
     try:
-        plan = await _off_loop(outcome, task, endpoint, config)
+        await _off_loop(plan)
     except Exception as error:
         return _failure(outcome, error)
     _keep(outcome, plan)
     return None
 
 
-async def _tasks(
-    outcome: Outcome,
-    task: Task,
-    endpoint: Endpoint,
-    config: Config,
-    on: str = SUCCESS,
-    run: RunSummary | None = None,
-) -> Iterable[NewTask]:
-    return (await _off_loop(outcome, task, endpoint, config, on, run)).tasks
+async def _tasks(plan: ChildPlan) -> Iterable[NewTask]:
+    await _off_loop(plan)
+    return plan.tasks
 
 
 def _at_once(outcome: Outcome, task: Task, endpoint: Endpoint, config: Config) -> ChildPlan | None:
@@ -146,19 +144,10 @@ def _at_once(outcome: Outcome, task: Task, endpoint: Endpoint, config: Config) -
     return None if plan.has_rules else plan
 
 
-async def _off_loop(
-    outcome: Outcome,
-    task: Task,
-    endpoint: Endpoint,
-    config: Config,
-    on: str = SUCCESS,
-    run: RunSummary | None = None,
-) -> ChildPlan:
-    """The plan, whatever it costs. Raises Impossible."""
-    plan = ChildPlan(outcome, task, endpoint, config, None, on, run)
+async def _off_loop(plan: ChildPlan) -> None:
+    """Work the plan out, whatever it costs. Raises Impossible."""
     await off_loop(plan.work_out)
     await plan.check_rules()
-    return plan
 
 
 def _failure(outcome: Outcome, error: Exception) -> Outcome:

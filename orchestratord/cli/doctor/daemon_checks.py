@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from orchestratorctl.socket_client import who_may
+from orchestratorctl.socket_client import is_socket, who_may
 from orchestratord.cli.doctor.installation import Findings, Installation, Unready, fail, ok, warn
 from orchestratord.cli.doctor.queue_checks import nearest_folder
 from orchestratord.config.validate.bind_address import parse_bind
@@ -67,7 +67,7 @@ def _refusal(path: Path, error: OSError) -> Findings:
     if isinstance(error, PermissionError):
         remedy = who_may(os.fspath(path))
         yield warn(f"this user may not use {path}", remedy[:1].lower() + remedy[1:].rstrip("."))
-    elif error.errno == errno.ECONNREFUSED and _is_socket(path):
+    elif error.errno == errno.ECONNREFUSED and is_socket(path):
         yield warn(f"{path} was left behind: no daemon listens", f"{_START}; it takes its place")
     elif isinstance(error, FileNotFoundError | NotADirectoryError):
         yield warn(f"no daemon runs: there is no {path}", _START)
@@ -76,7 +76,7 @@ def _refusal(path: Path, error: OSError) -> Findings:
             f"a daemon is up at {path}, and cannot work: {error}",
             "it goes on by itself once that is over; its log says since when it is so",
         )
-    elif not _is_socket(path):
+    elif not is_socket(path):
         yield fail(f"{path} is something else than a socket", "remove it, or set control_socket")
     else:
         why = "it hangs, or has too many" if isinstance(error, TimeoutError) else error.strerror
@@ -84,13 +84,6 @@ def _refusal(path: Path, error: OSError) -> Findings:
             f"the process that listens at {path} does not answer: {why}",
             "look into its log: journalctl -u orchestratord",
         )
-
-
-def _is_socket(path: Path) -> bool:
-    try:
-        return stat.S_ISSOCK(path.stat().st_mode)
-    except OSError:
-        return False
 
 
 def check_http(installed: Installation) -> Findings:

@@ -16,6 +16,7 @@ from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.records import DaemonSeen
 from orchestratord.queue.schema import NEVER
 from orchestratord.queue.sqlite.file_locks import holder
+from orchestratord.queue.sqlite.network_mounts import MOUNTS, network_type
 from orchestratord.queue.sqlite.sqlite_database import CROWDED, SPARE, held_back
 
 LOOK_TIME = 5.0
@@ -28,11 +29,6 @@ _LEFT = 16 << 20
 """Bytes that may be free in a file that does not give them back."""
 
 _SQLITE = "sqlite:///"
-_NETWORK = frozenset(
-    ("9p", "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.rclone",
-     "fuse.s3fs", "fuse.sshfs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3",
-     "smbfs")
-)  # fmt: skip
 
 
 def check_database(installed: Installation) -> Findings:
@@ -60,8 +56,8 @@ def check_database(installed: Installation) -> Findings:
             f"this user cannot write in {folder}",
             "run this as the daemon's user to know whether the daemon can",
         )
-    kind = filesystem_of(folder)
-    if kind in _NETWORK:
+    kind = network_type(folder, MOUNTS)
+    if kind is not None:
         yield warn(
             f"{folder} is on a network's file system ({kind}): locks and journals are not safe",
             "put the database on a local disk",
@@ -222,20 +218,3 @@ def _room(folder: Path, used: int, free: int, words: str) -> Finding:
 def nearest_folder(path: Path) -> Path:
     """The folder of a file, or the one above it in which that would be made."""
     return next(parent for parent in path.absolute().parents if parent.is_dir())
-
-
-def filesystem_of(folder: Path) -> str:
-    """The type of the file system that a folder is on, as the kernel calls it; empty if unknown."""
-    kind, longest = "", -1
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return kind
-    for line in lines.splitlines():
-        # 36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/root rw
-        mount, _, source = line.partition(" - ")
-        point = mount.split(" ")[4].encode().decode("unicode_escape")
-        inside = Path(point) == folder or Path(point) in folder.parents
-        if inside and len(point) >= longest:
-            kind, longest = source.split(" ")[0], len(point)
-    return kind

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestratord.config.folder import is_folder
 from orchestratord.config.yaml.nodes import MapNode, Spot, locate
 from orchestratord.errors import Problem
 from orchestratord.model.settings import Plugins
@@ -28,7 +29,7 @@ def plugin_problems(
         if info.status == "failed":
             yield _unloaded(info, folder, optional=info.name in plugins.optional)
     for index, name in enumerate(plugins.dirs):
-        if not _is_folder(folder / name):
+        if not is_folder(folder / name):
             at = locate(spot, root, ("plugins", "dirs", index))[0]
             yield at.problem(f"there is no folder {folder / name}; make it, or take this away")
     named: list[tuple[str, str | int, str]] = [
@@ -41,13 +42,6 @@ def plugin_problems(
             at = locate(spot, root, ("plugins", key, item))[0]
             message = f"no plugin {name!r} is installed" + suggest(name, host.plugins)
             yield at.problem(message, "warning")
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # its name is too long, for example
-        return False
 
 
 def _unloaded(info: PluginInfo, folder: Path, *, optional: bool) -> Problem:

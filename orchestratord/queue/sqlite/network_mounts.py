@@ -11,7 +11,9 @@ from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
 
-PLAIN = "9p afs beegfs ceph cifs davfs gpfs glusterfs lustre nfs nfs4 orangefs smb3 smbfs wekafs"
+PLAIN = (
+    "9p afs beegfs ceph cifs davfs gpfs glusterfs lustre ncpfs nfs nfs4 orangefs smb3 smbfs wekafs"
+)
 FUSE = "ceph davfs gcsfuse glusterfs juicefs mfs moosefs rclone s3fs sshfs"
 NETWORK = {*PLAIN.split(), *(f"fuse.{name}" for name in FUSE.split())}
 """Types of file systems that other machines keep."""
@@ -19,15 +21,20 @@ NETWORK = {*PLAIN.split(), *(f"fuse.{name}" for name in FUSE.split())}
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
-def network_type(folder: Path, mounts: str) -> str | None:
-    """The type of the network file system that holds a folder; None where none does.
+def network_type(folder: Path, mounts: Path) -> str | None:
+    """The type of the network file system that holds a folder; None where none does, or the kernel
+    does not say it.
 
     Args:
         folder: absolute, without symbolic links.
-        mounts: the text of `/proc/self/mountinfo`.
+        mounts: `MOUNTS`, or a file that reads like it.
     """
+    try:
+        text = mounts.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
     kind, deepest = "", -1
-    for line in mounts.splitlines():
+    for line in text.splitlines():
         # 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
         before, _, after = line.partition(" - ")
         fields = before.split()

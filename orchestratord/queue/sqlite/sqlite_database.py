@@ -430,10 +430,7 @@ class SqliteFile(Database):
 
     def take_for_workers(self, held: int | None = None) -> int:
         """As in the interface."""
-        try:
-            kind = network_type(self.path.parent, MOUNTS.read_text(encoding="utf-8"))
-        except (OSError, UnicodeError):
-            kind = None  # where the kernel does not say it
+        kind = network_type(self.path.parent, MOUNTS)
         if kind is not None:
             raise QueueError(
                 f"the database {self.path} is on a network file system ({kind}), where workers "

@@ -325,15 +325,14 @@ def test_a_database_that_everybody_may_open(folder: Path, home: Path) -> None:
     assert finding.remedy == f"chmod o= {path}"
 
 
-def test_the_file_system_is_known() -> None:
-    assert queue_checks.filesystem_of(Path("/proc/self")) == "proc"
-    assert queue_checks.filesystem_of(Path("/")) not in ("", "proc")
-
-
-def test_a_network_and_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_and_a_full_disk(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = look_at(folder)
     assert found(queue_checks.check_disk, case)[0][0] in ("ok", "warn")
-    monkeypatch.setattr(queue_checks, "filesystem_of", lambda folder: "nfs4")
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text("22 1 0:42 / / rw - nfs4 10.0.0.7:/export rw\n")
+    monkeypatch.setattr(queue_checks, "MOUNTS", mounts)
     assert "(nfs4)" in bad(queue_checks.check_database, case).what
     fields = os.statvfs(folder)
     for free, status in ((0.5, "ok"), (0.1, "warn"), (0.01, "fail")):

@@ -34,13 +34,16 @@ TEXT = r"""
         ("/c/Users", "9p"),
     ],
 )
-def test_the_mount_that_holds_a_folder(folder: str, kind: str | None) -> None:
-    assert network_type(Path(folder), TEXT) == kind
+def test_the_mount_that_holds_a_folder(folder: str, kind: str | None, tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(TEXT)
+    assert network_type(Path(folder), mounts) == kind
 
 
 def test_this_machine_says_what_is_mounted(tmp_path: Path) -> None:
-    assert network_type(tmp_path, MOUNTS.read_text()) is None
-    assert network_type(tmp_path, "") is None
+    assert MOUNTS.read_text()
+    assert network_type(tmp_path, MOUNTS) is None
+    assert network_type(tmp_path, tmp_path / "missing") is None
 
 
 def test_workers_do_not_share_a_file_on_a_network(
