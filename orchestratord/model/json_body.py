@@ -165,7 +165,7 @@ def is_larger(values: Mapping[str, Any], most: int) -> bool:
     """
     if _is_surely_smaller(values, most):
         return False  # as nearly always
-    if is_surely_larger(values, most):
+    if _is_surely_larger(values, most):
         return True
     return len(_ENCODER.encode(dict(values)).encode("utf-8", "replace")) > most
 
@@ -203,7 +203,7 @@ def _is_surely_smaller(values: Any, room: int) -> bool:
     return True
 
 
-def is_surely_larger(value: Any, room: int) -> bool:
+def _is_surely_larger(value: Any, room: int) -> bool:
     """Whether the texts and the number of the values alone are more than there is room for."""
     waiting = [value]
     while waiting and room >= 0:

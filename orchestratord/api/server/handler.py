@@ -20,7 +20,6 @@ from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.problem_json import Refusal, no_memory
 from orchestratord.api.server.request_body import SentBody
 from orchestratord.api.server.seat import Seat
-from orchestratord.model.json_body import is_surely_larger
 from orchestratord.model.task import Action
 from orchestratord.plugin.route import JSON, Answer
 
@@ -31,7 +30,8 @@ READING = ("GET", "HEAD")
 _LOGGED = 200
 """Characters of a path that are logged."""
 _ON_LOOP = 16 << 10
-"""Characters of an answer, about, that are written as JSON on the loop: a thread takes longer."""
+"""Characters of an answer, about, that are written as JSON on the loop."""
+_PER_VALUE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +189,26 @@ def _stream(request: Request, answer: Answer) -> Response:
 async def _response(answer: Answer) -> Response:
     content = answer.body
     if answer.media_type == JSON and not isinstance(content, bytes):
-        if is_surely_larger(content, _ON_LOOP):
-            content = await asyncio.to_thread(json_bytes, content)
-        else:
+        if _is_small(content):
             content = json_bytes(content)
+        else:
+            content = await asyncio.to_thread(json_bytes, content)
     return Response(content, answer.status, answer.headers, answer.media_type)
+
+
+def _is_small(value: Any) -> bool:
+    """Whether writing a value as JSON takes no longer than having a thread do it."""
+    room, waiting = _ON_LOOP, [value]
+    while waiting:
+        item = waiting.pop()
+        room -= len(item) if isinstance(item, str | bytes) else _PER_VALUE
+        if room < 0:
+            return False
+        if isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
+    return True
 
 
 async def no_route(request: Request, error: Exception) -> Response:
