@@ -31,6 +31,7 @@ async def test_status(parts: Parts) -> None:
         "version", "pid", "workers", "instance", "started_at", "uptime", "health", "config",
         "queue", "in_flight", "concurrency", "next_due", "draining", "lanes", "throttled",
         "breakers", "rates", "failing", "failing_counts", "events_dropped", "unheld_claims",
+        "upgrade_failed",
         "database", "daemons", "clock", "outbox", "plugins", "paused",
     ]  # fmt: skip
     assert status["health"] == {"ready": True, "troubles": []}

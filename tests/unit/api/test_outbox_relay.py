@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,7 +25,9 @@ class Outbox:
     def __init__(self, count: int, bad: int) -> None:
         self.ids, self.bad = list(range(1, count + 1)), bad
 
-    async def look(self, limit: int, id_: int | None = None) -> list[OutboxRow]:
+    async def look(
+        self, limit: int, id_: int | None = None, passed: Collection[int] = ()
+    ) -> list[OutboxRow]:
         ids = self.ids[:limit] if id_ is None else [id_]
         if self.bad in ids:
             raise RowsUnreadable("out of memory")
