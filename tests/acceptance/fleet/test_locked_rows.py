@@ -107,8 +107,15 @@ def a_bulk(daemon: Daemon, receiver: Receiver) -> tuple[str, tuple[Any, ...], st
 KINDS = {"a task": one_running, "an endpoint": an_endpoint, "a run": a_run, "a bulk": a_bulk}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [
+        ("a task", 10),
+        ("an endpoint", 10),
+        ("a run", 10),
+        pytest.param("a bulk", 60, marks=pytest.mark.campaign),
+    ],
+)
 def test_what_wants_a_locked_row_waits_alone(
     make_daemon: MakeDaemon, receiver: Receiver, database: str, kind: str, seconds: int
 ) -> None:
