@@ -15,12 +15,8 @@ from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 from tests.acceptance.workers.crew import worker_pids
 from tests.acceptance.workers.memory_campaign import (
-    STEADY_WITHIN,
-    Load,
     declare,
-    samples,
     settings,
-    spread,
 )
 
 COUNTS = """
@@ -67,18 +63,3 @@ def test_no_call_leaves_anything(
     for one, two in zip(before, after, strict=True):
         assert two["garbage"] < 2000, (before, after)
         assert two["objects"] < one["objects"] + 3000, (before, after)
-
-
-@pytest.mark.campaign
-def test_an_hour_of_steady_load(
-    tmp_path_factory: pytest.TempPathFactory, receiver: Receiver
-) -> None:
-    with Daemon(tmp_path_factory.mktemp("m"), **settings(receiver)) as daemon:
-        daemon.by_command = True
-        endpoints = declare(daemon, receiver)
-        daemon.start()
-        load = Load(daemon.socket, endpoints, rate=77.0)
-        found = list(samples(daemon, receiver, load, minutes=60, each=60.0))
-    print("\n".join(sample.line() for sample in found))
-    assert not load.refused
-    assert spread(found) <= STEADY_WITHIN
