@@ -197,11 +197,9 @@ class LogHandler(logging.StreamHandler[TextIO]):
         """Characters, of which the thread alone counts the second; and lines that did not fit."""
 
     def _enqueue(self, text: str) -> None:
-        room = MOST_QUEUED - (self._put - self._written)
-        if self._dropped and room > MOST_QUEUED // 2:
-            dropped, self._dropped = self._dropped, 0
-            _log.warning("%d lines of the log are lost, as they were not read in time", dropped)
-        if len(text) > room:
+        if sys.is_finalizing():
+            return  # no thread runs any more, nor begins
+        if len(text) > MOST_QUEUED - (self._put - self._written):
             self._dropped += text.count("\n")
         elif text:
             self._put += len(text)
@@ -225,6 +223,13 @@ class LogHandler(logging.StreamHandler[TextIO]):
                 while left:
                     left = left[os.write(self._apart or 0, left) :]
             self._written += len(text)
+            if self._dropped and self._put - self._written < MOST_QUEUED // 2:
+                self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        with self.lock or nullcontext():
+            dropped, self._dropped = self._dropped, 0
+        _log.warning("%d lines of the log are lost, as they were not read in time", dropped)
 
     @contextmanager
     def _our_turn(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,8 +42,10 @@ def test_whatever_it_fails_by_the_workers_of_the_one_before_go_on(
 
     monkeypatch.setattr(module, "Supervisor", Supervising)
     monkeypatch.setattr(module, "open_host", fail)
-    monkeypatch.setattr(module.logs, "set_up", lambda: None)
+    handler = SimpleNamespace(write_apart=lambda: None)
+    monkeypatch.setattr(module.logs, "set_up", lambda: handler)
     monkeypatch.setattr(module.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(module.signal, "pthread_sigmask", lambda *_: None)
     monkeypatch.setattr(module.HandedOver, "take", classmethod(lambda _: OLD))
     monkeypatch.setattr(
         module, "Succession", type("S", (), {"__init__": lambda *_: None, "failure": ""})
