@@ -346,7 +346,9 @@ class Http1Connection(asyncio.Protocol):
                     error = None  # the receiver had closed before: nothing that it sent is missing
         finally:  # no timer ends the exchange any more
             self._peer_closed(error)
-            self._transport._read_ready_cb = None  # type: ignore[attr-defined]  # a cycle of asyncio's
+            # Methods that it holds of itself are a cycle of asyncio's, from 3.12 on two.
+            self._transport._read_ready_cb = None  # type: ignore[attr-defined]
+            self._transport._write_ready = None  # type: ignore[attr-defined]
 
     def pause_writing(self) -> None:
         self._paused = True

@@ -84,7 +84,9 @@ class ServedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self.transport._read_ready_cb = None  # type: ignore[attr-defined]  # a cycle of asyncio's
+        # Methods that it holds of itself are a cycle of asyncio's, from 3.12 on two.
+        self.transport._read_ready_cb = None  # type: ignore[attr-defined]
+        self.transport._write_ready = None  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         self._heard = self.loop.time()
