@@ -171,9 +171,10 @@ class LogHandler(logging.StreamHandler[TextIO]):
         if loop is None or at_once or threading.get_ident() != self._thread:
             self._pass_on(lines)
             return
-        if not self._gathered:
-            loop.call_later(GATHER, self._pass_on)
-        self._gathered += lines
+        with self.lock or nullcontext():  # a line of another thread takes what was gathered
+            if not self._gathered:
+                loop.call_later(GATHER, self._pass_on)
+            self._gathered += lines
 
     def _pass_on(self, more: Sequence[str] = ()) -> None:
         """Write what was gathered, and `more`, or have it written."""

@@ -33,7 +33,7 @@ WHERE excluded.last_success_at > COALESCE(endpoint_state.last_success_at, 0)
     "bigint",
 )
 
-STATE = "SELECT 1 FROM endpoint_state WHERE endpoint_id = ?"
+LOCK_STATE = "SELECT 1 FROM endpoint_state WHERE endpoint_id = ?"
 
 ONCE = Key("once")
 """What is locked to write what several daemons may tell of; no endpoint is called so."""
@@ -235,7 +235,7 @@ class Session(ABC):
     def lock_late(self) -> None:
         """Wait for the rows that are `late`."""
         for key in self.late:
-            self.db.run(STATE + self.db.for_update, (Key(*key).name,))
+            self.db.run(LOCK_STATE + self.db.for_update, (Key(*key).name,))
 
     # -- whose turn it is in a partition -------------------------------------------------------
 

@@ -241,7 +241,8 @@ class Writer:
         if operations := self._take():
             size = sum(map(_size, operations))
             self._began = time.monotonic() if size >= TOGETHER else 0.0
-            self._serve(session, self._unlocked(operations))
+            if unlocked := self._unlocked(operations):
+                self._serve(session, unlocked)
         if self.locked and time.monotonic() >= self._locked_again:
             self._try_locked(session)
         try:
@@ -631,12 +632,12 @@ class Writer:
 
     def _want(self, session: Session) -> None:
         """Wait for a row that others have locked."""
-        for operation in self.locked:
-            operation.run(session)
-            session.elect()
-            session.write_noted()
+        if not self.locked:
+            session.lock_late()
             return
-        session.lock_late()
+        next(iter(self.locked)).run(session)
+        session.elect()
+        session.write_noted()
 
     def _is_crowded(self, session: Session) -> bool:
         try:
