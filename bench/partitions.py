@@ -25,9 +25,9 @@ import click
 
 from bench.environment.postgres import folder_for_server, queue_url, server
 from bench.results.table import Table
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import Attempt, Key, NewTask, Task
 from orchestratord.model.task import Table as PluginTable
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.queue.operations import claim, insert, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store

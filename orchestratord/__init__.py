@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from orchestratord.model.declared import Model as Model
     from orchestratord.model.edit import Declaration as Declaration
     from orchestratord.model.edit import Edit as Edit
-    from orchestratord.model.effects.recurring_rows import DECIDED_AT as DECIDED_AT
-    from orchestratord.model.effects.recurring_rows import RecurringRows as RecurringRows
     from orchestratord.model.endpoint import OWN_ENDPOINT as OWN_ENDPOINT
     from orchestratord.model.endpoint import Api as Api
     from orchestratord.model.endpoint import BreakerKey as BreakerKey
@@ -77,6 +75,9 @@ if TYPE_CHECKING:
     from orchestratord.model.outcome import Outcome as Outcome
     from orchestratord.model.outcome import Send as Send
     from orchestratord.model.outcome import Statement as Statement
+    from orchestratord.model.partition_turn import Partition as Partition
+    from orchestratord.model.recurring_rows import DECIDED_AT as DECIDED_AT
+    from orchestratord.model.recurring_rows import RecurringRows as RecurringRows
     from orchestratord.model.retry_policy import RetryPolicy as RetryPolicy
     from orchestratord.model.settings import Config as Config
     from orchestratord.model.settings import DaemonSetting as DaemonSetting
@@ -97,7 +98,6 @@ if TYPE_CHECKING:
     from orchestratord.model.task import Table as Table
     from orchestratord.model.task import Task as Task
     from orchestratord.model.task import Upsert as Upsert
-    from orchestratord.model.turns.partition_turn import Partition as Partition
     from orchestratord.plugin.executor import Doomed as Doomed
     from orchestratord.plugin.executor import Executor as Executor
     from orchestratord.plugin.executor import Need as Need
@@ -146,7 +146,7 @@ _HOMES = {
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",
     "orchestratord.model.edit": "Declaration Edit",
-    "orchestratord.model.effects.recurring_rows": "DECIDED_AT RecurringRows",
+    "orchestratord.model.recurring_rows": "DECIDED_AT RecurringRows",
     "orchestratord.model.endpoint": (
         "OWN_ENDPOINT Api BreakerKey Endpoint Guards Pace ParamRules PartitionKey Schedule Setting "
     ),
@@ -166,7 +166,7 @@ _HOMES = {
         "MOST_MEMBERS Action BatchEntry BatchMember ClosedBatch Delete Effect Explanation "
         "NewTask Reason RunError RunSummary Status Table Task Upsert "
     ),
-    "orchestratord.model.turns.partition_turn": "Partition",
+    "orchestratord.model.partition_turn": "Partition",
     "orchestratord.plugin.executor": "Doomed Executor Need Parked Standing Target",
     "orchestratord.plugin.hookspecs": "PHASES hookimpl only_for pure",
     "orchestratord.plugin.long_work": "off_loop",

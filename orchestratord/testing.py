@@ -22,10 +22,10 @@ from pydantic import TypeAdapter
 
 from orchestratord.errors import PluginError, Problem, SendError
 from orchestratord.model.backoff import Backoff, Fixed
-from orchestratord.model.effects.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.endpoint import SUCCESS, Api, Endpoint
 from orchestratord.model.http_message import MAX_RESPONSE
 from orchestratord.model.outcome import Outcome
+from orchestratord.model.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.retry_policy import CALL_WHEN, RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import Delete, Effect, Explanation, RunSummary, Task, Upsert

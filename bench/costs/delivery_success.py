@@ -26,7 +26,7 @@ from orchestratord_webhooks.health import TABLE
 
 from bench.environment.postgres import folder_for_server, queue_url, server
 from bench.partitions import BATCH, Measured, measure, table_of
-from orchestratord.model.effects.recurring_rows import DECIDED_AT, RecurringRows
+from orchestratord.model.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import Attempt, Key, NewTask, Task, Upsert
 from orchestratord.queue.operations import claim, insert, settle
 from orchestratord.queue.records import Insert, Pick, Settlement

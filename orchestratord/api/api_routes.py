@@ -45,7 +45,7 @@ from orchestratord.api.daemon_documents import (
 )
 from orchestratord.api.filters import MAX_ID, NAMES, items, whole_number
 from orchestratord.api.openapi import ApiDescription
-from orchestratord.api.runs.run_document import RunDocument
+from orchestratord.api.run_document import RunDocument
 from orchestratord.api.server.handler import Asked, Handler, endpoint_of, no_route
 from orchestratord.api.server.problem_json import Refusal
 from orchestratord.api.service import DEFAULT_BY, Service

@@ -35,7 +35,7 @@ from orchestratord.api.daemon_documents import (
 from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
 from orchestratord.api.outbox_relay import OutboxRelay
-from orchestratord.api.runs.run_document import RunDocument, run_document
+from orchestratord.api.run_document import RunDocument, run_document
 from orchestratord.api.throttle_service import ThrottleService
 from orchestratord.config.params import exemplary, rule_problems
 from orchestratord.engine import task_events

@@ -41,7 +41,7 @@ from orchestratord.engine.retry import (
     succeeded,
 )
 from orchestratord.engine.retry_delay import SHORTEST_DELAY
-from orchestratord.engine.runs.run_calls import begins_run, has_calls, is_root, is_run, run_of
+from orchestratord.engine.run_calls import begins_run, has_calls, is_root, is_run, run_of
 from orchestratord.engine.settlement import (
     STORED_ERROR,
     Claims,

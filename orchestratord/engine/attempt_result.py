@@ -16,11 +16,11 @@ from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.poison import POISON_AFTER
 from orchestratord.engine.retry import AMBIGUOUS, Decision, succeeded
-from orchestratord.engine.runs.run_calls import listens, run_of
+from orchestratord.engine.run_calls import listens, run_of
 from orchestratord.http.api_client import Sender, TargetClient
-from orchestratord.model.effects.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome
+from orchestratord.model.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.settings import Config
 from orchestratord.model.task import (
     Attempt,

@@ -23,7 +23,7 @@ from orchestratord.config.params import check_params
 from orchestratord.engine import task_events
 from orchestratord.engine.lanes.call_partition import partition_of
 from orchestratord.engine.lanes.placement import Placement
-from orchestratord.engine.runs.run_calls import is_root
+from orchestratord.engine.run_calls import is_root
 from orchestratord.errors import InvalidParams, InvalidPayload, QueueError, Unreachable
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import EventType, ScheduleEvent

@@ -24,9 +24,9 @@ from orchestratord.errors import InvalidPayload
 from orchestratord.model.auth import Auth, Proxy, Tls
 from orchestratord.model.declared import Model
 from orchestratord.model.http_message import MAX_RESPONSE
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.test_case import TestCase
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.values.durations import Duration, Size
 from orchestratord.values.jmespath_expression import Expression
 from orchestratord.values.rate_limit import RateLimit

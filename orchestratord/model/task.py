@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from orchestratord.errors import InvalidPayload
 from orchestratord.model.json_body import INLINE_BYTES, is_larger
-from orchestratord.model.turns.partition_turn import HOLD, HOLDS, Partition, PartitionTurn
+from orchestratord.model.partition_turn import HOLD, HOLDS, Partition, PartitionTurn
 from orchestratord.values.clock import rfc3339
 from orchestratord.values.status_set import StatusCode
 

@@ -39,10 +39,10 @@ import pluggy
 
 from orchestratord.errors import Problem
 from orchestratord.model.backoff import Backoff
-from orchestratord.model.effects.recurring_rows import RecurringRows
 from orchestratord.model.endpoint import Endpoint, Setting
 from orchestratord.model.event import Event
 from orchestratord.model.outcome import Outcome
+from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.settings import Config, DaemonSetting
 from orchestratord.model.task import (
     BatchMember,

@@ -28,10 +28,10 @@ import pluggy
 
 from orchestratord.documentation import doc_links
 from orchestratord.errors import PluginError, Reject, Snooze
-from orchestratord.model.effects.recurring_rows import RecurringRows
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import Event, EventType, PluginEvent
 from orchestratord.model.outcome import A_HOOK, Outcome
+from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.settings import Config
 from orchestratord.model.task import BatchMember, Effect, NewTask, RowEffect, RunSummary, Task
 from orchestratord.plugin import hookspecs

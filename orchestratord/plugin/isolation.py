@@ -18,10 +18,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 import httpx
 
 from orchestratord.errors import Reject, Snooze
-from orchestratord.model.effects.recurring_rows import RecurringRows
 from orchestratord.model.http_message import Response
 from orchestratord.model.json_body import is_larger
 from orchestratord.model.outcome import Outcome
+from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.task import (
     MOST_MEMBERS,
     BatchMember,

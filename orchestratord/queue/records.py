@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from orchestratord.errors import QueueError
-from orchestratord.model.effects.recurring_rows import RecurringRows
+from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.task import (
     Action,
     Attempt,

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from orchestratord.model.json_body import SHORT_TEXT
+from orchestratord.model.partition_turn import PartitionTurn
 from orchestratord.model.task import Attempt, Task, TaskExcerpt, UnreadableParams, made
-from orchestratord.model.turns.partition_turn import PartitionTurn
 from orchestratord.queue.connection import Connection
 from orchestratord.values.status_set import StatusCode
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from os import urandom
 from typing import Any
 
+from orchestratord.model.partition_turn import CONTINUE
 from orchestratord.model.task import Key, Status, Table, Task
-from orchestratord.model.turns.partition_turn import CONTINUE
-from orchestratord.queue.batches.batch_members import BatchMembers
+from orchestratord.queue.batch_members import BatchMembers
 from orchestratord.queue.connection import Connection, ManyRows, Row
 from orchestratord.queue.records import Claimed, FairTurn, Line, LineTurn, OrderedTurn, Pick
-from orchestratord.queue.runs.run_counts import RunCounts
+from orchestratord.queue.run_counts import RunCounts
 from orchestratord.values.clock import Clock, elapsed
 
 LEASE = 90.0

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 
 from orchestratord.engine.lanes.placement import REMOVED_AFTER
-from orchestratord.engine.runs.run_calls import listens, outcome_of_run
+from orchestratord.engine.run_calls import listens, outcome_of_run
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import NotFound, Unreachable
 from orchestratord.model.task import Effect, Key, Kind, RunSummary, Status, Task

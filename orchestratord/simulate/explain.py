@@ -16,11 +16,12 @@ from typing import Any, cast
 from orchestratord.engine.lanes.call_partition import with_partition
 from orchestratord.engine.retry import Decision
 from orchestratord.engine.retry_delay import Fault, base_delay
-from orchestratord.engine.runs.run_calls import outcome_of_run
+from orchestratord.engine.run_calls import outcome_of_run
 from orchestratord.errors import Conflict, InvalidPayload, NotFound
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.json_body import INLINE_BYTES
 from orchestratord.model.outcome import Outcome
+from orchestratord.model.partition_turn import PartitionTurn
 from orchestratord.model.settings import Config
 from orchestratord.model.task import (
     Explanation,
@@ -33,7 +34,6 @@ from orchestratord.model.task import (
     Task,
 )
 from orchestratord.model.test_case import FakeAnswer
-from orchestratord.model.turns.partition_turn import PartitionTurn
 from orchestratord.plugin.executor import Executor, Parked, Standing, Target
 from orchestratord.plugin.hookspecs import END_PHASES, RUN_END
 from orchestratord.plugin.host import Host

@@ -16,7 +16,7 @@ from orchestratord.engine import task_events
 from orchestratord.engine.attempt_result import AttemptResult
 from orchestratord.engine.enqueue import callable_endpoint, new_call
 from orchestratord.engine.retry import Decision
-from orchestratord.engine.runs.run_calls import begins_run, is_run, run_of
+from orchestratord.engine.run_calls import begins_run, is_run, run_of
 from orchestratord.engine.settlement import error_record, settlement_of
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import Conflict, InvalidParams

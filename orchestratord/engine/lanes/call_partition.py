@@ -9,9 +9,9 @@ from typing import Any
 from orchestratord.errors import InvalidPayload
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.json_body import INLINE_BYTES, is_larger
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Kind, NewTask, Task
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.plugin.long_work import bounded
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from orchestratord.model.task import BatchEntry, ClosedBatch
 from orchestratord.queue.batch import Rank, reads, writes
-from orchestratord.queue.batches.batch_members import IN_FULL
+from orchestratord.queue.batch_members import IN_FULL
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.operations.insert import insert_one
 from orchestratord.queue.records import Insert, Inserted

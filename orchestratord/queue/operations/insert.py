@@ -7,8 +7,8 @@ from itertools import chain
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
+from orchestratord.model.partition_turn import HOLDS
 from orchestratord.model.task import Key, Kind, NewTask, Status, made
-from orchestratord.model.turns.partition_turn import HOLDS
 from orchestratord.queue.batch import Batch, Rank, Write
 from orchestratord.queue.connection import ManyRows, Singly
 from orchestratord.queue.operations import plugin_rows

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from dataclasses import replace as changed
 
 from orchestratord.errors import Conflict, InvalidParams, NotFound, Overtaken, Replaced
+from orchestratord.model.partition_turn import HOLDS, Partition
 from orchestratord.model.task import FINAL, LETS_GO, Key, Kind, NewTask, Status, Task
-from orchestratord.model.turns.partition_turn import HOLDS, Partition
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import (
     BLOCKS,

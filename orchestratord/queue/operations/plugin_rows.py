@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from orchestratord.errors import QueueError
-from orchestratord.model.effects.recurring_rows import RecurringRows
+from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.task import BatchMember, Delete, RowKind, Table, Upsert, row_of
 from orchestratord.queue.batch import Read
 from orchestratord.queue.connection import ManyRows, Singly

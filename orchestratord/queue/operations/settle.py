@@ -13,9 +13,9 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.effects.recurring_rows import RecurringRows, upserts_of
+from orchestratord.model.partition_turn import HOLDS
+from orchestratord.model.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.task import Attempt, BatchMember, Delete, Status, Table, Task, Upsert
-from orchestratord.model.turns.partition_turn import HOLDS
 from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
 from orchestratord.queue.operations.insert import NewRows, insert_one, lock_order

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields
 from typing import Any, NamedTuple
 
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import Effect, Kind, NewTask, Table, Upsert
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.queue.batch import Batch, Rank, Write, reads
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.operations.settle import SLICES_TABLE, apply_all_effects, apply_effects

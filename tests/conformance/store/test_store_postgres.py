@@ -17,8 +17,8 @@ import psycopg
 import pytest
 
 from orchestratord.errors import DatabaseInUse, QueueError, Unreachable
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import Key, NewTask, Status, Task
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, daemons, insert, partitions, search, settle

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import QueueError
-from orchestratord.model.effects.recurring_rows import DECIDED_AT, RecurringRows
+from orchestratord.model.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Upsert
 from orchestratord.queue.operations import claim, manual, plugin_rows, search, settle
 from orchestratord.queue.records import Born, Insert, Settled, TaskFilter

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import NewTask, Upsert
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.queue.operations import slices
 from orchestratord.queue.records import Insert
 

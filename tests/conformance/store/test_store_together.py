@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.effects.recurring_rows import DECIDED_AT, RecurringRows
+from orchestratord.model.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Task, Upsert
 from orchestratord.queue.batch import Write
 from orchestratord.queue.operations import claim, manual, plugin_rows, search, settle

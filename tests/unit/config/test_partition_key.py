@@ -10,7 +10,7 @@ from orchestratord_webhooks import WEBHOOKS
 
 from orchestratord.config.show.json_schema import json_schema
 from orchestratord.errors import InvalidPayload
-from orchestratord.model.turns.partition_turn import Partition
+from orchestratord.model.partition_turn import Partition
 
 CALL = "path: /x\nparams: {account: {}, n: {default: 1}}\n"
 HOOK = "path: /x\nwebhooks:\n- phase: after_request\n  url: https://a.example/\n"

@@ -23,8 +23,8 @@ from orchestratord.errors import QueueError
 from orchestratord.model.endpoint import PartitionRule
 from orchestratord.model.event import EventType, TaskEvent
 from orchestratord.model.outcome import Outcome
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import NewTask, RunSummary, Task
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.plugin.hookspecs import hookimpl, only_for
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import Rank, Told, Write

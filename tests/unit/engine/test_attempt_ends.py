@@ -18,8 +18,8 @@ from orchestratord.engine.attempt_result import AttemptResult
 from orchestratord.engine.http_executor import HttpExecutor
 from orchestratord.engine.settlement import SettledAttempt
 from orchestratord.errors import Reject
-from orchestratord.model.effects.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.outcome import Outcome
+from orchestratord.model.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import NewTask, Table, Task, Upsert
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.queue.batch import Rank, Write

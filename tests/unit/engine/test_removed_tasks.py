@@ -11,8 +11,8 @@ from worker_parts import CALL, working
 
 from orchestratord.engine.lanes.placement import REMOVED_AFTER
 from orchestratord.engine.removed_tasks import BATCH, NAMED, TURNS
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import NewTask
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.housekeeping import undeclared
 from tests.postgres import Postgres

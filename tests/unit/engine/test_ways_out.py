@@ -19,8 +19,8 @@ from orchestratord.engine.feedback import Feedback
 from orchestratord.engine.settlement import Claims
 from orchestratord.errors import QueueError
 from orchestratord.model.outcome import Outcome
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import NewTask, Task
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import claim, manual, search

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from orchestratord.model.partition_turn import PartitionTurn
 from orchestratord.model.task import FINAL, Key, Kind, NewTask, Reason, Status, Task
-from orchestratord.model.turns.partition_turn import PartitionTurn
 
 TASK = Task(
     id=1, kind="call", endpoint_id="a/b", webhook="", phase=None, status="running", reason=None,

@@ -19,10 +19,10 @@ import httpx
 import pytest
 
 from orchestratord.errors import Reject, Snooze
-from orchestratord.model.effects.recurring_rows import RecurringRows
 from orchestratord.model.event import EventType, ScheduleEvent
 from orchestratord.model.http_message import Response
 from orchestratord.model.outcome import Outcome
+from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import BatchMember, Delete, NewTask, Table, Upsert
 from orchestratord.plugin.hookspecs import hookimpl

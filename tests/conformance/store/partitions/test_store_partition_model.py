@@ -21,8 +21,8 @@ from hypothesis.stateful import (
 )
 
 from orchestratord.errors import Conflict, Overtaken
+from orchestratord.model.partition_turn import HOLD, Partition
 from orchestratord.model.task import Key, Reason, Task
-from orchestratord.model.turns.partition_turn import HOLD, Partition
 from orchestratord.queue.batch import Read
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, manual, settle

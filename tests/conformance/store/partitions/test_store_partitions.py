@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import Overtaken
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Key, Reason, Status, Task
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, insert, manual, partitions, search

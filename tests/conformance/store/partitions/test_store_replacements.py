@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import Conflict, InvalidParams, Overtaken, Replaced
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Reason, Status, Task
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.queue.housekeeping import prune, run_ends
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, manual, partitions, search

@@ -8,8 +8,8 @@ import pytest
 
 from orchestratord.errors import Unreachable
 from orchestratord.model.event import Event, FailingEvent
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import Key, Status, Task
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.connection import RUNNING, Connection
 from orchestratord.queue.housekeeping import failing_told, future_times

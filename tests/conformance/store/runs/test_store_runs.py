@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import NotFound
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Key, NewTask, Reason, RunSummary, Status, Task
-from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.queue.housekeeping import prune, run_ends
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import (

@@ -20,8 +20,8 @@ from orchestratord.engine.lanes.fair_slots import (
 )
 from orchestratord.engine.lanes.lane import Lane
 from orchestratord.engine.lanes.lane_set import SHARE_AGAIN_MS, LaneSet
+from orchestratord.model.partition_turn import PartitionTurn
 from orchestratord.model.task import Key, Task
-from orchestratord.model.turns.partition_turn import PartitionTurn
 from tests.unit.engine.lanes.slot_model import TASK, Arrival, Daemon, percentile, steady
 
 OK, HANG = Key("a/ok"), Key("a/hang")

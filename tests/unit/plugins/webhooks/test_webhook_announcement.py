@@ -10,7 +10,7 @@ import pytest
 from webhook_parts import ENDPOINT, declared
 
 from orchestratord import PHASES, NewTask, Outcome, Partition, RunError, RunSummary
-from orchestratord.model.turns.partition_turn import PartitionTurn
+from orchestratord.model.partition_turn import PartitionTurn
 from orchestratord.testing import Rig, answered, task, unanswered
 
 CALL = task(id=42, endpoint_id=ENDPOINT, attempts=3, params={"id": "A1"})

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from orchestratord.model.task import NewTask, Status
-from orchestratord.queue import connection, rows, session
-from orchestratord.queue.batches import batch_members
+from orchestratord.queue import batch_members, connection, rows, session
 from orchestratord.queue.connection import Connection, ManyRows
 from orchestratord.queue.housekeeping import batch_closing, future_times, prune
 from orchestratord.queue.operations import (
