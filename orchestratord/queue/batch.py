@@ -48,17 +48,24 @@ class Batch(Generic[A, R]):
     up to the busy event loop and has to wait until it gets it back.
     """
 
-    alone: Callable[[Session, A], R]
-    """Does it for one."""
     together: Callable[[Session, Sequence[Any]], Sequence[R | Exception]]
-    """Does it for several, in their order: for each its result, or what `alone` would raise, having
+    """Does it for several, in their order: for each its result, or what is wrong with it, having
     written nothing. Where it raises itself, `Singly` for instance, whatever it wrote is undone and
-    each is done alone."""
+    each is done alone: for that one, and written `singly`."""
     prepare: Callable[[A], Any] | None = None
     """Makes of one what `together` takes instead, before the transaction begins, for which others
     may wait. Where it raises, each is done alone."""
     counts_in: Callable[[A], Collection[tuple[str, int]]] = lambda item: ()
     """The rows in which one is counted with others."""
+
+    def alone(self, session: Session, item: A) -> R:
+        """Do it for one, whose failure undoes nothing of others; raises what is wrong with it."""
+        given = item if self.prepare is None else self.prepare(item)
+        with session.db.one_by_one():
+            [result] = self.together(session, [given])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 @dataclass(slots=True, eq=False)  # not frozen: one is made for each step, which is dearer then

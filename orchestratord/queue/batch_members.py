@@ -88,10 +88,7 @@ class BatchMembers:
             place = places[one.group] if one.group in places else _place(db, one)
             places[one.group] = place + 1
             rows.append(_row(one, place, now, now))
-        if len(rows) == 1:
-            MEMBERS.one(db, rows[0])
-        else:
-            MEMBERS.run(db, rows)
+        MEMBERS.run(db, rows)
 
     def write_named(self, db: Connection, now: int, shared_now: int) -> None:
         """Write what was noted and is not told of yet, while no other daemon does.

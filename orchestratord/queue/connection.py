@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -143,6 +143,8 @@ class Connection(ABC):
     """Whether the index by creation holds only what is `LISTED`."""
     queues: bool = False
     """Whether `begin` waits for others who write, and they for the end of our transaction."""
+    singly: bool = False
+    """What is written is undone by itself where it fails, and not with all of the transaction."""
     _raw: Any
     """The driver's own connection."""
 
@@ -179,6 +181,15 @@ class Connection(ABC):
     def reserve_ahead(self, table: str, count: int) -> Sequence[int]:
         """The same for rows of a later transaction: no other row gets these ids."""
         return self.reserve(table, count)
+
+    @contextmanager
+    def one_by_one(self) -> Iterator[None]:
+        """What is written inside is written `singly`."""
+        before, self.singly = self.singly, True
+        try:
+            yield
+        finally:
+            self.singly = before
 
     def guard(self) -> AbstractContextManager[None]:
         """Keeps a statement that fails inside from spoiling the transaction."""
@@ -307,7 +318,8 @@ class ManyRows:
     """A statement with `VALUES {rows}` where its rows go.
 
     `OR ROLLBACK`: without that, SQLite would keep a copy of each page that the statement changes,
-    in case of a conflict. So the transaction has to be one that can be done again.
+    in case of a conflict. So the transaction has to be one that can be done again, and what is
+    written `singly` goes without.
     """
 
     def __init__(self, sql: str, *types: str) -> None:
@@ -321,18 +333,16 @@ class ManyRows:
         """Run it for all of them, in their order; the number of rows that were changed.
 
         Raises Singly where the database does not take one of them; what it did is undone then, or
-        is for the caller to undo.
+        is for the caller to undo. What is written `singly` raises what the database raises.
         """
         if not rows:
             return 0
+        if db.singly:
+            return db.many(self._alone, self.types, rows)
         try:
             return db.many(self.sql, self.types, rows)
         except Exception as error:
             raise Singly(str(error)) from error
-
-    def one(self, db: Connection, row: Sequence[Any]) -> int:
-        """The same for one row, which fails by itself: raises what the database raises."""
-        return db.many(self._alone, self.types, (row,))
 
 
 def counted(db: Connection) -> dict[str, int]:

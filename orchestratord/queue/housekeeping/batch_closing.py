@@ -176,7 +176,7 @@ def tell(session: Session, batch_id: int, deliveries: Sequence[Insert]) -> list[
     [delivery] = deliveries
     if not session.db.run(TELL, (batch_id,)):
         return [Inserted(0, delivery.task.key, None, None, duplicate=True)]
-    inserted = insert_one(session, delivery, session.now())
+    inserted = insert_one(session, delivery)
     session.db.run(TOLD, (inserted.id, batch_id))
     session.db.run(SAID, (batch_id,))
     return [inserted]

@@ -266,12 +266,7 @@ def _all_moves(session: Session, moves: Sequence[Move]) -> list[Moved | Exceptio
     return [results[number] for number in range(len(moves))]
 
 
-def _one_move(session: Session, move: Move) -> Moved:
-    _lock_tasks(session, [move])
-    return _carry_out(session, move)
-
-
-MOVES: Batch[Move, Moved] = Batch(_one_move, _all_moves)
+MOVES: Batch[Move, Moved] = Batch(_all_moves)
 """Steps of bulks."""
 
 

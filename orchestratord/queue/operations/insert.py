@@ -85,11 +85,6 @@ def enqueue(new: Sequence[Insert]) -> Write[list[Inserted]]:
     return Write(Rank.NEW, None, CALLS, new, needs_room=True)
 
 
-def _enqueue_alone(session: Session, inserts: Sequence[Insert]) -> list[Inserted]:
-    now = session.now()
-    return [insert_one(session, insert, now) for insert in inserts]
-
-
 def _enqueue_all(
     session: Session, calls: Sequence[Sequence[Insert]]
 ) -> list[list[Inserted] | Exception]:
@@ -110,7 +105,7 @@ def _enqueue_all(
     return results
 
 
-CALLS = Batch(_enqueue_alone, _enqueue_all)
+CALLS: Batch[Sequence[Insert], list[Inserted]] = Batch(_enqueue_all)
 """New tasks, as clients bring them: those of one call are written all or none."""
 
 
@@ -127,7 +122,8 @@ class NewRows:
         self._now = session.now()
         self._rows: list[Row] = []
         self._happened: list[Row] = []
-        self._expected = expected
+        # One that is written singly is there before the next one comes.
+        self._expected = 1 if session.db.singly else expected
         self._ids: Sequence[int] = ()
         self._once: dict[int, bool] = {}
         """Of tasks whose row of `once` is written already: whether it is new."""
@@ -135,14 +131,15 @@ class NewRows:
     def write_once(self, inserts: Iterable[Insert]) -> None:
         """Write the rows of `once` of these, together, before they are added. Raises Singly."""
         told = [one for one in inserts if one.task.once is not None and not one.task.unique_key]
-        if len(told) > 1:
+        if len(told) > 1 and not self._session.db.singly:
             rows = [one.task.once for one in told if one.task.once is not None]
             are_new = plugin_rows.insert_all_new(self._session, rows)
             self._once = {id(one): new for one, new in zip(told, are_new, strict=True)}
 
     def add(self, insert: Insert, *, key_is_free: bool = False) -> Inserted:
         """Write this, by the next `flush`, but for what follows from one that is written succeeded.
-        Raises what `insert_one` raises before it writes.
+        Raises UniqueKeyReused, and TypeError or ValueError for what cannot be stored, before it
+        writes.
 
         `key_is_free`: it was looked up already that no task has its idempotency key.
         """
@@ -155,11 +152,13 @@ class NewRows:
             _, row = _row(self._session, insert, self._now, insert.happened.id)
             self._happened.append((*row, HAPPENED_CODE, self._now))
             _happens(self._session, row)
-            return _inserted(insert, row[0], row)
-        if not self._ids:
-            self._ids = self._session.db.reserve("retry_schedule", self._expected)
-        insert, row = _row(self._session, insert, self._now, self._ids[len(self._rows)])
-        self._rows.append(row)
+        else:
+            if not self._ids:
+                self._ids = self._session.db.reserve("retry_schedule", self._expected)
+            insert, row = _row(self._session, insert, self._now, self._ids[len(self._rows)])
+            self._rows.append(row)
+        if self._session.db.singly:
+            self.flush()
         return _inserted(insert, row[0], row)
 
     def mark(self) -> int:
@@ -197,30 +196,12 @@ class NewRows:
             self._rows, self._ids = [], ()
 
 
-def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
-    """Write one, but for what follows from one that is written succeeded. Raises UniqueKeyReused,
-    and TypeError or ValueError for what cannot be stored."""
-    duplicate = _duplicate(session, insert.task)
-    if duplicate is not None:
-        return duplicate
-    if insert.happened is not None:
-        _, row = _row(session, insert, now, insert.happened.id)
-        HAPPENED.one(session.db, (*row, HAPPENED_CODE, now))
-        session.moved(None, Status.SUCCEEDED)
-        _happens(session, row)
-        return _inserted(insert, row[0], row)
+def insert_one(session: Session, insert: Insert) -> Inserted:
+    """Write one, but for what follows from one that is written succeeded. Raises what `NewRows.add`
+    raises."""
     lock_order(session, (insert,))
-    [id_] = session.db.reserve("retry_schedule", 1)
-    insert, row = _row(session, insert, now, id_)
-    if insert.task.partition is not None:
-        INSERT_PARTITIONED.one(session.db, row)
-    else:
-        INSERT.one(session.db, row)
-        if insert.born is None:
-            session.waits(insert.task.key, row[NEXT_TRY])
-    session.moved(None, row[STATUS])
-    _joins_run(session, row)
-    return _inserted(insert, id_, row)
+    with session.db.one_by_one():
+        return NewRows(session, 1).add(insert)
 
 
 def lock_order(session: Session, inserts: Iterable[Insert]) -> None:

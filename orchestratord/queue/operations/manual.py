@@ -152,7 +152,8 @@ def resolve(session: Session, settlement: Settlement) -> tuple[Task, list[Insert
         session.runs.move(task.id, Status.PENDING, s.status)
     session.runs.resolve(task.run_id, task.status, s.status)
     if s.attempt is not None:
-        ATTEMPT.one(session.db, attempt_row(task.id, s.attempt))
+        with session.db.one_by_one():
+            ATTEMPT.run(session.db, [attempt_row(task.id, s.attempt)])
     if s.last_success_at is not None:
         session.succeeded(task.endpoint_id, "", s.last_success_at)
     if task.bulk_id is not None:

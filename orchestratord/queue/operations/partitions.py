@@ -408,7 +408,7 @@ def replace(session: Session, task_id: int, new: NewTask, *, force: bool = False
         session.runs.begin(run_id, task.endpoint_id, task.created_at)
         session.runs.move(run_id, Status.PENDING, task.status)
     insert = Insert(changed(new, parent_id=task_id, partition=partition), run_id=run_id)
-    inserted = insert_one(session, insert, session.now())
+    inserted = insert_one(session, insert)
     values = place.id, inserted.id
     session.db.run("UPDATE retry_schedule SET replaces = ? WHERE id = ?", values)
     return find_task(session.db, inserted.id)

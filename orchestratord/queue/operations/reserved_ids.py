@@ -23,16 +23,12 @@ def reserve_ids(count: int) -> Write[Sequence[int]]:
     return Write(Rank.NEW, None, IDS, count)
 
 
-def _reserve(session: Session, count: int) -> Sequence[int]:
-    return session.db.reserve_ahead("retry_schedule", count)
-
-
-def _reserve_together(session: Session, counts: Sequence[int]) -> list[Sequence[int] | Exception]:
-    ids = _reserve(session, sum(counts))
+def _reserve(session: Session, counts: Sequence[int]) -> list[Sequence[int] | Exception]:
+    ids = session.db.reserve_ahead("retry_schedule", sum(counts))
     return [ids[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True)]
 
 
-IDS = Batch(_reserve, _reserve_together)
+IDS: Batch[int, Sequence[int]] = Batch(_reserve)
 
 
 class ReservedIds:

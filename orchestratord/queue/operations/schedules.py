@@ -143,7 +143,7 @@ def take_slot(
             apply_effects(session, effects)
         if insert is None:
             return Taken(None)
-        inserted = insert_one(session, insert, session.now())
+        inserted = insert_one(session, insert)
         made = table.update(task_id=inserted.id).where(table.endpoint_id == endpoint_id)
         session.db.run(*sql(made))
         return Taken(inserted)

@@ -18,9 +18,9 @@ from orchestratord.model.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.task import Attempt, BatchMember, Delete, Status, Table, Task, Upsert
 from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
-from orchestratord.queue.operations.insert import NewRows, insert_one, lock_order
+from orchestratord.queue.operations.insert import NewRows, lock_order
 from orchestratord.queue.operations.partitions import give_place, lock_tasks
-from orchestratord.queue.operations.plugin_rows import Upserts, delete, upsert
+from orchestratord.queue.operations.plugin_rows import Upserts
 from orchestratord.queue.records import (
     Insert,
     Inserted,
@@ -162,58 +162,6 @@ def last_success(db: Connection) -> dict[str, int]:
     )
 
 
-def _start_alone(session: Session, begun: Start) -> Started:
-    if not START.one(session.db, (*fence(begun.task), begun.at, int(begun.alone))):
-        return False, []
-    if begun.begins_run:
-        session.runs.settled(begun.task, Status.RUNNING, begins=True)
-    return True, apply_effects(session, begun.effects)
-
-
-def _settle_alone(session: Session, s: Settlement) -> Settled:
-    """Write it, if the claim still stands, and no cancel was asked for that takes the place of
-    another try; else nothing."""
-    task, status = s.task, s.status
-    if task.replaces is not None:
-        lock_tasks(session, (task.id, task.replaces))
-    if status == Status.PENDING:
-        if not WAIT.one(session.db, (*_ended(s), s.next_try, int(s.backed_off))):
-            asked = session.db.one(CANCEL_ASKED, fence(task)) is not None
-            return Settled(False, _NONE, cancel_asked=asked)
-        if s.next_try is not None:
-            session.heard(task.key, s.next_try)
-        held = False
-    else:
-        held = holds(task, status, s.reason)
-        if task.ordered:
-            ended = END_ORDERED.one(session.db, (*_ended(s), HOLDS if held else 0))
-        else:
-            ended = END.one(session.db, _ended(s))
-        if not ended:
-            return Settled(False, _NONE)
-    session.moved(Status.RUNNING, status)
-    session.runs.settled(task, status, begins=s.begins_run)
-    if _frees_turn(task, status):
-        session.touch(task)
-    if s.attempt is not None:
-        ATTEMPT.one(session.db, attempt_row(task.id, s.attempt))
-    if s.last_success_at is not None:
-        session.succeeded(task.endpoint_id, task.webhook, s.last_success_at)
-    if task.bulk_id is not None:
-        session.outcomes[task.bulk_id, status] += 1
-    give_place(session, task.id, task.replaces, status, s.reason)
-    effects = s.effects
-    if s.recurring:
-        effects = [*upserts_of(s.recurring, s.at), *effects]
-    return Settled(True, apply_effects(session, effects), held)
-
-
-def _alone(session: Session, step: Start | Settlement) -> Any:
-    if isinstance(step, Start):
-        return _start_alone(session, step)
-    return _settle_alone(session, step)
-
-
 Row = tuple[Any, ...]
 Prepared = tuple[Start | Settlement, ManyRows, Row, Row | None, bool]
 """A step, the statement that carries it out, its row there, and that of its attempt; and whether
@@ -253,24 +201,27 @@ def _prepare(s: Start | Settlement) -> Prepared:
 def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     """Start and settle several tasks.
 
-    Raises Singly where one of the claims no longer stands, or where a cancel was asked for.
+    Raises Singly where one of several claims no longer stands, or where a cancel was asked for. One
+    that is alone is refused then.
     """
     rows: dict[ManyRows, list[Row]]
     rows = {START: [], SUCCEED: [], END: [], END_ORDERED: [], WAIT: []}
     attempts: list[Row] = []
-    places: list[tuple[int, int, str, str | None]] = []
+    others: list[Start | Settlement] = []
     following = False  # something is to be written besides
     for s, statement, row, attempt, more in prepared:
         rows[statement].append(row)
         if more:
-            _note(session, s, places)
+            others.append(s)
         if s.effects or s.recurring:
             following = True
         if attempt is not None:
             attempts.append(attempt)
-        at = s.last_success_at
-        if at is not None:
-            session.succeeded(s.task.endpoint_id, s.task.webhook, at)
+    places = [
+        (s.task.id, s.task.replaces, s.status, s.reason)
+        for s in others
+        if isinstance(s, Settlement) and s.task.replaces is not None
+    ]
     if places:
         ids = {s.task.id for s, *_ in prepared} | {place for _, place, *_ in places}
         lock_tasks(session, ids)
@@ -279,7 +230,16 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
             continue
         changed.sort(key=_first)  # always in one order, against deadlocks
         if statement.run(session.db, changed) != len(changed):
+            if session.db.singly:
+                return [_refused(session, prepared[0][0])]
             raise Singly
+    steps = list(map(_first, prepared))
+    for s in steps:
+        at = s.last_success_at
+        if at is not None:
+            session.succeeded(s.task.endpoint_id, s.task.webhook, at)
+    for s in others:
+        _note(session, s)
     session.moved(Status.RUNNING, Status.SUCCEEDED, len(rows[SUCCEED]))
     ended = chain(rows[END], rows[END_ORDERED], rows[WAIT])
     for status, count in Counter(map(_status_of, ended)).items():
@@ -287,7 +247,6 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     ATTEMPT.run(session.db, attempts)
     for replacement in places:
         give_place(session, *replacement)
-    steps = list(map(_first, prepared))
     if following or rows[START]:
         recurring = [(s.recurring, s.at) for s in steps]
         inserted = apply_all_effects(session, list(map(_effects_of, steps)), recurring)
@@ -300,11 +259,19 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     return results
 
 
-def _note(
-    session: Session, s: Start | Settlement, places: list[tuple[int, int, str, str | None]]
-) -> None:
-    """Note what depends on a step: the next claim of its key, the turns of a partition, a bulk, a
-    run, and in `places` the task whose place it has."""
+def _refused(session: Session, s: Start | Settlement) -> Any:
+    """The result of a step whose claim no longer stands, or where a cancel was asked for, which
+    takes the place of another try."""
+    if isinstance(s, Start):
+        return False, _NONE
+    waits = s.status == Status.PENDING
+    asked = waits and session.db.one(CANCEL_ASKED, fence(s.task)) is not None
+    return Settled(False, _NONE, cancel_asked=asked)
+
+
+def _note(session: Session, s: Start | Settlement) -> None:
+    """Note what depends on a step: the next claim of its key, the turns of a partition, a bulk, and
+    a run."""
     task = s.task
     if isinstance(s, Start):
         session.runs.settled(task, Status.RUNNING, begins=True)
@@ -315,8 +282,6 @@ def _note(
         session.touch(task)
     if task.bulk_id is not None:
         session.outcomes[task.bulk_id, s.status] += 1
-    if task.replaces is not None:
-        places.append((task.id, task.replaces, s.status, s.reason))
     if task.run_id is not None or s.begins_run:
         session.runs.settled(task, s.status, begins=s.begins_run)
 
@@ -343,7 +308,7 @@ def _counts_in(step: Start | Settlement) -> list[tuple[str, int]]:
     return [(kind, id_) for kind, id_ in owners if id_ is not None]
 
 
-STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together, _prepare, _counts_in)
+STEPS: Batch[Start | Settlement, Any] = Batch(_together, _prepare, _counts_in)
 """What becomes of tasks that are claimed: they start, and they are settled."""
 
 
@@ -400,7 +365,7 @@ def write_effects(session: Session, effects: Effects) -> list[Inserted]:
 
 
 def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
-    """Write what hooks returned, in order; one result for each `Insert` among it.
+    """Write what hooks returned, one by one and in order; one result for each `Insert` among it.
 
     What the database will never take is logged and left out: a plugin's mistake must not hold up
     the task that it was made for.
@@ -408,17 +373,8 @@ def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
     inserted: list[Inserted] = []
     for effect in _in_order(session, effects):
         try:
-            with session.db.guard():
-                if isinstance(effect, Insert):
-                    inserted.append(_insert_whole(session, effect))
-                elif isinstance(effect, Upsert):
-                    upsert(session, effect)
-                    if effect.table == SLICES_TABLE:
-                        _count_slice(session, effect)
-                elif isinstance(effect, BatchMember):
-                    session.members.add(session.db, (effect,), session.now())
-                else:
-                    delete(session, effect)
+            with session.db.one_by_one(), session.db.guard():
+                inserted += _apply_together(session, [[effect]])[0]
         except Exception as error:
             if not (isinstance(error, NONSENSE) or session.db.failures.is_unfit(error)):
                 raise
@@ -432,9 +388,21 @@ def apply_all_effects(
     """What `apply_effects` does, for the effects of several changes, and the `recurring` rows of
     each.
 
-    Raises what the database raises for what it does not take: then `apply_effects` has to look at
-    each.
+    Raises what the database raises for what it does not take: then each has to be looked at, as it
+    is where that is written `singly`.
     """
+    if session.db.singly:
+        dated = recurring or repeat(_NOTHING, len(groups))
+        return [
+            apply_effects(session, [*upserts_of(rows, at), *group])
+            for group, (rows, at) in zip(groups, dated, strict=True)
+        ]
+    return _apply_together(session, groups, recurring)
+
+
+def _apply_together(
+    session: Session, groups: Sequence[Effects], recurring: Sequence[DatedRows] = ()
+) -> list[list[Inserted]]:
     effects = list(chain.from_iterable(groups))
     if not effects and not any(map(_first, recurring)):
         return [[] for _ in groups]
@@ -508,16 +476,10 @@ def add_whole(
     inserted = new.add(insert, key_is_free=key_is_free)
     if insert.happened is None or inserted.duplicate:
         return inserted
-    following = _add_all(session, new, upserts, insert.happened.effects)
-    return replace(inserted, following=following)
-
-
-def _insert_whole(session: Session, insert: Insert) -> Inserted:
-    """The same for one that is written alone."""
-    inserted = insert_one(session, insert, session.now())
-    if insert.happened is None or inserted.duplicate:
-        return inserted
-    return replace(inserted, following=apply_effects(session, insert.happened.effects))
+    effects = insert.happened.effects
+    if session.db.singly:
+        return replace(inserted, following=apply_effects(session, effects))
+    return replace(inserted, following=_add_all(session, new, upserts, effects))
 
 
 def all_inserts(effects: Effects) -> Iterator[Insert]:
@@ -538,10 +500,6 @@ def happen(new: Sequence[Insert]) -> Write[list[Inserted]]:
     return Write(Rank.NEW, None, HAPPENINGS, new, needs_room=True)
 
 
-def _happen_alone(session: Session, inserts: Sequence[Insert]) -> list[Inserted]:
-    return [_insert_whole(session, insert) for insert in inserts]
-
-
 def _happen_together(
     session: Session, calls: Sequence[Sequence[Insert]]
 ) -> list[list[Inserted] | Exception]:
@@ -558,7 +516,7 @@ def _happen_together(
     return list(results)
 
 
-HAPPENINGS = Batch(_happen_alone, _happen_together)
+HAPPENINGS: Batch[Sequence[Insert], list[Inserted]] = Batch(_happen_together)
 
 
 def _leave_out(effect: StoredEffect, error: Exception, inserted: list[Inserted]) -> None:

@@ -18,7 +18,7 @@ from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import Effect, Kind, NewTask, Table, Upsert
 from orchestratord.queue.batch import Batch, Rank, Write, reads
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.operations.settle import SLICES_TABLE, apply_all_effects, apply_effects
+from orchestratord.queue.operations.settle import SLICES_TABLE, apply_all_effects
 from orchestratord.queue.records import Insert, Inserted, StoredEffect
 from orchestratord.queue.session import Session
 
@@ -95,13 +95,6 @@ def write_slice(found: Slice, items: Sequence[StoredEffect]) -> Write[list[Inser
     return Write(Rank.NEW, None, SLICES, (found, items))
 
 
-def _alone(session: Session, taken: tuple[Slice, Sequence[StoredEffect]]) -> list[Inserted]:
-    found, items = taken
-    if _take(session, found):
-        return apply_effects(session, items)
-    return _duplicates(items)
-
-
 def _together(
     session: Session, several: Sequence[tuple[Slice, Sequence[StoredEffect]]]
 ) -> list[list[Inserted]]:
@@ -122,7 +115,7 @@ def _take(session: Session, found: Slice) -> bool:
     return ours
 
 
-SLICES: Batch[tuple[Slice, Sequence[StoredEffect]], list[Inserted]] = Batch(_alone, _together)
+SLICES: Batch[tuple[Slice, Sequence[StoredEffect]], list[Inserted]] = Batch(_together)
 
 
 def _duplicates(items: Sequence[StoredEffect]) -> list[Inserted]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from orchestratord.queue.batch import Batch, Rank, Write, deliver, in_order
 
-ONE: Batch[Any, Any] = Batch(lambda session, item: item, lambda session, items: list(items))
-TWO: Batch[Any, Any] = Batch(lambda session, item: item, lambda session, items: list(items))
+ONE: Batch[Any, Any] = Batch(lambda session, items: list(items))
+TWO: Batch[Any, Any] = Batch(lambda session, items: list(items))
 
 
 def job(rank: Rank, item: Any, batch: Batch[Any, Any] | None = None) -> Write[Any]:

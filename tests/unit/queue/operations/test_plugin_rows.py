@@ -126,6 +126,8 @@ async def test_gathered_is_the_same_as_one_after_the_other(
 class Watched:
     """A session's connection that counts what is run on it."""
 
+    singly = False
+
     def __init__(self, db: Connection) -> None:
         self._db, self.for_update = db, db.for_update
         self.statements: list[str] = []
