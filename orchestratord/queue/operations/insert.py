@@ -90,7 +90,6 @@ def _enqueue_all(
 ) -> list[list[Inserted] | Exception]:
     lock_order(session, chain.from_iterable(calls))
     new = NewRows(session, sum(map(len, calls)))
-    new.write_once(chain.from_iterable(calls))
     results: list[list[Inserted] | Exception] = []
     for inserts in calls:
         mark = new.mark()
@@ -125,16 +124,6 @@ class NewRows:
         # One that is written singly is there before the next one comes.
         self._expected = 1 if session.db.singly else expected
         self._ids: Sequence[int] = ()
-        self._once: dict[int, bool] = {}
-        """Of tasks whose row of `once` is written already: whether it is new."""
-
-    def write_once(self, inserts: Iterable[Insert]) -> None:
-        """Write the rows of `once` of these, together, before they are added. Raises Singly."""
-        told = [one for one in inserts if one.task.once is not None and not one.task.unique_key]
-        if len(told) > 1 and not self._session.db.singly:
-            rows = [one.task.once for one in told if one.task.once is not None]
-            are_new = plugin_rows.insert_all_new(self._session, rows)
-            self._once = {id(one): new for one, new in zip(told, are_new, strict=True)}
 
     def add(self, insert: Insert, *, key_is_free: bool = False) -> Inserted:
         """Write this, by the next `flush`, but for what follows from one that is written succeeded.
@@ -144,8 +133,7 @@ class NewRows:
         `key_is_free`: it was looked up already that no task has its idempotency key.
         """
         # A key that comes twice at once is not found here, and is refused by its index.
-        once_is_new = self._once.pop(id(insert), None)
-        duplicate = _duplicate(self._session, insert.task, once_is_new, key_is_free=key_is_free)
+        duplicate = _duplicate(self._session, insert.task, key_is_free=key_is_free)
         if duplicate is not None:
             return duplicate
         if insert.happened is not None:
@@ -294,21 +282,13 @@ def _inserted(insert: Insert, id_: int, row: Row) -> Inserted:
     return Inserted(id_, new.key, None, task)
 
 
-def _duplicate(
-    session: Session,
-    new: NewTask,
-    once_is_new: bool | None = None,
-    *,
-    key_is_free: bool = False,
-) -> Inserted | None:
+def _duplicate(session: Session, new: NewTask, *, key_is_free: bool = False) -> Inserted | None:
     """What there is of a task that is not to be written again; None where it is new. What it was
-    told by is written from here on. `once_is_new`: that is written, and was new or not."""
+    told by is written from here on."""
     looked_up = new.unique_key is None or key_is_free
     if not looked_up and (found := _same_key(session, new)) is not None:
         return found
-    if once_is_new is None and new.once is not None:
-        once_is_new = plugin_rows.insert_new(session, new.once)
-    if once_is_new is False:
+    if new.once is not None and not plugin_rows.insert_new(session, new.once):
         return Inserted(0, new.key, None, None, duplicate=True)
     return None
 

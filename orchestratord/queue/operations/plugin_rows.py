@@ -42,10 +42,6 @@ class Statements:
     both: ManyRows | None
     """Many at once; None where an upsert may leave out a column that cannot be NULL: then only the
     row that is there or is not tells what becomes of it."""
-    new: ManyRows | None
-    """Inserts many of which none is there; None as before."""
-    known: str
-    """Which of many keys there are, with `{}` where these go."""
     filled: frozenset[str]
     """The other columns that cannot be NULL."""
     exact: tuple[type, ...]
@@ -88,41 +84,6 @@ def insert_new(session: Session, effect: Upsert) -> bool:
     found = _statements(session, shape_of(effect))
     row = (*effect.key.values(), *effect.values.values(), *effect.add.values())
     return session.db.run(f"{found.insert} ON CONFLICT DO NOTHING", row) > 0
-
-
-def insert_all_new(session: Session, effects: Sequence[Upsert]) -> list[bool]:
-    """What `insert_new` does for each, in their order, in few statements. Raises Singly where
-    another daemon inserts one of them in this moment."""
-    results = [False] * len(effects)
-    alike: dict[Shape, dict[tuple[Any, ...], int]] = {}
-    for number, effect in enumerate(effects):
-        shape, key = shape_of(effect), tuple(effect.key.values())
-        found = _statements(session, shape)
-        plain = _PLAIN.issuperset(map(type, effect.values.values()))
-        if found.new is None or not plain or tuple(map(type, key)) != found.exact:
-            results[number] = insert_new(session, effect)
-        else:
-            alike.setdefault(shape, {}).setdefault(key, number)  # the first of several is new
-    for shape, numbers in alike.items():
-        found = _statements(session, shape)
-        assert found.new is not None
-        keys = sorted(numbers)
-        for start in range(0, len(keys), LOOKED_UP):
-            for row in _known(session, found.known, keys[start : start + LOOKED_UP]):
-                del numbers[row]
-        rows = [
-            (*key, *effects[number].values.values(), *effects[number].add.values())
-            for key, number in sorted(numbers.items())
-        ]
-        found.new.run(session.db, rows)
-        for number in numbers.values():
-            results[number] = True
-    return results
-
-
-def _known(session: Session, sql: str, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Those of these keys of which there is a row."""
-    return list({tuple(row) for row in _rows_of(session, sql, keys)})
 
 
 def _rows_of(session: Session, sql: str, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -402,19 +363,9 @@ def _make(session: Session, shape: Shape) -> Statements:
         update=f'UPDATE "{name}" SET {", ".join(sets)} WHERE {where}' if sets else None,
         insert=f"INSERT {into} ({marks})",
         both=ManyRows(many, *types) if whole else None,
-        new=ManyRows(f"INSERT OR ROLLBACK {into} {{rows}}", *types) if whole else None,
-        known=_which(table),
         filled=frozenset(needed.difference(key)),
         exact=tuple(_EXACT[_kind(table, column)] for column in key),
     )
-
-
-def _which(table: Table) -> str:
-    names = ", ".join(f'"{column}"' for column in table.key)
-    same = " AND ".join(f'there."{column}" = wanted."{column}"' for column in table.key)
-    # One look into the index for each, whatever the statistics say.
-    there = f'SELECT 1 FROM "{table.name}" AS there WHERE {same}'
-    return f"WITH wanted ({names}) AS (VALUES {{}}) SELECT {names} FROM wanted WHERE ({there}) = 1"
 
 
 _EXACT = {"TEXT": str, "INTEGER": int, "REAL": float}

@@ -507,7 +507,6 @@ def _happen_together(
     lock_order(session, inserts)
     new, upserts = NewRows(session, len(inserts)), Upserts(session)
     try:
-        new.write_once(inserts)
         results = [[add_whole(session, new, upserts, one) for one in call] for call in calls]
     except NONSENSE as error:
         raise Singly from error
