@@ -221,6 +221,10 @@ class StorageFull(QueueError):
     """The disk has no room: no new work is accepted, what is queued goes on."""
 
 
+AWAY = "database_unreachable"
+"""The code of a database whose server is away."""
+
+
 class Unreachable(QueueError):
     """The database cannot be used now: its server is away, another program holds it, its disk
     fails. The daemon goes on trying.
@@ -228,7 +232,7 @@ class Unreachable(QueueError):
     `code`: which of them, in one word for programs.
     """
 
-    def __init__(self, message: str, code: str = "database_unreachable") -> None:
+    def __init__(self, message: str, code: str = AWAY) -> None:
         self.code = code
         super().__init__(message)
 

@@ -15,6 +15,7 @@ import math
 import os
 import queue
 import re
+import select
 import signal
 import sys
 import threading
@@ -28,7 +29,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from orchestratord.documentation import doc_links
-from orchestratord.errors import Unreachable
+from orchestratord.errors import AWAY, Unreachable
 from orchestratord.model.settings import Log
 from orchestratord.values.redact import Redactor
 
@@ -119,8 +120,13 @@ class LogHandler(logging.StreamHandler[TextIO]):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write a record. That the database is away is told once, by the writing thread;
         what has to wait for it is told of at DEBUG."""
-        away = any(isinstance(one, Unreachable) for one in record.args or ())
-        return bool(super().filter(record)) and not (away and logging.root.level > logging.DEBUG)
+        if not super().filter(record):
+            return False
+        if record.levelno >= logging.CRITICAL or logging.root.level <= logging.DEBUG:
+            return True
+        return not any(
+            isinstance(one, Unreachable) and one.code == AWAY for one in record.args or ()
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, or gather it."""
@@ -220,12 +226,22 @@ class LogHandler(logging.StreamHandler[TextIO]):
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the others
         while (text := self._queue.get()) or not self._queue.empty():
             left = text.encode(self.stream.encoding, "backslashreplace")
-            with suppress(OSError), self._our_turn():
-                while left:
-                    left = left[os.write(self._apart or 0, left) :]
+            try:
+                with self._our_turn():
+                    while left:
+                        left = left[self._write_some(left) :]
+            except OSError:  # it is closed, or on a full disk
+                self._dropped += left.count(b"\n")
             self._written += len(text)
             if self._dropped and self._put - self._written < MOST_QUEUED // 2:
                 self._tell_dropped()
+
+    def _write_some(self, text: bytes) -> int:
+        try:
+            return os.write(self._apart or 0, text)
+        except BlockingIOError:  # somebody made the pipe so: wait until there is room
+            select.select((), (self._apart or 0,), ())
+            return 0
 
     def _tell_dropped(self) -> None:
         with self.lock or nullcontext():

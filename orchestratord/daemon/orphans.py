@@ -16,12 +16,12 @@ def reap_orphans() -> None:
     if os.getpid() != 1:
         return
     signals = signal.valid_signals()
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     if (daemon := os.fork()) == 0:
         os.setsid()  # or a terminal's Ctrl-C would come twice, which aborts
         for name in {"LISTEN_PID", "WATCHDOG_PID"} & os.environ.keys():
             os.environ[name] = str(os.getpid())
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
     while True:
         if (number := signal.sigwait(signals)) != signal.SIGCHLD:

@@ -391,8 +391,8 @@ def log_settled(attempts: Iterable[SettledAttempt]) -> None:
                 lines, about = [], []
                 log.warning("%s", line, extra=_fields(*one))
                 continue
-        if len(line) > LINE:  # the task has all of it
-            line = f"{line.encode()[: LINE - 3].decode(errors='ignore')}…"
+        if len(encoded := line.encode()) > LINE:  # the task has all of it
+            line = f"{encoded[: LINE - 3].decode(errors='ignore')}…"
         lines.append(line)
         about.append(one)
     info(log, lines, _fields, about)

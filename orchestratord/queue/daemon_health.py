@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from orchestratord.errors import AWAY
+
 RECONNECT_WAIT = 5.0
 """Seconds for which what needs a database waits for it to be back."""
 
@@ -22,7 +24,7 @@ class Code(StrEnum):
     """What is wrong with the database, in one word for programs."""
 
     FULL = "storage_full"
-    UNREACHABLE = "database_unreachable"
+    UNREACHABLE = AWAY
     LOCKED = "database_locked"
     READ_ONLY = "storage_read_only"
     FAILING = "storage_error"

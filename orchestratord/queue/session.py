@@ -115,8 +115,9 @@ class Session(ABC):
     that; unless they undo it, for which these are looked at again."""
     missed: set[Line] = field(default_factory=set)
     """Those of this transaction."""
-    late: dict[tuple[str, str], int] = field(default_factory=dict)
-    """As `successes`: those of earlier transactions that others kept from being written."""
+    late: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
+    """As `successes`: those of earlier transactions that others kept from being written, and since
+    when (`time.monotonic`)."""
     later: dict[tuple[str, str], int] = field(default_factory=dict)
     """Those of this transaction."""
     revisited: bool = False
@@ -218,10 +219,13 @@ class Session(ABC):
         self.members.begin(committed)
         self.outcomes, self.paused, self.elected = Counter(), {}, {}
         self.touched, self.limited, self.successes = set(), set(), {}
-        if committed and self.revisited:
-            self.unsure, self.late = set(), {}
         if committed:
-            self.unsure, self.late = self.unsure | self.missed, self.late | self.later
+            now, late = time.monotonic(), self.late
+            if self.revisited:
+                self.unsure, self.late = set(), {}
+            self.unsure = self.unsure | self.missed
+            again = {key: (at, late.get(key, (at, now))[1]) for key, at in self.later.items()}
+            self.late = self.late | again
         self.missed, self.later, self.revisited = set(), {}, False
 
     def revisit(self) -> None:
@@ -229,7 +233,7 @@ class Session(ABC):
         self.revisited = True
         self.touched |= self.unsure
         self.limited |= self.unsure
-        for key, at in self.late.items():
+        for key, (at, _) in self.late.items():
             self.succeeded(*key, at)
 
     def lock_late(self) -> None:

@@ -152,8 +152,6 @@ class Writer:
         waits without a try of its own."""
         self._locked_now: list[Write[Any]] = []
         """What the transaction leaves to be tried again."""
-        self._late_since = 0.0
-        """Since when a success could not be written; 0 for none."""
         self._locked_again = self._wary_until = 0.0
         """When what is locked is tried again; until when it is known that others lock rows."""
         self._ends_at = 0.0
@@ -608,9 +606,8 @@ class Writer:
         if session.late or session.unsure:
             self._serve(session, [])
         now, known = time.monotonic(), self.health.troubles.get(Code.LOCKED)
-        self._late_since = (self._late_since or now) if session.late else 0.0
-        since = min((*self.locked.values(), self._late_since or now))
-        if now - since >= LOCKED_TOLD:
+        late = (since for _, since in session.late.values())
+        if now - min((*self.locked.values(), *late, now)) >= LOCKED_TOLD:
             if known is None:
                 self._tell_who_locks(session)
             return {Code.LOCKED}
@@ -623,7 +620,7 @@ class Writer:
         self._open, who = True, list[str]()
         with suppress(*self._failures.errors):
             who = session.db.blockers(lambda: self._want(session))
-        why = f"rows are locked by {'; '.join(who) or 'a session that is not to be seen'}"
+        why = f"rows are locked by {'; '.join(who) or 'an unknown session'}"
         if self.health.begin(Code.LOCKED, why, refuses=False):
             log.error(
                 "what waits for these rows is not written, all else goes on: %s", why,
@@ -654,7 +651,8 @@ class Writer:
         tried = [code for code in DISK if code in self.health.troubles and code not in known]
         if not tried:
             return
-        cause = self._probe(session)
+        # A read that failed once is no damage.
+        cause = self._probe(session) and self._probe(session)
         found = self._note(cause) if cause is not None else None
         for code in tried:
             if code is not found and found is not Code.UNREACHABLE and self.health.end(code):

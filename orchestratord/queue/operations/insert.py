@@ -139,7 +139,6 @@ class NewRows:
         if insert.happened is not None:
             _, row = _row(self._session, insert, self._now, insert.happened.id)
             self._happened.append((*row, HAPPENED_CODE, self._now))
-            _happens(self._session, row)
         else:
             if not self._ids:
                 self._ids = self._session.db.reserve("retry_schedule", self._expected)
@@ -162,6 +161,8 @@ class NewRows:
         if self._happened:
             HAPPENED.run(self._session.db, self._happened)
             self._session.moved(None, Status.SUCCEEDED, len(self._happened))
+            for row in self._happened:
+                _happens(self._session, row)
             self._happened = []
         if self._rows:
             plain_rows = self._rows

@@ -108,6 +108,38 @@ def test_lines_that_are_lost_are_counted_and_told(
         assert "INFO orchestratord: stopped" in text
 
 
+def test_a_pipe_that_is_not_blocking_loses_no_line(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    receiver.on("/get", 200)
+    daemon = make_daemon()
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/get", "/get")
+    with unread(daemon) as reader:
+        os.set_blocking(daemon.passed[0], False)
+        daemon.start()
+        ids = daemon.batch("shop/get", [{}] * CALLS)
+        assert daemon.finish(ids[-1])["status"] == "succeeded"
+        text = ""
+
+        def written() -> int:
+            nonlocal text
+            text += read_all(reader)
+            return text.count("attempt 1 200, succeeded\n")
+
+        until(lambda: written() == CALLS, "all lines")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_start_without_its_database_says_so(make_daemon: MakeDaemon, workers: int) -> None:
+    daemon = make_daemon(workers=workers, database="postgresql://somebody@127.0.0.1:1/none")
+    daemon.expect(".")
+    daemon.launch()
+    assert daemon.wait() == 1
+    daemon.logged("CRITICAL")
+    daemon.logged("127.0.0.1")
+
+
 @pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_closed_stderr_is_no_reason_not_to_start(

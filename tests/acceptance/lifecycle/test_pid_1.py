@@ -85,3 +85,17 @@ def test_pid_1_ends_as_the_daemon_does(make_daemon: MakeDaemon, receiver: Receiv
     daemon.expect(".")
     daemon.launch()
     assert daemon.wait() == 78
+
+
+@pytest.mark.skipif(not can_unshare(), reason="takes the right to make a PID namespace")
+def test_a_reload_that_pid_1_is_asked_for_early_is_done_later(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon()
+    daemon.by_command = True
+    daemon.wrapper = UNSHARE
+    process = daemon.launch()
+    until(lambda: process.poll() is not None or descendants(init_of(daemon)), "its child")
+    os.kill(init_of(daemon), signal.SIGHUP)
+    daemon.wait_ready()
+    daemon.logged("INFO config: nothing has changed")
+    os.kill(init_of(daemon), signal.SIGTERM)
+    assert daemon.wait() == 0
