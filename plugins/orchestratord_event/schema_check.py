@@ -38,10 +38,9 @@ class SchemaCheck:
 
     def __init__(self, name: str, content: str, *, apart: bool = False) -> None:
         """`apart`: it may take as long as it does. Raises ValueError where the schema is none."""
-        self.name = name
-        self.content = content
+        self.name, self.content = name, content
         self._validator = _validator(name, content)
-        self._quick = _quick_validator(self._validator, content, apart=apart)
+        self._quick = _quick_validator(self._validator, apart=apart)
 
     def is_surely_good(self, params: Any) -> bool:
         """Whether data are good, as far as that is seen at once."""
@@ -102,7 +101,7 @@ def _validator(name: str, content: str) -> Any:
     return validator
 
 
-def _quick_validator(validator: Any, content: str, *, apart: bool) -> Any:
+def _quick_validator(validator: Any, *, apart: bool) -> Any:
     """What says of good data, within microseconds, that they are; None where it is not installed,
     or cannot read the schema. Beside others it has no pattern that could go back, nor recursion."""
     try:
@@ -111,9 +110,8 @@ def _quick_validator(validator: Any, content: str, *, apart: bool) -> Any:
         import jsonschema_rs as rs
 
         options = rs.FancyRegexOptions() if apart else rs.RegexOptions()
-        schema = json.loads(content)
         return rs.validator_for(
-            schema, validate_formats=False, offline=True, pattern_options=options
+            validator.schema, validate_formats=False, offline=True, pattern_options=options
         )
     except Exception:  # a pattern that is Python's own, or very many references behind each other
         return None

@@ -159,8 +159,7 @@ class SchemaProcess:
         """The process begins with the next request, if there is one."""
         self._silence.cancel()
         if self._waiting:
-            loop = asyncio.get_running_loop()
-            self._silence = loop.call_later(SILENCE, self._process.kill)
+            self._silence = asyncio.get_running_loop().call_later(SILENCE, self._process.kill)
 
     def _fail(self, error: Exception) -> None:
         answer = self._waiting.popleft().answer
