@@ -23,7 +23,7 @@ from orchestratord.api.bodies import check_key
 from orchestratord.api.server.problem_json import SHORTAGE, Refusal
 from orchestratord.api.server.request_body import json_value
 from orchestratord.config.outbox_database import Outbox, outbox_of
-from orchestratord.config.params import rule_problems
+from orchestratord.config.params import prepare_rules, rule_problems
 from orchestratord.engine.enqueue import Enqueue, callable_endpoint, fitted_call
 from orchestratord.errors import (
     InvalidParams,
@@ -379,6 +379,9 @@ class OutboxRelay:
         for row in rows:
             if time.monotonic() - began > SINGLY:
                 return fit, refused
+            # What ends the daemon while it only begins to look is not to blame on the row.
+            with suppress(SchemaTooCostly):
+                await prepare_rules(self._reloader.config, row.endpoint)
             if not await self._hold():
                 raise RelayMoved("another daemon relays the outbox")
             if await self._store.write(note_look(outbox.name, row.uid)) >= DEATHS:

@@ -97,7 +97,7 @@ def run(folder: Path, *, accept_removals: bool = False) -> int:
         take_signals(reload=False)
         code = _ended(lambda: _work(start, WorkerPlace()))
     if start.left is not None:
-        start.left.execute()
+        code = _ended(start.left.execute)
     return leave_threads(code)
 
 

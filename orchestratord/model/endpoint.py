@@ -75,7 +75,8 @@ class ParamRules(Model):
         return False
 
     async def problems_apart(self, calls: Sequence[Mapping[str, Any]]) -> Sequence[dict[str, str]]:
-        """The `problems` of each of these calls, while the event loop goes on.
+        """The `problems` of each of these calls, while the event loop goes on; of none, what starts
+        for the next ones is started.
 
         Raises SchemaTooCostly.
         """

@@ -8,6 +8,7 @@ it, in Python, and only short objects by the one in C; `python -m bench.answers`
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from json.decoder import JSONArray, JSONObject  # type: ignore[attr-defined]  # it has no types
@@ -30,8 +31,12 @@ MAX_BATCH = 10_000
 """Calls that are accepted at once; and so many members has a list in the object of a long text."""
 
 
+_KEY = re.compile(r'"([^"]*)"\s*:\s*\Z')
+"""Just before its value."""
+
+
 class TooMany(Exception):
-    """A JSON text has more values than there is room for."""
+    """A JSON text has more values than there is room for; in which part of its object."""
 
 
 def parse_json(content: bytes | str, room: int | None = None, **options: Any) -> Any:
@@ -62,11 +67,14 @@ class _Decoder(json.JSONDecoder):
     def __init__(self, room: int | None, **options: Any) -> None:
         super().__init__(**options)
         scan = c_make_scanner(self)
-        left, members, depth = room or 0, MAX_BATCH, 0
+        left, members, depth, name = room or 0, MAX_BATCH, 0, "params"
 
         def parse_within(parse: Any, place: tuple[str, int], *others: Any) -> tuple[Any, int]:
-            nonlocal depth
+            nonlocal depth, name
             depth += 1
+            if depth == 2:
+                key = _KEY.search(place[0][max(place[1] - 200, 0) : place[1] - 1])
+                name = key[1] if key else name
             *before, scan_once = others[: 2 if parse is JSONObject else 1]
             members_of_body = depth == 2 and parse is JSONArray
 
@@ -76,7 +84,7 @@ class _Decoder(json.JSONDecoder):
                     left, members = room or 0, members - 1
                 left -= 1
                 if min(left, members) < 0:
-                    raise TooMany
+                    raise TooMany(name)
                 return scan_once(text, index)  # type: ignore[no-any-return]
 
             scan_value, behind = counted if room else scan_once, others[len(before) + 1 :]

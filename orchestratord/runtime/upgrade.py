@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -30,6 +31,9 @@ VARIABLE = "ORCHESTRATORD_HANDED_OVER"
 EXAMINE = "--examine"
 EXAMINED_WITHIN = 60.0
 """Seconds in which the new version has to have read the configuration."""
+LAPSES = 120.0
+"""Seconds after which another upgrade may be asked for, whatever was heard of the last one: that it
+has failed is told once, and may be lost."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 """What is held back until the new version takes it."""
 
@@ -264,7 +268,7 @@ class Upgrade:
         """The daemon, which has no supervisor, is to drain and to go on as that."""
         self.failure: str | None = None
         """Why the last one that was asked for did not happen, once that is known."""
-        self._under_way = False
+        self._under_way_until = 0.0
         self._seat = seat
 
     async def begin(self) -> dict[str, Any]:
@@ -272,21 +276,20 @@ class Upgrade:
         (`drains_first`).
 
         Raises Conflict where that version cannot start, UpgradeUnderWay where another one has begun
-        and neither taken over nor failed.
+        less than `LAPSES` ago, and neither taken over nor failed.
         """
-        if self._under_way:
+        if (now := time.monotonic()) < self._under_way_until:
             raise UpgradeUnderWay
-        self._under_way, self.failure = True, None
+        self._under_way_until, self.failure = now + LAPSES, None
         try:
-            answer = await self._begin()
+            return await self._begin()
         except BaseException:
-            self._under_way = False
+            self._under_way_until = 0.0
             raise
-        return answer
 
     def failed(self, why: str) -> None:
         """The new version did not come to serve; this one goes on."""
-        self._under_way, self.failure = False, why
+        self._under_way_until, self.failure = 0.0, why
 
     async def _begin(self) -> dict[str, Any]:
         found = await examine()

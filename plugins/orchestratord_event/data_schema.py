@@ -28,7 +28,7 @@ class SchemaFile(Attachment):
 
     def __post_init__(self) -> None:
         """Raise ValueError where it is none."""
-        _ = self.check.validator
+        _ = self.check
 
     @cached_property
     def check(self) -> SchemaCheck:

@@ -9,12 +9,12 @@ too long is ended by the kernel. It imports nothing of orchestratord, and so sta
 from __future__ import annotations
 
 import json
+import math
 import resource
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cached_property
 from typing import Any
 
 CPU_SECONDS = 2.0
@@ -28,8 +28,8 @@ MOST_EVENTS = 100
 """Of a batch, of which problems are named."""
 _SHOWN = 200
 """Characters of what is said of one."""
-_DEEPEST = 8
-"""References behind each other in a schema that is followed beside others."""
+_MOST_STEPS = 200
+"""From reference to reference, all ways counted, in a schema that is followed beside others."""
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
@@ -37,41 +37,20 @@ class SchemaCheck:
     """One schema."""
 
     def __init__(self, name: str, content: str, *, apart: bool = False) -> None:
-        """`apart`: it may take as long as it does."""
-        self.name, self.content, self._apart = name, content, apart
-
-    @cached_property
-    def _quick(self) -> Any:
-        """Says of good data, within microseconds, that they are; None where it is not installed, or
-        cannot read the schema. Beside others it has no pattern that could go back, nor recursion.
-        """
-        if not self._apart and _is_recursive(self.validator._resolver, self.validator.schema, ()):
-            return None
-        try:
-            import jsonschema_rs as rs
-
-            options = rs.FancyRegexOptions() if self._apart else rs.RegexOptions()
-            schema = json.loads(self.content)
-            return rs.validator_for(
-                schema, validate_formats=False, offline=True, pattern_options=options
-            )
-        except Exception:  # a pattern that is Python's own, for instance
-            return None
+        """`apart`: it may take as long as it does. Raises ValueError where the schema is none."""
+        self.name, self.content = name, content
+        self._validator = _validator(name, content)
+        self._quick = _quick_validator(self._validator, apart=apart)
 
     def is_surely_good(self, params: Any) -> bool:
         """Whether data are good, as far as that is seen at once."""
         return self._quick is not None and self._quick.is_valid(params)
 
-    @cached_property
-    def validator(self) -> Any:
-        """What says what is wrong. Raises ValueError where the schema is none."""
-        return _validator(self.name, self.content)
-
     def problems(self, params: dict[str, Any]) -> dict[str, str]:
         """What is wrong with the data of one event, by their paths."""
         found: dict[str, str] = {}
         try:
-            for error in self.validator.iter_errors(params):
+            for error in self._validator.iter_errors(params):
                 path = ".".join(str(part) for part in error.absolute_path) or "params"
                 message = error.message
                 if len(message) > _SHOWN:
@@ -122,6 +101,22 @@ def _validator(name: str, content: str) -> Any:
     return validator
 
 
+def _quick_validator(validator: Any, *, apart: bool) -> Any:
+    """What says of good data, within microseconds, that they are; None where it is not installed,
+    or cannot read the schema. Beside others it has no pattern that could go back, nor recursion."""
+    try:
+        if not apart and _steps(validator._resolver, validator.schema, {}) > _MOST_STEPS:
+            return None
+        import jsonschema_rs as rs
+
+        options = rs.FancyRegexOptions() if apart else rs.RegexOptions()
+        return rs.validator_for(
+            validator.schema, validate_formats=False, offline=True, pattern_options=options
+        )
+    except Exception:  # a pattern that is Python's own, or very many references behind each other
+        return None
+
+
 def _references(schema: Any) -> Iterator[str]:
     waiting = [schema]
     while waiting:
@@ -136,15 +131,21 @@ def _references(schema: Any) -> Iterator[str]:
             waiting.extend(item)
 
 
-def _is_recursive(resolver: Any, schema: Any, above: tuple[str, ...]) -> bool:
-    """Whether a schema leads back to itself, or to more than can be followed in a moment."""
-    for reference in _references(schema):
-        if reference in above or len(above) > _DEEPEST:
-            return True
-        found = resolver.lookup(reference)
-        if _is_recursive(found.resolver, found.contents, (*above, reference)):
-            return True
-    return False
+def _steps(resolver: Any, schema: Any, known: dict[int, float]) -> float:
+    """How many references there are on all ways through a schema; infinite where one leads back.
+
+    `known`: of places that were looked at, by what is there. Each is looked at once: the ways are
+    many more than the places.
+    """
+    steps = known.get(id(schema))
+    if steps is None:
+        known[id(schema)] = math.inf  # for who comes here before its own references are counted
+        steps = 0.0
+        for reference in _references(schema):
+            found = resolver.lookup(reference)
+            steps += 1 + _steps(found.resolver, found.contents, known)
+        known[id(schema)] = steps
+    return steps
 
 
 def _answer(checks: list[SchemaCheck], line: bytes) -> list[tuple[int, dict[str, str]]]:
@@ -169,7 +170,8 @@ def main() -> None:
         if line.startswith(b"{"):
             checks.append(SchemaCheck(**json.loads(line), apart=True))
             continue
-        # At its end the kernel ends the process, in whatever code it is.
+        # At its end the kernel ends the process, in whatever code it is. What does not depend on
+        # the data, as reading the schema, is done by now.
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
             answer = json.dumps(_answer(checks, line))

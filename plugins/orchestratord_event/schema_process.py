@@ -25,12 +25,13 @@ from orchestratord import SchemaTooCostly
 from orchestratord_event import schema_check
 from orchestratord_event.schema_check import CPU_SECONDS, SchemaCheck
 
-SILENCE = 5.0
+SILENCE = 4.0
 """Seconds without an answer after which it is ended although it has not used its share of the
-processor: it was stopped, or the machine has none."""
+processor: it was stopped, cannot read a schema, or the machine or this process stood still. All
+`TRIES` together take less than `plugins.timeout`."""
 TRIES = 2
 """How often a request is tried that the process has died of by something else, such as a lack of
-memory."""
+memory, or its silence."""
 LONGEST = 16 << 20
 """Bytes of an answer, at most."""
 SMALL = 4096
@@ -53,8 +54,10 @@ class _Asked:
 class SchemaProcess:
     """Checks data in a process of its own."""
 
-    _deadline: asyncio.Timeout
-    """Until the answer to the first request, while there is a process."""
+    _process: subprocess.Popen[bytes]
+    """The last one."""
+    _silence: asyncio.TimerHandle
+    """What ends it, unless it answers before."""
 
     def __init__(self) -> None:
         self._waiting: deque[_Asked] = deque()
@@ -67,8 +70,8 @@ class SchemaProcess:
     async def problems(
         self, check: SchemaCheck, events: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, str]]:
-        """What is wrong with the data of each event. Raises SchemaTooCostly, and OSError where no
-        process can be started."""
+        """What is wrong with the data of each event; with no events, only have a process ready that
+        has read the schema. Raises SchemaTooCostly, and OSError where none can be started."""
         pieces, places, breathed = [], [], time.monotonic()
         for place, event in enumerate(events):
             text = json.dumps(event)
@@ -78,7 +81,7 @@ class SchemaProcess:
             if time.monotonic() - breathed > AT_ONCE:
                 await asyncio.sleep(0)
                 breathed = time.monotonic()
-        if not pieces:
+        if events and not pieces:
             return [{} for _ in events]
         loop = asyncio.get_running_loop()
         asked = _Asked(check, b",".join(pieces), loop.create_future())
@@ -109,7 +112,7 @@ class SchemaProcess:
     async def _run(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            process = subprocess.Popen(  # noqa: ASYNC220, S603  # itself, at once
+            self._process = subprocess.Popen(  # noqa: ASYNC220, S603  # itself, at once
                 [sys.executable, "-P", schema_check.__file__],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
@@ -118,29 +121,27 @@ class SchemaProcess:
                 start_new_session=True,  # what a terminal sends is for the daemon
             )
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LONGEST)
-        in_time = True
+        self._silence = asyncio.get_running_loop().call_later(SILENCE, self._process.kill)
         try:
-            async with asyncio.timeout(None) as self._deadline:
-                self._writer, self._numbers = writer, {}
-                for asked in self._waiting:
-                    self._write(writer, asked)
-                while line := await reader.readline():
-                    answered = self._waiting.popleft()
-                    self._wait_on()
-                    if not answered.answer.done():
-                        answered.answer.set_result(json.loads(line))
+            self._writer, self._numbers = writer, {}
+            for asked in self._waiting:
+                self._write(writer, asked)
+            while line := await reader.readline():  # also what came just before its end
+                answered = self._waiting.popleft()
+                self._wait_on()
+                if not answered.answer.done():
+                    answered.answer.set_result(json.loads(line))
         except ConnectionError:
             pass
-        except TimeoutError:
-            in_time = False
         finally:
+            self._silence.cancel()
             self._writer = None
             writer.close()
-            process.kill()
-            status = process.wait()
+            self._process.kill()
+            status = self._process.wait()
         if self._waiting:
             self._waiting[0].deaths += 1
-            if not in_time or status == -signal.SIGPROF or self._waiting[0].deaths == TRIES:
+            if status == -signal.SIGPROF or self._waiting[0].deaths == TRIES:
                 name = self._waiting[0].check.name
                 self._fail(SchemaTooCostly(f"cannot be held against {name} in {CPU_SECONDS:g} s"))
 
@@ -156,8 +157,9 @@ class SchemaProcess:
 
     def _wait_on(self) -> None:
         """The process begins with the next request, if there is one."""
-        now = asyncio.get_running_loop().time()
-        self._deadline.reschedule(now + SILENCE if self._waiting else None)
+        self._silence.cancel()
+        if self._waiting:
+            self._silence = asyncio.get_running_loop().call_later(SILENCE, self._process.kill)
 
     def _fail(self, error: Exception) -> None:
         answer = self._waiting.popleft().answer

@@ -130,7 +130,7 @@ class Address:
         if token is not None:
             token = header_value(token.strip(), "the token")
         named = os.fspath(given or os.environ.get("ORCHESTRATORD_SOCKET") or SYSTEM_SOCKET)
-        if named.startswith(("http://", "https://")):
+        if named.lower().startswith(("http://", "https://")):
             try:
                 httpx.URL(named)
             except httpx.InvalidURL:  # which it may show whole
@@ -148,7 +148,7 @@ class Address:
         """
         if self.socket is not None:
             return kind(uds=self.socket, verify=False, trust_env=False)
-        verify = tls or self.url.startswith("https:")
+        verify = tls or self.url.lower().startswith("https:")
         return kind(verify=verify, trust_env=False)
 
     def headers(self) -> dict[str, str]:
@@ -156,7 +156,7 @@ class Address:
         return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
 
     def __str__(self) -> str:
-        return self.socket or masked(self.url)
+        return masked(self.socket or self.url)
 
 
 def masked(url: str) -> str:

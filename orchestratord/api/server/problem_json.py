@@ -125,8 +125,8 @@ PROBLEMS: Mapping[str, RefusalKind] = {
     "upgrade_under_way": RefusalKind(
         409,
         "a new version of the daemon is about to take over",
-        "Wait until it has, or has failed, which takes half a minute at most: the log says which, "
-        "and `upgrade_failed` of `/v1/status` why.",
+        "Wait until it has, or has failed: the log says which, and `upgrade_failed` of "
+        "`/v1/status` why. After two minutes another upgrade may be asked for.",
     ),
     "outbox_unusable": RefusalKind(
         409,

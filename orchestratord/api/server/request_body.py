@@ -132,10 +132,10 @@ def json_value(raw: bytes, room: int | None = None) -> Any:
                 piece.encode()
     except RecursionError:
         raise _too_deep() from None
-    except TooMany:
-        why = f"the params of a call are larger than max_params, or are of over {MAX_BATCH} calls"
-        error = {"key": "params", "message": why}
-        raise Refusal("invalid_params", why, errors=[error]) from None
+    except TooMany as error:
+        why = f"larger than max_params, or has a member that is, or over {MAX_BATCH} members"
+        problem = {"key": str(error), "message": f"is {why}"}
+        raise Refusal("invalid_params", f"{error} is {why}", errors=[problem]) from None
     except ValueError as error:
         raise Refusal("bad_json", f"the body is not JSON: {error}") from None
     if not is_shallow(value):

@@ -125,7 +125,11 @@ def _swap(draft: Path, path: Path, content: bytes, expected: bytes) -> bool:
         os.replace(draft, path)
     elif not _is_left_alone(draft, expected):
         # What came out is newer than what went in, and goes back; what comes out then may be newer.
-        _swap(draft, path, draft.read_bytes(), content)
+        try:
+            _swap(draft, path, draft.read_bytes(), content)
+        except FileNotFoundError:  # that is gone by now, and a save is not to be gone with it
+            with contextlib.suppress(FileExistsError):  # a newer one
+                os.link(draft, path)
         return False
     return True
 

@@ -8,9 +8,11 @@ from typing import Any, cast
 
 import pytest
 
+from orchestratord.api import outbox_relay as module
 from orchestratord.api.outbox_relay import ALONE, PAGE, OutboxRelay
 from orchestratord.config.outbox_database import Outbox as OutboxPlace
-from orchestratord.errors import OutboxUnusable, RowsUnreadable, Unreachable
+from orchestratord.errors import OutboxUnusable, RowsUnreadable, SchemaTooCostly, Unreachable
+from orchestratord.model.endpoint import ParamRules
 from orchestratord.model.event import TroubleEvent
 from orchestratord.queue.daemon_health import DaemonHealth
 from orchestratord.queue.outbox.outbox_connection import OutboxRow
@@ -73,6 +75,44 @@ async def test_one_that_can_be_read_again_is_not_refused(page: int) -> None:
     outbox.bad = 0
     [row] = await relay._look(cast("Any", outbox))
     assert row.params == "{}"
+
+
+async def test_what_a_check_needs_is_started_before_a_row_is_noted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A daemon that is ended while that starts has not died of the row."""
+    course: list[str] = []
+
+    class Rules(ParamRules):
+        @property
+        def apart(self) -> bool:
+            return True
+
+        async def problems_apart(self, calls: Any) -> list[dict[str, str]]:
+            course.append(f"{len(calls)} events")
+            raise SchemaTooCostly("which is for the check to say")
+
+    async def write(what: Any) -> int:
+        course.append(what)
+        return 0
+
+    async def checked(*_: Any) -> tuple[list[Any], list[Any]]:
+        course.append("check")
+        return [], []
+
+    async def holds() -> bool:
+        return True
+
+    config = SimpleNamespace(endpoints={"a/b": SimpleNamespace(spec=Rules())})
+    store, nothing = cast("Any", SimpleNamespace(write=write)), cast("Any", None)
+    reloader = cast("Any", SimpleNamespace(config=config))
+    relay = OutboxRelay(store, nothing, reloader, nothing, nothing, "")
+    monkeypatch.setattr(relay, "_checked", checked)
+    monkeypatch.setattr(relay, "_hold", holds)
+    monkeypatch.setattr(module, "note_look", lambda *_, ends=False: "forget" if ends else "note")
+    rows = [OutboxRow(1, "1", "a/b", "{}", None, 0.0), OutboxRow(2, "2", "gone", "{}", None, 0.0)]
+    await relay._checked_singly(OutboxPlace("postgresql://x", None), rows)
+    assert course == ["0 events", *["note", "check", "forget"] * 2]
 
 
 def test_an_outbox_that_cannot_be_relayed_is_told_of_once() -> None:

@@ -23,6 +23,15 @@ from orchestratord.api.server.problem_json import PROBLEMS
 ADDRESS = protocol.Address.of("/nowhere/control.sock", None)
 
 
+@pytest.mark.parametrize("scheme", ["http", "HTTP", "Https", "ftp"])
+def test_no_user_and_password_are_shown(scheme: str) -> None:
+    address = protocol.Address.of(f"{scheme}://me:s3cret@daemon", None)
+    assert str(address) == f"{scheme}://***@daemon"
+    if scheme != "ftp":
+        assert (address.socket, "s3cret" in repr(address)) == (None, False)
+        address.transport(httpx.HTTPTransport, None).close()
+
+
 def test_every_problem_has_a_class() -> None:
     found = {(status, code): refusal_class(status, code) for code, (status, *_) in PROBLEMS.items()}
     assert len(found) > 30

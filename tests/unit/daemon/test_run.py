@@ -52,3 +52,34 @@ def test_whatever_it_fails_by_the_workers_of_the_one_before_go_on(
     )
     assert module.run(tmp_path) == 0
     assert told == [f"the new version does not start: {error}"]
+
+
+def test_a_program_that_cannot_be_executed_is_an_error_that_is_logged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After this one has drained: nothing is left to go back to, and the service manager begins
+    anew."""
+
+    class Left:
+        def execute(self) -> int:
+            raise FileNotFoundError(2, "No such file or directory")
+
+    def work(start: Any, place: Any) -> int:
+        start.left = Left()
+        return 0
+
+    nothing = SimpleNamespace(
+        write_apart=lambda: None, adopt=lambda *_: None, set_threshold=lambda *_: None
+    )
+    daemon = SimpleNamespace(log=None, worker_count=1)
+    loader = SimpleNamespace(config=SimpleNamespace(daemon=daemon, redactor=None))
+    for name, instead in {
+        "open_host": lambda _: None, "Loader": lambda *_, **__: loader, "gc": nothing,
+        "take_signals": lambda **_: None, "_work": work, "leave_threads": lambda code: code,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(module, name, instead)
+    monkeypatch.setattr(module.logs, "set_up", lambda: nothing)
+    monkeypatch.setattr(module.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(module.signal, "pthread_sigmask", lambda *_: None)
+    assert module.run(tmp_path) == 1
+    assert "No such file or directory" in caplog.text

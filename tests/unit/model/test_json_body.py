@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestratord.model import json_body
-from orchestratord.model.json_body import free_json, parse_json
+from orchestratord.model.json_body import TooMany, free_json, parse_json
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +61,24 @@ def test_other_encodings() -> None:
 def test_what_is_no_json(text: str) -> None:
     with pytest.raises(ValueError, match=r"Expecting|Extra data"):
         parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ({"mode": "x", "ids": list(range(12))}, "ids"),
+        ({"batch": [{"a": {}, "b": [1] * 40}]}, "batch"),
+        ({"batch": [1], "params": {"a": {}, "b": [1] * 40}}, "params"),
+        ({str(number): [1, 2] for number in range(40)}, "5"),
+        ([[1] * 40], "params"),
+    ],
+)
+def test_what_there_is_no_room_for_is_named(
+    value: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_body, "MAX_BATCH", 10)
+    with pytest.raises(TooMany, match=f"^{name}$"):
+        parse_json(json.dumps(value), 30)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])

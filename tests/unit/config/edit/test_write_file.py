@@ -371,6 +371,33 @@ def test_a_save_at_the_last_moment_stays(
     assert os.listdir(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize("newer", [None, b"path: /newer\n"])
+def test_a_save_that_came_out_stays_where_the_file_is_gone_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newer: bytes | None
+) -> None:
+    """As where an editor removes a file before it writes it."""
+    path = tmp_path / "get.yaml"
+    path.write_bytes(b"path: /x\n")
+    exchange, calls = target_module._exchange, list[Path]()
+
+    def exchanging(one: Path, other: Path) -> bool:
+        calls.append(one)
+        if len(calls) == 1:
+            saved_by_rename(path, b"path: /mine\n")
+            return exchange(one, other)
+        path.unlink()
+        try:
+            return exchange(one, other)
+        finally:
+            if newer is not None:
+                path.write_bytes(newer)
+
+    monkeypatch.setattr(target_module, "_exchange", exchanging)
+    assert not target_module.replace(path, b"path: /api\n", b"path: /x\n")
+    assert path.read_bytes() == (newer or b"path: /mine\n")
+    assert os.listdir(tmp_path) == [path.name]
+
+
 def test_who_writes_in_place_and_is_not_done_keeps_the_file(tmp_path: Path) -> None:
     path = tmp_path / "get.yaml"
     path.write_bytes(b"path: /x\n")

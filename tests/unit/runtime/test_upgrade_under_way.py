@@ -1,0 +1,42 @@
+"""An upgrade that was asked for is under way until it has failed, or for so long."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from orchestratord.errors import Conflict, UpgradeUnderWay
+from orchestratord.queue import schema
+from orchestratord.runtime import upgrade as module
+from orchestratord.runtime.upgrade import Examined, Upgrade
+
+
+async def test_one_of_which_nothing_is_heard_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = [True]
+    now = [1000.0]
+
+    async def examine() -> Examined:
+        return Examined("2.0", schema.VERSION, schema.VERSION)
+
+    monkeypatch.setattr(module, "examine", examine)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    upgrade = Upgrade(cast("Any", SimpleNamespace(tell=lambda **_: heard[0])))
+    await upgrade.begin()
+    with pytest.raises(UpgradeUnderWay):
+        await upgrade.begin()
+    upgrade.failed("why")
+    assert upgrade.failure == "why"
+    heard[0] = False
+    for _ in range(2):  # what has not begun is not under way
+        with pytest.raises(Conflict, match="ask again"):
+            await upgrade.begin()
+    heard[0] = True
+    await upgrade.begin()
+    now[0] += 119
+    with pytest.raises(UpgradeUnderWay):
+        await upgrade.begin()
+    now[0] += 2
+    await upgrade.begin()
+    assert upgrade.failure is None
