@@ -6,11 +6,10 @@ instructions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
-from orchestratord.errors import QueueError
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.task import (
     Action,
@@ -193,27 +192,6 @@ class Claimed:
     full: Mapping[str, int] = field(default_factory=dict)
     """Lanes of which as many run in all daemons as may, or from which another one just claims, and
     in how many milliseconds to look at them again."""
-    read: Callable[[], list[Task]] | None = None
-    """Makes the tasks of their rows, where that was put off until the transaction has ended."""
-    ids: Sequence[int] = ()
-    """Of the tasks that `read` makes."""
-
-    def whole(self) -> Claimed:
-        """With the tasks. Raises ClaimUnread."""
-        if self.read is None:
-            return self
-        try:
-            return replace(self, tasks=self.read(), read=None)
-        except Exception as error:
-            raise ClaimUnread(self.ids) from error
-
-
-class ClaimUnread(QueueError):
-    """Tasks were claimed and cannot be read, as where no memory is left: to be released."""
-
-    def __init__(self, ids: Sequence[int]) -> None:
-        super().__init__("what was claimed cannot be read")
-        self.ids = ids
 
 
 @dataclass(slots=True)
