@@ -110,34 +110,8 @@ class Claims:
         self, settlement: Settlement, error: Exception | None = None
     ) -> Settled | None:
         """Write how a claim ended, again and again until the database takes it; `error` is why it
-        did not by now.
-
-        From the first refusal on none of its new tasks is born running: its effects are changed.
-        None where the daemon ends before.
-        """
-        task = settlement.task
-        if not self.closing and error is None:
-            try:
-                return await self._store.write(settle(settlement))
-            except Exception as refused:
-                error = refused
-        settlement.effects = self._born_pending(settlement.effects)
-        return await self._insist(task, lambda: settle(settlement), error)
-
-    def _born_pending(self, effects: Sequence[StoredEffect]) -> Sequence[StoredEffect]:
-        """The same, of which no new task is born running: others of its key would wait for the slot
-        that was taken for it, for as long as the database does not take what it follows from."""
-        waiting: list[StoredEffect] = []
-        for effect in effects:
-            if isinstance(effect, Insert):
-                born, happened = effect.born, effect.happened
-                if born is not None:
-                    self._lanes.release_claim(born.lane, effect.task.key, self._clock.now_ms())
-                if happened is not None:
-                    happened = replace(happened, effects=self._born_pending(happened.effects))
-                effect = replace(effect, born=None, happened=happened)
-            waiting.append(effect)
-        return waiting
+        did not by now. None where the daemon ends before."""
+        return await self._insist(settlement.task, lambda: settle(settlement), error)
 
     def hand_over(
         self, task_id: int, before: asyncio.Task[WayOut], after: asyncio.Task[WayOut]

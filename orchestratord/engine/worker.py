@@ -1,8 +1,8 @@
 """The worker: claims what is due and has it run, until it is told to drain.
 
 One loop, one claim at a time, as many attempts at once as there are slots (`attempt`). What an
-attempt leaves behind is settled in one transaction with the tasks that follow from it; where their
-lane has a free slot they are born running and need no claim.
+attempt leaves behind is settled in one transaction with the tasks that follow from it, which are
+claimed like all others.
 """
 
 from __future__ import annotations
@@ -75,8 +75,6 @@ class Worker:
         self.host = host
         self.clock = clock
         self.lanes = LaneSet(several_daemons=store.several_daemons, share=share, now=clock.now_ms())
-        # What is born running is not claimed, and would not be charged for all daemons.
-        self.lanes.forget_past()
         self.placement = Placement(host.registry, self.lanes, clock)
         self.stats = Stats(time.monotonic())
         self._failing_since = 0.0

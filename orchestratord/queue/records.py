@@ -25,19 +25,6 @@ from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusCode, StatusSet
 
 
-@dataclass(slots=True)
-class Born:
-    """A new task that is written already running, claimed by this daemon, its first attempt begun.
-
-    Args:
-        idempotent: whether it may be sent twice; then its claim counts as its start.
-        lane: the lane whose slot was taken for it; the store only carries it.
-    """
-
-    idempotent: bool
-    lane: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Happened:
     """A new task that is written already succeeded: nothing has to be sent for it.
@@ -55,19 +42,18 @@ class Happened:
 
 @dataclass(slots=True)
 class Insert:
-    """A task to write; pending, or with `born` already running, with `happened` succeeded.
+    """A task to write; pending, or with `happened` already succeeded.
     `run_id`: the run of the call that it follows from, if it is a call. `begins_run`: it is a call
     that nothing caused, and hooks are to be told how its run ends, whatever ends it."""
 
     task: NewTask
-    born: Born | None = None
     happened: Happened | None = None
     run_id: int | None = None
     begins_run: bool = False
 
 
 StoredEffect = Insert | RowEffect | BatchMember
-"""An `Effect` as it is written: with what a new task is born with."""
+"""An `Effect` as it is written."""
 
 
 def are_rows(effects: Sequence[Effect]) -> TypeGuard[Sequence[RowEffect | BatchMember]]:
@@ -86,9 +72,7 @@ class Inserted:
     """0 for a hook's task that the database cannot hold: it was logged and dropped."""
     key: Key
     next_try: int | None
-    """When it is due; None for one that runs already."""
-    running: Task | None
-    """The task, where it was born running."""
+    """When it is due; None for one that was written succeeded."""
     duplicate: bool = False
     """Nothing was written: `id` is the task that has the same idempotency key; 0 where a row of
     `once` was there."""

@@ -8,12 +8,12 @@ from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.partition_turn import HOLDS
-from orchestratord.model.task import Key, Kind, NewTask, Status, made
+from orchestratord.model.task import Key, Kind, NewTask, Status
 from orchestratord.queue.batch import Batch, Rank, Write
 from orchestratord.queue.connection import ManyRows, Singly
 from orchestratord.queue.operations import plugin_rows
 from orchestratord.queue.records import Insert, Inserted
-from orchestratord.queue.rows import json_digest, json_text, plain, same_json, worded
+from orchestratord.queue.rows import json_digest, json_text, plain, same_json
 from orchestratord.queue.session import Session
 
 UNIQUE_KEY = 24 * 3600.0
@@ -137,17 +137,18 @@ class NewRows:
         if duplicate is not None:
             return duplicate
         if insert.happened is not None:
-            _, row = _row(self._session, insert, self._now, insert.happened.id)
+            row = _row(self._session, insert, self._now, insert.happened.id)
             self._happened.append((*row, HAPPENED_CODE, self._now))
             _happens(self._session, row)
         else:
             if not self._ids:
                 self._ids = self._session.db.reserve("retry_schedule", self._expected)
-            insert, row = _row(self._session, insert, self._now, self._ids[len(self._rows)])
+            row = _row(self._session, insert, self._now, self._ids[len(self._rows)])
             self._rows.append(row)
         if self._session.db.singly:
             self.flush()
-        return _inserted(insert, row[0], row)
+        happened = insert.happened is not None
+        return Inserted(row[0], insert.task.key, row[NEXT_TRY], happened=happened)
 
     def mark(self) -> int:
         """For `undo`."""
@@ -170,14 +171,9 @@ class NewRows:
                 rows = [row for row in self._rows if len(row) > len(COLUMNS)]
                 INSERT_PARTITIONED.run(self._session.db, rows)
             INSERT.run(self._session.db, plain_rows)
-            born = 0
             for row in plain_rows:
-                if row[STATUS] == Status.RUNNING:
-                    born += 1
-                else:
-                    self._session.waits(Key(row[ENDPOINT_ID], row[WEBHOOK]), row[NEXT_TRY])
-            self._session.moved(None, Status.RUNNING, born)
-            self._session.moved(None, Status.PENDING, len(self._rows) - born)
+                self._session.waits(Key(row[ENDPOINT_ID], row[WEBHOOK]), row[NEXT_TRY])
+            self._session.moved(None, Status.PENDING, len(self._rows))
             for row in self._rows:
                 if row[RUN_ID] is not None:
                     _joins_run(self._session, row)
@@ -218,15 +214,12 @@ def _happens(session: Session, row: Row) -> None:
     session.runs.move(row[RUN_ID], Status.RUNNING, Status.SUCCEEDED)
 
 
-def _row(session: Session, insert: Insert, now: int, id_: int) -> tuple[Insert, Row]:
-    """What is written, in the order of `COLUMNS` and `PARTITIONED`; and as what: with a partition,
-    which the session has to look at then, no task is born running, since another one of it may have
-    its turn."""
-    new, born = insert.task, insert.born
+def _row(session: Session, insert: Insert, now: int, id_: int) -> Row:
+    """What is written, in the order of `COLUMNS` and `PARTITIONED`. The session has to look at its
+    partition then, where it has one."""
+    new = insert.task
     rule: Row = ()
     if (partition := new.partition) is not None and insert.happened is None:
-        born = None
-        insert = Insert(new, None, None, insert.run_id, insert.begins_run)
         value, how = plain(partition.value) or "", partition.rule
         rule = (value, how, 1, HOLDS if how < 0 else 0)
         session.touch_rule(new.key, value, how)
@@ -243,43 +236,17 @@ def _row(session: Session, insert: Insert, now: int, id_: int) -> tuple[Insert, 
         run_id = id_ if insert.begins_run else run_id
     if insert.happened is not None:
         run_id = id_ if insert.happened.begins_run else run_id
-        return insert, (
+        return (
             id_, new.kind, new.endpoint_id, new.webhook, new.phase, "succeeded", 0,
             new.max_attempts, None, params, payload, new.parent_id, new.unique_key, None, None,
             None, 1, error, now, now, scheduled_at, new.depth, 0, nonce, asked, run_id,
         )  # fmt: skip
-    if born is None:
-        row = (
-            id_, new.kind, new.endpoint_id, new.webhook, new.phase, "pending", 0, new.max_attempts,
-            due, params, payload, new.parent_id, new.unique_key, None, None, None, 1, error, now,
-            now, scheduled_at, new.depth, 0, nonce, asked, run_id,
-        )  # fmt: skip
-        return insert, (*row, *rule) if rule else row
-    return insert, (
-        id_, new.kind, new.endpoint_id, new.webhook, new.phase, "running", 1, new.max_attempts, due,
-        params, payload, new.parent_id, new.unique_key, session.owner, session.lease_until(),
-        now if born.idempotent else None, int(born.idempotent), error, now, now, scheduled_at,
-        new.depth, 1, nonce, asked, run_id,
+    row = (
+        id_, new.kind, new.endpoint_id, new.webhook, new.phase, "pending", 0, new.max_attempts,
+        due, params, payload, new.parent_id, new.unique_key, None, None, None, 1, error, now,
+        now, scheduled_at, new.depth, 0, nonce, asked, run_id,
     )  # fmt: skip
-
-
-def _inserted(insert: Insert, id_: int, row: Row) -> Inserted:
-    """What became of it, by the row that was written."""
-    new, born = insert.task, insert.born
-    due = row[NEXT_TRY]
-    if born is None:
-        return Inserted(id_, new.key, due, None, happened=insert.happened is not None)
-    now = row[UPDATED_AT]
-    task = made(
-        id=id_, kind=new.kind, endpoint_id=new.endpoint_id, webhook=new.webhook, phase=new.phase,
-        status=Status.RUNNING, reason=None, attempts=1, max_attempts=new.max_attempts,
-        next_try=due, params=new.params, payload=worded(row[PAYLOAD]), parent_id=new.parent_id,
-        created_at=now, updated_at=now, scheduled_at=row[SCHEDULED_AT], started_at=row[STARTED_AT],
-        unique_key=new.unique_key, locked_by=row[LOCKED_BY], idempotent=born.idempotent,
-        last_error=worded(row[LAST_ERROR]), depth=new.depth, claims=1, nonce=row[NONCE],
-        run_id=row[RUN_ID],
-    )  # fmt: skip
-    return Inserted(id_, new.key, None, task)
+    return (*row, *rule) if rule else row
 
 
 def _duplicate(session: Session, new: NewTask, *, key_is_free: bool = False) -> Inserted | None:
@@ -289,7 +256,7 @@ def _duplicate(session: Session, new: NewTask, *, key_is_free: bool = False) -> 
     if not looked_up and (found := _same_key(session, new)) is not None:
         return found
     if new.once is not None and not plugin_rows.insert_new(session, new.once):
-        return Inserted(0, new.key, None, None, duplicate=True)
+        return Inserted(0, new.key, None, duplicate=True)
     return None
 
 
@@ -309,4 +276,4 @@ def _same_key(session: Session, new: NewTask) -> Inserted | None:
             f"the idempotency key {new.unique_key!r} was used for task {id_} of {new.endpoint_id}, "
             "with other parameters"
         )
-    return Inserted(id_, new.key, next_try, None, duplicate=True)
+    return Inserted(id_, new.key, next_try, duplicate=True)

@@ -139,10 +139,7 @@ def start(
 
 def settle(settlement: Settlement) -> Write[Settled]:
     """Write how a claim ended, with all that follows from it."""
-    # What was born has a slot, and waits for it.
-    effects = settlement.effects
-    patient = not effects or Insert not in map(type, effects)
-    return Write(Rank.SETTLE, None, STEPS, settlement, patient)
+    return Write(Rank.SETTLE, None, STEPS, settlement, patient=True)
 
 
 def settle_all(settlements: Sequence[Settlement]) -> Write[list[Settled]]:
@@ -525,4 +522,4 @@ def _leave_out(effect: StoredEffect, error: Exception, inserted: list[Inserted])
         what = effect.webhook if isinstance(effect, BatchMember) else effect.table
     log.error("what a plugin wrote is left out (%s): %s", what, error, exc_info=error)
     if isinstance(effect, Insert):
-        inserted.append(Inserted(0, effect.task.key, None, None, duplicate=True))
+        inserted.append(Inserted(0, effect.task.key, None, duplicate=True))
