@@ -452,25 +452,15 @@ def _body_record(
     content: bytes, extensions: Mapping[str, Any], redactor: Redactor
 ) -> dict[str, Any]:
     """What a record has besides status code and headers; not all of it is empty."""
-    record: dict[str, Any] = {}
-    if len(content) <= STORED_BODY and (short := _short_text(content, redactor)) is not None:
-        if short:
-            record["body"] = short
-        if extensions.get("truncated"):
-            record["truncated"] = True
-        return record
     truncated = len(content) > STORED_BODY or bool(extensions.get("truncated"))
     if len(content) > STORED_BODY:
         content = extensions.get("excerpt", content)
     # A secret that the cut would go through is masked before it is cut.
     start = content[: STORED_BODY + _LONGEST_SECRET]
     whole = len(start) == len(content)
+    coding = "utf-8"
     try:
-        if whole:
-            text, coding = start.decode(), "utf-8"
-        else:
-            decoder = codecs.getincrementaldecoder("utf-8")()
-            text, coding = decoder.decode(start), "utf-8"
+        text = start.decode() if whole else codecs.getincrementaldecoder(coding)().decode(start)
     except UnicodeDecodeError:
         text, coding = start.decode("latin-1"), "latin-1"
     shown = redactor.text(text)
@@ -480,25 +470,12 @@ def _body_record(
         masked = masked[: len(masked) + STORED_BODY - len(text.encode(coding))]
     if coding == "utf-8":
         fits = whole and len(masked) <= STORED_BODY
-        record["body"] = shown if fits else masked[:STORED_BODY].decode(errors="ignore")
+        body = shown if fits else masked[:STORED_BODY].decode(errors="ignore")
+        record = {"body": body, "truncated": truncated}
     else:
-        record["body"] = base64.b64encode(masked[:STORED_BODY]).decode()
-        record["encoding"] = "base64"
-    if truncated:
-        record["truncated"] = True
-    return record
-
-
-def _short_text(content: bytes, redactor: Redactor) -> str | None:
-    """A body that is stored as it is; None where it is no text, or too long once it is masked."""
-    if not content:
-        return ""
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        return None
-    shown = redactor.text(text)
-    return shown if shown == text or len(shown.encode()) <= STORED_BODY else None
+        body = base64.b64encode(masked[:STORED_BODY]).decode()
+        record = {"body": body, "encoding": "base64", "truncated": truncated}
+    return {name: value for name, value in record.items() if value}
 
 
 def _head_of_record(response: httpx.Response, redactor: Redactor, status_code: StatusCode) -> str:
