@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
@@ -20,27 +22,23 @@ UNIQUE_KEY = 24 * 3600.0
 """Seconds for which an idempotency key counts."""
 
 COLUMNS = (
-    "id", "kind", "endpoint_id", "webhook", "phase", "status", "attempts", "max_attempts",
-    "next_try", "params", "payload", "parent_id", "unique_key", "locked_by", "lease_until",
-    "started_at", "idempotent", "last_error", "created_at", "updated_at", "scheduled_at", "depth",
-    "claims", "nonce", "asked", "run_id",
+    "id", "kind", "endpoint_id", "webhook", "phase", "max_attempts", "params", "payload",
+    "parent_id", "unique_key", "attempts", "claims", "idempotent", "last_error", "created_at",
+    "updated_at", "scheduled_at", "depth", "nonce", "asked", "run_id", "status", "next_try",
+    "last_status_code", "finished_at", "partition", "partition_rule", "held", "turn_at",
 )  # fmt: skip
 """Those that a new task has, in the order in which a row of it is made here."""
 
-(
-    ENDPOINT_ID, WEBHOOK, STATUS, NEXT_TRY, PAYLOAD, LOCKED_BY, STARTED_AT, LAST_ERROR, UPDATED_AT,
-    SCHEDULED_AT, NONCE, RUN_ID,
-) = (
+ENDPOINT_ID, WEBHOOK, STATUS, NEXT_TRY, UPDATED_AT, RUN_ID, PARTITION = (
     COLUMNS.index(name)
     for name in (
-        "endpoint_id", "webhook", "status", "next_try", "payload", "locked_by", "started_at",
-        "last_error", "updated_at", "scheduled_at", "nonce", "run_id",
+        "endpoint_id", "webhook", "status", "next_try", "updated_at", "run_id", "partition",
     )
 )  # fmt: skip
 
 _TEXTS = {
     "kind", "endpoint_id", "webhook", "phase", "status", "params", "payload", "unique_key",
-    "locked_by", "last_error", "nonce", "asked",
+    "last_error", "nonce", "asked", "last_status_code", "partition",
 }  # fmt: skip
 
 INSERT = ManyRows(
@@ -51,29 +49,14 @@ INSERT = ManyRows(
 HAPPENED_CODE = "ok"
 """The status code of what needed no request."""
 
-HAPPENED = ManyRows(
-    f"INSERT OR ROLLBACK INTO retry_schedule ({', '.join(COLUMNS)}, last_status_code, finished_at) "  # noqa: S608
-    "VALUES {rows}",
-    *INSERT.types,
-    "text",
-    "bigint",
-)
-"""The same for what is written already succeeded."""
-PARTITIONED = ("partition", "partition_rule", "held", "turn_at")
-"""What a new task has besides, where it has a partition. It is held until it is elected."""
-
-INSERT_PARTITIONED = ManyRows(
-    INSERT.sql.replace(") VALUES", f", {', '.join(PARTITIONED)}) VALUES"),
-    *INSERT.types,
-    *("text" if name == "partition" else "bigint" for name in PARTITIONED),
-)
-
 SAME_KEY = """
 SELECT id, params, asked, created_at, next_try FROM retry_schedule
 WHERE endpoint_id = ? AND unique_key = ?
 """
 
 Row = tuple[Any, ...]
+
+_status_of = itemgetter(STATUS)
 
 
 def enqueue(new: Sequence[Insert]) -> Write[list[Inserted]]:
@@ -120,10 +103,9 @@ class NewRows:
         self._session = session
         self._now = session.now()
         self._rows: list[Row] = []
-        self._happened: list[Row] = []
         # One that is written singly is there before the next one comes.
         self._expected = 1 if session.db.singly else expected
-        self._ids: Sequence[int] = ()
+        self._ids: Iterator[int] = iter(())
 
     def add(self, insert: Insert, *, key_is_free: bool = False) -> Inserted:
         """Write this, by the next `flush`, but for what follows from one that is written succeeded.
@@ -136,19 +118,19 @@ class NewRows:
         duplicate = _duplicate(self._session, insert.task, key_is_free=key_is_free)
         if duplicate is not None:
             return duplicate
-        if insert.happened is not None:
-            row = _row(self._session, insert, self._now, insert.happened.id)
-            self._happened.append((*row, HAPPENED_CODE, self._now))
-            _happens(self._session, row)
-        else:
-            if not self._ids:
-                self._ids = self._session.db.reserve("retry_schedule", self._expected)
-            row = _row(self._session, insert, self._now, self._ids[len(self._rows)])
-            self._rows.append(row)
+        id_ = self._next_id() if insert.happened is None else insert.happened.id
+        row = _row(self._session, insert, self._now, id_)
+        self._rows.append(row)
         if self._session.db.singly:
             self.flush()
         happened = insert.happened is not None
-        return Inserted(row[0], insert.task.key, row[NEXT_TRY], happened=happened)
+        return Inserted(id_, insert.task.key, row[NEXT_TRY], happened=happened)
+
+    def _next_id(self) -> int:
+        if (id_ := next(self._ids, None)) is None:
+            self._ids = iter(self._session.db.reserve("retry_schedule", self._expected))
+            id_ = next(self._ids)
+        return id_
 
     def mark(self) -> int:
         """For `undo`."""
@@ -160,24 +142,15 @@ class NewRows:
 
     def flush(self) -> None:
         """Write what was added."""
-        if self._happened:
-            HAPPENED.run(self._session.db, self._happened)
-            self._session.moved(None, Status.SUCCEEDED, len(self._happened))
-            self._happened = []
-        if self._rows:
-            plain_rows = self._rows
-            if self._session.touched:  # else none of these has a partition
-                plain_rows = [row for row in self._rows if len(row) == len(COLUMNS)]
-                rows = [row for row in self._rows if len(row) > len(COLUMNS)]
-                INSERT_PARTITIONED.run(self._session.db, rows)
-            INSERT.run(self._session.db, plain_rows)
-            for row in plain_rows:
+        INSERT.run(self._session.db, self._rows)
+        for status, count in Counter(map(_status_of, self._rows)).items():
+            self._session.moved(None, status, count)
+        for row in self._rows:
+            if row[NEXT_TRY] is not None and row[PARTITION] is None:
                 self._session.waits(Key(row[ENDPOINT_ID], row[WEBHOOK]), row[NEXT_TRY])
-            self._session.moved(None, Status.PENDING, len(self._rows))
-            for row in self._rows:
-                if row[RUN_ID] is not None:
-                    _joins_run(self._session, row)
-            self._rows, self._ids = [], ()
+            if row[RUN_ID] is not None:
+                _joins_run(self._session, row)
+        self._rows, self._ids = [], iter(())
 
 
 def insert_one(session: Session, insert: Insert) -> Inserted:
@@ -206,47 +179,38 @@ def _joins_run(session: Session, row: Row) -> None:
         session.runs.begin(row[0], row[ENDPOINT_ID], row[UPDATED_AT], has_row=False)
     else:
         session.runs.join(row[RUN_ID])
-
-
-def _happens(session: Session, row: Row) -> None:
-    """Count one in its run that is written succeeded."""
-    _joins_run(session, row)
-    session.runs.move(row[RUN_ID], Status.RUNNING, Status.SUCCEEDED)
+    if row[STATUS] == Status.SUCCEEDED:
+        session.runs.move(row[RUN_ID], Status.RUNNING, Status.SUCCEEDED)
 
 
 def _row(session: Session, insert: Insert, now: int, id_: int) -> Row:
-    """What is written, in the order of `COLUMNS` and `PARTITIONED`. The session has to look at its
-    partition then, where it has one."""
-    new = insert.task
-    rule: Row = ()
-    if (partition := new.partition) is not None and insert.happened is None:
-        value, how = plain(partition.value) or "", partition.rule
-        rule = (value, how, 1, HOLDS if how < 0 else 0)
-        session.touch_rule(new.key, value, how)
+    """What is written, in the order of `COLUMNS`. Where it has a partition, the session has to look
+    at that then; it is held until it is elected."""
+    new, happened = insert.task, insert.happened
     due = now + round(max(new.delay, 0.0) * 1000)
     scheduled_at = due if new.scheduled_at is None else new.scheduled_at
     params, payload, error = json_text(new.params), plain(new.payload), plain(new.error)
     asked = None
     if new.unique_key is not None and new.asked is not None:
         asked = json_digest(new.asked)
-    nonce = session.new_nonce()
     run_id = None
     if new.kind == Kind.CALL:
         run_id = new.run_id if insert.run_id is None else insert.run_id
-        run_id = id_ if insert.begins_run else run_id
-    if insert.happened is not None:
-        run_id = id_ if insert.happened.begins_run else run_id
-        return (
-            id_, new.kind, new.endpoint_id, new.webhook, new.phase, "succeeded", 0,
-            new.max_attempts, None, params, payload, new.parent_id, new.unique_key, None, None,
-            None, 1, error, now, now, scheduled_at, new.depth, 0, nonce, asked, run_id,
-        )  # fmt: skip
-    row = (
-        id_, new.kind, new.endpoint_id, new.webhook, new.phase, "pending", 0, new.max_attempts,
-        due, params, payload, new.parent_id, new.unique_key, None, None, None, 1, error, now,
-        now, scheduled_at, new.depth, 0, nonce, asked, run_id,
+    if insert.begins_run if happened is None else happened.begins_run:
+        run_id = id_
+    end: Row = "pending", due, None, None
+    turn: Row = None, None, 0, 0
+    if happened is not None:
+        end = "succeeded", None, HAPPENED_CODE, now
+    elif (partition := new.partition) is not None:
+        value, rule = plain(partition.value) or "", partition.rule
+        turn = value, rule, 1, HOLDS if rule < 0 else 0
+        session.touch_rule(new.key, value, rule)
+    return (
+        id_, new.kind, new.endpoint_id, new.webhook, new.phase, new.max_attempts, params, payload,
+        new.parent_id, new.unique_key, 0, 0, 1, error, now, now, scheduled_at, new.depth,
+        session.new_nonce(), asked, run_id, *end, *turn,
     )  # fmt: skip
-    return (*row, *rule) if rule else row
 
 
 def _duplicate(session: Session, new: NewTask, *, key_is_free: bool = False) -> Inserted | None:
