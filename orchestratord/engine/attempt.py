@@ -69,7 +69,6 @@ from orchestratord.queue.operations.reserved_ids import ReservedIds
 from orchestratord.queue.operations.settle import settle_all, start
 from orchestratord.queue.operations.slices import SLICE
 from orchestratord.queue.records import (
-    Born,
     Happened,
     Insert,
     Inserted,
@@ -108,8 +107,8 @@ EVENTS_AT_ONCE = 25
 
 
 class Pipe:
-    """Takes claimed tasks, and brings each of them to its end; makes of new tasks what is written,
-    and starts those that were born running."""
+    """Takes claimed tasks, and brings each of them to its end; makes of new tasks what is
+    written."""
 
     def __init__(
         self,
@@ -147,8 +146,7 @@ class Pipe:
     # -- admit to a slot -----------------------------------------------------------------------
 
     def start(self, tasks: Sequence[Task], lane: str, now: int) -> None:
-        """Run tasks of `lane` that are claimed or born running, in their order, at once or when
-        the lane has slots."""
+        """Run claimed tasks of `lane`, in their order, at once or when the lane has slots."""
         if any(map(_deaths, tasks)) and not self._lanes.draining:
             for task in filter(_deaths, tasks):
                 self._claims.poison.admit(task, lane)
@@ -176,7 +174,7 @@ class Pipe:
             self._claims.release_claim_later(task)
 
     def _admit(self, tasks: Sequence[Task], lane: str, now: int) -> None:
-        # What is claimed or born while the daemon drains goes back.
+        # What is claimed while the daemon drains goes back.
         admitted = () if self._lanes.draining else self._lanes.admitted(lane, tasks, now)
         if len(admitted) < len(tasks):
             ids = {task.id for task in admitted}
@@ -384,20 +382,14 @@ class Pipe:
         task = run.task
         items = await self.items(effects, run_id=run_of(task))
         alone, begins = self._claims.poison.is_alone(task), begins_run(task, items)
-        try:
-            begun = start(task, self._clock.now_ms(), items, alone=alone, begins_run=begins)
-            ours, inserted = await self._store.write(begun)
-        except BaseException:
-            self.not_written(items)
-            raise
+        begun = start(task, self._clock.now_ms(), items, alone=alone, begins_run=begins)
+        ours, inserted = await self._store.write(begun)
         if alone:
             self._claims.poison.written(task)
         if ours:
             if begins:
                 run.task = replace(task, run_id=task.id)
             await self.written(items, inserted)
-        else:
-            self.not_written(items)
         return ours
 
     async def _send(self, run: Run) -> AttemptResult:
@@ -641,10 +633,8 @@ class Pipe:
         """What follows from an end that was written; None where the daemon ended before."""
         task, items = settlement.task, settlement.effects
         if settled is None:
-            self.not_written(items)
             return "left"
         if not settled.accepted:
-            self.not_written(items)
             if settled.cancel_asked:  # there is no retry to tell of
                 result = await self.results.cancelled(task, result, target, config)
                 return await self.settle(task, result, config, target, self._clock.now_ms())
@@ -665,8 +655,8 @@ class Pipe:
     async def items(
         self, effects: Sequence[Effect], level: int = 0, run_id: int | None = None
     ) -> list[StoredEffect]:
-        """What to write for these effects: new tasks that can run at once have a slot of their lane
-        now, events come with what follows from them. `written` or `not_written` has to follow.
+        """What to write for these effects: events come with what follows from them. `written` has
+        to follow.
 
         There may be ten thousand: so many that others have their turn in between, here as in
         `written`. `level`: how many events led to them one after the other within this transaction.
@@ -675,22 +665,18 @@ class Pipe:
         items: list[StoredEffect] = []
         events = self._placement.immediate(effects, level)
         ids = iter(await self._ids(len(events)) if events else ())
-        try:
-            for number, item in enumerate(effects):
-                if not isinstance(item, NewTask):
-                    items.append(item)
-                elif number in events and (id_ := next(ids, None)) is not None:
-                    items.append(await self._event(item, id_, events[number], level, run_id))
-                else:
-                    new = item
-                    if not item.webhook:
-                        new = await with_partition(item, self._placement.config)
-                    items.append(self.insert(new, run_id))
-                if number % (EVENTS_AT_ONCE if events else AT_ONCE) == EVENTS_AT_ONCE - 1:
-                    await asyncio.sleep(0)
-        except BaseException:
-            self.not_written(items)
-            raise
+        for number, item in enumerate(effects):
+            if not isinstance(item, NewTask):
+                items.append(item)
+            elif number in events and (id_ := next(ids, None)) is not None:
+                items.append(await self._event(item, id_, events[number], level, run_id))
+            else:
+                new = item
+                if not item.webhook:
+                    new = await with_partition(item, self._placement.config)
+                items.append(self.insert(new, run_id))
+            if number % (EVENTS_AT_ONCE if events else AT_ONCE) == EVENTS_AT_ONCE - 1:
+                await asyncio.sleep(0)
         return items
 
     async def _ids(self, count: int) -> Sequence[int]:
@@ -711,26 +697,17 @@ class Pipe:
             return Insert(new, run_id=run_id)  # an attempt of it shows what is wrong
         items = await self.items(effects, level + 1, run_id or id_)
         begins = run_id is None and is_root(new, self._host, self._placement.config, items)
-        return Insert(new, None, Happened(id_, items, begins), run_id)
+        return Insert(new, Happened(id_, items, begins), run_id)
 
     def insert(self, task: NewTask, run_id: int | None = None) -> Insert:
-        """What to write for a new task; `written` or `not_written` has to follow."""
+        """What to write for a new task; `written` has to follow."""
         if task.error is not None and len(task.error) > STORED_ERROR:  # as long as a plugin likes
             task = replace(task, error=error_record(task.error, self._placement.config.redactor))
-        # By its idempotency key it may be no new one; another of its partition may have its turn.
-        later = task.delay > 0 or task.unique_key is not None or task.partition is not None
-        standing = self._placement.of(task.key)
         begins = run_id is None and is_root(task, self._host, self._placement.config)
-        if self._lanes.draining or later or not isinstance(standing, Target):
-            return Insert(task, None, None, run_id, begins)
-        if not self._lanes.known(task.key):
-            self._placement.place(task.key)
-        if not self._lanes.occupy(standing.lane, task.key, self._clock.now_ms()):
-            return Insert(task, None, None, run_id, begins)
-        return Insert(task, Born(standing.idempotent, standing.lane), None, run_id, begins)
+        return Insert(task, None, run_id, begins)
 
     async def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
-        """It is on disk: start what was born running, remember when the rest is due."""
+        """It is on disk: remember when it is due."""
         if len(items) > SLICE:
             self.slices_wait.set()
         inserts = [item for item in items if isinstance(item, Insert)]
@@ -741,34 +718,18 @@ class Pipe:
                 now = self._clock.now_ms()
             if self._events.listening and not item.duplicate:
                 self._events.publish(task_events.created(insert, item, now))
+            if item.duplicate:
+                continue
             if insert.happened is not None:
                 await self._happened(insert, insert.happened, item)
-                continue
-            if item.running is not None and insert.born is not None:
-                self.start((item.running,), insert.born.lane, now)
-                continue
-            self.not_written((insert,))
-            if item.next_try is not None and not item.duplicate:
+            elif item.next_try is not None:
                 self._placement.touched(item.key, item.next_try)
 
     async def _happened(self, insert: Insert, happened: Happened, item: Inserted) -> None:
-        """A task that needed no attempt is on disk, or was there already."""
-        if item.duplicate:
-            self.not_written(happened.effects)
-            return
+        """A task that needed no attempt is on disk."""
         self._stats.happened()
         log_happened(insert, item)
         if self._events.listening:
             self._events.publish(task_events.happened(insert, item, self._clock.now_ms()))
         if happened.effects:
             await self.written(happened.effects, item.following)
-
-    def not_written(self, items: Sequence[StoredEffect]) -> None:
-        """None of it was born running: release the slots that were taken for it."""
-        for item in items:
-            if not isinstance(item, Insert):
-                continue
-            if item.happened is not None:
-                self.not_written(item.happened.effects)
-            elif item.born is not None:
-                self._lanes.release_claim(item.born.lane, item.task.key, self._clock.now_ms())

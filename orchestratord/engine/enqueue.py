@@ -1,4 +1,4 @@
-"""New tasks on their way into the queue: written durably, and started where a slot is free."""
+"""New tasks on their way into the queue, where they are written durably."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Enqueue:
         """What is being written at this moment."""
 
     async def accept(self, tasks: Sequence[NewTask]) -> list[Inserted]:
-        """Write new tasks, all or none, and start those that have a free slot.
+        """Write new tasks, all or none.
 
         Raises what `Store.enqueue` raises.
         """
@@ -68,7 +68,7 @@ class Enqueue:
         return [item.id for item in await self._whole(effects, write_effects)]
 
     async def write_by(self, effects: Sequence[Effect], operation: Operation) -> None:
-        """Write effects by this operation, and start the new tasks that have a free slot."""
+        """Write effects by this operation."""
         await self._whole(effects, operation)
 
     async def write_slices(self) -> None:
@@ -91,35 +91,25 @@ class Enqueue:
         return not written[0].duplicate
 
     async def take(self, rows: Sequence[OutboxTask], *, same_database: bool) -> list[Result]:
-        """Make tasks of rows of the outbox, and start those that have a free slot; what became of
-        each. Raises what the operation `take` raises; then nothing was written."""
+        """Make tasks of rows of the outbox; what became of each. Raises what the operation `take`
+        raises; then nothing was written."""
         return await self._shielded(self._take(rows, same_database))
 
     async def _take(self, rows: Sequence[OutboxTask], same_database: bool) -> list[Result]:
         items = await self._pipe.items([row.task for row in rows])
         inserts = [item for item in items if isinstance(item, Insert)]
-        try:
-            results = await self._store.write(take(rows, inserts, same_database=same_database))
-        except BaseException:
-            self._pipe.not_written(items)
-            raise
+        results = await self._store.write(take(rows, inserts, same_database=same_database))
         written, inserted = [], []
         for insert, result in zip(inserts, results, strict=True):
             if isinstance(result, Inserted):
                 written.append(insert)
                 inserted.append(result)
-            else:
-                self._pipe.not_written((insert,))
         await self._pipe.written(written, inserted)
         return results
 
     async def _write(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
         items = await self._pipe.items(effects)
-        try:
-            inserted = await self._store.write(operation(items))
-        except BaseException:
-            self._pipe.not_written(items)
-            raise
+        inserted = await self._store.write(operation(items))
         await self._pipe.written(items, inserted)
         return inserted
 

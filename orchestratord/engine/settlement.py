@@ -110,34 +110,8 @@ class Claims:
         self, settlement: Settlement, error: Exception | None = None
     ) -> Settled | None:
         """Write how a claim ended, again and again until the database takes it; `error` is why it
-        did not by now.
-
-        From the first refusal on none of its new tasks is born running: its effects are changed.
-        None where the daemon ends before.
-        """
-        task = settlement.task
-        if not self.closing and error is None:
-            try:
-                return await self._store.write(settle(settlement))
-            except Exception as refused:
-                error = refused
-        settlement.effects = self._born_pending(settlement.effects)
-        return await self._insist(task, lambda: settle(settlement), error)
-
-    def _born_pending(self, effects: Sequence[StoredEffect]) -> Sequence[StoredEffect]:
-        """The same, of which no new task is born running: others of its key would wait for the slot
-        that was taken for it, for as long as the database does not take what it follows from."""
-        waiting: list[StoredEffect] = []
-        for effect in effects:
-            if isinstance(effect, Insert):
-                born, happened = effect.born, effect.happened
-                if born is not None:
-                    self._lanes.release_claim(born.lane, effect.task.key, self._clock.now_ms())
-                if happened is not None:
-                    happened = replace(happened, effects=self._born_pending(happened.effects))
-                effect = replace(effect, born=None, happened=happened)
-            waiting.append(effect)
-        return waiting
+        did not by now. None where the daemon ends before."""
+        return await self._insist(settlement.task, lambda: settle(settlement), error)
 
     def hand_over(
         self, task_id: int, before: asyncio.Task[WayOut], after: asyncio.Task[WayOut]
@@ -478,25 +452,15 @@ def _body_record(
     content: bytes, extensions: Mapping[str, Any], redactor: Redactor
 ) -> dict[str, Any]:
     """What a record has besides status code and headers; not all of it is empty."""
-    record: dict[str, Any] = {}
-    if len(content) <= STORED_BODY and (short := _short_text(content, redactor)) is not None:
-        if short:
-            record["body"] = short
-        if extensions.get("truncated"):
-            record["truncated"] = True
-        return record
     truncated = len(content) > STORED_BODY or bool(extensions.get("truncated"))
     if len(content) > STORED_BODY:
         content = extensions.get("excerpt", content)
     # A secret that the cut would go through is masked before it is cut.
     start = content[: STORED_BODY + _LONGEST_SECRET]
     whole = len(start) == len(content)
+    coding = "utf-8"
     try:
-        if whole:
-            text, coding = start.decode(), "utf-8"
-        else:
-            decoder = codecs.getincrementaldecoder("utf-8")()
-            text, coding = decoder.decode(start), "utf-8"
+        text = start.decode() if whole else codecs.getincrementaldecoder(coding)().decode(start)
     except UnicodeDecodeError:
         text, coding = start.decode("latin-1"), "latin-1"
     shown = redactor.text(text)
@@ -506,25 +470,12 @@ def _body_record(
         masked = masked[: len(masked) + STORED_BODY - len(text.encode(coding))]
     if coding == "utf-8":
         fits = whole and len(masked) <= STORED_BODY
-        record["body"] = shown if fits else masked[:STORED_BODY].decode(errors="ignore")
+        body = shown if fits else masked[:STORED_BODY].decode(errors="ignore")
+        record = {"body": body, "truncated": truncated}
     else:
-        record["body"] = base64.b64encode(masked[:STORED_BODY]).decode()
-        record["encoding"] = "base64"
-    if truncated:
-        record["truncated"] = True
-    return record
-
-
-def _short_text(content: bytes, redactor: Redactor) -> str | None:
-    """A body that is stored as it is; None where it is no text, or too long once it is masked."""
-    if not content:
-        return ""
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        return None
-    shown = redactor.text(text)
-    return shown if shown == text or len(shown.encode()) <= STORED_BODY else None
+        body = base64.b64encode(masked[:STORED_BODY]).decode()
+        record = {"body": body, "encoding": "base64", "truncated": truncated}
+    return {name: value for name, value in record.items() if value}
 
 
 def _head_of_record(response: httpx.Response, redactor: Redactor, status_code: StatusCode) -> str:

@@ -26,9 +26,7 @@ _SETTLED: dict[str, EventType] = {
 def created(insert: Insert, inserted: Inserted, at: int) -> TaskEvent:
     """A task is on disk. `at` in milliseconds since the epoch, as everywhere here."""
     new, due = insert.task, inserted.next_try
-    status = _PENDING if inserted.running is None else _RUNNING
-    if insert.happened is not None:
-        status = Status.SUCCEEDED.value
+    status = _PENDING if insert.happened is None else Status.SUCCEEDED.value
     return TaskEvent(
         _CREATED, at, inserted.id, new.kind, new.endpoint_id, new.webhook or None, status, 0,
         None, None, new.error, None, None, None, due, None, new.parent_id,

@@ -1,8 +1,8 @@
 """The worker: claims what is due and has it run, until it is told to drain.
 
 One loop, one claim at a time, as many attempts at once as there are slots (`attempt`). What an
-attempt leaves behind is settled in one transaction with the tasks that follow from it; where their
-lane has a free slot they are born running and need no claim.
+attempt leaves behind is settled in one transaction with the tasks that follow from it, which are
+claimed like all others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from orchestratord.plugin.executor import Target
 from orchestratord.plugin.host import Host
 from orchestratord.queue.daemon_health import CLAIMS_FAILING
 from orchestratord.queue.operations import claim, partitions, search, settle, stored_throttles
-from orchestratord.queue.records import ClaimUnread, Pick
+from orchestratord.queue.records import Pick
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 from orchestratord.values.rate_limit import RateLimit
@@ -75,14 +75,10 @@ class Worker:
         self.host = host
         self.clock = clock
         self.lanes = LaneSet(several_daemons=store.several_daemons, share=share, now=clock.now_ms())
-        # What is born running is not claimed, and would not be charged for all daemons.
-        self.lanes.forget_past()
         self.placement = Placement(host.registry, self.lanes, clock)
         self.stats = Stats(time.monotonic())
         self._failing_since = 0.0
         """Since when nothing could be claimed (`time.monotonic`); 0 where it could."""
-        self._unread: set[int] = set()
-        """Tasks that were claimed, of which no more is known: to be released."""
         self.beat: float | None = None
         """When the loop last went round; None until it does so."""
         self.claims = Claims(store, self.lanes, self.placement, host.events, clock)
@@ -108,7 +104,7 @@ class Worker:
         """The tasks that are claimed here, whether they run already or wait for a slot."""
         claims = self.claims
         waiting = [*self.lanes.prefetched_ids(), *claims.poison.waiting_ids()]
-        return {*claims.running, *waiting, *self.removed.at_work, *self._unread}
+        return {*claims.running, *waiting, *self.removed.at_work}
 
     async def take_over(self) -> bool:
         """Take over what daemons had claimed that have died since; whether there was anything."""
@@ -242,8 +238,6 @@ class Worker:
             self.beat = now = time.monotonic()
             wake.clear()
             self._tick(now)
-            if self._unread and not await self._release_unread():
-                continue  # nothing else is claimed before
             await self.pipe.start_candidate()
             self.lanes.locked = min(self.store.locked, MOST_LOCKED)
             choices = self.lanes.choose(self.clock.now_ms())
@@ -253,22 +247,6 @@ class Worker:
             timer = loop.call_later(self._sleep(), wake.set)
             await wake.wait()
             timer.cancel()
-        while self._unread and not self.claims.closing:
-            await self._release_unread()
-
-    async def _release_unread(self) -> bool:
-        """Release the claims of which no more is known, or the next start takes them for attempts
-        that have begun. False, after a while, where the database does not take it."""
-        try:
-            await self.store.write(claim.release_unread(tuple(self._unread)))
-        except Exception as error:
-            log.warning("what was claimed and cannot be read is not released yet: %s", error)
-            if not isinstance(error, Unreachable):
-                self._claims_fail(error)
-            await asyncio.sleep(TICK)
-            return False
-        self._unread.clear()
-        return True
 
     def _tick(self, now: float) -> None:
         if now < self._next_tick:
@@ -361,10 +339,6 @@ class Worker:
                 self.lanes.used_up(lane, self.clock.now_ms() + wait, now)
             for lane, wait in claimed.full.items():
                 self.lanes.lanes[lane].full_until = self.clock.now_ms() + wait
-        except ClaimUnread as error:
-            self._unread.update(error.ids)  # first: where no memory is left, the log fails as well
-            log.exception("what was claimed cannot be read, and is released")
-            self._claims_fail(error)
         except Unreachable as error:
             log.warning("nothing is claimed for now: %s", error)
         except Exception as error:

@@ -86,8 +86,6 @@ class Write(Generic[R_co]):
     """No caller needs it done at once; while there is much to do, it waits for more."""
     needs_room: bool = False
     """It is refused while the disk has no room for new work."""
-    finish: Callable[[Any], R_co] | None = None
-    """Makes of what was done what the caller gets, after the COMMIT, while others may write."""
     less: Callable[[Session], R_co] | None = None
     """Does less of it instead, where the disk has no room for all."""
     many: bool = False
@@ -132,14 +130,6 @@ class Write(Generic[R_co]):
             return set()
         items = self.item if self.many else (self.item,)
         return {row for item in items for row in self.batch.counts_in(item)}
-
-    def end(self) -> None:
-        """Do what is left to be done after the COMMIT."""
-        if self.finish is not None and self.error is None:
-            try:
-                self.result = self.finish(self.result)
-            except Exception as error:
-                self.error = error
 
 
 Told = Callable[[Sequence[Write[Any]]], None]

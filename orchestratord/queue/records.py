@@ -6,11 +6,10 @@ instructions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
-from orchestratord.errors import QueueError
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.task import (
     Action,
@@ -24,19 +23,6 @@ from orchestratord.model.task import (
 )
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusCode, StatusSet
-
-
-@dataclass(slots=True)
-class Born:
-    """A new task that is written already running, claimed by this daemon, its first attempt begun.
-
-    Args:
-        idempotent: whether it may be sent twice; then its claim counts as its start.
-        lane: the lane whose slot was taken for it; the store only carries it.
-    """
-
-    idempotent: bool
-    lane: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +42,18 @@ class Happened:
 
 @dataclass(slots=True)
 class Insert:
-    """A task to write; pending, or with `born` already running, with `happened` succeeded.
+    """A task to write; pending, or with `happened` already succeeded.
     `run_id`: the run of the call that it follows from, if it is a call. `begins_run`: it is a call
     that nothing caused, and hooks are to be told how its run ends, whatever ends it."""
 
     task: NewTask
-    born: Born | None = None
     happened: Happened | None = None
     run_id: int | None = None
     begins_run: bool = False
 
 
 StoredEffect = Insert | RowEffect | BatchMember
-"""An `Effect` as it is written: with what a new task is born with."""
+"""An `Effect` as it is written."""
 
 
 def are_rows(effects: Sequence[Effect]) -> TypeGuard[Sequence[RowEffect | BatchMember]]:
@@ -87,9 +72,7 @@ class Inserted:
     """0 for a hook's task that the database cannot hold: it was logged and dropped."""
     key: Key
     next_try: int | None
-    """When it is due; None for one that runs already."""
-    running: Task | None
-    """The task, where it was born running."""
+    """When it is due; None for one that was written succeeded."""
     duplicate: bool = False
     """Nothing was written: `id` is the task that has the same idempotency key; 0 where a row of
     `once` was there."""
@@ -193,27 +176,6 @@ class Claimed:
     full: Mapping[str, int] = field(default_factory=dict)
     """Lanes of which as many run in all daemons as may, or from which another one just claims, and
     in how many milliseconds to look at them again."""
-    read: Callable[[], list[Task]] | None = None
-    """Makes the tasks of their rows, where that was put off until the transaction has ended."""
-    ids: Sequence[int] = ()
-    """Of the tasks that `read` makes."""
-
-    def whole(self) -> Claimed:
-        """With the tasks. Raises ClaimUnread."""
-        if self.read is None:
-            return self
-        try:
-            return replace(self, tasks=self.read(), read=None)
-        except Exception as error:
-            raise ClaimUnread(self.ids) from error
-
-
-class ClaimUnread(QueueError):
-    """Tasks were claimed and cannot be read, as where no memory is left: to be released."""
-
-    def __init__(self, ids: Sequence[int]) -> None:
-        super().__init__("what was claimed cannot be read")
-        self.ids = ids
 
 
 @dataclass(slots=True)

@@ -174,36 +174,25 @@ def _text_begun(text: str) -> str:
     return ""
 
 
-class TaskPages:
-    """Tasks as SQLite has given them, from which they are made once there is time."""
-
-    def __init__(self, db: Connection, ids: Sequence[int]) -> None:
-        """Look up these tasks, with their payloads."""
-        self._ids = ids
-        pages = [json.dumps(ids[start : start + _PAGE]) for start in range(0, len(ids), _PAGE)]
-        self._pages = [db.all(PAGE_OF_TASKS, (page,))[0] for page in pages]
-        self._turns: dict[int, PartitionTurn] = {}
-        """Of those that have a partition: what they have besides."""
-        for page, (_, _, partitioned) in zip(pages, self._pages, strict=True):
-            if partitioned:
-                [(text,)] = db.all(PAGE_OF_TURNS, (page,))
-                self._turns |= {id_: PartitionTurn(*turn) for id_, *turn in json.loads(text)}
-        self.partitioned = bool(self._turns)
-        """One of them has a partition."""
-
-    def tasks(self) -> list[Task]:
-        """They, in the order of the ids; those that there are not are left out."""
-        found: dict[int, Task] = {}
-        turns = self._turns
-        for text, payloads, _ in self._pages:
-            at = 0
-            for values in _decode(text):
-                size = values[_PAYLOAD]
-                if size is not None:
-                    values[_PAYLOAD] = payloads[at : at + size].decode(errors="replace")
-                    at += size
-                found[values[0]] = _task_of(values, turns.get(values[0]))
-        return [found[id_] for id_ in self._ids if id_ in found]
+def tasks_of(db: Connection, ids: Sequence[int]) -> list[Task]:
+    """These tasks of SQLite, with their payloads, in this order; those that there are not are left
+    out."""
+    found: dict[int, Task] = {}
+    for start in range(0, len(ids), _PAGE):
+        page = json.dumps(ids[start : start + _PAGE])
+        [(text, payloads, partitioned)] = db.all(PAGE_OF_TASKS, (page,))
+        turns: dict[int, PartitionTurn] = {}
+        if partitioned:
+            [(text_of_turns,)] = db.all(PAGE_OF_TURNS, (page,))
+            turns = {id_: PartitionTurn(*turn) for id_, *turn in json.loads(text_of_turns)}
+        at = 0
+        for values in _decode(text):
+            size = values[_PAYLOAD]
+            if size is not None:
+                values[_PAYLOAD] = payloads[at : at + size].decode(errors="replace")
+                at += size
+            found[values[0]] = _task_of(values, turns.get(values[0]))
+    return [found[id_] for id_ in ids if id_ in found]
 
 
 def attempt_of(row: Sequence[Any]) -> Attempt:

@@ -293,8 +293,6 @@ class Writer:
             self._write(session, fitting)
         done = [one for one in self._in_hand if one not in self.locked]
         self._in_hand = []
-        for operation in filter(_finish_of, done):
-            operation.end()
         self._tell(deliver, done)
 
     def _waits_at_end(self) -> bool:
@@ -709,7 +707,7 @@ class Writer:
             log.debug("the loop has ended; no caller waits for the answer")
 
 
-_needs_room, _finish_of = attrgetter("needs_room"), attrgetter("finish")
+_needs_room = attrgetter("needs_room")
 
 
 def _size(operation: Write[Any]) -> int:

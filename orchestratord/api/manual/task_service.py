@@ -183,11 +183,7 @@ class TaskService:
             # What the last attempt came to stays; nothing was sent since.
             settlement.status_code = task.last_status_code
             settlement.error = error_record(task.last_error or result.decision.why, config.redactor)
-        try:
-            resolved, inserted = await self._store.write(manual.resolve(settlement))
-        except BaseException:
-            pipe.not_written(items)
-            raise
+        resolved, inserted = await self._store.write(manual.resolve(settlement))
         if items:
             if len(items) > SLICE:
                 pipe.slices_wait.set()

@@ -151,9 +151,8 @@ class LaneSet(FairSlots[Lane]):
         """When one of the throttles was last looked at."""
         self._parked: dict[Key, int] = {}
         self._chosen_at = 0
-        self._past: dict[str, Sequence[int]] | None = {}
-        """Of lanes with a rate limit: when they were charged before the daemon started; None while
-        that is not known."""
+        self._past: dict[str, Sequence[int]] = {}
+        """Of lanes with a rate limit: when they were charged before the daemon started."""
 
     def bound(self, concurrency: int) -> None:
         """All workers of the run may have `concurrency` in flight in all lanes together."""
@@ -315,32 +314,6 @@ class LaneSet(FairSlots[Lane]):
         if entry.earliest is not None:
             self._push(entry.earliest, choice.key)
 
-    def occupy(self, lane: str, key: Key, now: int) -> bool:
-        """Take a slot for a task of `key` born running. False where its lane is full or has a line,
-        or the key has its share.
-
-        A slot for each lane that waits for its turn is left: tasks born running would be
-        ahead of it again and again.
-        """
-        self._advance(now)
-        found = self.lanes.get(lane)
-        full = self.halted or self.held or self.concurrency - self.claimed <= len(self._ready)
-        if found is None or found.line or full or key in found.at_share:
-            return False
-        if found.counts_all and self._several_daemons:
-            return False
-        found.fade(now)
-        holder = found.members.get(key) or found.holder(key)
-        if found.free <= 0 or (
-            (holder.began or holder.mean > SLOW_MS) and self._room(found, holder, now) <= 0
-        ):
-            return False
-        throttled = found.throttle is not None or key in self.scopes.of
-        if throttled and (key in found.held or not self._passes(found, key, now)):
-            return False
-        self._count(found, holder, 1)
-        return True
-
     # -- the slots -----------------------------------------------------------------------------
 
     def begin(self, lane: str, tasks: Sequence[Task], now: int) -> list[Task]:
@@ -389,9 +362,8 @@ class LaneSet(FairSlots[Lane]):
         self.in_flight -= 1
         return None
 
-    def release_claim(self, lane: str, key: Key, now: int, task_id: int = 0) -> None:
-        """A claimed task of `key` goes back before it has begun; `task_id` is 0 for one that was
-        not even written."""
+    def release_claim(self, lane: str, key: Key, now: int, task_id: int) -> None:
+        """A claimed task of `key` goes back before it has begun."""
         found = self.lanes[lane]
         self._uncount(found, found.members[key])
         for throttle in self.throttles(found, key):
@@ -530,10 +502,6 @@ class LaneSet(FairSlots[Lane]):
                 lane.line.move_to_end(key, last=False)
             self.throttle_changed(lane, now)
 
-    def forget_past(self) -> None:
-        """What was charged before the daemon started is learnt later."""
-        self._past = None
-
     def learn_past(self, charges: Mapping[str, Sequence[int]]) -> None:
         """Of lanes with a rate limit: when they were charged, in ascending order."""
         self._past = dict(charges)
@@ -554,22 +522,9 @@ class LaneSet(FairSlots[Lane]):
         self.wake.set()
 
     def _charge_past(self, lane: Lane) -> None:
-        if self._past and lane.throttle is not None and lane.throttle.window is not None:
+        if lane.throttle is not None and lane.throttle.window is not None:
             for at in self._past.pop(lane.name, ()):
                 lane.throttle.window.charge(1, at)
-
-    def _passes(self, lane: Lane, key: Key, now: int) -> bool:
-        """Let one pass that is new, and was not due before: of all throttles, or of none."""
-        # What was charged before the daemon started is not known at first.
-        unknown = self._past is None or self._several_daemons
-        heeds, concerned = self.scopes.heeds(key), self.throttles(lane, key)
-        for one in concerned:
-            uncounted = unknown and one.window is not None
-            if uncounted or one.probes_only(now, heeds) or one.room(now, heeds) <= 0:
-                return False
-        for one in concerned:
-            one.take(1, now, heeds)
-        return True
 
     # -- within --------------------------------------------------------------------------------
 

@@ -175,7 +175,7 @@ def tell(session: Session, batch_id: int, deliveries: Sequence[Insert]) -> list[
     """Write the delivery of a closed batch; a duplicate where another daemon has."""
     [delivery] = deliveries
     if not session.db.run(TELL, (batch_id,)):
-        return [Inserted(0, delivery.task.key, None, None, duplicate=True)]
+        return [Inserted(0, delivery.task.key, None, duplicate=True)]
     inserted = insert_one(session, delivery)
     session.db.run(TOLD, (inserted.id, batch_id))
     session.db.run(SAID, (batch_id,))

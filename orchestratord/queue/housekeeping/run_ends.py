@@ -112,7 +112,7 @@ def tell(session: Session, run: RunSummary, effects: Sequence[StoredEffect]) -> 
     if session.db.run(TOLD, (run.id, run.ended_at, *counts)):
         return apply_effects(session, effects)
     return [
-        Inserted(0, item.task.key, None, None, duplicate=True)
+        Inserted(0, item.task.key, None, duplicate=True)
         for item in effects
         if isinstance(item, Insert)
     ]

@@ -18,17 +18,12 @@ from orchestratord.queue.connection import (
 from orchestratord.queue.models import GOES_ON, BulkRow, DaemonRow, sql
 from orchestratord.queue.operations.partitions import give_place
 from orchestratord.queue.records import Claimed, Pick
-from orchestratord.queue.session import HELD, RELEASE_CLAIM, RUNNING, Session, fence, released
+from orchestratord.queue.session import HELD, RELEASE_CLAIM, Session, fence, released
 from orchestratord.queue.store import Store
 
 # ruff: noqa: S608  # what is pasted here are hints and the fence, never values
 
 RELEASE = f"{RELEASE_CLAIM} WHERE {HELD} RETURNING status, run_id"
-
-RELEASE_UNREAD = f"""
-{RELEASE_CLAIM} WHERE id = ? AND {RUNNING} AND locked_by = ?
-RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id, replaces
-"""
 
 DUE = f"""
 SELECT count(*), min(next_try) FROM retry_schedule {BY_READY} WHERE {READY} AND next_try <= ?
@@ -62,7 +57,6 @@ def claim(picks: Sequence[Pick]) -> Write[Claimed]:
     return Write(
         Rank.CLAIM,
         lambda session: session.claim(picks),
-        finish=Claimed.whole,
         less=lambda session: session.claim([replace(pick, limit=1) for pick in picks]),
     )
 
@@ -88,16 +82,6 @@ def release_claims(session: Session, tasks: Sequence[Task]) -> list[str | None]:
                 session.waits(task.key, task.next_try)
         statuses.append(None if row is None else row[0])
     return statuses
-
-
-@writes(Rank.SETTLE)
-def release_unread(session: Session, ids: Sequence[int]) -> None:
-    """Give claims of ours back of which no more is known: see `ClaimUnread`."""
-    now = session.now()
-    for id_ in ids:
-        row = session.db.one(RELEASE_UNREAD, (*released(now), id_, session.owner))
-        if row is not None:
-            session.unstarted(row)
 
 
 async def reclaim(store: Store, held: Collection[int] = ()) -> tuple[int, list[Task]]:

@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.partition_turn import HOLDS
-from orchestratord.model.task import Key, Kind, NewTask, Status, made
+from orchestratord.model.task import Key, Kind, NewTask, Status
 from orchestratord.queue.batch import Batch, Rank, Write
 from orchestratord.queue.connection import ManyRows, Singly
 from orchestratord.queue.operations import plugin_rows
 from orchestratord.queue.records import Insert, Inserted
-from orchestratord.queue.rows import json_digest, json_text, plain, same_json, worded
+from orchestratord.queue.rows import json_digest, json_text, plain, same_json
 from orchestratord.queue.session import Session
 
 UNIQUE_KEY = 24 * 3600.0
 """Seconds for which an idempotency key counts."""
 
 COLUMNS = (
-    "id", "kind", "endpoint_id", "webhook", "phase", "status", "attempts", "max_attempts",
-    "next_try", "params", "payload", "parent_id", "unique_key", "locked_by", "lease_until",
-    "started_at", "idempotent", "last_error", "created_at", "updated_at", "scheduled_at", "depth",
-    "claims", "nonce", "asked", "run_id",
+    "id", "kind", "endpoint_id", "webhook", "phase", "max_attempts", "params", "payload",
+    "parent_id", "unique_key", "attempts", "claims", "idempotent", "last_error", "created_at",
+    "updated_at", "scheduled_at", "depth", "nonce", "asked", "run_id", "status", "next_try",
+    "last_status_code", "finished_at", "partition", "partition_rule", "held", "turn_at",
 )  # fmt: skip
 """Those that a new task has, in the order in which a row of it is made here."""
 
-(
-    ENDPOINT_ID, WEBHOOK, STATUS, NEXT_TRY, PAYLOAD, LOCKED_BY, STARTED_AT, LAST_ERROR, UPDATED_AT,
-    SCHEDULED_AT, NONCE, RUN_ID,
-) = (
+ENDPOINT_ID, WEBHOOK, STATUS, NEXT_TRY, UPDATED_AT, RUN_ID, PARTITION = (
     COLUMNS.index(name)
     for name in (
-        "endpoint_id", "webhook", "status", "next_try", "payload", "locked_by", "started_at",
-        "last_error", "updated_at", "scheduled_at", "nonce", "run_id",
+        "endpoint_id", "webhook", "status", "next_try", "updated_at", "run_id", "partition",
     )
 )  # fmt: skip
 
 _TEXTS = {
     "kind", "endpoint_id", "webhook", "phase", "status", "params", "payload", "unique_key",
-    "locked_by", "last_error", "nonce", "asked",
+    "last_error", "nonce", "asked", "last_status_code", "partition",
 }  # fmt: skip
 
 INSERT = ManyRows(
@@ -51,29 +49,14 @@ INSERT = ManyRows(
 HAPPENED_CODE = "ok"
 """The status code of what needed no request."""
 
-HAPPENED = ManyRows(
-    f"INSERT OR ROLLBACK INTO retry_schedule ({', '.join(COLUMNS)}, last_status_code, finished_at) "  # noqa: S608
-    "VALUES {rows}",
-    *INSERT.types,
-    "text",
-    "bigint",
-)
-"""The same for what is written already succeeded."""
-PARTITIONED = ("partition", "partition_rule", "held", "turn_at")
-"""What a new task has besides, where it has a partition. It is held until it is elected."""
-
-INSERT_PARTITIONED = ManyRows(
-    INSERT.sql.replace(") VALUES", f", {', '.join(PARTITIONED)}) VALUES"),
-    *INSERT.types,
-    *("text" if name == "partition" else "bigint" for name in PARTITIONED),
-)
-
 SAME_KEY = """
 SELECT id, params, asked, created_at, next_try FROM retry_schedule
 WHERE endpoint_id = ? AND unique_key = ?
 """
 
 Row = tuple[Any, ...]
+
+_status_of = itemgetter(STATUS)
 
 
 def enqueue(new: Sequence[Insert]) -> Write[list[Inserted]]:
@@ -120,10 +103,9 @@ class NewRows:
         self._session = session
         self._now = session.now()
         self._rows: list[Row] = []
-        self._happened: list[Row] = []
         # One that is written singly is there before the next one comes.
         self._expected = 1 if session.db.singly else expected
-        self._ids: Sequence[int] = ()
+        self._ids: Iterator[int] = iter(())
 
     def add(self, insert: Insert, *, key_is_free: bool = False) -> Inserted:
         """Write this, by the next `flush`, but for what follows from one that is written succeeded.
@@ -136,17 +118,19 @@ class NewRows:
         duplicate = _duplicate(self._session, insert.task, key_is_free=key_is_free)
         if duplicate is not None:
             return duplicate
-        if insert.happened is not None:
-            _, row = _row(self._session, insert, self._now, insert.happened.id)
-            self._happened.append((*row, HAPPENED_CODE, self._now))
-        else:
-            if not self._ids:
-                self._ids = self._session.db.reserve("retry_schedule", self._expected)
-            insert, row = _row(self._session, insert, self._now, self._ids[len(self._rows)])
-            self._rows.append(row)
+        id_ = self._next_id() if insert.happened is None else insert.happened.id
+        row = _row(self._session, insert, self._now, id_)
+        self._rows.append(row)
         if self._session.db.singly:
             self.flush()
-        return _inserted(insert, row[0], row)
+        happened = insert.happened is not None
+        return Inserted(id_, insert.task.key, row[NEXT_TRY], happened=happened)
+
+    def _next_id(self) -> int:
+        if (id_ := next(self._ids, None)) is None:
+            self._ids = iter(self._session.db.reserve("retry_schedule", self._expected))
+            id_ = next(self._ids)
+        return id_
 
     def mark(self) -> int:
         """For `undo`."""
@@ -158,31 +142,15 @@ class NewRows:
 
     def flush(self) -> None:
         """Write what was added."""
-        if self._happened:
-            HAPPENED.run(self._session.db, self._happened)
-            self._session.moved(None, Status.SUCCEEDED, len(self._happened))
-            for row in self._happened:
-                _happens(self._session, row)
-            self._happened = []
-        if self._rows:
-            plain_rows = self._rows
-            if self._session.touched:  # else none of these has a partition
-                plain_rows = [row for row in self._rows if len(row) == len(COLUMNS)]
-                rows = [row for row in self._rows if len(row) > len(COLUMNS)]
-                INSERT_PARTITIONED.run(self._session.db, rows)
-            INSERT.run(self._session.db, plain_rows)
-            born = 0
-            for row in plain_rows:
-                if row[STATUS] == Status.RUNNING:
-                    born += 1
-                else:
-                    self._session.waits(Key(row[ENDPOINT_ID], row[WEBHOOK]), row[NEXT_TRY])
-            self._session.moved(None, Status.RUNNING, born)
-            self._session.moved(None, Status.PENDING, len(self._rows) - born)
-            for row in self._rows:
-                if row[RUN_ID] is not None:
-                    _joins_run(self._session, row)
-            self._rows, self._ids = [], ()
+        INSERT.run(self._session.db, self._rows)
+        for status, count in Counter(map(_status_of, self._rows)).items():
+            self._session.moved(None, status, count)
+        for row in self._rows:
+            if row[NEXT_TRY] is not None and row[PARTITION] is None:
+                self._session.waits(Key(row[ENDPOINT_ID], row[WEBHOOK]), row[NEXT_TRY])
+            if row[RUN_ID] is not None:
+                _joins_run(self._session, row)
+        self._rows, self._ids = [], iter(())
 
 
 def insert_one(session: Session, insert: Insert) -> Inserted:
@@ -211,76 +179,38 @@ def _joins_run(session: Session, row: Row) -> None:
         session.runs.begin(row[0], row[ENDPOINT_ID], row[UPDATED_AT], has_row=False)
     else:
         session.runs.join(row[RUN_ID])
+    if row[STATUS] == Status.SUCCEEDED:
+        session.runs.move(row[RUN_ID], Status.RUNNING, Status.SUCCEEDED)
 
 
-def _happens(session: Session, row: Row) -> None:
-    """Count one in its run that is written succeeded."""
-    _joins_run(session, row)
-    session.runs.move(row[RUN_ID], Status.RUNNING, Status.SUCCEEDED)
-
-
-def _row(session: Session, insert: Insert, now: int, id_: int) -> tuple[Insert, Row]:
-    """What is written, in the order of `COLUMNS` and `PARTITIONED`; and as what: with a partition,
-    which the session has to look at then, no task is born running, since another one of it may have
-    its turn."""
-    new, born = insert.task, insert.born
-    rule: Row = ()
-    if (partition := new.partition) is not None and insert.happened is None:
-        born = None
-        insert = Insert(new, None, None, insert.run_id, insert.begins_run)
-        value, how = plain(partition.value) or "", partition.rule
-        rule = (value, how, 1, HOLDS if how < 0 else 0)
-        session.touch_rule(new.key, value, how)
+def _row(session: Session, insert: Insert, now: int, id_: int) -> Row:
+    """What is written, in the order of `COLUMNS`. Where it has a partition, the session has to look
+    at that then; it is held until it is elected."""
+    new, happened = insert.task, insert.happened
     due = now + round(max(new.delay, 0.0) * 1000)
     scheduled_at = due if new.scheduled_at is None else new.scheduled_at
     params, payload, error = json_text(new.params), plain(new.payload), plain(new.error)
     asked = None
     if new.unique_key is not None and new.asked is not None:
         asked = json_digest(new.asked)
-    nonce = session.new_nonce()
     run_id = None
     if new.kind == Kind.CALL:
         run_id = new.run_id if insert.run_id is None else insert.run_id
-        run_id = id_ if insert.begins_run else run_id
-    if insert.happened is not None:
-        run_id = id_ if insert.happened.begins_run else run_id
-        return insert, (
-            id_, new.kind, new.endpoint_id, new.webhook, new.phase, "succeeded", 0,
-            new.max_attempts, None, params, payload, new.parent_id, new.unique_key, None, None,
-            None, 1, error, now, now, scheduled_at, new.depth, 0, nonce, asked, run_id,
-        )  # fmt: skip
-    if born is None:
-        row = (
-            id_, new.kind, new.endpoint_id, new.webhook, new.phase, "pending", 0, new.max_attempts,
-            due, params, payload, new.parent_id, new.unique_key, None, None, None, 1, error, now,
-            now, scheduled_at, new.depth, 0, nonce, asked, run_id,
-        )  # fmt: skip
-        return insert, (*row, *rule) if rule else row
-    return insert, (
-        id_, new.kind, new.endpoint_id, new.webhook, new.phase, "running", 1, new.max_attempts, due,
-        params, payload, new.parent_id, new.unique_key, session.owner, session.lease_until(),
-        now if born.idempotent else None, int(born.idempotent), error, now, now, scheduled_at,
-        new.depth, 1, nonce, asked, run_id,
+    if insert.begins_run if happened is None else happened.begins_run:
+        run_id = id_
+    end: Row = "pending", due, None, None
+    turn: Row = None, None, 0, 0
+    if happened is not None:
+        end = "succeeded", None, HAPPENED_CODE, now
+    elif (partition := new.partition) is not None:
+        value, rule = plain(partition.value) or "", partition.rule
+        turn = value, rule, 1, HOLDS if rule < 0 else 0
+        session.touch_rule(new.key, value, rule)
+    return (
+        id_, new.kind, new.endpoint_id, new.webhook, new.phase, new.max_attempts, params, payload,
+        new.parent_id, new.unique_key, 0, 0, 1, error, now, now, scheduled_at, new.depth,
+        session.new_nonce(), asked, run_id, *end, *turn,
     )  # fmt: skip
-
-
-def _inserted(insert: Insert, id_: int, row: Row) -> Inserted:
-    """What became of it, by the row that was written."""
-    new, born = insert.task, insert.born
-    due = row[NEXT_TRY]
-    if born is None:
-        return Inserted(id_, new.key, due, None, happened=insert.happened is not None)
-    now = row[UPDATED_AT]
-    task = made(
-        id=id_, kind=new.kind, endpoint_id=new.endpoint_id, webhook=new.webhook, phase=new.phase,
-        status=Status.RUNNING, reason=None, attempts=1, max_attempts=new.max_attempts,
-        next_try=due, params=new.params, payload=worded(row[PAYLOAD]), parent_id=new.parent_id,
-        created_at=now, updated_at=now, scheduled_at=row[SCHEDULED_AT], started_at=row[STARTED_AT],
-        unique_key=new.unique_key, locked_by=row[LOCKED_BY], idempotent=born.idempotent,
-        last_error=worded(row[LAST_ERROR]), depth=new.depth, claims=1, nonce=row[NONCE],
-        run_id=row[RUN_ID],
-    )  # fmt: skip
-    return Inserted(id_, new.key, None, task)
 
 
 def _duplicate(session: Session, new: NewTask, *, key_is_free: bool = False) -> Inserted | None:
@@ -290,7 +220,7 @@ def _duplicate(session: Session, new: NewTask, *, key_is_free: bool = False) -> 
     if not looked_up and (found := _same_key(session, new)) is not None:
         return found
     if new.once is not None and not plugin_rows.insert_new(session, new.once):
-        return Inserted(0, new.key, None, None, duplicate=True)
+        return Inserted(0, new.key, None, duplicate=True)
     return None
 
 
@@ -310,4 +240,4 @@ def _same_key(session: Session, new: NewTask) -> Inserted | None:
             f"the idempotency key {new.unique_key!r} was used for task {id_} of {new.endpoint_id}, "
             "with other parameters"
         )
-    return Inserted(id_, new.key, next_try, None, duplicate=True)
+    return Inserted(id_, new.key, next_try, duplicate=True)

@@ -73,11 +73,11 @@ FROM (VALUES {{rows}}) AS new {_HELD}
 END = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
-SET next_try = NULL, finished_at = new.column4, {_ENDED}
+SET next_try = NULL, finished_at = new.column4, turn_at = COALESCE(new.column13, turn_at), {_ENDED}
 FROM (VALUES {{rows}}) AS new {_HELD}
 """,
-    *_ENDS,
-)
+    *_ENDS, "bigint",
+)  # fmt: skip
 
 # A success, as most ends are, of which there is nothing else to say: half as many values.
 SUCCEED = ManyRows(
@@ -91,11 +91,6 @@ FROM (VALUES {{rows}}) AS new {_HELD}
 """,
     *_FENCE, "bigint", "text", "text",
 )  # fmt: skip
-
-# Of an ordered partition: whether it holds it.
-END_ORDERED = ManyRows(
-    END.sql.replace("SET ", "SET turn_at = new.column13, ", 1), *END.types, "bigint"
-)
 
 # A cancel that was asked for while it ran takes the place of another try, and of nothing else.
 WAIT = ManyRows(
@@ -139,10 +134,7 @@ def start(
 
 def settle(settlement: Settlement) -> Write[Settled]:
     """Write how a claim ended, with all that follows from it."""
-    # What was born has a slot, and waits for it.
-    effects = settlement.effects
-    patient = not effects or Insert not in map(type, effects)
-    return Write(Rank.SETTLE, None, STEPS, settlement, patient)
+    return Write(Rank.SETTLE, None, STEPS, settlement, patient=True)
 
 
 def settle_all(settlements: Sequence[Settlement]) -> Write[list[Settled]]:
@@ -192,10 +184,10 @@ def _prepare(s: Start | Settlement) -> Prepared:
     row = _ended(s)
     if s.status == Status.PENDING:
         return s, WAIT, (*row, s.next_try, int(s.backed_off)), attempt, True
-    if more and task.ordered:
+    turn_at = None
+    if task.ordered:  # whether it holds its partition
         turn_at = HOLDS if holds(task, s.status, s.reason) else 0
-        return s, END_ORDERED, (*row, turn_at), attempt, more
-    return s, END, row, attempt, more
+    return s, END, (*row, turn_at), attempt, more
 
 
 def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
@@ -205,7 +197,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     that is alone is refused then.
     """
     rows: dict[ManyRows, list[Row]]
-    rows = {START: [], SUCCEED: [], END: [], END_ORDERED: [], WAIT: []}
+    rows = {START: [], SUCCEED: [], END: [], WAIT: []}
     attempts: list[Row] = []
     others: list[Start | Settlement] = []
     following = False  # something is to be written besides
@@ -241,8 +233,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     for s in others:
         _note(session, s)
     session.moved(Status.RUNNING, Status.SUCCEEDED, len(rows[SUCCEED]))
-    ended = chain(rows[END], rows[END_ORDERED], rows[WAIT])
-    for status, count in Counter(map(_status_of, ended)).items():
+    for status, count in Counter(map(_status_of, chain(rows[END], rows[WAIT]))).items():
         session.moved(Status.RUNNING, status, count)
     ATTEMPT.run(session.db, attempts)
     for replacement in places:
@@ -253,7 +244,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
         results = [_done(s, new) for s, new in zip(steps, inserted, strict=True)]
     else:
         results = [_SETTLED] * len(steps)
-    for place, s in enumerate(steps) if rows[END_ORDERED] else ():
+    for place, s in enumerate(steps) if rows[END] else ():
         if isinstance(s, Settlement) and holds(s.task, s.status, s.reason):
             results[place] = replace(results[place], holds=True)
     return results
@@ -525,4 +516,4 @@ def _leave_out(effect: StoredEffect, error: Exception, inserted: list[Inserted])
         what = effect.webhook if isinstance(effect, BatchMember) else effect.table
     log.error("what a plugin wrote is left out (%s): %s", what, error, exc_info=error)
     if isinstance(effect, Insert):
-        inserted.append(Inserted(0, effect.task.key, None, None, duplicate=True))
+        inserted.append(Inserted(0, effect.task.key, None, duplicate=True))

@@ -120,7 +120,7 @@ SLICES: Batch[tuple[Slice, Sequence[StoredEffect]], list[Inserted]] = Batch(_tog
 
 def _duplicates(items: Sequence[StoredEffect]) -> list[Inserted]:
     return [
-        Inserted(0, item.task.key, None, None, duplicate=True)
+        Inserted(0, item.task.key, None, duplicate=True)
         for item in items
         if isinstance(item, Insert)
     ]

@@ -57,6 +57,7 @@ _OF_PICK = f"""
 SELECT id, next_try FROM retry_schedule
 WHERE {READY} AND endpoint_id = pick.endpoint_id AND webhook = pick.webhook
     AND next_try >= pick.floor
+    AND (partition IS NULL OR partition NOT IN (SELECT jsonb_array_elements_text(pick.avoid)))
 """
 
 CLAIM = f"""
@@ -81,13 +82,6 @@ EARLIEST = f"""
 SELECT pick.n, task.next_try
 FROM pick CROSS JOIN LATERAL ({_OF_PICK} ORDER BY next_try, id LIMIT 1) AS task
 """
-
-_BUT = """
-    AND (partition IS NULL OR partition NOT IN (SELECT jsonb_array_elements_text(pick.avoid)))
-"""
-# The same, but for partitions that are passed over.
-CLAIM_BUT = CLAIM.replace("ORDER BY", f"{_BUT} ORDER BY")
-EARLIEST_BUT = EARLIEST.replace("ORDER BY", f"{_BUT} ORDER BY")
 
 _LINE = """
 WITH line AS MATERIALIZED (
@@ -366,12 +360,11 @@ class PostgresSession(Session):
         picks = list({pick.key: pick for pick in picks}.values())  # none is to be claimed twice
         limits = shared_rates.SharedLimits(self.db, self.leases.now(self.clock), picks)
         picks = limits.bounded(picks)
-        avoids = any(pick.avoid for pick in picks)
         values = (self.owner, self.lease_until(), now, now)
         found: list[list[Task]] = [[] for _ in picks]
         floors = [self.take_floor(pick.key) for pick in picks]
         picked = _picked(picks, floors)
-        for row in self.db.all(CLAIM_BUT if avoids else CLAIM, (picked, *values)):
+        for row in self.db.all(CLAIM, (picked, *values)):
             found[row[0]].append(task_of(row, 1))
         for tasks in found:
             tasks.sort(key=turn)
@@ -383,7 +376,7 @@ class PostgresSession(Session):
             min(at, self.take_floor(pick.key)) for pick, at in zip(picks, floors, strict=True)
         ]
         picked = _picked(picks, floors)
-        for n, due in self.db.all(EARLIEST_BUT if avoids else EARLIEST, (picked,)):
+        for n, due in self.db.all(EARLIEST, (picked,)):
             pick = picks[n]
             passed_over = due <= pick.due_before and len(found[n]) < pick.limit
             earliest[pick.key] = max(due, now + BEHIND_MS) if passed_over else due

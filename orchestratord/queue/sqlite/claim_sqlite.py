@@ -26,7 +26,7 @@ from orchestratord.queue.connection import (
     Row,
 )
 from orchestratord.queue.records import Claimed, FairTurn, Line, OrderedTurn, Pick
-from orchestratord.queue.rows import TASK, TaskPages, task_of
+from orchestratord.queue.rows import TASK, task_of, tasks_of
 from orchestratord.queue.session import RELEASE_CLAIM, Session, released, room_behind, turn
 
 # ruff: noqa: S608  # what is pasted here are columns and hints, never values
@@ -230,10 +230,7 @@ class SqliteSession(Session):
                     earliest[pick.key] = left[0][0] if left else None
             self._take(CLAIM, mine, idempotent, now)
             ids += mine
-        pages = TaskPages(self.db, ids)
-        if not pages.partitioned:
-            return Claimed([], earliest, read=pages.tasks, ids=ids)
-        tasks = pages.tasks()
+        tasks = tasks_of(self.db, ids)
         tasks += self._take_on(picks, tasks, now)
         for task in tasks:
             if not task.ordered:  # that holds its partition while it runs as it did before
@@ -264,7 +261,7 @@ class SqliteSession(Session):
                     mine += [id_ for id_, limit in found[:each] if not limit]
             self._take(TAKE_ON, mine, idempotent, now)
             ids += mine
-        return TaskPages(self.db, ids).tasks()
+        return tasks_of(self.db, ids)
 
     def _pending(self, picks: Sequence[Pick]) -> list[list[tuple[int, int]]]:
         """Of each pick the first pending tasks, due or not: up to its limit, and one more; or some

@@ -196,7 +196,6 @@ class SharedSession(SqliteSession):
         claimed = SqliteSession.claim(self, picks)
         if not limits:
             return claimed
-        claimed = claimed.whole()
         counts = Counter(task.key for task in claimed.tasks)
         used_up = limits.charge((pick, counts[pick.key]) for pick in picks)
         return replace(claimed, used_up=used_up, full=limits.full())

@@ -7,10 +7,9 @@ import pytest
 
 from orchestratord.errors import NotFound, UniqueKeyReused
 from orchestratord.model.settings import Retention
-from orchestratord.model.task import Key, NewTask, Status
+from orchestratord.model.task import Key, Status
 from orchestratord.queue.housekeeping import prune
-from orchestratord.queue.operations import insert, search
-from orchestratord.queue.records import Born, Insert
+from orchestratord.queue.operations import search
 from orchestratord.queue.store import Store
 
 DAY = 86400.0
@@ -20,7 +19,6 @@ async def test_a_new_task_is_a_pending_row_that_is_due_now(queue: Any, store: St
     [inserted] = await queue.add_all([queue.new(params={"id": 7}, parent_id=3)])
     task = await store.read(search.get(inserted.id))
     assert inserted.next_try == queue.clock.now_ms()
-    assert inserted.running is None
     assert inserted.key == Key("crm/get") == task.key
     assert task.status == Status.PENDING
     assert (task.attempts, task.max_attempts, task.parent_id) == (0, 15, 3)
@@ -110,33 +108,14 @@ async def test_an_id_is_never_used_twice(queue: Any, store: Store) -> None:
     assert await queue.add() > last
 
 
-@pytest.mark.parametrize("idempotent", [True, False])
-async def test_born_running(queue: Any, store: Store, idempotent: bool) -> None:
-    new = queue.new(params={"id": 1})
-    [inserted] = await store.write(insert.enqueue([Insert(new, Born(idempotent))]))
-    task = inserted.running
-    assert task is not None
-    assert inserted.next_try is None
-    assert task == await store.read(search.get(inserted.id))
-    assert (task.status, task.attempts, task.locked_by) == ("running", 1, store.owner)
-    # Only what may be sent twice counts as started by its claim alone.
-    assert task.started_at == (queue.clock.now_ms() if idempotent else None)
-    assert task.idempotent is idempotent
-    assert await queue.claim() == []
-    assert (await queue.settle(task)).accepted
-
-
 async def test_each_task_has_a_random_key_that_stays(queue: Any, store: Store) -> None:
     ids = [await queue.add() for _ in range(3)]
-    [born] = await store.write(insert.enqueue([Insert(queue.new(), Born(True))]))
-    assert born.running is not None
-    keys = [(await store.read(search.get(id_))).nonce for id_ in (*ids, born.id)]
-    assert len({key for key in keys if re.fullmatch("[0-9A-Za-z]{20}", key or "")}) == 4
-    assert keys[3] == born.running.nonce
+    keys = [(await store.read(search.get(id_))).nonce for id_ in ids]
+    assert len({key for key in keys if re.fullmatch("[0-9A-Za-z]{20}", key or "")}) == 3
     for task in await queue.claim():
         await queue.settle(task, Status.PENDING, next_try=queue.clock.now_ms())
     store = await queue.reopen()
-    assert [task.nonce for task in await queue.claim()] == keys[:3]
+    assert [task.nonce for task in await queue.claim()] == keys
 
 
 class TestIdempotencyKeys:
@@ -144,7 +123,7 @@ class TestIdempotencyKeys:
         first = await queue.add(unique_key="k", params={"a": 1, "b": [2]})
         queue.clock.turn(DAY - 1)
         [again] = await queue.add_all([queue.new(unique_key="k", params={"b": [2], "a": 1})])
-        assert (again.id, again.duplicate, again.running) == (first, True, None)
+        assert (again.id, again.duplicate) == (first, True)
         assert (await store.counts())["pending"] == 1
 
     @pytest.mark.parametrize("other", [{"a": 2}, {"a": True}, {"a": 1, "b": 1}, {}])
@@ -192,14 +171,6 @@ class TestIdempotencyKeys:
     async def test_it_counts_within_one_batch(self, queue: Any) -> None:
         one, two = await queue.add_all([queue.new(unique_key="k"), queue.new(unique_key="k")])
         assert (two.id, one.duplicate, two.duplicate) == (one.id, False, True)
-
-    async def test_a_duplicate_is_not_born(self, queue: Any, store: Store) -> None:
-        await queue.add(unique_key="k")
-        new = NewTask("call", "crm/get", unique_key="k")
-        [again] = await store.write(insert.enqueue([Insert(new, Born(True))]))
-        assert again.duplicate
-        assert again.running is None
-        assert (await store.counts())["running"] == 0
 
 
 async def test_an_unknown_task_is_not_found(store: Store) -> None:

@@ -10,7 +10,7 @@ from orchestratord.errors import QueueError
 from orchestratord.model.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Upsert
 from orchestratord.queue.operations import claim, manual, plugin_rows, search, settle
-from orchestratord.queue.records import Born, Insert, Settled, TaskFilter
+from orchestratord.queue.records import Insert, Settled, TaskFilter
 from orchestratord.queue.store import Store
 
 HOOK = Key("crm/get", "ops")
@@ -214,14 +214,13 @@ class TestEffects:
         effects = [
             Insert(queue.new(HOOK, parent_id=task.id, payload="{}")),
             Upsert("health", OPS, {"url": "u"}),
-            Insert(queue.new(HOOK, parent_id=task.id, payload="{}"), Born(True)),
+            Insert(queue.new(HOOK, parent_id=task.id, payload="{}")),
         ]
         settled = await queue.settle(task, effects=effects)
-        waits, runs = settled.inserted
-        assert waits.next_try == queue.clock.now_ms()
-        assert runs.running is not None
-        assert runs.running.parent_id == task.id
-        assert (await store.counts())["running"] == 1
+        assert [new.next_try for new in settled.inserted] == [queue.clock.now_ms()] * 2
+        for new in settled.inserted:
+            assert (await store.read(search.get(new.id))).parent_id == task.id
+        assert (await store.counts())["pending"] == 2
 
     async def test_upserts_to_one_row_add_up(self, queue: Any, store: Store) -> None:
         tasks = [await claimed(queue) for _ in range(10)]

@@ -17,7 +17,7 @@ from orchestratord.model.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Task, Upsert
 from orchestratord.queue.batch import Write
 from orchestratord.queue.operations import claim, manual, plugin_rows, search, settle
-from orchestratord.queue.records import Born, Insert, Pick, Settlement, Start
+from orchestratord.queue.records import Insert, Pick, Settlement, Start
 from orchestratord.queue.store import Store
 
 HOOK = Key("crm/get", "ops")
@@ -43,7 +43,7 @@ def step(chance: random.Random, queue: Any, task: Task, number: int) -> Start | 
         hook = queue.new(HOOK, payload=f"čau {number}", parent_id=task.id)
         keyed = queue.new(unique_key=str(chance.randrange(3)), params={"n": chance.randrange(2)})
         nonsense = chance.choice([Upsert("none", name, {}), Insert(NewTask("call", "x", {1: {2}}))])
-        everyday = [row, row, Insert(hook), Insert(hook, Born(chance.random() < 0.5))]
+        everyday = [row, row, Insert(hook), Insert(replace(hook, delay=chance.random()))]
         rare = [Insert(keyed), Delete("health", name), nonsense]
         effects.append(chance.choice(everyday * 5 + rare))
     if chance.random() < 0.2:
@@ -156,7 +156,7 @@ async def test_what_is_in_order_is_never_done_one_by_one(
         tasks = [task for key in KEYS for task in await claimed(queue, 20, key)]
         effects = [
             Insert(queue.new(HOOK, payload="{}")),
-            Insert(queue.new(KEYS[1], params={"a": 1}), Born(True)),
+            Insert(queue.new(KEYS[1], params={"a": 1})),
             Upsert("health", {"name": "ops"}, {"url": "u"}, {"seen": 1}),
             Upsert("health", {"name": "dev"}, {"url": "u", "note": None}),
         ]

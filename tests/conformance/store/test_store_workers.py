@@ -69,7 +69,7 @@ async def test_what_comes_while_it_waits_for_its_turn_goes_together(two: list[An
             session.db.run("INSERT INTO meta (name, value) VALUES (?, '')", (str(number),))
             return number
 
-        return Write(Rank.KEEP, do, finish=lambda result: 10 * result)
+        return Write(Rank.KEEP, do)
 
     turn = Turn(one.store._database._folder / TURN)
     turn.take()
@@ -80,7 +80,7 @@ async def test_what_comes_while_it_waits_for_its_turn_goes_together(two: list[An
     await asyncio.sleep(0.1)
     assert not transactions
     turn.close()
-    assert await asyncio.gather(first, *more) == [10, 20, 30, 40]
+    assert await asyncio.gather(first, *more) == [1, 2, 3, 4]
     await ended
     assert len(transactions) == 4
     assert all(found is transactions[0] for found in transactions)

@@ -148,7 +148,7 @@ async def test_thousands_of_quick_deliveries_arrive_once_each(
         assert bench.receiver.tasks == [task.id for task in due]
 
 
-async def test_what_is_born_into_a_quick_lane_runs_once(bench: Bench) -> None:
+async def test_what_comes_into_a_quick_lane_runs_once(bench: Bench) -> None:
     bench.receiver.open.set()
     bench.adopt(concurrency=2)
     ids: list[int] = []

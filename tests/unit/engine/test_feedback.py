@@ -54,7 +54,7 @@ async def test_no_second_holds_more_requests_than_the_rate_and_none_costs_an_att
 ) -> None:
     bench.adopt(concurrency=10, rate="10/s")
     bench.be_quick()
-    inserted = await bench.worker.enqueue.accept([CALL] * 12)  # some are born running
+    inserted = await bench.worker.enqueue.accept([CALL] * 12)
     ids = [item.id for item in inserted] + await bench.put([CALL] * 13)
     await bench.idle(ids)
     times = sorted(bench.receiver.times)

@@ -24,17 +24,11 @@ def settlement(status: str, **changes: Any) -> Settlement:
 
 def test_a_new_task() -> None:
     new = NewTask("webhook", "shop/a", webhook="ops", parent_id=7, error="does not render")
-    event = task_events.created(Insert(new), Inserted(9, new.key, 8_000, None), 6_000)
+    event = task_events.created(Insert(new), Inserted(9, new.key, 8_000), 6_000)
     assert event._asdict() | {"type": "task.created"} == event._asdict()
     assert (event.id, event.kind, event.endpoint, event.webhook) == (9, "webhook", "shop/a", "ops")
     assert (event.status, event.next_try, event.attempt) == ("pending", 8_000, 0)
     assert (event.parent_id, event.error, event.started_at) == (7, "does not render", None)
-
-
-def test_a_task_that_is_born_running() -> None:
-    new = NewTask("call", "shop/a")
-    event = task_events.created(Insert(new), Inserted(9, new.key, None, claimed()), 6_000)
-    assert (event.status, event.next_try, event.webhook) == ("running", None, None)
 
 
 def test_an_attempt_begins() -> None:

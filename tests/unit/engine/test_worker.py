@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +14,6 @@ import worker_parts as parts
 
 from orchestratord.engine.http_executor import HttpPlugin, HttpSpec
 from orchestratord.engine.worker import Worker
-from orchestratord.errors import Unreachable
 from orchestratord.http.client import HttpClient
 from orchestratord.model.backoff import Fixed
 from orchestratord.model.endpoint import Api, Endpoint
@@ -24,10 +23,12 @@ from orchestratord.model.task import Delete, Effect, Key, NewTask, Status, Task,
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host
 from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.connection import Connection
 from orchestratord.queue.daemon_health import CLAIMS_FAILING
-from orchestratord.queue.operations import claim, manual, search
+from orchestratord.queue.operations import manual, search
 from orchestratord.queue.records import TaskFilter
-from orchestratord.queue.rows import TaskPages
+from orchestratord.queue.rows import tasks_of
+from orchestratord.queue.sqlite import claim_sqlite
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 from orchestratord.values.redact import Redactor
@@ -180,14 +181,13 @@ async def test_what_was_claimed_and_cannot_be_read_is_released(
 ) -> None:
     """As where no memory is left; else it would run for as long as its daemon lives."""
     fails = [MemoryError(), MemoryError()]
-    tasks = TaskPages.tasks
 
-    def once_there_is_room(self: TaskPages) -> list[Task]:
+    def once_there_is_room(db: Connection, ids: Sequence[int]) -> list[Task]:
         if fails:
             raise fails.pop()
-        return tasks(self)
+        return tasks_of(db, ids)
 
-    monkeypatch.setattr(TaskPages, "tasks", once_there_is_room)
+    monkeypatch.setattr(claim_sqlite, "tasks_of", once_there_is_room)
     bench.answer.set()
     made = await bench.worker.enqueue.accept([replace(CALL, delay=0.1) for _ in range(2)])
     async with asyncio.timeout(30):
@@ -204,22 +204,14 @@ async def test_what_cannot_be_read_is_released_with_nothing_else_to_claim(
 ) -> None:
     """Its endpoint is paused meanwhile, or the daemon ends."""
     worker, drained = bench.worker, asyncio.Event()
-    refused = [Unreachable("away")]
-    release = claim.release_unread
 
-    def first_refused(ids: tuple[int, ...]) -> object:
-        if refused:
-            raise refused.pop()
-        return release(ids)
-
-    def fail(_: TaskPages) -> list[Task]:
+    def fail(db: Connection, ids: Sequence[int]) -> list[Task]:
         worker.placement.adopt(replace(bench.config, endpoints={}))
         worker.lanes.draining = ends
         drained.set()
         raise MemoryError
 
-    monkeypatch.setattr(TaskPages, "tasks", fail)
-    monkeypatch.setattr(claim, "release_unread", first_refused)
+    monkeypatch.setattr(claim_sqlite, "tasks_of", fail)
     [made] = await worker.enqueue.accept([replace(CALL, delay=0.1)])
     await drained.wait()
     if ends:
@@ -227,7 +219,7 @@ async def test_what_cannot_be_read_is_released_with_nothing_else_to_claim(
     async with asyncio.timeout(10):
         while (task := await bench.task(made.id)).status != Status.PENDING:
             await asyncio.sleep(0.01)
-    assert (task.attempts, task.deaths, refused) == (0, 0, [])
+    assert (task.attempts, task.deaths) == (0, 0)
 
 
 async def test_what_is_back_is_not_failed_any_more(bench: Bench) -> None:

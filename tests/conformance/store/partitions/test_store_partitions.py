@@ -14,8 +14,8 @@ from orchestratord.model.settings import Retention
 from orchestratord.model.task import Key, Reason, Status, Task
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, insert, manual, partitions, search
-from orchestratord.queue.records import CHANGED, OVERTAKEN, Born, Insert, Pick, TaskFilter
+from orchestratord.queue.operations import claim, manual, partitions, search
+from orchestratord.queue.records import CHANGED, OVERTAKEN, Pick, TaskFilter
 from orchestratord.queue.store import Store
 from tests.conformance.store.conftest import KEY
 
@@ -149,13 +149,6 @@ async def test_the_own_daemon_hears_of_whose_turn_has_come(queue: Any, store: St
     [task] = await queue.claim()
     await queue.settle(task)
     assert (await store.elected.take()).due == {KEY: queue.clock.now_ms()}
-
-
-async def test_what_has_a_partition_is_not_born_running(queue: Any, store: Store) -> None:
-    born = Insert(queue.new(partition=FAIR), Born(True, "crm"))
-    [item] = await store.write(insert.enqueue([born]))
-    assert item.running is None
-    assert (await get(queue, item.id)).status == Status.PENDING
 
 
 # -- Limits ----------------------------------------------------------------------------------------

@@ -342,18 +342,13 @@ async def released(queue: Any, store: Store, tasks: list[Task]) -> Store:
     return store
 
 
-async def unread(queue: Any, store: Store, tasks: list[Task]) -> Store:
-    await store.write(claim.release_unread([task.id for task in tasks]))
-    return store
-
-
 async def taken_over(queue: Any, store: Store, tasks: list[Task]) -> Store:
     later: Store = await queue.successor()
     assert await claim.reclaim(later) == (1, [])
     return later
 
 
-@pytest.mark.parametrize("release", [released, unread, taken_over])
+@pytest.mark.parametrize("release", [released, taken_over])
 async def test_a_claim_that_is_released_and_cancelled_lets_the_partition_go_on(
     queue: Any, store: Store, release: Callable[[Any, Store, list[Task]], Awaitable[Store]]
 ) -> None:

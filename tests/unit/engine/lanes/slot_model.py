@@ -24,8 +24,6 @@ class Daemon:
     lanes: LaneSet
     holds: Mapping[Key, int]
     """For how long an attempt of each key holds its slot."""
-    born: bool = False
-    """New calls that may begin at once are born running."""
     now: int = 0
     delays: dict[Key, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Of each key how long its calls waited until they began."""
@@ -65,13 +63,10 @@ class Daemon:
                 self._launch(lane, self.lanes.release_slot(lane, task, self.now))
             while coming and coming[0][0] <= self.now:
                 when, key, lane = coming.popleft()
-                self._arrive(key, lane, when)
+                self._arrive(key, when)
             self._claim()
 
-    def _arrive(self, key: Key, lane: str, when: int) -> None:
-        if self.born and self.lanes.occupy(lane, key, self.now):
-            self._start(key, lane, when)
-            return
+    def _arrive(self, key: Key, when: int) -> None:
         self._pending[key].append(when)
         self.lanes.touch(key, when)
 

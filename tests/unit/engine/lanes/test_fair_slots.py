@@ -106,11 +106,9 @@ def test_a_clock_that_was_put_back_makes_no_member_slow_nor_quick() -> None:
 # -- neighbours of what hangs ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("born", [False, True], ids=["claimed", "born running"])
-def test_the_seen_fault(born: bool) -> None:
+def test_the_seen_fault() -> None:
     """Two calls a second each: none of the healthy one's waits, for as long as the other hangs."""
     model = daemon({HANG: HUNG_MS, OK: QUICK_MS})
-    model.born = born
     calls = steady(HANG, "api:a", 500, 210_000) + steady(OK, "api:a", 500, 210_000, 60_000)
     model.run(210_000, calls)
     assert len(model.delays[OK]) == 300
@@ -347,10 +345,9 @@ def test_partitions_that_are_quick_or_long_idle_leave_nothing_behind() -> None:
     cap=st.integers(1, 12),
     total=st.integers(1, 20),
     every=st.sampled_from([50, 400, 3_000]),
-    born=st.booleans(),
 )  # fmt: skip
 def test_no_cap_is_exceeded_none_is_starved_and_the_sums_are_right(
-    holds: list[tuple[int, int]], cap: int, total: int, every: int, born: bool
+    holds: list[tuple[int, int]], cap: int, total: int, every: int
 ) -> None:
     """The caps are looked at by the model as attempts begin."""
     keys = {Key(f"a/e{number}"): hold for number, (hold, _) in enumerate(holds)}
@@ -358,7 +355,7 @@ def test_no_cap_is_exceeded_none_is_starved_and_the_sums_are_right(
     lanes = LaneSet(total)
     for key in keys:
         lanes.place(key, names[key], cap)
-    model = Daemon(lanes, keys, born=born)
+    model = Daemon(lanes, keys)
     calls = [
         (at, key, names[key])
         for key in keys for at in range(0, 20_000, max(every, keys[key] // 20))

@@ -76,7 +76,7 @@ def test_what_was_not_needed_is_given_back() -> None:
     assert lanes.claimed == lanes.lanes["api:x"].claimed == 4
     lanes.answered(choice, 1, None)
     assert lanes.claimed == lanes.lanes["api:x"].claimed == 1
-    lanes.release_claim("api:x", A, 0)
+    lanes.release_claim("api:x", A, 0, 0)
     assert lanes.claimed == lanes.lanes["api:x"].claimed == 0
 
 
@@ -147,7 +147,7 @@ def test_a_key_that_moves_while_it_is_claimed_gives_its_slots_back_to_the_old_la
     lanes.answered(choice, 1, 5)
     assert lanes.lanes["api:x"].claimed == 1
     assert lanes.choose(10) == [Choice(A, 5, "api:y")]
-    lanes.release_claim("api:x", A, 0)
+    lanes.release_claim("api:x", A, 0, 0)
     assert lanes.lanes["api:x"].claimed == 0
 
 
@@ -157,10 +157,10 @@ def test_a_cap_that_is_lowered_waits_until_enough_is_done() -> None:
     [choice] = lanes.choose(1)
     lanes.answered(choice, 3, 1)
     place(lanes, A, "api:x", 2)
-    lanes.release_claim("api:x", A, 0)
+    lanes.release_claim("api:x", A, 0, 0)
     assert lanes.choose(10) == []
     lanes.wake.clear()
-    lanes.release_claim("api:x", A, 0)
+    lanes.release_claim("api:x", A, 0, 0)
     assert lanes.wake.is_set()
     assert lanes.choose(10) == [Choice(A, 1, "api:x")]
 
@@ -186,7 +186,7 @@ def test_a_full_lane_holds_up_no_other() -> None:
         [choice] = lanes.choose(10)
         assert choice.key == B
         lanes.answered(choice, 1, 2)
-        lanes.release_claim("healthy", B, 0)
+        lanes.release_claim("healthy", B, 0, 0)
 
 
 def test_slots_are_shared_among_the_keys_of_a_lane() -> None:
@@ -206,30 +206,6 @@ def test_what_is_held_elsewhere_counts_as_taken() -> None:
     lanes.settled()
     lanes.settled()
     assert lanes.choose(1) == [Choice(A, 2, "api:x")]
-
-
-def test_born_running_takes_a_slot_and_waits_behind_a_line() -> None:
-    lanes = placed(A, concurrency=2)
-    assert lanes.occupy("api:x", A, 0)
-    assert lanes.occupy("api:x", A, 0)
-    assert not lanes.occupy("api:x", A, 0)
-    lanes.release_claim("api:x", A, 0)
-    lanes.touch(A, 5)
-    assert not lanes.occupy("api:x", A, 5)  # something due is before it
-    assert not lanes.occupy("nowhere", A, 5)
-    assert lanes.claimed == 1
-
-
-def test_born_running_leaves_a_slot_for_each_lane_that_waits() -> None:
-    lanes = placed(A, lane="one", total=2)
-    place(lanes, B, "two", 10)
-    assert lanes.occupy("one", A, 0)
-    assert lanes.occupy("one", A, 0)
-    lanes.touch(B, 0)
-    assert lanes.choose(1) == []  # the daemon is full
-    lanes.release_claim("one", A, 0)
-    assert not lanes.occupy("one", A, 1)
-    assert lanes.choose(1) == [Choice(B, 1, "two")]
 
 
 def test_a_clock_that_jumps_back_does_not_lose_a_key() -> None:
@@ -324,15 +300,6 @@ def test_its_pace_fades(later: int, ahead: int) -> None:
     lanes.touch(A, 0)
     [choice] = lanes.choose(100 + later)
     assert choice.limit == 2 + ahead
-
-
-def test_a_born_task_is_taken_ahead_only_of_a_quick_lane() -> None:
-    lanes = placed(A, concurrency=1)
-    quick(lanes, 5, 100)
-    assert [lanes.occupy("api:x", A, 100) for _ in range(6)] == [True] * 5 + [False]
-    for _ in range(5):
-        lanes.release_claim("api:x", A, 0)
-    assert [lanes.occupy("api:x", A, 1000) for _ in range(2)] == [True, False]
 
 
 @pytest.mark.parametrize("rate", [1, 5])
@@ -569,18 +536,6 @@ def test_what_the_rate_did_not_need_is_charged_to_nobody() -> None:
     assert lanes.choose(2) == [Choice(A, 2, "api:x")]
 
 
-def test_born_running_is_charged_and_waits_where_nothing_is_left() -> None:
-    lanes = limited()
-    assert [lanes.occupy("api:x", A, 0) for _ in range(4)] == [True, True, True, False]
-    begun(lanes, 2, 0)
-    assert not lanes.occupy("api:x", A, 0)
-    lanes.return_token("api:x", 1, 1, 0)  # one came to nothing
-    assert lanes.occupy("api:x", A, 1)
-    lanes.release_claim("api:x", A, 2, 1)  # one was not written
-    assert lanes.occupy("api:x", A, 2)
-    assert not lanes.occupy("api:x", A, 2)
-
-
 def test_keys_of_a_limited_lane_take_turns() -> None:
     lanes = limited(RateLimit.parse("1/s"), A, B, C)
     for key in (A, B, C):
@@ -611,22 +566,22 @@ def test_a_lane_that_waits_for_its_rate_or_its_breaker_holds_up_no_other() -> No
         [choice] = lanes.choose(now)
         assert choice.key == C
         lanes.answered(choice, 1, 0)
-        assert now % 2 or lanes.occupy("healthy", C, now) is False  # it has a line
-        lanes.release_claim("healthy", C, 0)
+        lanes.release_claim("healthy", C, 0, now)
     assert lanes.claimed == 0
 
 
 def test_what_was_charged_before_the_start_counts_once_it_is_known() -> None:
     lanes = LaneSet()
-    lanes.forget_past()
     place(lanes, A, "api:x", 10, PER_SECOND)
-    assert not lanes.occupy("api:x", A, 900)
     lanes.learn_past({"api:x": [100, 800], "api:y": [1, 2, 3]})
-    assert lanes.occupy("api:x", A, 900)
-    assert not lanes.occupy("api:x", A, 900)
     place(lanes, B, "api:y", 10, PER_SECOND)
-    assert not lanes.occupy("api:y", B, 900)
-    assert lanes.occupy("api:x", A, 1_150)
+    for key in (A, B):
+        lanes.touch(key, 0)
+    [choice] = lanes.choose(900)
+    assert choice == Choice(A, 1, "api:x")
+    lanes.answered(choice, 1, 0)
+    assert lanes.choose(901) == []
+    assert Choice(A, 1, "api:x") in lanes.choose(1_150)
 
 
 def test_a_lane_waits_where_other_daemons_have_used_its_rate_up() -> None:
@@ -672,7 +627,6 @@ def test_a_broken_lane_lets_one_probe_through() -> None:
     throttle = broken(lanes, 0)
     assert lanes.choose(0) == []
     assert lanes.next_look() == FIRST_PAUSE_MS
-    assert not lanes.occupy("api:x", A, FIRST_PAUSE_MS)
     [choice] = lanes.choose(FIRST_PAUSE_MS)
     assert choice == Choice(A, 1, "api:x", probe=True)
     assert lanes.choose(10_000_000) == []
@@ -734,8 +688,6 @@ class LanesMachine(RuleBasedStateMachine):
         self.unheard: list[tuple[Key, int]] = []
         self.running: dict[str, list[Task]] = defaultdict(list)
         self.held: dict[str, list[tuple[Task, int]]] = defaultdict(list)
-        self.born: Counter[str] = Counter()
-        """Slots of tasks of `NEWBORN` that are being written."""
         self.origins: dict[int, tuple[Key, int]] = {}
         self.ended: set[str] = set()
         self.lowered = False
@@ -890,26 +842,6 @@ class LanesMachine(RuleBasedStateMachine):
             self.lanes.answered(choice, 0, self.now + 10)
         self.choices = []
 
-    @rule(lane=st.sampled_from(LANES))
-    def occupy(self, lane: str) -> None:
-        known = self.lanes.lanes.get(lane)
-        room = known.free if known else 0
-        if self.lanes.occupy(lane, NEWBORN, self.now):
-            assert room > 0
-            assert not self.probes_only(lane)
-            assert self.lanes.claimed <= self.lanes.concurrency
-            self.born[lane] += 1
-
-    @precondition(lambda self: +self.born)
-    @rule(data=st.data(), written=st.booleans())
-    def newborn_is_written(self, data: st.DataObject, written: bool) -> None:
-        lane = data.draw(st.sampled_from(sorted(+self.born)))
-        self.born[lane] -= 1
-        if written:
-            self.start(NEWBORN, self.now, lane)
-        else:
-            self.lanes.release_claim(lane, NEWBORN, self.now, -1)
-
     @precondition(lambda self: any(self.running.values()))
     @rule(data=st.data(), how=st.sampled_from(["answered", "down", "unsent"]))
     def end(self, data: st.DataObject, how: str) -> None:
@@ -990,7 +922,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_slot_is_accounted_for(self) -> None:
-        taken = self.born.copy()
+        taken: Counter[str] = Counter()
         for choice in self.choices:
             taken[choice.lane] += choice.limit
         for name, lane in self.lanes.lanes.items():
@@ -1027,9 +959,6 @@ class LanesMachine(RuleBasedStateMachine):
             if not self.answers:
                 self.commit_claim()
             self.answer_claim()
-        for lane in self.born.elements():
-            self.lanes.release_claim(lane, NEWBORN, self.now, -1)
-        self.born.clear()
         self.release_prefetched(0)
         while self.unheard:
             self.lanes.touch(*self.unheard.pop())
@@ -1096,9 +1025,7 @@ def test_every_due_key_is_chosen_in_bounded_turns(
         # One slot at a time is given back, and whoever is quicker has it.
         for lane, key in running[:]:
             running.remove((lane, key))
-            lanes.release_claim(lane, key, 0)
-            if newborn and lanes.occupy("idle", Key("idle/x"), turn):
-                running.append(("idle", Key("idle/x")))
+            lanes.release_claim(lane, key, 0, 0)
     assert all(4 * bound - turn <= bound + 1 for turn in last.values())
 
 
@@ -1175,7 +1102,7 @@ def test_choosing_costs_what_is_chosen_and_not_what_waits() -> None:
     first = calls(lambda: chosen.extend(lanes.choose(MANY)))
     assert first < 20 * MANY  # all of them get into line
     for choice in chosen:
-        lanes.release_claim("api:x", choice.key, 0)
+        lanes.release_claim("api:x", choice.key, 0, 0)
     again = calls(lambda: lanes.choose(MANY))
     assert again < 400
 
@@ -1223,7 +1150,7 @@ def test_a_busy_key_with_a_task_for_tomorrow_leaves_nothing_behind() -> None:
         lanes.touch(A, now)
         [choice] = lanes.choose(now)
         lanes.answered(choice, 1, tomorrow)
-        lanes.release_claim("api:x", A, 0)
+        lanes.release_claim("api:x", A, 0, 0)
     assert len(lanes._heap) < 100
     assert lanes.next_due() == tomorrow
     [choice] = lanes.choose(tomorrow)
@@ -1259,20 +1186,3 @@ def test_what_a_lane_waits_for_lasts_as_long_when_the_clock_is_moved(by: int) ->
     assert [choice.lane for choice in lanes.choose(moved + 3_001)] == ["api:b"]
     assert lanes.choose(moved + 60_000) == []
     assert [choice.lane for choice in lanes.choose(moved + 61_001)] == ["api:a"]
-
-
-def test_what_is_born_takes_of_all_its_throttles_or_of_none() -> None:
-    """Else each one that its endpoint keeps from beginning would use up the rate of its lane."""
-    lanes = LaneSet()
-    lanes.learn_past({})
-    lanes.place(A, "api:x", 10, RateLimit.parse("2/s"))
-    lanes.scopes.get("api/a", 0).wait_until(50_000, "429")
-    for _ in range(5):
-        assert not lanes.occupy("api:x", A, 1_000)
-    throttle = lanes.lanes["api:x"].throttle
-    assert throttle is not None
-    assert throttle.window is not None
-    assert throttle.window.reserved == 0
-    lanes.scopes.drop("api/a")
-    assert lanes.occupy("api:x", A, 1_000)
-    assert throttle.window.reserved == 1
