@@ -8,10 +8,12 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import cache
 from typing import NamedTuple
 
 from orchestratord.plugin import host
+from tests.simulation.plants import PLANTS
 from tests.simulation.universe import run
 
 
@@ -29,7 +31,7 @@ class Told(NamedTuple):
 
 def tell(seed: int) -> Told:
     """Run a universe, and tell of it."""
-    began = time.perf_counter()
+    began = time.process_time()
     universe = run(seed)
     return Told(
         seed,
@@ -38,16 +40,22 @@ def tell(seed: int) -> Told:
         universe.faults,
         len(universe.processes),
         universe.trace.digest(),
-        time.perf_counter() - began,
+        time.process_time() - began,
     )
 
 
-def prepare() -> None:
+PLANTED = ExitStack()
+"""What is planted, for as long as this process lives."""
+
+
+def prepare(plant: str | None = None) -> None:
     """What is the same for all universes of a process."""
     import importlib.metadata as metadata
 
     logging.disable(logging.CRITICAL)
     metadata.version = cache(metadata.version)
+    if plant is not None:
+        PLANTED.enter_context(PLANTS[plant]())
     # Whether plugins are written as they should be is no question of time.
     host._check_hooks = lambda plugin: None  # type: ignore[assignment]
 
@@ -56,18 +64,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("--seeds", help="FIRST:LAST")
     parser.add_argument("--trace", type=int, help="tell this universe step by step")
+    parser.add_argument("--plant", help="with a planted fault; exit 1 is what is wanted then")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--digests", action="store_true", help="print what tells traces apart")
     asked = parser.parse_args()
+    if asked.plant is not None and asked.plant not in PLANTS:
+        print("known plants:", *sorted(PLANTS), sep="\n", file=sys.stderr)
+        return 2
     if asked.trace is not None:
-        prepare()
+        prepare(asked.plant)
         universe = run(asked.trace)
         print(*universe.trace.lines(), sep="\n")
         return 1 if universe.violations else 0
     first, _, last = asked.seeds.partition(":")
     seeds = range(int(first), int(last or first) + 1)
     began, all_told = time.perf_counter(), []
-    with ProcessPoolExecutor(asked.jobs, initializer=prepare) as pool:
+    with ProcessPoolExecutor(asked.jobs, initializer=prepare, initargs=(asked.plant,)) as pool:
         for told in pool.map(tell, seeds):
             all_told.append(told)
             for violation in told.violations:

@@ -62,8 +62,9 @@ class Baton:
         """Seconds of the clock that cannot be set."""
         self.turns = 0
         self.current: Strand | None = None
-        self.watch: Callable[[Strand, str], None] | None = None
-        """Is told of each turn, and may kill whoever has it."""
+        self.watches: list[Callable[[Strand, str], bool]] = []
+        """Each is told of each turn, may kill the process that has it, and is done with that turn
+        where it says so."""
         self._chance = chance.random
         self._ready: list[Strand] = []
         self._events: list[tuple[float, int, Strand | None, Callable[[], None] | None]] = []
@@ -160,8 +161,8 @@ class Baton:
             return
         if self._over:
             raise Killed
-        if self.watch is not None:
-            self.watch(strand, what)
+        if self.watches:
+            self.watches = [watch for watch in self.watches if not watch(strand, what)]
         if strand.process.dead:
             self._hub.switch()
             raise Killed

@@ -108,16 +108,18 @@ class Process:
     """A process, from its start to its death."""
 
     def __init__(
-        self, universe: Universe, name: str, folder: Path, workers: Workers | None
+        self, universe: Universe, place: int, name: str, folder: Path, workers: Workers | None
     ) -> None:
         """
         Args:
             universe: where it lives.
+            place: among those that live at the same time, from 0; its successor has the same.
             name: that it has in the trace.
             folder: of its configuration.
             workers: of which it is one, where it shares its file.
         """
         self.universe = universe
+        self.place = place
         self.name = name
         self._folder = folder
         self._workers = workers
@@ -173,10 +175,10 @@ class Process:
         start = DaemonStart(self._folder, host, loader, log, False, HandedOver())
         self.loop = SimulatedLoop(self)
         self.ended = self.loop.run(self._serve(start))
-        self.universe.trace.note(self.name, "ended with", self.ended)
         self.dead = True
         for connection in self.connections:
             connection.drop()
+        self.universe.ended(self)
 
     async def _serve(self, start: DaemonStart) -> int:
         clock = Clock()

@@ -10,7 +10,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -21,11 +21,16 @@ from orchestratord.errors import OrchestratordError
 from orchestratord.model.task import Table
 from orchestratord.queue.database import Workers
 from orchestratord.queue.operations import slices
+from orchestratord.queue.sqlite import shared_file
+from orchestratord.queue.sqlite.shared_file import SharedFile
 from orchestratord.queue.store import Store
 from tests.simulation import checks
-from tests.simulation.baton import Baton, Strand, Stuck
+from tests.simulation.baton import Baton, Stuck
+from tests.simulation.faults import FAULTS
+from tests.simulation.leased_file import LeasedFile
 from tests.simulation.loop import restart_serials
 from tests.simulation.machine import Machine
+from tests.simulation.plants import replaced
 from tests.simulation.process import PLUGINS, Mailbox, Process, SimulatedDaemon
 from tests.simulation.receiver import Network
 from tests.simulation.trace import Trace
@@ -110,7 +115,9 @@ class Universe:
         self.path = folder / "q.db"
         self.cache = Cache()
         """What was read of the configuration: a start that reads the same again is quicker."""
-        self.count = chance.choice((1, 1, 2))
+        self.rule = chance.choice(("alone", "workers", "leases"))
+        """One daemon; two workers that know which of them live; two daemons that go by leases."""
+        self.count = 1 if self.rule == "alone" else 2
         self.mailboxes = [Mailbox() for _ in range(self.count)]
         self.endpoints: list[str] = []
         self._write_config()
@@ -157,7 +164,7 @@ class Universe:
             pairs: Any = tuple((box, box) for box in self.mailboxes)
             workers = Workers(place + 1, self.count, pairs)
         number = sum(one.name.startswith(f"w{place}.") for one in self.processes)
-        process = Process(self, f"w{place}.{number}", self.folder, workers)
+        process = Process(self, place, f"w{place}.{number}", self.folder, workers)
         self.trace.note(process.name, "starts")
         self.processes.append(process)
 
@@ -173,9 +180,24 @@ class Universe:
         self.faults += 1
         self.trace.note(process.name, "killed", why)
         process.kill()
-        place = int(process.name[1 : process.name.index(".")])
+        self._succeed(process)
+
+    def terminate(self, process: Process) -> None:
+        """SIGTERM, and a successor once it has ended."""
+        self.faults += 1
+        self.trace.note(process.name, "is to end")
+        process.stop()
+
+    def ended(self, process: Process) -> None:
+        """A process has ended by itself."""
+        self.trace.note(process.name, "ended with", process.ended)
+        if process.ended:
+            self.broken(f"{process.name} ended with {process.ended}")
+        self._succeed(process)
+
+    def _succeed(self, process: Process) -> None:
         pause = self.chance.choice((0.01, 0.5, 3.0))
-        self.baton.at(self.baton.now + pause, lambda: self.start(place))
+        self.baton.at(self.baton.now + pause, lambda: self.start(process.place))
 
     def keep_files(self, process: Process) -> None:
         """Close the connections of a dead process, and leave its files as they lie: SQLite would
@@ -197,14 +219,14 @@ class Universe:
     def _plan(self) -> None:
         """Say what will happen: calls, and faults."""
         chance, now = self.chance, self.baton.now
-        self.duration = chance.uniform(10, 60)
-        for number in range(chance.randint(20, 150)):
+        self.duration = chance.uniform(8, 40)
+        for number in range(chance.randint(40, 140)):
             call = Call(number, chance.choice(self.endpoints))
             self.calls.append(call)
             self.baton.at(now + chance.uniform(0.5, self.duration), self._calling(call))
-        for _ in range(chance.randint(2, 14)):
-            at = now + chance.uniform(0.5, self.duration)
-            self.baton.at(at, chance.choice((self._kill_soon, self._kill_within)))
+        several = chance.randint(6, 18)
+        for fault in chance.choices(list(FAULTS), list(FAULTS.values()), k=several):
+            self.baton.at(now + chance.uniform(0.5, self.duration), partial(fault, self))
         self.baton.at(now + self.duration, self._calm_down)
 
     def _calling(self, call: Call) -> Callable[[], None]:
@@ -221,35 +243,9 @@ class Universe:
             call.id = done.id
             self.trace.note("client", "accepted", call.number, done.id)
 
-    def _kill_soon(self) -> None:
-        """Kill a process at one of its next turns."""
-        left = self.chance.randint(1, 300)
-
-        def watch(strand: Strand, what: str) -> None:
-            nonlocal left
-            left -= 1
-            if left <= 0:
-                self.baton.watch = None
-                self.kill(strand.process, f"at {what} of {strand.name}")
-
-        self.baton.watch = watch
-
-    def _kill_within(self) -> None:
-        """Kill a process within one of its next transactions."""
-        left = self.chance.randint(1, 30)
-
-        def watch(strand: Strand, what: str) -> None:
-            nonlocal left
-            left -= what == "write"
-            if left <= 0:
-                self.baton.watch = None
-                self.kill(strand.process, f"within a transaction, in {strand.name}")
-
-        self.baton.watch = watch
-
     def _calm_down(self) -> None:
         self.calm = True
-        self.baton.watch = None
+        self.baton.watches.clear()
         self.network.calm()
         self.trace.note("universe", "no fault comes any more")
 
@@ -260,7 +256,8 @@ class Universe:
         restart_serials()
         self.path.write_bytes(empty_queue())
         descriptors = set(os.listdir("/proc/self/fd"))
-        with self.machine.installed():
+        shared = LeasedFile if self.rule == "leases" else SharedFile
+        with self.machine.installed(), replaced(shared_file, "SharedFile", shared):
             for place in range(self.count):
                 self.start(place)
             self._plan()
