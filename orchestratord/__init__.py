@@ -116,6 +116,7 @@ if TYPE_CHECKING:
     from orchestratord.plugin.route import PortRequest as PortRequest
     from orchestratord.plugin.route import Route as Route
     from orchestratord.plugin.route import described as described
+    from orchestratord.values import world as world
     from orchestratord.values.attached_file import Attachment as Attachment
     from orchestratord.values.budget import INLINE_STEPS as INLINE_STEPS
     from orchestratord.values.budget import Budget as Budget
@@ -171,6 +172,7 @@ _HOMES = {
     "orchestratord.plugin.hookspecs": "PHASES hookimpl only_for pure",
     "orchestratord.plugin.long_work": "off_loop",
     "orchestratord.plugin.route": ("Answer Caller Control PortHandler PortRequest Route described"),
+    "orchestratord.values": "world",
     "orchestratord.values.attached_file": "Attachment",
     "orchestratord.values.durations": "Duration Size format_duration parse_duration",
     "orchestratord.values.budget": "INLINE_STEPS Budget TooCostly within_budget",

@@ -13,13 +13,11 @@ import json
 import logging
 import math
 import os
-import queue
 import re
 import select
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -31,6 +29,7 @@ from typing import Any, TextIO
 from orchestratord.documentation import doc_links
 from orchestratord.errors import AWAY, Unreachable
 from orchestratord.model.settings import Log
+from orchestratord.values import world
 from orchestratord.values.redact import Redactor
 
 GATHER = 0.02
@@ -150,7 +149,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
         if self._journal:
             start = "<6>INFO"
         else:
-            now = int(time.time() * 1000)
+            now = int(world.time() * 1000)
             if now != self._now:
                 self._now = now
                 self._start = f"{_second(now // 1000)}.{now % 1000:03d}Z INFO"
@@ -197,9 +196,9 @@ class LogHandler(logging.StreamHandler[TextIO]):
     # -- the thread that writes ----------------------------------------------------------------
 
     def _begin_queue(self) -> None:
-        self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._queue: world.SimpleQueue[str] = world.SimpleQueue()
         """What is to be written; an empty text has the thread end."""
-        self._writer: threading.Thread | None = None
+        self._writer: world.Thread | None = None
         self._put = self._written = self._dropped = 0
         """Characters, of which the thread alone counts the second; and lines that did not fit."""
 
@@ -212,7 +211,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
             self._put += len(text)
             self._queue.put(text)
             if self._writer is None or not self._writer.is_alive():
-                self._writer = threading.Thread(target=self._write, name="log", daemon=True)
+                self._writer = world.Thread(target=self._write, name="log", daemon=True)
                 with suppress(RuntimeError):  # none can be had now: a later line tries again
                     self._writer.start()
 

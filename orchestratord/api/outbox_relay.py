@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,6 +62,7 @@ from orchestratord.queue.postgres.outbox_schema import MISSING
 from orchestratord.queue.records import Inserted
 from orchestratord.queue.store import Store
 from orchestratord.runtime.reload import Reloader
+from orchestratord.values import world
 from orchestratord.values.clock import Clock, rfc3339
 from orchestratord.values.durations import MAX_DURATION
 
@@ -155,7 +155,7 @@ class OutboxRelay:
         self._page = PAGE
         """Rows that are read together; fewer after so many could not be."""
         self._passed: set[int] = set()
-        """Rows that others had locked since `_passed_at` (`time.monotonic`)."""
+        """Rows that others had locked since `_passed_at` (`world.monotonic`)."""
         self._passed_at = 0.0
         self._unread: tuple[int, int] | None = None
         """The row that could not be read alone, and how often."""
@@ -288,11 +288,11 @@ class OutboxRelay:
 
         async with OutboxConnection.connect(outbox.url) as connection:
             await connection.listen()
-            held_at = time.monotonic()
+            held_at = world.monotonic()
             found_at = held_at - IDLE_AFTER + IDLE_AFTER_START
             tended_at, begins = 0.0, True
             while outbox == self.place():
-                now = time.monotonic()
+                now = world.monotonic()
                 if now - held_at >= HOLD:
                     held_at = now
                     if not await self._hold():
@@ -350,8 +350,8 @@ class OutboxRelay:
     async def _look(self, connection: OutboxConnection) -> list[OutboxRow]:
         """The next rows. One that cannot be read however often it is tried comes without its
         parameters."""
-        if time.monotonic() - self._passed_at > PASSED_OVER:
-            self._passed, self._passed_at = set(), time.monotonic()
+        if world.monotonic() - self._passed_at > PASSED_OVER:
+            self._passed, self._passed_at = set(), world.monotonic()
         if self._page > 1:
             rows = await connection.look(self._page, passed=self._passed)
         else:
@@ -375,9 +375,9 @@ class OutboxRelay:
         the daemon before may have died of it, and one of which it did `DEATHS` times is refused."""
         fit: list[OutboxTask] = []
         refused: list[RefusedRow] = []
-        began = time.monotonic()
+        began = world.monotonic()
         for row in rows:
-            if time.monotonic() - began > SINGLY:
+            if world.monotonic() - began > SINGLY:
                 return fit, refused
             # What ends the daemon while it only begins to look is not to blame on the row.
             with suppress(SchemaTooCostly):
@@ -400,7 +400,7 @@ class OutboxRelay:
         """The tasks that the rows make, and the rows that make none."""
         fit: list[OutboxTask] = []
         refused: list[RefusedRow] = []
-        config, breathed = self._reloader.config, time.monotonic()
+        config, breathed = self._reloader.config, world.monotonic()
         for row in rows:
             try:
                 fit.append(OutboxTask(row.id, row.uid, await _new_task(config, row)))
@@ -413,9 +413,9 @@ class OutboxRelay:
                     raise
                 log.exception("row %d of the outbox cannot be looked at", row.id)
                 refused.append(RefusedRow(row, Refusal.of(error)))
-            if time.monotonic() - breathed > AT_ONCE:
+            if world.monotonic() - breathed > AT_ONCE:
                 await asyncio.sleep(0)
-                breathed = time.monotonic()
+                breathed = world.monotonic()
         try:
             found = await rule_problems(config, [one.task for one in fit])
         except SchemaTooCostly as error:

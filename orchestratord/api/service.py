@@ -12,7 +12,6 @@ import heapq
 import importlib.metadata
 import json
 import logging
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -72,6 +71,7 @@ from orchestratord.simulate.explain import Explainer
 from orchestratord.simulate.next_request import repeat_key, request_of, upcoming_runs
 from orchestratord.simulate.report import report_json, request_json, with_curl
 from orchestratord.simulate.timetable import timetable
+from orchestratord.values import world
 from orchestratord.values.clock import Clock, rfc3339
 from orchestratord.values.redact import Redactor
 from orchestratord.values.suggest import suggest
@@ -529,7 +529,7 @@ class Service:
             raise InvalidParams({"batch": f"holds {len(batch)} calls; {MAX_BATCH} are taken"})
         tasks: list[NewTask] = []
         problems: dict[str, str] = {}
-        breathed = time.monotonic()
+        breathed = world.monotonic()
         for number, params in enumerate(batch):
             its_key = None if key is None else f"{key}/{number}"
             try:
@@ -539,9 +539,9 @@ class Service:
                 problems |= {f"batch.{number}.{name}": why for name, why in error.problems.items()}
                 if len(problems) >= _MAX_PROBLEMS:
                     break
-            if time.monotonic() - breathed > _AT_ONCE:
+            if world.monotonic() - breathed > _AT_ONCE:
                 await asyncio.sleep(0)
-                breathed = time.monotonic()
+                breathed = world.monotonic()
         for number, wrong in enumerate([] if problems else await rule_problems(self.config, tasks)):
             problems |= {f"batch.{number}.{name}": why for name, why in wrong.items()}
         if problems:
@@ -657,7 +657,7 @@ class Service:
         Where long lists keep it from being looked up, it is what was known before. Raises
         Unreachable.
         """
-        if self._looking is None and time.monotonic() >= self._look_again:
+        if self._looking is None and world.monotonic() >= self._look_again:
             self._looking = asyncio.create_task(self._look())
         if (looking := self._looking) is not None:
             await asyncio.wait((looking,), timeout=_LOOK_WAIT)
@@ -674,9 +674,9 @@ class Service:
         }
 
     async def _look(self) -> None:
-        began = time.monotonic()
+        began = world.monotonic()
         self._failing = (await self._store.read(failing.failing())).keys
-        now = time.monotonic()
+        now = world.monotonic()
         self._look_again = now + (now - began) * _SHARE
 
     def _stands(self, key: Key) -> bool:

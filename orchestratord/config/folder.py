@@ -12,8 +12,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -21,6 +19,7 @@ from pathlib import Path, PurePath
 
 from orchestratord.errors import Problem, Severity
 from orchestratord.plugin.long_work import Breathe, no_breath
+from orchestratord.values import world
 from orchestratord.values.suggest import nearest
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -85,7 +84,7 @@ class KnownFiles:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = world.Lock()
         self.attached: frozenset[str] = frozenset()
         """Paths of other files that belong to the configuration, by what was read last."""
         self._known: dict[str, tuple[tuple[int, ...], bytes]] = {}
@@ -103,7 +102,7 @@ class KnownFiles:
 
     def put(self, path: str, seen: os.stat_result, content: bytes) -> None:
         """What was read from a file, which looked like `seen` before."""
-        if max(seen.st_mtime, seen.st_ctime) + _SETTLED < time.time():
+        if max(seen.st_mtime, seen.st_ctime) + _SETTLED < world.time():
             self._known[path] = _identity(seen), content
         else:
             self._known.pop(path, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.long_work import Breathe, no_breath, yield_gil
+from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
 AT_START = ("database", "control_socket", "plugins", "workers")
@@ -80,7 +80,7 @@ class Loader:
         self._clock = clock or Clock()
         self.cache = Cache()
         """What the last reading has made; the digest of the folder, the files."""
-        self._lock = threading.Lock()
+        self._lock = world.Lock()
         self._retired: list[Endpoint] = []
         found = self._read()
         config = replace(found.config, generation=1, adopted_at=self._clock.now_ms())

@@ -12,8 +12,6 @@ import errno
 import logging
 import os
 import re
-import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,6 +23,7 @@ from watchdog.observers.api import BaseObserver
 
 from orchestratord.config.folder import SUFFIXES, KnownFiles, read_folder
 from orchestratord.plugin.long_work import yield_gil
+from orchestratord.values import world
 
 log = logging.getLogger("orchestratord.config.watch")
 
@@ -90,7 +89,7 @@ class Watcher:
         """Device and inode of the folder that events come from; None while there is none."""
         self._reported = ""
         self._unwatched: list[str] = []
-        self._thread = threading.Thread(target=self._run, name="config-watch", daemon=True)
+        self._thread = world.Thread(target=self._run, name="config-watch", daemon=True)
 
     def start(self) -> None:
         """Begin to watch; changes from now on are told."""
@@ -120,10 +119,10 @@ class Watcher:
 
     def _wait(self) -> bool:
         """Until a burst of events is over, or the time for a poll has come; False to end."""
-        deadline, burst = time.monotonic() + self._poll, self._burst
+        deadline, burst = world.monotonic() + self._poll, self._burst
         with burst.woken:
             while not self._stopping:
-                now = time.monotonic()
+                now = world.monotonic()
                 due = deadline
                 if burst.first is not None:  # what a poll saw now might be half of a change
                     due = min(burst.last + self._debounce, burst.first + 10 * self._debounce)
@@ -206,17 +205,17 @@ class _Burst:
     """Events that follow each other: from watchdog's thread to the watcher's."""
 
     def __init__(self) -> None:
-        self.woken = threading.Condition()
+        self.woken = world.Condition()
         """Notified of each event."""
         self.first: float | None = None
-        """When the present burst began (`time.monotonic`); None while there is none."""
+        """When the present burst began (`world.monotonic`); None while there is none."""
         self.last = 0.0
         """When its last event came."""
 
     def note(self) -> None:
         """There was an event."""
         with self.woken:
-            self.last = time.monotonic()
+            self.last = world.monotonic()
             if self.first is None:
                 self.first = self.last
             self.woken.notify()

@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import signal
-import time
 from collections.abc import Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -70,6 +69,7 @@ from orchestratord.runtime.team_member import TeamMember
 from orchestratord.runtime.team_tokens import BorrowedToken, TokenBorrower
 from orchestratord.runtime.upgrade import HandedOver, Upgrade
 from orchestratord.runtime.worker_seat import Message, SeatNotifier, WorkerSeat, take_over
+from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord")
@@ -229,7 +229,7 @@ class Daemon:
             self._alone.set()
         # systemd is to hear that the daemon is ready before it hears that it is alive.
         self._fed = math.inf if seat is None and not start.handed_over.succeeds else 0.0
-        """When systemd, or the supervisor, was told last that it is (`time.monotonic`)."""
+        """When systemd, or the supervisor, was told last that it is (`world.monotonic`)."""
         self._deadline = Deadline(host)
         self._signals = 0
 
@@ -296,9 +296,9 @@ class Daemon:
                 tasks[name].cancel()
         if self._retires and self._place.seat is not None:
             self._place.seat.tell(retired=True)
-        end_by = time.monotonic() + drain_timeout
+        end_by = world.monotonic() + drain_timeout
         await self._worker.drain(drain_timeout)
-        rest = max(end_by - time.monotonic(), LAST_TO_LEAVE)
+        rest = max(end_by - world.monotonic(), LAST_TO_LEAVE)
         last = [self._reloader.ended(rest)]
         if self._stop.is_set():
             # The others drain as well: until they have, they have tokens and the API from here.
@@ -545,7 +545,7 @@ class Daemon:
         interval = min(timeout / 2, 5.0) if timeout else None
         while True:
             self._watchdog.beat()
-            now = time.monotonic()
+            now = world.monotonic()
             if interval is not None and now - self._fed >= interval:
                 if self._watchdog.watches:  # which ends the daemon for whatever else stands still
                     self._notifier.watchdog()

@@ -15,15 +15,14 @@ import os
 import queue
 import sys
 import threading
-import time
 from collections.abc import Coroutine, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NoReturn
 
 from orchestratord.daemon.watchdog import NO_ROOM, end
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, words
+from orchestratord.values import world
 
 log = logging.getLogger("orchestratord")
 
@@ -39,7 +38,7 @@ _ABORT = 0.0
 def run_loop(main: Coroutine[Any, Any, int], host: Host) -> int:
     """Run `main` in a loop of its own to its end, which no plugin can hasten; what it returns."""
     loop = asyncio.new_event_loop()
-    pool = ThreadPoolExecutor(thread_name_prefix="asyncio")
+    pool = world.ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(pool)
     try:
         code: int = _run(loop, main, host)
@@ -82,7 +81,7 @@ async def _close_generators(loop: asyncio.AbstractEventLoop) -> None:
 def leave_threads(code: int) -> int:
     """The exit code. The process exits with it even where threads go on that are no daemon threads:
     the interpreter waits for them, and for pools to end those of theirs that have no work."""
-    threading.Thread(target=_exit_anyway, args=(code,), daemon=True).start()
+    world.Thread(target=_exit_anyway, args=(code,), daemon=True).start()
     return code
 
 
@@ -101,7 +100,7 @@ def end_fork(code: int) -> NoReturn:
 
 
 def _exit_anyway(code: int) -> None:
-    time.sleep(_LEFT_AFTER)
+    world.sleep(_LEFT_AFTER)
     left = [
         thread.name
         for thread in threading.enumerate()
@@ -117,18 +116,18 @@ class Deadline:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._orders: queue.SimpleQueue[float] = queue.SimpleQueue()
+        self._orders: world.SimpleQueue[float] = world.SimpleQueue()
         self._main: asyncio.Task[Any] | None = None
         self._loop_thread = threading.get_ident()
 
     def watch(self) -> None:
         """Begin to take orders; the running task is the daemon."""
         self._main, self._loop_thread = asyncio.current_task(), threading.get_ident()
-        threading.Thread(target=self._watch, name="deadline", daemon=True).start()
+        world.Thread(target=self._watch, name="deadline", daemon=True).start()
 
     def end_within(self, drain_timeout: float) -> None:
         """The process ends within `drain_timeout` and 5 seconds; an earlier order stands."""
-        self._orders.put(time.monotonic() + drain_timeout + GRACE - _LAST_WORDS)
+        self._orders.put(world.monotonic() + drain_timeout + GRACE - _LAST_WORDS)
 
     def abort(self) -> None:
         """The process ends now."""
@@ -138,7 +137,7 @@ class Deadline:
         end: float | None = None
         while True:
             try:
-                rest = None if end is None else max(end - time.monotonic(), 0.0)
+                rest = None if end is None else max(end - world.monotonic(), 0.0)
                 order = self._orders.get(timeout=rest)
             except queue.Empty:
                 break
@@ -146,7 +145,7 @@ class Deadline:
                 end = order
                 # Should the interpreter itself be held: this needs no lock of its.
                 with suppress(Exception):
-                    left = max(end - time.monotonic(), 0.0) + _LAST_WORDS
+                    left = max(end - world.monotonic(), 0.0) + _LAST_WORDS
                     faulthandler.dump_traceback_later(left, exit=True)
         if end == _ABORT:
             log.critical("a second signal: aborting; the next start sorts out what was in flight")

@@ -21,7 +21,6 @@ import selectors
 import signal
 import socket
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from orchestratord.runtime.upgrade import (
     take_signals,
 )
 from orchestratord.runtime.worker_seat import BEAT, FIRST, Message, WorkerSeat, receive, send
+from orchestratord.values import world
 
 log = logging.getLogger("orchestratord.supervisor")
 
@@ -135,16 +135,16 @@ class Supervisor:
         self._drain_timeout = drain_timeout
         self._children: dict[int, _Child] = {}
         self._due: dict[int, float] = {}
-        """When workers that have died are forked again (`time.monotonic`)."""
+        """When workers that have died are forked again (`world.monotonic`)."""
         self._deaths: deque[tuple[float, str]] = deque()
         """When workers have died lately, and what they claimed tasks as."""
-        self._looked = time.monotonic()
+        self._looked = world.monotonic()
         self._code: int | None = None
         """What the run ends with, once it does."""
         self._end_by = math.inf
         self._began = False
         """All of them have served."""
-        self._begin_by = time.monotonic() + BEGIN_WITHIN if self._old else math.inf
+        self._begin_by = world.monotonic() + BEGIN_WITHIN if self._old else math.inf
         """When workers of the version before go on, unless all have served."""
         self._feeds = bool(self._old) or self._succession.held.succeeds
         """The service manager's watchdog waits for signs of life: it has heard that all serve, by
@@ -191,8 +191,8 @@ class Supervisor:
         return self._code
 
     def _turn(self, bell: socket.socket) -> None:
-        soonest = min([*self._due.values(), time.monotonic() + TURN, self._end_by])
-        for key, _ in self._selector.select(max(soonest - time.monotonic(), 0.0)):
+        soonest = min([*self._due.values(), world.monotonic() + TURN, self._end_by])
+        for key, _ in self._selector.select(max(soonest - world.monotonic(), 0.0)):
             if key.fileobj is bell:
                 with contextlib.suppress(BlockingIOError):
                     bell.recv(4096)
@@ -202,7 +202,7 @@ class Supervisor:
         for number in signals:
             self._signalled(number)
         self._reap()
-        now = time.monotonic()
+        now = world.monotonic()
         for number in [number for number, when in self._due.items() if when <= now]:
             del self._due[number]
             self._try_to_fork(number)
@@ -222,7 +222,7 @@ class Supervisor:
             if self._old and not self._began:
                 self._go_back(f"worker {number} cannot be forked: {error}")
             else:
-                self._due[number] = time.monotonic() + AGAIN[-1]
+                self._due[number] = world.monotonic() + AGAIN[-1]
                 log.critical("worker %d cannot be forked: %s; again in %g s", number, error,
                              AGAIN[-1])  # fmt: skip
 
@@ -329,7 +329,7 @@ class Supervisor:
             log.critical("worker %d (pid %d) ended %s", child.number, child.pid, how)
             self._stop(1 if code < 0 or code == BEYOND_HELP else code)
             return
-        now = time.monotonic()
+        now = world.monotonic()
         while self._deaths and self._deaths[0][0] < now - WITHIN:
             self._deaths.popleft()
         self._deaths.append((now, child.owner))
@@ -378,7 +378,7 @@ class Supervisor:
             return
         message, descriptors = found
         if child.beat is not None or message.get("notify") == "WATCHDOG=1":
-            child.beat = time.monotonic()
+            child.beat = world.monotonic()
         if "adopted" in message and descriptors and child not in self._old:
             if self._adopted is not None:
                 os.close(self._adopted)
@@ -396,7 +396,7 @@ class Supervisor:
         self._wanted = message.get("upgrade", self._wanted)
         self._drain_timeout = message.get("drain_timeout", self._drain_timeout)
         if "opening" in message and not self._began and self._old:
-            self._begin_by = time.monotonic() + BEGIN_WITHIN
+            self._begin_by = world.monotonic() + BEGIN_WITHIN
         if message.get("serves") and not self._began:
             self._began = self._feeds = True
             self._begin_by = math.inf
@@ -461,7 +461,7 @@ class Supervisor:
             self._notifier.reloading("draining, to go on as the new version")
         else:
             self._notifier.stopping("draining")
-        self._end_by = time.monotonic() + self._drain_timeout + GRACE + TURN
+        self._end_by = world.monotonic() + self._drain_timeout + GRACE + TURN
         self._kill(signal.SIGTERM, self._all())
 
     # -- from one version to the next ----------------------------------------------------------

@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,6 +24,7 @@ from typing import NoReturn
 from orchestratord.documentation import doc_links
 from orchestratord.plugin.host import Host
 from orchestratord.queue.daemon_health import DATABASE, MEMORY, STALLED, DaemonHealth
+from orchestratord.values import world
 
 log = logging.getLogger("orchestratord.watchdog")
 
@@ -105,8 +105,8 @@ class Watchdog:
         self._short = 0.0
         """For how many seconds there has been no memory to be had."""
         self._loop_thread = threading.get_ident()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._stop = world.Event()
+        self._thread = world.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
         """Begin to watch the loop of the calling thread."""
@@ -128,25 +128,25 @@ class Watchdog:
 
     def beat(self) -> None:
         """The loop goes round."""
-        self._beat = time.monotonic()
+        self._beat = world.monotonic()
 
     def _watch(self) -> None:
-        looked = time.monotonic()
+        looked = world.monotonic()
         while True:
             try:
                 signal.setitimer(signal.ITIMER_PROF, HELD_UP)
                 if self._stop.wait(TICK):
                     return
-                now = time.monotonic()
+                now = world.monotonic()
                 # A process that was stopped, or whose machine slept, has not stood still so long.
                 passed, looked = min(now - looked, 2 * TICK), now
                 self._look(passed)
             except MemoryError:  # it is said, and the daemon ended, by a later look
-                time.sleep(TICK)
+                world.sleep(TICK)
             except Exception:
                 with suppress(Exception):
                     log.exception("the watchdog looks again in a moment")
-                time.sleep(TICK)
+                world.sleep(TICK)
 
     def _look(self, passed: float) -> None:
         """`passed`: seconds since the last look, in which this thread was able to run."""

@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from random import Random
 from typing import Any, Literal
 
 from orchestratord.engine import task_events
@@ -78,6 +76,7 @@ from orchestratord.queue.records import (
     are_rows,
 )
 from orchestratord.queue.store import Store
+from orchestratord.values import world
 from orchestratord.values.budget import INLINE_STEPS, Budget, TooCostly, within_budget
 from orchestratord.values.clock import Clock
 from orchestratord.values.durations import format_duration
@@ -120,7 +119,6 @@ class Pipe:
         claims: Claims,
         stats: Stats,
         clock: Clock,
-        chance: Random,
     ) -> None:
         self._plans = Plans(placement, host, sender)
         self.results = ResultTeller(host, self._plans, clock)
@@ -133,7 +131,7 @@ class Pipe:
         """New tasks are beside the queue, to be written by slices."""
         self._claims = claims
         self.teller = SettlementTeller(claims, placement, host.events, stats, clock)
-        self._chance = chance
+        self._chance = world.Random()
         self._loop = asyncio.get_running_loop()
         self._ended: list[Run] = []
         """Attempts that have ended in this turn of the loop."""
@@ -267,7 +265,7 @@ class Pipe:
             return None
         counted = self.deadlines.rates.counted_at(task, began)
         early = began < (task.backoff_until or 0)
-        return Run(task, plan, lane, running, began, time.monotonic(), counted, early)
+        return Run(task, plan, lane, running, began, world.monotonic(), counted, early)
 
     def _is_made(self, run: Run) -> bool:
         """Make the request where nothing else is to be done before it is sent, and that takes a

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -42,7 +41,8 @@ from orchestratord.queue.operations.insert import HAPPENED_CODE
 from orchestratord.queue.operations.slices import SLICE, sliced
 from orchestratord.queue.shared_rates import postpone
 from orchestratord.queue.store import Store
-from orchestratord.values.clock import Clock, elapsed
+from orchestratord.values import world
+from orchestratord.values.clock import Clock
 from orchestratord.values.durations import format_duration
 from orchestratord.values.rate_limit import MOST_AHEAD, RateWindow
 from orchestratord.values.status_set import StatusCode
@@ -169,11 +169,11 @@ class Run:
         lane: whose slot it has.
         running: the asyncio task of the attempt.
         began: when it began, milliseconds since the epoch.
-        clock: the same by `time.monotonic`.
+        clock: the same by `world.monotonic`.
         counted: when the rate of its lane counts it; several daemons do so as it is claimed.
         early: it began before the delay was over that the last one which counted has chosen.
         request: what is sent, once it is made.
-        sent: when its executor was called, by `time.monotonic`; 0 before.
+        sent: when its executor was called, by `world.monotonic`; 0 before.
         took: milliseconds until it was decided when it is tried again; 0 before.
         costly: making it takes too long for the loop.
         interrupted: the daemon stopped before it had ended.
@@ -198,7 +198,7 @@ class Run:
     def elapsed(self) -> float:
         """Milliseconds since it began."""
         # `round` takes five times as long.
-        return int((time.monotonic() - self.clock) * 1_000_000) / 1000
+        return int((world.monotonic() - self.clock) * 1_000_000) / 1000
 
     def reached(self, outcome: Outcome | None) -> Reached:
         """What the hooks see of it; `outcome`: None for its start."""
@@ -472,7 +472,7 @@ class LeaseGuard:
         self._store = store
         self.watched: dict[asyncio.Task[Any], float] = {}
         """Attempts that send, and when they were claimed (`elapsed`)."""
-        self.renewed = elapsed()
+        self.renewed = world.elapsed()
         """When the leases of all claims were last known to be renewed (`elapsed`)."""
 
     def begin(self, run: Run) -> None:
@@ -487,18 +487,18 @@ class LeaseGuard:
         """Those that have to end now."""
         if not self.watched:
             return []
-        now = elapsed()
+        now = world.elapsed()
         return [one for one, began in self.watched.items() if self._may_be_lost(now, began)]
 
     def may_be_lost(self, run: Run) -> bool:
         """Whether the lease of an attempt may run out soon."""
-        return self._may_be_lost(elapsed(), self._claimed(run))
+        return self._may_be_lost(world.elapsed(), self._claimed(run))
 
     def _claimed(self, run: Run) -> float:
         """When it was claimed (`elapsed`): it may have waited for the database, for a slot, or for
         its turn since."""
         took = max(self._store.clock.now_ms() - run.task.updated_at, run.elapsed())
-        return elapsed() - took / 1000
+        return world.elapsed() - took / 1000
 
     def _may_be_lost(self, now: float, began: float) -> bool:
         # What a renewal leaves alone has two thirds of its lease left.
@@ -562,7 +562,7 @@ class Deadlines:
 
     def begin(self, run: Run) -> None:
         """An attempt sends from now on, for as long as its timeout says."""
-        run.sent = time.monotonic()
+        run.sent = world.monotonic()
         self.sending[run.running] = run
         if (task := run.task).turn is not None and task.ordered:
             self.leases.begin(run)
@@ -590,7 +590,7 @@ class Deadlines:
         while True:
             await asyncio.sleep(LOOK)
             try:
-                self.expire(time.monotonic())
+                self.expire(world.monotonic())
             except Exception:
                 log.exception("which attempts are overdue is not known; again in %gs", LOOK)
 
@@ -598,7 +598,7 @@ class Deadlines:
         """End what its executor did not end in time; to be called about once a second.
 
         A deadline for each attempt of its own would cost more than the rest of its bookkeeping;
-        the client keeps the exact one. `now` is of `time.monotonic`.
+        the client keeps the exact one. `now` is of `world.monotonic`.
         """
         for attempt, run in list(self.sending.items()):
             began, allowed = run.sent, run.plan.target.timeout + GRACE

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
@@ -28,7 +27,8 @@ from orchestratord.queue.housekeeping import undeclared
 from orchestratord.queue.operations import claim, partitions, search
 from orchestratord.queue.records import Pick
 from orchestratord.queue.store import Store
-from orchestratord.values.clock import Clock, elapsed
+from orchestratord.values import world
+from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.worker")
 
@@ -107,7 +107,7 @@ class RemovedTasks:
         self._refused: tuple[int, tuple[Problem, ...]] | None = None
         self._judging = asyncio.Lock()
         self._judged_until = 0.0
-        """Until when that is good enough (`time.monotonic`)."""
+        """Until when that is good enough (`world.monotonic`)."""
         self._left: Collection[str] = ()
         """The endpoints that no daemon declares any more, and whose removal was not judged yet."""
         self._failed: Counter[str] = Counter()
@@ -127,7 +127,7 @@ class RemovedTasks:
 
     def sweep(self, now: float) -> None:
         """Begin to fail the tasks of keys that have been doomed for long enough."""
-        if self._refused and time.monotonic() < self._judged_until:
+        if self._refused and world.monotonic() < self._judged_until:
             return
         for key, _ in self._placement.ripe(now):
             self._begin(self._fail_all(key))
@@ -176,7 +176,7 @@ class RemovedTasks:
         `held`: what is claimed here. What was written a moment ago is not known here yet, but is a
         quarter of the lease later.
         """
-        store, now = self._store, elapsed()
+        store, now = self._store, world.elapsed()
         found = await store.read(claim.unheld(store.owner, held()))
         self._unheld = {one: self._unheld.get(one, now) for one in found}
         if found:  # other daemons would take it for a dead one's
@@ -247,7 +247,7 @@ class RemovedTasks:
         if key.endpoint_id not in self._placement.left:
             return False
         async with self._judging:
-            if time.monotonic() >= self._judged_until:
+            if world.monotonic() >= self._judged_until:
                 declared = self._placement.config.endpoints
                 waiting = await self._store.write(undeclared.at_stake())
                 self._left = waiting.keys() - declared.keys()
@@ -260,7 +260,7 @@ class RemovedTasks:
                         log.error("the daemons that declare them are gone: %s", problems[0])
                     since = self._refused[0] if self._refused else self._clock.now_ms()
                     self._refused = since, problems
-                self._judged_until = time.monotonic() + JUDGE_EACH
+                self._judged_until = world.monotonic() + JUDGE_EACH
         return self._refused is not None and key.endpoint_id in self._left
 
     async def _fail_some(self, key: Key) -> bool:

@@ -16,12 +16,12 @@ before its delay was over, since a breaker closed, is asked 1 to 3, and then `de
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from random import Random
 
 from orchestratord.engine.retry_delay import Fault, choose_delay, longest
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Kind, Reason, Status, Task
+from orchestratord.values import world
 from orchestratord.values.durations import format_duration
 
 CALLS_LAST = 86_400.0
@@ -54,7 +54,7 @@ def decide(
     outcome: Outcome,
     *,
     now: int,
-    chance: Random,
+    chance: world.Random,
     fault: Fault,
     skipped: int = 0,
 ) -> Decision:

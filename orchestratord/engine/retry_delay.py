@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from random import Random
 from typing import NamedTuple
 
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.plugin.isolation import is_ctrl_c
+from orchestratord.values import world
 from orchestratord.values.durations import format_duration
 
 SHORTEST_DELAY = 0.1
@@ -39,7 +39,7 @@ class Delay(NamedTuple):
 
 
 def choose_delay(
-    policy: RetryPolicy, n: int, outcome: Outcome, *, now: int, chance: Random, fault: Fault
+    policy: RetryPolicy, n: int, outcome: Outcome, *, now: int, chance: world.Random, fault: Fault
 ) -> Delay:
     """How long to wait after `n` failed attempts."""
     if outcome.delay is not None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-import time
 from collections.abc import Collection, Mapping, Sequence
 
 from orchestratord.config.params import check_params
@@ -44,6 +43,7 @@ from orchestratord.plugin.host import Host
 from orchestratord.queue.operations import schedules
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
+from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.scheduler")
@@ -79,7 +79,7 @@ class Scheduler:
         self._said_within = 0.0
         self._unsaid: dict[str, tuple[str, float]] = {}
         """Endpoint → the schedule in force which no other daemon is known to declare, and since
-        when that is so (`time.monotonic`)."""
+        when that is so (`world.monotonic`)."""
         self._meant: set[str] = set()
         """Endpoints whose schedule was changed while this daemon ran."""
         self._overruled: set[str] = set()
@@ -142,7 +142,7 @@ class Scheduler:
         looked = 0
         while True:
             self._wake.clear()
-            self.beat = time.monotonic()
+            self.beat = world.monotonic()
             if self._anew:
                 self._anew = False
                 self._begin_anew()
@@ -150,7 +150,7 @@ class Scheduler:
             while self._heap and self._heap[0][0] <= now:
                 _, name = heapq.heappop(self._heap)
                 again = await self._look(name, now)
-                self.beat = time.monotonic()
+                self.beat = world.monotonic()
                 if again is not None:
                     heapq.heappush(self._heap, (again, name))
                 looked += 1
@@ -172,7 +172,7 @@ class Scheduler:
                 return
             except QueueError as error:
                 log.warning("how far schedules have come is not known yet: %s", error)
-                self.beat = time.monotonic()
+                self.beat = world.monotonic()
                 await asyncio.sleep(1.0)
 
     def _begin_anew(self) -> None:
@@ -288,8 +288,8 @@ class Scheduler:
         """Whether another daemon may declare this, as after a reload a moment ago."""
         known = self._unsaid.get(name)
         if known is None or known[0] != found:
-            self._unsaid[name] = known = found, time.monotonic()
-        return time.monotonic() < known[1] + self._said_within
+            self._unsaid[name] = known = found, world.monotonic()
+        return world.monotonic() < known[1] + self._said_within
 
     async def _task(self, endpoint: Endpoint, slot: int) -> NewTask:
         schedule = endpoint.schedule

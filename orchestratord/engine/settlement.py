@@ -6,7 +6,6 @@ import asyncio
 import base64
 import codecs
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -36,6 +35,7 @@ from orchestratord.queue.operations.settle import settle, start
 from orchestratord.queue.records import Insert, Inserted, Settled, Settlement, StoredEffect
 from orchestratord.queue.rows import response_text
 from orchestratord.queue.store import Store
+from orchestratord.values import world
 from orchestratord.values.clock import Clock
 from orchestratord.values.redact import Redactor
 from orchestratord.values.status_set import StatusCode
@@ -401,13 +401,13 @@ class ShortageLog:
 
     def __init__(self) -> None:
         self._again = 0.0
-        """When it may say so again (`time.monotonic`)."""
+        """When it may say so again (`world.monotonic`)."""
 
     def tell(self, error: str | None, delay: float) -> None:
         """Attempts are given back for this, and made again after so many seconds."""
-        if time.monotonic() < self._again:
+        if world.monotonic() < self._again:
             return
-        self._again = time.monotonic() + SHORTAGE_TOLD
+        self._again = world.monotonic() + SHORTAGE_TOLD
         log.error(
             "this daemon lacks what it takes to send (%s): such attempts are given back, and made "
             "again after %gs; `orchestratord doctor` shows its limits",

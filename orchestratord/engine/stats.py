@@ -25,7 +25,7 @@ class Stats:
     """Counts of one daemon since it started; they cost the hot path next to nothing."""
 
     def __init__(self, now: float) -> None:
-        """`now`: of `time.monotonic`."""
+        """`now`: of `world.monotonic`."""
         self._ends: dict[str, int] = dict.fromkeys(_NAMES.values(), 0)
         self._samples = deque([(now, tuple(self._ends.values()))], maxlen=_SAMPLES)
         self.last_success: dict[str, int] = {}
@@ -49,7 +49,7 @@ class Stats:
         self._ends[Status.SUCCEEDED] += 1
 
     def sample(self, now: float) -> None:
-        """To be called about each half second; `now` of `time.monotonic`."""
+        """To be called about each half second; `now` of `world.monotonic`."""
         self._samples.append((now, tuple(self._ends.values())))
 
     def rates(self, now: float) -> dict[str, float]:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 from functools import partial
-from random import Random
 from typing import Any
 
 from orchestratord.engine.attempt import Pipe
@@ -36,6 +34,7 @@ from orchestratord.queue.daemon_health import CLAIMS_FAILING
 from orchestratord.queue.operations import claim, partitions, search, settle, stored_throttles
 from orchestratord.queue.records import Pick
 from orchestratord.queue.store import Store
+from orchestratord.values import world
 from orchestratord.values.clock import Clock
 from orchestratord.values.rate_limit import RateLimit
 
@@ -67,7 +66,6 @@ class Worker:
         host: Host,
         client: HttpClient,
         clock: Clock,
-        chance: Random | None = None,
         share: Share | None = None,
         make_keeper: MakeKeeper = TokenKeeper,
     ) -> None:
@@ -76,16 +74,15 @@ class Worker:
         self.clock = clock
         self.lanes = LaneSet(several_daemons=store.several_daemons, share=share, now=clock.now_ms())
         self.placement = Placement(host.registry, self.lanes, clock)
-        self.stats = Stats(time.monotonic())
+        self.stats = Stats(world.monotonic())
         self._failing_since = 0.0
-        """Since when nothing could be claimed (`time.monotonic`); 0 where it could."""
+        """Since when nothing could be claimed (`world.monotonic`); 0 where it could."""
         self.beat: float | None = None
         """When the loop last went round; None until it does so."""
         self.claims = Claims(store, self.lanes, self.placement, host.events, clock)
         self.sender = Sender(client, self.placement.learn_secrets, make_keeper)
         self.pipe = Pipe(
             store, host, self.sender, self.lanes, self.placement, self.claims, self.stats, clock,
-            chance or Random(),  # noqa: S311  # jitter is no secret
         )  # fmt: skip
         self.feedback, self.waiters = self.pipe.feedback, self.claims.waiters
         self.enqueue = Enqueue(store, self.pipe)
@@ -154,7 +151,7 @@ class Worker:
             "events_dropped": self.host.events.dropped,
             "unheld_claims": self.removed.unheld,
             "next_due": self.lanes.next_due(),
-            "rates": self.stats.rates(time.monotonic()),
+            "rates": self.stats.rates(world.monotonic()),
             "lanes": lanes,
             "throttled": scope_views(self.lanes, now),
         }
@@ -212,7 +209,7 @@ class Worker:
 
     def _claims_fail(self, error: Exception) -> None:
         """Be unready where it goes on: nothing is sent, and the database answers all the same."""
-        now = time.monotonic()
+        now = world.monotonic()
         self._failing_since = self._failing_since or now
         if now - self._failing_since >= CLAIMS_FAIL_AFTER:
             self.store.health.begin(CLAIMS_FAILING, f"nothing can be claimed: {error}")
@@ -235,7 +232,7 @@ class Worker:
     async def _go_round(self) -> None:
         loop, wake = asyncio.get_running_loop(), self.lanes.wake
         while not self.lanes.draining:
-            self.beat = now = time.monotonic()
+            self.beat = now = world.monotonic()
             wake.clear()
             self._tick(now)
             await self.pipe.start_candidate()
@@ -303,7 +300,7 @@ class Worker:
             busy = {*running, *under_way, claims.next_told()}
             rest = min(end - loop.time(), TICK)
             await asyncio.wait(busy, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
-            self.pipe.deadlines.expire(time.monotonic())
+            self.pipe.deadlines.expire(world.monotonic())
         return left
 
     def _sleep(self) -> float:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import queue
 import socket
-import threading
 from collections.abc import Awaitable, Callable, Sequence
 
 from orchestratord.errors import EgressDenied, SendError, SendErrorKind
 from orchestratord.http.egress import Egress
 from orchestratord.http.tls import reason
+from orchestratord.values import world
 
 Found = Sequence[tuple[int, str]]
 """(address family, address) in the order they are to be tried; an IPv6 zone as `%1` at the end."""
@@ -170,7 +169,7 @@ class SystemResolver:
     def __init__(self, threads: int = 16) -> None:
         self._limit = threads
         self._threads = 0
-        self._queue: queue.SimpleQueue[_Lookup | None] = queue.SimpleQueue()
+        self._queue: world.SimpleQueue[_Lookup | None] = world.SimpleQueue()
         self._under_way: dict[str, asyncio.Future[Found]] = {}
 
     async def __call__(self, host: str, port: int) -> Found:
@@ -201,7 +200,7 @@ class SystemResolver:
 
     def _begin_thread(self) -> None:
         try:
-            threading.Thread(target=self._work, name="resolver", daemon=True).start()
+            world.Thread(target=self._work, name="resolver", daemon=True).start()
         except RuntimeError:  # the machine has no room for another one
             if not self._threads:
                 raise OSError(errno.EAGAIN, "no thread can be started") from None

@@ -6,7 +6,6 @@ brings the one that delivers webhooks.
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from orchestratord.model.endpoint import Api, Endpoint, Guards
 from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Task
+from orchestratord.values import world
 from orchestratord.values.rate_limit import RateLimit
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Executor(ABC):
     last_success: Mapping[str, int] = {}
     """Endpoint → when its last successful call started (milliseconds); kept by the core."""
 
-    now: Callable[[], float] = staticmethod(time.time)
+    now: Callable[[], float] = staticmethod(lambda: world.time())
     """What time it is (seconds since the epoch) for the daemon, which does not follow each jump of
     a clock; kept by the core."""
     skipped_since: Callable[[int], int] = staticmethod(lambda since: 0)

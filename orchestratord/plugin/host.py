@@ -13,7 +13,6 @@ import importlib.util
 import inspect
 import logging
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -51,6 +50,7 @@ from orchestratord.plugin.isolation import (
 )
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.plugin.registry import CORE, PluginInfo, Registry, plain
+from orchestratord.values import world
 from orchestratord.values.redact import Redactor
 from orchestratord.values.suggest import suggest
 
@@ -434,7 +434,7 @@ class Host:
         beside = {"plugin": plugin, "hook": hook, "help": more}
         log.error("plugin %s: %s %s", plugin, hook, text, exc_info=cause, extra=beside)
         said = self.redactor.text(" ".join(self.redactor.text(text).split()))[:_TOLD]
-        at = int(time.time() * 1000)
+        at = int(world.time() * 1000)
         self.events.report(PluginEvent(EventType.PLUGIN_FAULT, at, plugin, hook, said))
 
 

@@ -8,7 +8,6 @@ import json
 import logging
 import math
 import signal
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import compress, islice
 from operator import attrgetter
@@ -37,6 +36,7 @@ from orchestratord.model.task import (
 )
 from orchestratord.plugin.long_work import seconds_queued
 from orchestratord.plugin.registry import Registry
+from orchestratord.values import world
 from orchestratord.values.durations import MAX_DURATION
 
 log = logging.getLogger("orchestratord.plugins")
@@ -157,11 +157,11 @@ def _listed(result: Any) -> Any:
 async def _wait(awaitable: Any, timeout: float) -> Any:  # noqa: ASYNC109
     # A task of its own: what cancels itself or hangs cannot take the attempt with it.
     task = asyncio.ensure_future(_contained(awaitable))
-    end = time.monotonic() + timeout
+    end = world.monotonic() + timeout
     try:
         done, _ = await asyncio.wait((task,), timeout=timeout)
         # While others are before what it does off the loop, its own time stands still.
-        while not done and (left := end + (seconds_queued(task) or 0.0) - time.monotonic()) > 0:
+        while not done and (left := end + (seconds_queued(task) or 0.0) - world.monotonic()) > 0:
             done, _ = await asyncio.wait((task,), timeout=max(left, _LOOK_AGAIN))
     except asyncio.CancelledError:
         task.cancel()

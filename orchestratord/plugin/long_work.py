@@ -13,16 +13,14 @@ left behind with its thread, and another thread does those after it.
 from __future__ import annotations
 
 import asyncio
-import queue
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
+from orchestratord.values import world
 from orchestratord.values.budget import INLINE_STEPS, Budget, TooCostly, within_budget
 
 P = ParamSpec("P")
@@ -36,7 +34,7 @@ _BREATH = 0.0002
 
 Breathe = Callable[[], None]
 
-_lock = threading.Lock()
+_lock = world.Lock()
 _yielding = 0
 """How many threads are at such work."""
 _usual = 0.0
@@ -68,13 +66,13 @@ def _count(more: int) -> None:
 
 
 def _breather() -> Breathe:
-    breathed = time.monotonic()
+    breathed = world.monotonic()
 
     def breathe() -> None:
         nonlocal breathed
-        if time.monotonic() - breathed > _WORK:
-            time.sleep(_BREATH)
-            breathed = time.monotonic()
+        if world.monotonic() - breathed > _WORK:
+            world.sleep(_BREATH)
+            breathed = world.monotonic()
 
     return breathe
 
@@ -88,13 +86,13 @@ class _Piece:
         self.result: Any = None
         self.future: Future[None] = Future()
         """Without the result: asyncio ties it into a ring, which would keep that for long."""
-        self.asked = time.monotonic()
+        self.asked = world.monotonic()
         self.begun: float | None = None
 
     @property
     def queued(self) -> float:
         """Seconds for which it has waited for those before it."""
-        return (time.monotonic() if self.begun is None else self.begun) - self.asked
+        return (world.monotonic() if self.begun is None else self.begun) - self.asked
 
     def run(self) -> None:
         if not self.future.set_running_or_notify_cancel():
@@ -108,8 +106,8 @@ class _Piece:
             self.future.set_result(None)
 
 
-_pieces: queue.SimpleQueue[_Piece] = queue.SimpleQueue()
-_thread: threading.Thread | None = None
+_pieces: world.SimpleQueue[_Piece] = world.SimpleQueue()
+_thread: world.Thread | None = None
 _begun: _Piece | None = None
 _asked: WeakKeyDictionary[asyncio.Task[Any], _Piece] = WeakKeyDictionary()
 """The piece that a task waits for now."""
@@ -179,9 +177,9 @@ def _ensure_thread() -> None:
             _thread = _new_thread()
 
 
-def _new_thread() -> threading.Thread:
+def _new_thread() -> world.Thread:
     # A daemon thread: the process does not wait for a piece that does not end.
-    thread = threading.Thread(target=_work, name="orchestratord-answers", daemon=True)
+    thread = world.Thread(target=_work, name="orchestratord-answers", daemon=True)
     thread.start()
     return thread
 
@@ -200,7 +198,7 @@ def _work() -> None:
     while True:
         piece = _pieces.get()
         with _lock:
-            piece.begun = time.monotonic()
+            piece.begun = world.monotonic()
             _begun = piece
         piece.run()
         with _lock:

@@ -8,7 +8,6 @@ speak alike, or one is quicker another way, the connection has the difference: `
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,6 +18,7 @@ from orchestratord.errors import QueueError, StorageFull, Unreachable, Unstorabl
 from orchestratord.model.task import Status
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.records import HoldingBack
+from orchestratord.values import world
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -300,7 +300,7 @@ class Connection(ABC):
 
     def clock_ms(self) -> int:
         """Milliseconds since the epoch, by the clock that all see who share the database."""
-        return time.time_ns() // 1_000_000
+        return int(world.time() * 1000)
 
     @abstractmethod
     def close(self) -> None:

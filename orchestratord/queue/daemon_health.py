@@ -7,14 +7,13 @@ the daemon.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
 from orchestratord.errors import AWAY
+from orchestratord.values import world
 
 RECONNECT_WAIT = 5.0
 """Seconds for which what needs a database waits for it to be back."""
@@ -76,26 +75,26 @@ class Trouble:
 class DaemonHealth:
     """How the database and the loops are. Written by threads, read by all."""
 
-    beat: float = field(default_factory=time.monotonic)
-    """When the writing thread last went round (`time.monotonic`); at least once a second."""
+    beat: float = field(default_factory=lambda: world.monotonic())
+    """When the writing thread last went round (`world.monotonic`); at least once a second."""
     writer: int = 0
     """The writing thread, by the kernel's number; 0 before it runs."""
     fatal: str | None = None
     """What does not go by: the watchdog ends the daemon."""
     lost_at: float = 0.0
-    """Since when the database cannot be reached (`time.monotonic`)."""
+    """Since when the database cannot be reached (`world.monotonic`)."""
     back_at: float = float("-inf")
-    """Since when it can be reached again (`time.monotonic`)."""
+    """Since when it can be reached again (`world.monotonic`)."""
     troubles: Mapping[str, Trouble] = field(default_factory=lambda: MappingProxyType({}))
     """By their codes, the oldest first."""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: world.Lock = field(default_factory=lambda: world.Lock())
 
     def begin(self, code: str, why: str, *, refuses: bool = True) -> bool:
         """Note a trouble; True where it was not known. `refuses` as in `Trouble`."""
         with self._lock:
             if code in self.troubles:
                 return False
-            found = Trouble(code, why, time.time_ns() // 1_000_000, refuses)
+            found = Trouble(code, why, int(world.time() * 1000), refuses)
             self.troubles = MappingProxyType({**self.troubles, code: found})
             return True
 
@@ -122,7 +121,7 @@ class DaemonHealth:
     def away(self) -> Trouble | None:
         """Why no caller need wait for the database; None where it may be back in a moment."""
         found = self.troubles.get(Code.UNREACHABLE)
-        return found if time.monotonic() - self.lost_at > RECONNECT_WAIT else None
+        return found if world.monotonic() - self.lost_at > RECONNECT_WAIT else None
 
     @property
     def refusing(self) -> Trouble | None:

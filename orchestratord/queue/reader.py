@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from orchestratord.errors import QueueError
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.database import Database
+from orchestratord.values import world
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ class Reader:
     def __init__(self, database: Database, name: str) -> None:
         """`name`: of its thread. It connects when it is first asked for something."""
         self._database = database
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"orchestratord-{name}")
+        self._thread = world.ThreadPoolExecutor(1, thread_name_prefix=f"orchestratord-{name}")
         self._connection: Connection | None = None
         self._closed = False
 

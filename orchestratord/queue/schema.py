@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import runpy
-import secrets
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from orchestratord.queue.database import Database
 from orchestratord.queue.models import POSTGRES_TABLES, Fact, SchemaRow
 from orchestratord.queue.postgres.outbox_schema import TABLE as OUTBOX
 from orchestratord.queue.tables.table_parts import REWRITTEN, PostgresTables
+from orchestratord.values import world
 
 log = logging.getLogger("orchestratord.queue")
 
@@ -138,7 +137,7 @@ def migrate(orm: peewee.Database, folder: Path | None = None) -> None:
             if not isinstance(orm, PostgresqlDatabase) or tries == LOCK_TRIES:
                 raise
             log.warning("the schema cannot be changed while others use it; again in %d s", tries)
-            time.sleep(tries)
+            world.sleep(tries)
 
 
 def _runner(orm: peewee.Database, folder: Path) -> Any:
@@ -209,7 +208,7 @@ def _stamp(orm: peewee.Database, version: int, migration: Any) -> None:
 
 def instance_of(orm: peewee.Database) -> str:
     """The random name of this queue, made with it and kept in it."""
-    new = {"name": "instance", "value": secrets.token_hex(8)}
+    new = {"name": "instance", "value": world.token_hex(8)}
     name = Fact.select(Fact.value).where(Fact.name == "instance").bind(orm)
     if (row := name.first()) is None:
         Fact.insert(new).on_conflict_ignore().bind(orm).execute()

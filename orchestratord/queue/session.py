@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from binascii import b2a_base64
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from os import urandom
 from typing import Any
 
 from orchestratord.model.partition_turn import CONTINUE
@@ -17,7 +15,8 @@ from orchestratord.queue.batch_members import BatchMembers
 from orchestratord.queue.connection import Connection, ManyRows, Row
 from orchestratord.queue.records import Claimed, FairTurn, Line, LineTurn, OrderedTurn, Pick
 from orchestratord.queue.run_counts import RunCounts
-from orchestratord.values.clock import Clock, elapsed
+from orchestratord.values import world
+from orchestratord.values.clock import Clock
 
 LEASE = 90.0
 """Seconds for which a claim stands without a word from its daemon, if nothing else is said."""
@@ -69,7 +68,7 @@ def random_nonce() -> str:
     Two of them are the same as rarely as numbers of 118 random bits, as two letters come twice as
     often as the others. Each row has one, so that it is no longer than it has to be.
     """
-    return b2a_base64(urandom(15), newline=False).translate(_LETTERS).decode()
+    return b2a_base64(world.urandom(15), newline=False).translate(_LETTERS).decode()
 
 
 @dataclass(slots=True)
@@ -117,7 +116,7 @@ class Session(ABC):
     """Those of this transaction."""
     late: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
     """As `successes`: those of earlier transactions that others kept from being written, and since
-    when (`time.monotonic`)."""
+    when (`world.monotonic`)."""
     later: dict[tuple[str, str], int] = field(default_factory=dict)
     """Those of this transaction."""
     revisited: bool = False
@@ -220,7 +219,7 @@ class Session(ABC):
         self.outcomes, self.paused, self.elected = Counter(), {}, {}
         self.touched, self.limited, self.successes = set(), set(), {}
         if committed:
-            now, late = time.monotonic(), self.late
+            now, late = world.monotonic(), self.late
             if self.revisited:
                 self.unsure, self.late = set(), {}
             self.unsure = self.unsure | self.missed
@@ -488,14 +487,14 @@ class Leases:
 
     def asked(self, now: int) -> None:
         """The database's clock stands at `now` (milliseconds)."""
-        self._database = (now, elapsed())
+        self._database = (now, world.elapsed())
 
     def now(self, clock: Clock) -> int:
         """Milliseconds since the epoch, by the clock that leases go by."""
         if self._database is None:
             return clock.now_ms()
         then, at = self._database
-        return then + int((elapsed() - at) * 1000)  # also while the machine slept
+        return then + int((world.elapsed() - at) * 1000)  # also while the machine slept
 
     def until(self, clock: Clock) -> int:
         """When the lease of a claim runs out that is made now."""
@@ -503,10 +502,10 @@ class Leases:
 
     def since(self) -> int:
         """From when on (milliseconds) leases may have run out that no daemon has taken over."""
-        return 0 if time.monotonic() >= self._all_again else self._looked - LOOK_BACK_MS
+        return 0 if world.monotonic() >= self._all_again else self._looked - LOOK_BACK_MS
 
     def looked(self, now: int) -> None:
         """Of those that `since` began with, none has run out at `now`."""
-        if time.monotonic() >= self._all_again:
-            self._all_again = time.monotonic() + ALL_EACH
+        if world.monotonic() >= self._all_again:
+            self._all_again = world.monotonic() + ALL_EACH
         self._looked = now

@@ -8,8 +8,6 @@ fails.
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -25,6 +23,7 @@ from orchestratord.queue.models import CLOCK
 from orchestratord.queue.reader import Reader
 from orchestratord.queue.session import LEASE, Session
 from orchestratord.queue.writer import Writer
+from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
 T = TypeVar("T")
@@ -125,7 +124,7 @@ class Store:
             QueueError: it cannot be opened.
         """
         database = open_database(url, lease, workers)
-        owner, wakeups = secrets.token_hex(8), Wakeups()
+        owner, wakeups = world.token_hex(8), Wakeups()
         messenger = database.messenger(owner, wakeups)
         setup = partial(_open_session, database, owner, clock or Clock(), tuple(tables))
         elected = Wakeups()
@@ -185,12 +184,12 @@ class Store:
 
     async def counts(self) -> dict[str, int]:
         """How many tasks each status has; what other daemons did may be missing for a while."""
-        if self.several_daemons and time.monotonic() >= self._count_again:
-            began = time.monotonic()
+        if self.several_daemons and world.monotonic() >= self._count_again:
+            began = world.monotonic()
             self._count_again = began + 1.0
             self._writer.counts = await self.read(Read(counted))
-            took = time.monotonic() - began
-            self._count_again = time.monotonic() + max(COUNTED_FOR, took * COUNT_SHARE)
+            took = world.monotonic() - began
+            self._count_again = world.monotonic() + max(COUNTED_FOR, took * COUNT_SHARE)
         return dict(self._writer.counts)
 
     @property

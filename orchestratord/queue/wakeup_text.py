@@ -7,13 +7,13 @@ is lost of it is found by looking: nothing depends on it but how soon others beg
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import fields
 from typing import Any
 
 from orchestratord.model.task import Key
 from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import Session
+from orchestratord.values import world
 
 DUE_SOON_MS = 1_000
 """How soon a task has to be due, for other daemons to be told of it in any case."""
@@ -39,7 +39,7 @@ class WakeupText:
         """
         self._owner = owner
         self._largest = largest
-        self._lock = threading.Lock()
+        self._lock = world.Lock()
         self._due: dict[Key, int] = {}
         self._later: dict[Key, int] = {}
         self._told: dict[Key, int] = {}

@@ -15,9 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -34,6 +32,7 @@ from orchestratord.queue.daemon_health import DISK, FATAL, RECONNECT_WAIT, Code,
 from orchestratord.queue.database import Database, Messenger, Wakeups
 from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import Session
+from orchestratord.values import world
 
 log = logging.getLogger("orchestratord.queue")
 
@@ -123,7 +122,7 @@ class Writer:
         self._setup = setup
         self._messenger = messenger
         self._elected = elected
-        self._inbox: queue.SimpleQueue[Write[Any] | None] = queue.SimpleQueue()
+        self._inbox: world.SimpleQueue[Write[Any] | None] = world.SimpleQueue()
         self._in_hand: list[Write[Any]] = []
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Session] = self._loop.create_future()
@@ -139,12 +138,12 @@ class Writer:
         self._gather = database.gather
         self._began = 0.0
         """When the last transaction began, if it was of many."""
-        self._hurry = threading.Event()
+        self._hurry = world.Event()
         """There is something that does not wait for others."""
         self._waiting = 0
         """What was put into the inbox since the thread last took what there was."""
         self.locked: dict[Write[Any], float] = {}
-        """Operations that want what others have locked, and since when (`time.monotonic`)."""
+        """Operations that want what others have locked, and since when (`world.monotonic`)."""
         self._waited: dict[Write[Any], float] = {}
         """Those of them that are being tried again."""
         self._locked_counts: set[tuple[str, int]] = set()
@@ -156,7 +155,7 @@ class Writer:
         """When what is locked is tried again; until when it is known that others lock rows."""
         self._ends_at = 0.0
         """When what is locked is refused, since nothing else comes any more."""
-        self._thread = threading.Thread(target=self._main, name="orchestratord-writer", daemon=True)
+        self._thread = world.Thread(target=self._main, name="orchestratord-writer", daemon=True)
 
     # -- the loop's side -----------------------------------------------------------------------
 
@@ -229,7 +228,7 @@ class Writer:
         self._tell(self._ready.set_result, session)
         try:
             while self._round(session):
-                self.health.beat = time.monotonic()
+                self.health.beat = world.monotonic()
         except BaseException as error:
             self._died(error)
         finally:
@@ -238,16 +237,16 @@ class Writer:
     def _round(self, session: Session) -> bool:
         if operations := self._take():
             size = sum(map(_size, operations))
-            self._began = time.monotonic() if size >= TOGETHER else 0.0
+            self._began = world.monotonic() if size >= TOGETHER else 0.0
             if unlocked := self._unlocked(operations):
                 self._serve(session, unlocked)
-        if self.locked and time.monotonic() >= self._locked_again:
+        if self.locked and world.monotonic() >= self._locked_again:
             self._try_locked(session)
         try:
             if self._last:
                 session.db.checkpoint()
-            elif time.monotonic() >= self._next_look:
-                self._next_look = time.monotonic() + IDLE
+            elif world.monotonic() >= self._next_look:
+                self._next_look = world.monotonic() + IDLE
                 self._failures.twice(partial(self._look, session))
         except self._failures.errors as error:
             if not self._note(error):
@@ -263,7 +262,7 @@ class Writer:
         found = []
         for operation in (part for one in operations for part in one.parts()):
             if operation.counts_in() & self._locked_counts:
-                self.locked[operation] = time.monotonic()
+                self.locked[operation] = world.monotonic()
             else:
                 found.append(operation)
         return found
@@ -283,7 +282,7 @@ class Writer:
         self._serve(session, list(self._waited))
         self._waited = {}
         free = len(self.locked) < len(before) and not self._locked_counts
-        self._locked_again = time.monotonic() + (0 if free else LOCKED_AGAIN)
+        self._locked_again = world.monotonic() + (0 if free else LOCKED_AGAIN)
 
     def _serve(self, session: Session, operations: list[Write[Any]]) -> None:
         self._in_hand = operations
@@ -297,8 +296,8 @@ class Writer:
 
     def _waits_at_end(self) -> bool:
         """Whether the end waits for what others have locked; after a while that is refused."""
-        self._ends_at = self._ends_at or time.monotonic() + LOCKED_AT_END
-        if self.locked and time.monotonic() < self._ends_at:
+        self._ends_at = self._ends_at or world.monotonic() + LOCKED_AT_END
+        if self.locked and world.monotonic() < self._ends_at:
             return True
         for operation in self.locked:
             operation.error = Unreachable("another program has locked a row", Code.LOCKED)
@@ -341,7 +340,7 @@ class Writer:
         return self._fitting(session, operations)
 
     def _wait_for_more(self) -> None:
-        rest = self._began + self._gather - time.monotonic()
+        rest = self._began + self._gather - world.monotonic()
         if rest > 0:
             self._hurry.wait(rest)
         self._hurry.clear()
@@ -351,7 +350,7 @@ class Writer:
         """False where those behind them need not be tried: they were refused, or some of them, and
         not only new work, or a few for which there is no room, on a full disk."""
         prepare(operations)
-        deadline, tries = time.monotonic(), 0
+        deadline, tries = world.monotonic(), 0
         if self.health.unreachable is None:
             deadline += RECONNECT_WAIT
         while True:
@@ -365,8 +364,8 @@ class Writer:
                 cause, tries = refused.cause, tries + 1
                 if self._failures.is_passing(cause) and tries <= REPEATS:
                     log.debug("the transaction is done again: %s", cause)
-                    self.health.beat = time.monotonic()
-                    time.sleep(PAUSES[0] * tries * random.random())  # noqa: S311  # no secret
+                    self.health.beat = world.monotonic()
+                    world.sleep(PAUSES[0] * tries * world.uniform(0, 1))  # no secret
                     continue
                 if self._failures.is_lost(cause):
                     committed = self._mend(session, cause, deadline)
@@ -397,10 +396,10 @@ class Writer:
         tries = 0
         while True:
             if self.health.unreachable is None and tries:
-                self.health.lost_at = time.monotonic()
+                self.health.lost_at = world.monotonic()
                 self._note(cause)
-            time.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
-            self.health.beat = time.monotonic()
+            world.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
+            self.health.beat = world.monotonic()
             try:
                 committed = session.db.mend()
             except self._failures.errors as error:
@@ -410,21 +409,21 @@ class Writer:
             else:
                 self._back()
                 return bool(committed)
-            if not session.db.in_doubt and (time.monotonic() > deadline or self._closed):
+            if not session.db.in_doubt and (world.monotonic() > deadline or self._closed):
                 return None
-            if self._closed and time.monotonic() > deadline:
+            if self._closed and world.monotonic() > deadline:
                 return None  # the daemon ends; the next daemon takes the claims over
 
     def _back(self) -> None:
         if self.health.unreachable is not None:
-            self.health.back_at = time.monotonic()
+            self.health.back_at = world.monotonic()
             self.health.end(Code.UNREACHABLE)
             log.warning("the database is back")
 
     def _together(self, session: Session, operations: list[Write[Any]]) -> bool:
         """All in one transaction, and what has come by the time that it begins; False, and nothing
         written, where one fails half-way."""
-        wary = time.monotonic() < self._wary_until
+        wary = world.monotonic() < self._wary_until
         self._begin(session, WARY_WAITS if wary else TOGETHER_WAITS)
         if session.db.queues:
             operations += self._take_more(session)
@@ -460,10 +459,10 @@ class Writer:
     def _one_by_one(self, session: Session, operations: Sequence[Write[Any]]) -> None:
         """Each in a savepoint of its own, so that the one that fails can be undone."""
         self._begin(session, ALONE_WAITS)
-        until = time.monotonic() + LOCKED_TRIES if self._waited else float("inf")
+        until = world.monotonic() + LOCKED_TRIES if self._waited else float("inf")
         try:
             for place, operation in enumerate(operations):
-                if time.monotonic() > until:
+                if world.monotonic() > until:
                     self._locked_now = [*operations[place:], *self._locked_now]
                     break
                 self._alone(session, operation)
@@ -490,7 +489,7 @@ class Writer:
             if self._failures.is_locked(error):
                 self._locked_now.append(operation)
                 self._locked_counts |= operation.counts_in() if counts else set()
-                self._wary_until = time.monotonic() + WARY
+                self._wary_until = world.monotonic() + WARY
                 return
             ours = isinstance(error, self._failures.errors)
             operation.error = self._failures.named(error, of_one=True) if ours else error
@@ -522,7 +521,7 @@ class Writer:
         """It is committed."""
         self._open = False
         for operation in self._locked_now:
-            self.locked[operation] = self._waited.get(operation) or time.monotonic()
+            self.locked[operation] = self._waited.get(operation) or world.monotonic()
         self._check_kept()
         self._back()
         if session.moves:
@@ -545,7 +544,7 @@ class Writer:
             operation.error = copy(named)
         if self._note(cause) is not Code.FULL:
             return False
-        self.health.beat = time.monotonic()
+        self.health.beat = world.monotonic()
         with suppress(*self._failures.errors):
             session.db.checkpoint(wait=False)  # what did not fit has made the journal large
         rest = [one for run in in_order(operations) for one in run if one.rank != Rank.NEW]
@@ -603,7 +602,7 @@ class Writer:
         """Do what others kept from being done, and note whether they do so for long."""
         if session.late or session.unsure:
             self._serve(session, [])
-        now, known = time.monotonic(), self.health.troubles.get(Code.LOCKED)
+        now, known = world.monotonic(), self.health.troubles.get(Code.LOCKED)
         late = (since for _, since in session.late.values())
         if now - min((*self.locked.values(), *late, now)) >= LOCKED_TOLD:
             if known is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from orchestratord.engine.enqueue import Enqueue
 from orchestratord.engine.lanes.placement import Placement
@@ -14,6 +13,7 @@ from orchestratord.plugin.executor import Parked
 from orchestratord.plugin.host import Host
 from orchestratord.queue.housekeeping import batch_closing
 from orchestratord.queue.store import Store
+from orchestratord.values import world
 
 log = logging.getLogger("orchestratord.batches")
 
@@ -37,7 +37,7 @@ class BatchCloser:
 
     async def look(self, config: Config) -> None:
         """Close what is to close now, and have it told of; to be called each second."""
-        now = time.monotonic()
+        now = world.monotonic()
         self._not_before = {id_: at for id_, at in self._not_before.items() if at > now}
         for _ in range(MOST_ROUNDS):
             found = await self._store.read(
@@ -57,7 +57,7 @@ class BatchCloser:
         except Exception as error:  # one that cannot be told of holds up no others
             why = str(error) or type(error).__name__
         if why is not None:
-            self._not_before[batch.id] = time.monotonic() + AGAIN
+            self._not_before[batch.id] = world.monotonic() + AGAIN
             log.warning("batch %d of the webhook %s waits: %s", batch.id, batch.webhook, why)
 
     async def _told(self, batch: ClosedBatch, config: Config) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import Any
 
 from orchestratord.engine.scheduler import Scheduler
@@ -19,6 +18,7 @@ from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.housekeeping.future_times import BroughtBack, bring_back
 from orchestratord.queue.store import Store
 from orchestratord.runtime.throttle_keeper import ThrottleKeeper
+from orchestratord.values import world
 from orchestratord.values.clock import (
     APART,
     BACK_AFTER,
@@ -74,7 +74,7 @@ class ClockWatch:
         # What was written before the daemon started is judged by a clock that has stood for a
         # moment: that of a machine that has just started may be about to be set.
         wait = SETTLED if clock.is_behind_mark else BACK_AFTER
-        self._look_back_at: float | None = time.monotonic() + wait
+        self._look_back_at: float | None = world.monotonic() + wait
         self._last: tuple[int, ClockChange] | None = None
         """The last change of the clock, and when it was."""
         self._back: tuple[int, BroughtBack] | None = None
@@ -93,7 +93,7 @@ class ClockWatch:
             if (
                 self._first
                 and due is not None
-                and time.monotonic() >= due
+                and world.monotonic() >= due
                 and not self._clock.in_doubt
             ):
                 # Where daemons share a queue, an older one may go by a clock of its own.
@@ -130,7 +130,7 @@ class ClockWatch:
         elif change.what == "returned":
             log.log(level, "%s is right again, after it was put %s: nothing has gone by it", whose,
                         moved)  # fmt: skip
-            self._look_back_at = time.monotonic()  # leases have: they go by what the database says
+            self._look_back_at = world.monotonic()  # leases have: they go by what the database says
         else:
             log.log(level, "%s stays %s: the daemon goes by it from now on", whose, moved)
             self._worker.lanes.shift(round(change.by * 1000), now)
@@ -138,7 +138,7 @@ class ClockWatch:
             self._scheduler.clock_changed()
             if change.by < 0:
                 wait = 0.0 if change.takes_back else SETTLED - BACK_AFTER
-                self._look_back_at = time.monotonic() + wait
+                self._look_back_at = world.monotonic() + wait
         if self._first:
             self._events.publish(ClockEvent(_EVENTS[change.what], now, round(change.by, 3)))
 
@@ -176,11 +176,11 @@ class ClockWatch:
             await worker.learn_last_success()
         except QueueError as error:
             log.warning("times that lie ahead of now are brought back later: %s", error)
-            self._look_back_at = time.monotonic() + AGAIN
+            self._look_back_at = world.monotonic() + AGAIN
             return
         except Exception:
             log.exception("times that lie ahead of now cannot be brought back; again in 5 s")
-            self._look_back_at = time.monotonic() + AGAIN
+            self._look_back_at = world.monotonic() + AGAIN
             return
         now = self._clock.now_ms()
         self._back = now, found

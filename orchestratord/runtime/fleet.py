@@ -15,9 +15,7 @@ import importlib.metadata
 import json
 import logging
 import math
-import random
 import socket
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -38,7 +36,8 @@ from orchestratord.queue.wakeup_text import FLAGS
 from orchestratord.runtime.reload import Reloader
 from orchestratord.runtime.team import Team
 from orchestratord.runtime.throttle_keeper import ThrottleKeeper
-from orchestratord.values.clock import Clock, elapsed, rfc3339
+from orchestratord.values import world
+from orchestratord.values.clock import Clock, rfc3339
 
 log = logging.getLogger("orchestratord.fleet")
 
@@ -99,8 +98,8 @@ class Fleet:
         self._beat_each = min(BEAT, lease / 3)
         self._grace = min(GRACE, lease)
         self._beaten = 0.0
-        """When the last sign of life was begun (`time.monotonic`)."""
-        self._started = time.monotonic()
+        """When the last sign of life was begun (`world.monotonic`)."""
+        self._started = world.monotonic()
         self.beat: float | None = None
         """When it last went on; None before, and while it does what may take long."""
         self._seen: list[DaemonSeen] = []
@@ -191,12 +190,12 @@ class Fleet:
             await self._go_round(first_look=0.0)
 
     async def _go_round(self, first_look: float) -> None:
-        """`first_look`: when others are looked for first (`time.monotonic`)."""
+        """`first_look`: when others are looked for first (`world.monotonic`)."""
         store = self._store
         due: dict[str, float] = dict.fromkeys(("look", "queue"), first_look)
-        due |= {"beat": 0.0, "clean": 0.0, "tables": time.monotonic() + DEAF}
+        due |= {"beat": 0.0, "clean": 0.0, "tables": world.monotonic() + DEAF}
         while True:
-            now = self.beat = time.monotonic()
+            now = self.beat = world.monotonic()
             changed = self._said_for is not self._reloader.config or self._turned
             if changed or self._beaten < store.health.back_at:
                 due["beat"] = 0.0
@@ -219,13 +218,13 @@ class Fleet:
             if now >= due["queue"] or self._look_at_all:
                 self._look_at_all = False
                 await self._step("look for what others have queued", self._queue)
-                took = time.monotonic() - now
+                took = world.monotonic() - now
                 due["queue"] = now + min(max(LOOK, BUSY_LOOK * took), LONGEST_LOOK)
             if now >= due["clean"] and self._keeps_row:
                 due["clean"] = now + CLEAN
                 await self._step("look for what keeps the database from cleaning up", self._clean)
             self._wake.clear()
-            now = time.monotonic()
+            now = world.monotonic()
             pause = min(due["beat"] - now, due["look"] - now, LOOK)
             if store.health.unreachable is not None:
                 pause = min(pause, AWAY)
@@ -255,7 +254,7 @@ class Fleet:
             await self._try("look at the tables of plugins", self._reloader.refresh)
 
     async def _step(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
-        self.beat = time.monotonic()
+        self.beat = world.monotonic()
         await self._try(what, step)
 
     async def _try(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
@@ -269,8 +268,8 @@ class Fleet:
 
     async def _beat(self) -> None:
         store, turned = self._store, self._turned
-        self._turned, self._beaten = False, time.monotonic()
-        began = elapsed()
+        self._turned, self._beaten = False, world.monotonic()
+        began = world.elapsed()
         await store.write(claim.renew(self._worker.claimed_ids()))
         self._worker.pipe.deadlines.leases.renewed = began
         config = self._reloader.config
@@ -286,7 +285,7 @@ class Fleet:
             await self._learn()
             return
         assert self._said is not None
-        age = round((time.monotonic() - self._started) * 1000)
+        age = round((world.monotonic() - self._started) * 1000)
         beat = replace(self._said, age=age, lanes=self._waiting_lanes())
         self._now = await store.write(daemons.give_sign(beat))
         self.throttles.set_clock(self._now)
@@ -399,7 +398,7 @@ class Fleet:
         """Tasks of others: a moment later than they are due, since those who know of them longest
         can begin at once."""
         self._store.expect(due)
-        soonest = self._clock.now_ms() + round(random.uniform(*STAGGER) * 1000)  # noqa: S311  # no secret
+        soonest = self._clock.now_ms() + round(world.uniform(*STAGGER) * 1000)  # no secret
         for key, next_try in due.items():
             self._worker.placement.touched(key, max(next_try, soonest))
 
@@ -422,7 +421,7 @@ class Fleet:
                 self._worker.stats.last_success[endpoint_id] = at
         away = (
             store.health.unreachable is not None
-            or time.monotonic() < store.health.back_at + self._grace
+            or world.monotonic() < store.health.back_at + self._grace
         )
         self.beat = None
         if not self._worker.lanes.draining and not away and await self._worker.take_over():

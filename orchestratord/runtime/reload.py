@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -30,6 +29,7 @@ from orchestratord.queue.store import Store
 from orchestratord.runtime.systemd import SystemdNotifier
 from orchestratord.runtime.team import Team
 from orchestratord.runtime.worker_seat import InForce, WorkerSeat
+from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.config")
@@ -228,7 +228,7 @@ class Reloader:
             self.insist()
             self._notifier.reloading("reloading")
             try:
-                began, self._lacking = time.monotonic(), None
+                began, self._lacking = world.monotonic(), None
                 waiting = await self._store.read(undeclared.waiting())
                 # Parsing takes as long as it takes; the loop goes on meanwhile.
                 result = await asyncio.to_thread(self._loader.reload, cause, diff=diff, judge=judge)
@@ -281,7 +281,7 @@ class Reloader:
         Args:
             result: what was read.
             tables: of plugins, which compare them with it.
-            began: when reading did (`time.monotonic`).
+            began: when reading did (`world.monotonic`).
         """
         cause = result.cause
         if self.last_error is not None and not result.changed:
@@ -299,7 +299,7 @@ class Reloader:
             log.info(
                 "configuration generation %d is in force after %.2f s: %d endpoints (%s): %s",
                 result.config.generation,
-                time.monotonic() - began,
+                world.monotonic() - began,
                 len(result.config.endpoints),
                 cause,
                 result.changes,
@@ -319,9 +319,9 @@ class Reloader:
             log.error("which endpoints were removed is not written down: %s", error)
 
     def _tell(self, cause: str, changes: Changes, began: float | None = None) -> None:
-        """The configuration is in force; `began` (`time.monotonic`) is when the reload did."""
+        """The configuration is in force; `began` (`world.monotonic`) is when the reload did."""
         config, at = self._config, self._clock.now_ms()
-        took = None if began is None else round((time.monotonic() - began) * 1000, 1)
+        took = None if began is None else round((world.monotonic() - began) * 1000, 1)
         self._host.events.publish(
             ConfigEvent(
                 EventType.CONFIG_ADOPTED, at, config.generation, cause, len(config.endpoints),
@@ -431,7 +431,7 @@ class Reloader:
         Yields when it has gone on for long enough. Raises what the plugin raises, and HookFault
         where it returns no effects.
         """
-        began = time.monotonic()
+        began = world.monotonic()
         answer = plain(item.function(*arguments))
         if isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
             found += check_effects(answer, self._host.registry, item.plugin, self._host.max_params)
@@ -443,9 +443,9 @@ class Reloader:
                 found += check_effects(
                     [effect], self._host.registry, item.plugin, self._host.max_params
                 )
-            if time.monotonic() - began > _TURN:
+            if world.monotonic() - began > _TURN:
                 yield True
-                began = time.monotonic()
+                began = world.monotonic()
 
     async def write(self) -> None:
         """Write what plugins want noted of the configuration, if that is still to be done."""

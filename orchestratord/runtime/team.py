@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,6 +25,7 @@ from orchestratord.queue.daemon_health import Trouble
 from orchestratord.runtime.link import Link
 from orchestratord.runtime.team_tokens import lend
 from orchestratord.runtime.worker_seat import InForce, WorkerSeat
+from orchestratord.values import world
 
 log = logging.getLogger("orchestratord.supervisor")
 
@@ -53,7 +53,7 @@ class OtherWorker:
         self.snapshot: dict[str, Any] | None = None
         """What it said last of what it is at; see `Worker.snapshot`."""
         self.troubles: Sequence[Trouble] = ()
-        self.beat = time.monotonic()
+        self.beat = world.monotonic()
         """When it gave its last sign of life."""
         self.lanes: Sequence[dict[str, Any]] = ()
         """Those that wait for their receiver."""
@@ -95,7 +95,7 @@ class Team:
         self._host = host
         self._worker = worker
         self._peers: dict[int, OtherWorker] = {}
-        self._looked = time.monotonic()
+        self._looked = world.monotonic()
         """When it was looked last for what keeps the others from their work."""
         self._asked: Sequence[OtherWorker] = ()
         """Those that have read a configuration which is not in force yet."""
@@ -222,7 +222,7 @@ class Team:
             if self.count == 1 + sum(other.serves for other in self._peers.values()):
                 self._complete.set()
         elif kind == "state":
-            before, peer.beat = peer.lanes, time.monotonic()
+            before, peer.beat = peer.lanes, world.monotonic()
             peer.troubles, peer.lanes, _ = values
             if peer.lanes != before:
                 self.turned.set()
@@ -291,7 +291,7 @@ class Team:
         if missing > 0:
             why = f"{missing} of {self.count} workers are still to begin"
             found.append(Trouble("workers_missing", why, 0))
-        before, self._looked = self._looked, time.monotonic()
+        before, self._looked = self._looked, world.monotonic()
         for peer in self._peers.values():
             silent = self._looked - peer.beat
             if self._looked - before > SILENT_AFTER / 3:

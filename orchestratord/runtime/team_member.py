@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from orchestratord.runtime.reload import Reloader
 from orchestratord.runtime.team import LOOK
 from orchestratord.runtime.team_tokens import TokenBorrower
 from orchestratord.runtime.worker_seat import BEAT, InForce
+from orchestratord.values import world
 
 
 class TeamMember:
@@ -95,7 +95,7 @@ class TeamMember:
                 raise self._failure
             troubles = list(self._store.health.troubles.values())
             # A sign of life, too.
-            state = troubles, self._worker.waiting_lanes(), time.monotonic() // BEAT
+            state = troubles, self._worker.waiting_lanes(), world.monotonic() // BEAT
             if self._link is not None and state != self._told:
                 self._told = state
                 self._link.send("state", *state)

@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -24,6 +23,7 @@ from typing import Any, NoReturn
 from orchestratord.errors import Conflict, UpgradeUnderWay
 from orchestratord.queue import schema
 from orchestratord.runtime.worker_seat import WorkerSeat
+from orchestratord.values import world
 
 BESIDE, DRAINED = "beside", "drained"
 """How a new version takes over: while the old workers go on, or after they have drained."""
@@ -278,7 +278,7 @@ class Upgrade:
         Raises Conflict where that version cannot start, UpgradeUnderWay where another one has begun
         less than `LAPSES` ago, and neither taken over nor failed.
         """
-        if (now := time.monotonic()) < self._under_way_until:
+        if (now := world.monotonic()) < self._under_way_until:
             raise UpgradeUnderWay
         self._under_way_until, self.failure = now + LAPSES, None
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from random import Random
 
 from orchestratord.engine.retry import Decision, decide
 from orchestratord.engine.retry_delay import Fault, base_delay, lengthened
@@ -11,6 +10,7 @@ from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Status, Task
 from orchestratord.plugin.executor import Target
+from orchestratord.values import world
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -64,7 +64,7 @@ def decide_within(
     there is none. `now` is in seconds since the epoch.
     """
 
-    def decided(policy: RetryPolicy, chance: Random) -> Decision:
+    def decided(policy: RetryPolicy, chance: world.Random) -> Decision:
         return decide(
             task,
             policy,
@@ -83,7 +83,7 @@ def decide_within(
     return decision, (shortest, longest)
 
 
-class _Drawn(Random):
+class _Drawn(world.Random):
     """Chance that always falls the same way, from 0 to 1."""
 
     def __init__(self, value: float) -> None:

@@ -12,13 +12,12 @@ only once that has lasted: backwards soon, since nothing is lost by waiting; for
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Literal, overload
+
+from orchestratord.values import world
 
 APART = 2.0
 """Seconds by which a clock may be moved at once: what NTP does in order is less."""
@@ -33,13 +32,6 @@ REMEMBERED = 20
 """Jumps forward that are remembered."""
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-
-
-elapsed: Callable[[], float] = partial(
-    time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-)
-"""Seconds of a clock that cannot be set; it goes on while the machine sleeps, where the system has
-such a one. Its zero is the same for all programs until the machine starts again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +75,16 @@ class Clock:
     def now(self) -> float:
         """Seconds since the Unix epoch; from any thread. A small step of the clock that counts is
         taken with the next `look`."""
-        return elapsed() + self._base
+        return world.elapsed() + self._base
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch, as stored."""
-        return int((elapsed() + self._base) * 1000)  # not by `now`: it is asked for all the time
+        # Not by `now`: it is asked for all the time.
+        return int((world.elapsed() + self._base) * 1000)
 
     def steady(self) -> float:
         """Seconds of a clock that only goes forward, for how long something lasts."""
-        return elapsed()
+        return world.elapsed()
 
     def skipped_since(self, since: int) -> int:
         """How much of the time since then (milliseconds) has not passed, but was jumped over."""
@@ -125,7 +118,7 @@ class Clock:
     def asked(self, now: int, took: float = 0.0) -> None:
         """The database said that it is `now` (milliseconds), within `took` seconds: it is its clock
         that counts from here on. From any thread."""
-        first, ahead = self._database is None, now / 1000 + took / 2 - elapsed()
+        first, ahead = self._database is None, now / 1000 + took / 2 - world.elapsed()
         if abs(ahead - self._base) <= took / 2 + 0.001:
             # As near as the answer can tell (Cristian's algorithm, 1989): following it would set
             # daemons apart whose clocks agree.
@@ -137,7 +130,7 @@ class Clock:
     def look(self) -> ClockChange | None:
         """Follow the clock, but for its jumps; to be called about once a second. What has become of
         one since the last look, None for nothing."""
-        moment, source = elapsed(), self._source()
+        moment, source = world.elapsed(), self._source()
         off, jump = source - self._base, self._jump
         if abs(off) < APART:
             if abs(off) >= NEAR:
@@ -171,7 +164,7 @@ class Clock:
 
     def mark(self) -> str:
         """What `resume` needs."""
-        moment = elapsed()
+        moment = world.elapsed()
         found = {"boot": _boot(), "elapsed": moment, "now": moment + self._base}
         return json.dumps({**found, "skipped": self._skipped})
 
@@ -198,7 +191,7 @@ def _wall_ahead() -> float:
 
 def _compared() -> tuple[float, float]:
     """How long it took to read both clocks, and by how much the machine's is ahead."""
-    before, wall, after = elapsed(), time.time(), elapsed()
+    before, wall, after = world.elapsed(), world.time(), world.elapsed()
     return after - before, wall - (before + after) / 2
 
 

@@ -6,7 +6,6 @@ would take too long. After a restart it is empty, which pages say.
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from itertools import compress, repeat
 from operator import attrgetter, floordiv
 from typing import Any
 
-from orchestratord import ConfigEvent, Event, EventType, TaskEvent
+from orchestratord import ConfigEvent, Event, EventType, TaskEvent, world
 
 MINUTE = 60_000
 MINUTES = 24 * 60
@@ -122,7 +121,7 @@ class EndpointAttempts:
 class AttemptHistory:
     """The last 24 hours."""
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, now: Callable[[], float] = world.time) -> None:
         self.config_error: str | None = None
         """Why the configuration files are refused; None while they are in force."""
         self.since = now() * 1000

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from orchestratord import Control, InvalidParams, OrchestratordError
+from orchestratord import Control, InvalidParams, OrchestratordError, world
 from orchestratord_dashboard.attempt_history import EndpointAttempts
 from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
 
@@ -64,7 +63,7 @@ async def _records(control: Control, rows: Iterable[Row]) -> list[EndpointAttemp
         (row["endpoint_id"], row["name"]): EndpointAttempts(row["endpoint_id"], row["name"])
         for row in rows
     }
-    now = time.time() * 1000
+    now = world.time() * 1000
     for hour in await control.rows("webhook_attempts") if records else ():
         record = records.get((hour["endpoint_id"], hour["name"]))
         if record is not None and hour["until"] > now:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -12,7 +11,16 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from orchestratord import Answer, Caller, Conflict, InvalidParams, NotFound, Route, Unreachable
+from orchestratord import (
+    Answer,
+    Caller,
+    Conflict,
+    InvalidParams,
+    NotFound,
+    Route,
+    Unreachable,
+    world,
+)
 from orchestratord_dashboard import template_filters
 from orchestratord_dashboard.assets import Assets
 from orchestratord_dashboard.attempt_history import AttemptHistory
@@ -112,7 +120,7 @@ class PageRenderer:
                 "session": caller.session,
                 "theme": _theme(caller.headers.get("cookie", "")),
                 "config_error": self._history.config_error,
-                "now": time.time() * 1000,
+                "now": world.time() * 1000,
             }
             # A long page takes some milliseconds, in which everything else is to go on.
             found = self._templates.get_template(template)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup
+
+from orchestratord import world
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 # What is put into these is escaped.
@@ -62,7 +63,7 @@ def when(value: str | int | float | None) -> Markup | str:
     if value is None:
         return "–"
     moment = _moment(value)
-    away = moment.timestamp() - time.time()
+    away = moment.timestamp() - world.time()
     text = seconds(max(round(abs(away)), 1))
     text = f"in {text}" if away > 0.5 else f"{text} ago"
     exact = moment.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -14,14 +14,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestratord import SchemaTooCostly
+from orchestratord import SchemaTooCostly, world
 from orchestratord_event import schema_check
 from orchestratord_event.schema_check import CPU_SECONDS, SchemaCheck
 
@@ -72,15 +71,15 @@ class SchemaProcess:
     ) -> list[dict[str, str]]:
         """What is wrong with the data of each event; with no events, only have a process ready that
         has read the schema. Raises SchemaTooCostly, and OSError where none can be started."""
-        pieces, places, breathed = [], [], time.monotonic()
+        pieces, places, breathed = [], [], world.monotonic()
         for place, event in enumerate(events):
             text = json.dumps(event)
             if len(text) > SMALL or not check.is_surely_good(event):
                 pieces.append(text.encode())
                 places.append(place)
-            if time.monotonic() - breathed > AT_ONCE:
+            if world.monotonic() - breathed > AT_ONCE:
                 await asyncio.sleep(0)
-                breathed = time.monotonic()
+                breathed = world.monotonic()
         if events and not pieces:
             return [{} for _ in events]
         loop = asyncio.get_running_loop()

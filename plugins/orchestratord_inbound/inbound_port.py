@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import logging
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from orchestratord import (
     Table,
     Upsert,
     off_loop,
+    world,
 )
 from orchestratord_inbound.declaration import INBOUND, UNSIGNED_IDS, Inbound
 from orchestratord_inbound.sender_scheme import SenderScheme, scheme_of
@@ -60,11 +60,11 @@ class WayIn:
     most: int
     """Bytes of a body."""
     free: float = 0.0
-    """When as many requests may be taken at once as the rate limit says (`time.monotonic`)."""
+    """When as many requests may be taken at once as the rate limit says (`world.monotonic`)."""
     full: bool = False
     """As many wait as may."""
     looked: float = 0.0
-    """When that was looked at (`time.monotonic`)."""
+    """When that was looked at (`world.monotonic`)."""
 
 
 class InboundPort:
@@ -103,7 +103,7 @@ class InboundPort:
             return _refused(404, "not_found", "nothing comes in at this path")
         if request.method == "GET":
             return self._meta_challenge(way, request)
-        fault = way.scheme.fault(request, way.inbound.secret, time.time())
+        fault = way.scheme.fault(request, way.inbound.secret, world.time())
         if fault is not None:
             self._tell(way, fault, request)
             return _refused(401, f"wrong_{fault}", "the request is not signed as it should be")
@@ -160,7 +160,7 @@ class InboundPort:
                 self._ways[inbound.path] = WayIn(endpoint, inbound, scheme, most)
 
     async def _is_full(self, way: WayIn) -> bool:
-        now = time.monotonic()
+        now = world.monotonic()
         if now - way.looked >= LOOK_AGAIN:
             way.looked = now
             way.full = await self._control.waiting(way.endpoint.id, BRIM) >= BRIM
@@ -172,7 +172,7 @@ class InboundPort:
         return _refused(429, "rate_limited", f"at most {limit}", **{"Retry-After": "1"})
 
     def _tell(self, way: WayIn, reason: str, request: PortRequest) -> None:
-        at, type_ = int(time.time() * 1000), EventType.INBOUND_REFUSED
+        at, type_ = int(world.time() * 1000), EventType.INBOUND_REFUSED
         self._control.publish(InboundEvent(type_, at, way.endpoint.id, reason, request.peer))
 
     def _meta_challenge(self, way: WayIn, request: PortRequest) -> Answer:
@@ -191,7 +191,7 @@ def _within_rate(way: WayIn, *, take: bool = False) -> bool:
     limit = way.inbound.rate_limit
     if limit is None:
         return True
-    now = time.monotonic()
+    now = world.monotonic()
     window = limit.window / 1000
     free = max(way.free, now) + window / limit.times
     if free > now + window:
@@ -222,7 +222,7 @@ def _once(way: WayIn, params: dict[str, Any]) -> Upsert | None:
     if len(key) > _LONGEST_KEY or not key.isprintable():
         key = "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     row = {"endpoint_id": way.endpoint.id, "dedupe_key": key}
-    return Upsert(KEYS.name, row, {"at": int(time.time() * 1000)})
+    return Upsert(KEYS.name, row, {"at": int(world.time() * 1000)})
 
 
 def _slack_challenge(body: Any) -> str | None:
@@ -250,7 +250,7 @@ def example(endpoint: Endpoint, body: bytes | None) -> Iterable[PortRequest]:
     inbound = endpoint[INBOUND]
     if inbound is None:
         return
-    now = time.time()
+    now = world.time()
     id_ = f"msg_{int(now * 1000)}"
     if body is None:
         body = json.dumps({"id": id_, "event_id": id_, "type": "example", "data": {}}).encode()

@@ -24,7 +24,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from orchestratord import Config, Status
+from orchestratord import Config, Status, world
 from orchestratord_metrics.counters import MAX_SETS, OTHER, Counts, Labels, masked
 
 _SELF = Path("/proc/self")
@@ -318,4 +318,4 @@ def _started_at() -> float:
     # The 22nd field, in ticks since the machine started; the name before it may hold spaces.
     fields = (_SELF / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     after_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return round(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + after_boot, 2)
+    return round(world.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + after_boot, 2)

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
 
+from orchestratord import world
 from orchestratord_sql.statement_run import (
     Driver,
     StaleConnection,
@@ -46,9 +44,9 @@ class ConnectionThread:
     def __init__(self, name: str, connect: Connect) -> None:
         self._connect = connect
         self._connection: Driver | None = None
-        self._queue: SimpleQueue[tuple[StatementRun, Done] | None] = SimpleQueue()
+        self._queue: world.SimpleQueue[tuple[StatementRun, Done] | None] = world.SimpleQueue()
         # Not one that the end of the process waits for: what it is at is not committed then.
-        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread = world.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, run: StatementRun) -> asyncio.Future[End]:
@@ -67,7 +65,7 @@ class ConnectionThread:
         """End the statement that runs. It takes a thread: a database far off takes its time."""
         connection = self._connection
         if connection is not None:
-            threading.Thread(target=_quietly, args=(connection.interrupt,), daemon=True).start()
+            world.Thread(target=_quietly, args=(connection.interrupt,), daemon=True).start()
 
     @property
     def connected(self) -> bool:
@@ -78,7 +76,7 @@ class ConnectionThread:
         """Drop the connection under the statement that runs, whose attempt has ended."""
         connection = self._connection
         if connection is not None:
-            threading.Thread(target=_quietly, args=(connection.sever,), daemon=True).start()
+            world.Thread(target=_quietly, args=(connection.sever,), daemon=True).start()
 
     def end(self) -> None:
         """Close the connection and end the thread, after what it is at."""
@@ -247,13 +245,13 @@ class ConnectionPool:
         if self._closed:
             self._end(thread)
             return
-        self._idle.append((time.monotonic() + IDLE, thread))
+        self._idle.append((world.monotonic() + IDLE, thread))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(IDLE, self._sweep)
 
     def _sweep(self) -> None:
         """Close what was not used for a while. The one that was used last is taken first."""
-        now = time.monotonic()
+        now = world.monotonic()
         self._timer = None
         while self._idle and self._idle[0][0] <= now:
             self._end(self._idle.pop(0)[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ from orchestratord import (
     Statement,
     Target,
     Task,
+    world,
 )
 from orchestratord_sql.connection_pool import Connect, ConnectionPool, Stopped
 from orchestratord_sql.declaration import DATABASES, DeclaredDatabase, SqlSpec
@@ -84,9 +84,9 @@ class SqlExecutor(Executor):
     async def close(self) -> None:
         threads = [item for _, pool in self._pools.values() for item in pool.retire()]
         self._pools.clear()
-        ends = time.monotonic() + CLOSING
+        ends = world.monotonic() + CLOSING
         for thread in threads:
-            await asyncio.to_thread(thread.join, max(ends - time.monotonic(), 0.0))
+            await asyncio.to_thread(thread.join, max(ends - world.monotonic(), 0.0))
 
     def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
         name = endpoint.spec.database
@@ -124,7 +124,7 @@ class SqlExecutor(Executor):
         except InvalidPayload as error:
             return _rejected(str(error))
         result = QueryResult(target.endpoint.api.max_response)
-        ends = time.monotonic() + target.timeout
+        ends = world.monotonic() + target.timeout
         accept = partial(_judge, result.data, target.endpoint.spec.success_if)
         run = StatementRun(scanned, values, ends, target.timeout, result, accept)
         try:
@@ -155,7 +155,7 @@ class SqlExecutor(Executor):
 
     def needs(self, config: Config) -> Iterator[Need]:
         for name, database in config[DATABASES].items():
-            ends = time.monotonic() + _PROBE_TIMEOUT
+            ends = world.monotonic() + _PROBE_TIMEOUT
             dialect = database.url.dialect
             scanned = scan(_PROBE[dialect], dialect)
             run = StatementRun(scanned, {}, ends, _PROBE_TIMEOUT, QueryResult(1000))

@@ -10,8 +10,6 @@ import errno
 import json
 import math
 import os
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from datetime import time as time_of_day
@@ -20,6 +18,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from orchestratord import world
 from orchestratord_sql.placeholders import Scan
 
 MAX_ROWS = 10_000
@@ -190,7 +189,7 @@ class StatementRun:
     Args:
         scan: the statement.
         values: of its parameters, by name.
-        ends: when it has to have ended, by `time.monotonic`.
+        ends: when it has to have ended, by `world.monotonic`.
         seconds: how long that was from the start, for people.
         result: takes the answer.
         accept: called once the answer is there and before it is committed; raises StatementFailed
@@ -212,19 +211,19 @@ class StatementRun:
         self.seconds = seconds
         self.result = result
         self.accept = accept
-        self._lock = threading.Lock()
+        self._lock = world.Lock()
         self._cancelled = False
         self._committing = False
 
     @property
     def left(self) -> float:
         """Seconds that are left of its time; not less than 0."""
-        return max(self.ends - time.monotonic(), 0.0)
+        return max(self.ends - world.monotonic(), 0.0)
 
     @property
     def over(self) -> bool:
         """It is to end: it was cancelled, or its time is over."""
-        return not self._committing and (self._cancelled or time.monotonic() > self.ends)
+        return not self._committing and (self._cancelled or world.monotonic() > self.ends)
 
     @property
     def committing(self) -> bool:

@@ -20,7 +20,6 @@ how it ended to `health`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +43,7 @@ from orchestratord import (
     Upsert,
     hookimpl,
     only_for,
+    world,
 )
 from orchestratord_webhooks import batches, checks, operational
 from orchestratord_webhooks.announcement import Announcer
@@ -121,9 +121,9 @@ def observe(events: Sequence[Event]) -> None:
 def batch_closed(batch: ClosedBatch, config: Config) -> Iterable[NewTask]:
     made = None
     if batch.group.startswith(LANE):
-        made = operational.operational_delivery(batch, config, time.time())
+        made = operational.operational_delivery(batch, config, world.time())
     elif batch.group.startswith(batches.GROUP):
-        made = batches.delivery_of(batch, config, health, time.time())
+        made = batches.delivery_of(batch, config, health, world.time())
     return () if made is None else (made,)
 
 

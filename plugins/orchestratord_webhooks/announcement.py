@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -26,6 +25,7 @@ from orchestratord import (
     off_loop,
     only_for,
     within_budget,
+    world,
 )
 from orchestratord_webhooks import signature
 from orchestratord_webhooks.batches import example_of, member_of
@@ -54,12 +54,9 @@ def _follows_runs(kind: str, endpoint: Endpoint) -> bool:
 class Announcer:
     """Makes the deliveries of what happens to calls. Deliveries themselves cause none."""
 
-    def __init__(
-        self, health: Health, context: Context, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, health: Health, context: Context) -> None:
         self._health = health
         self._context = context
-        self._now = now
         self._large: set[tuple[str, str]] = set()
 
     @hookimpl
@@ -121,7 +118,7 @@ class Announcer:
         ]
         if not firing:
             return []
-        at = self._now()
+        at = world.time()
 
         def deliveries() -> list[NewTask | BatchMember]:
             data = data_now()

@@ -7,7 +7,6 @@ for no more (410) or a person switched it off, and how its last deliveries went.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
@@ -34,6 +33,7 @@ from orchestratord import (
     format_duration,
     hookimpl,
     only_for,
+    world,
 )
 from orchestratord_webhooks.attempt_counts import HOUR_MS, AttemptCounts
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
@@ -105,7 +105,9 @@ class Health:
     """What is known of the webhooks that are declared."""
 
     def __init__(
-        self, now: Callable[[], float] = time.time, skipped: Callable[[int], int] = lambda since: 0
+        self,
+        now: Callable[[], float] = lambda: world.time(),
+        skipped: Callable[[int], int] = lambda since: 0,
     ) -> None:
         self._now, self._skipped = now, skipped
         self._redactor = Redactor()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +27,7 @@ from orchestratord import (
     RunSummary,
     Unconditional,
     described,
+    world,
 )
 from orchestratord_webhooks.announcement import Announcer
 from orchestratord_webhooks.attempt_counts import COUNTS, RecentAttempts, counted_since, recent
@@ -72,12 +72,10 @@ class WebhookRoutes:
         control: Control,
         health: Health,
         announcer: Announcer,
-        now: Callable[[], float] = time.time,
     ) -> None:
         self._control = control
         self._health = health
         self._announcer = announcer
-        self._now = now
 
     def all(self) -> tuple[Route, ...]:
         """What the plugin registers."""
@@ -191,7 +189,7 @@ class WebhookRoutes:
         endpoint, webhook = self._find(path)
         if not webhook.enabled or self._health.disabled(endpoint.id, webhook.name):
             raise Conflict(f"{webhook.name} is disabled: nothing is delivered to it")
-        at = self._now()
+        at = world.time()
         data = _example(endpoint, webhook, at)
         moment = datetime.fromtimestamp(at, UTC)
         context = {
@@ -212,7 +210,7 @@ class WebhookRoutes:
     async def test_operational(self, path: Params, query: Params, body: Any) -> Answer:
         """Send an operational webhook an example of what it would get."""
         webhook = self._find_operational(path)
-        task = example_delivery(webhook, self._control.config, self._now())
+        task = example_delivery(webhook, self._control.config, world.time())
         (task_id,) = await self._control.write([task])
         done = Action("test webhook", OWN_ENDPOINT, webhook.name, task_id)
         return Answer({"id": task_id}, status=202, done=done)
@@ -260,7 +258,7 @@ class WebhookRoutes:
 
     async def _all_shown(self, rows: Sequence[Mapping[str, Any]]) -> list[WebhookHealth]:
         """Rows of the table for people, with how their deliveries went lately."""
-        now = int(self._now() * 1000)
+        now = int(world.time() * 1000)
         endpoints = {row["endpoint_id"] for row in rows}
         of_one = {"endpoint_id": endpoints.pop()} if len(endpoints) == 1 else {}
         counts = recent(await self._control.rows(COUNTS.name, of_one), now)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 
 from orchestratord.engine import task_events
@@ -21,6 +20,7 @@ from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations.bulk import PAUSED, RUNNING
 from orchestratord.queue.records import CANCEL, Bulk
 from orchestratord.queue.store import Store
+from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.bulk")
@@ -60,7 +60,7 @@ class BulkRunner:
         self._clock = clock
         self._movers: dict[int, asyncio.Task[None]] = {}
         self._told: dict[int, tuple[float, tuple[int, ...]]] = {}
-        """Of each bulk: when its progress was last told (`time.monotonic`), and what it was."""
+        """Of each bulk: when its progress was last told (`world.monotonic`), and what it was."""
         self._ends: dict[int, Bulk] = {}
         """Bulks of which it was published that they have paused or ended. That is written down with
         the next look: a plugin that listens has had time to store it then."""
@@ -225,10 +225,10 @@ class BulkRunner:
         under way, as all wait for a circuit breaker, it goes on: those of others need not.
         """
         most = max(STEP, 2 * bulk.stop_after)
-        active = renewed = time.monotonic()
+        active = renewed = world.monotonic()
         while True:
             found, running = await self._store.read(bulks.untried(bulk.id, most + STEP))
-            now = time.monotonic()
+            now = world.monotonic()
             active = now if running else active
             if found <= most // 2 or now > active + IDLE:
                 return STEP if found > most // 2 else most - found
@@ -241,8 +241,8 @@ class BulkRunner:
                 return STEP  # of which the step takes none
 
     def _is_to_be_told(self, bulk_id: int) -> bool:
-        at, _ = self._told.setdefault(bulk_id, (time.monotonic(), ()))
-        return time.monotonic() >= at + TELL
+        at, _ = self._told.setdefault(bulk_id, (world.monotonic(), ()))
+        return world.monotonic() >= at + TELL
 
     def _tell_progress(self, bulk: Bulk) -> None:
         """Tell how far a bulk is, if that has changed since it was told, some time ago."""
@@ -250,7 +250,7 @@ class BulkRunner:
         if self._is_to_be_told(bulk.id):
             if self._told[bulk.id][1] != counts and self._events.listening:
                 self._publish(EventType.BULK_PROGRESS, bulk)
-            self._told[bulk.id] = time.monotonic(), counts
+            self._told[bulk.id] = world.monotonic(), counts
 
     def _publish_end(self, bulk: Bulk) -> None:
         """Tell that a bulk has paused or ended."""

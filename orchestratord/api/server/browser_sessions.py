@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import secrets
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 
 from orchestratord.api.server.problem_json import Refusal
 from orchestratord.model.settings import Http
+from orchestratord.values import world
 from orchestratord.values.secret import Secret
 
 SESSION = 7 * 86400.0
@@ -56,7 +55,7 @@ class Callers:
     """Knows tokens and sessions. These live as long as the daemon, and as the token they are of."""
 
     def __init__(
-        self, settings: Callable[[], Http], now: Callable[[], float] = time.monotonic
+        self, settings: Callable[[], Http], now: Callable[[], float] = world.monotonic
     ) -> None:
         """
         Args:
@@ -93,7 +92,7 @@ class Callers:
         """Begin a session; its value, which says nothing about the token."""
         if len(self._sessions) >= MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
-        session = secrets.token_urlsafe(32)
+        session = world.token_urlsafe(32)
         until = self._now() + SESSION
         self._sessions[session] = (KnownCaller(caller.token, caller.writes, session), until)
         return session

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import secrets
 import shlex
 from pathlib import Path
 
 import click
+
+from orchestratord.values import world
 
 DASHBOARD_FILE = ".dashboard-token"
 _UNFIT = re.compile(r"""[{}"\\\x00-\x1f]""")
@@ -38,7 +39,7 @@ def init(folder: str | None, config: str | None) -> None:
         raise click.UsageError("name one folder to make, such as: orchestratord init config")
     made = Path(folder or config or "")
     make_empty(made)
-    token = secrets.token_urlsafe(32)
+    token = world.token_urlsafe(32)
     file = made.absolute() / DASHBOARD_FILE
     # A path that no reference can hold is rare: the token then stands in the file itself.
     reference = token if _UNFIT.search(str(file)) else f"${{file:{file}}}"

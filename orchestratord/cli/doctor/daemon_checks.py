@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from orchestratord.config.validate.bind_address import parse_bind
 from orchestratord.config.validate.socket_path import length_problem
 from orchestratord.engine.feedback import LASTING_MS
 from orchestratord.queue.daemon_health import Code
+from orchestratord.values import world
 from orchestratord.values.clock import rfc3339
 
 _REMEDIES = {
@@ -136,7 +136,7 @@ def check_daemon(installed: Installation) -> Findings:
             f"{breaker.get('due')} endpoints or webhooks wait for it",
             "nothing is lost meanwhile; `orchestratorctl watch` shows when it is back",
         )
-    lately = rfc3339(round(time.time() * 1000) - LASTING_MS)
+    lately = rfc3339(round(world.time() * 1000) - LASTING_MS)
     for scope in (*(status.get("lanes") or ()), *(status.get("throttled") or ())):
         if (overload := scope.get("overload")) and overload["since"] < lately:
             yield warn(

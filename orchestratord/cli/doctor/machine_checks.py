@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from time import monotonic, sleep, time
 
 from orchestratord.cli.doctor.installation import Finding, Findings, Installation, fail, ok, warn
 from orchestratord.cli.options import counted
+from orchestratord.values import world
 from orchestratord.values.clock import APART
 from orchestratord.values.durations import format_duration
 
@@ -46,9 +46,9 @@ def check_program(installed: Installation) -> Findings:
 
 def check_clock(installed: Installation) -> Findings:
     """Does it go right, and are the time zones there?"""
-    wall, steady = time(), monotonic()
-    sleep(_WATCHED)
-    drift = (time() - wall) - (monotonic() - steady)
+    wall, steady = world.time(), world.monotonic()
+    world.sleep(_WATCHED)
+    drift = (world.time() - wall) - (world.monotonic() - steady)
     found = []
     if wall < _NO_EARLIER:
         remedy = "set it: everything that waits would be late"

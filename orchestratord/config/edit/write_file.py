@@ -7,13 +7,13 @@ import ctypes
 import errno
 import fcntl
 import os
-import secrets
 import signal
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from orchestratord.errors import NotWritable, StorageFull
+from orchestratord.values import world
 
 _HERE, _EXCHANGE = -100, 2
 """AT_FDCWD and RENAME_EXCHANGE of renameat2(2)."""
@@ -87,7 +87,7 @@ def replace_file(
     Raises OSError.
     """
     # A name that nothing reads, and as short as the folder's other names need not be.
-    draft = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    draft = path.with_name(f".{world.token_hex(8)}.tmp")
     before = path.stat()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     handle = os.open(draft, flags, 0o600)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from orchestratord.queue.records import DaemonSeen, HoldingBack
 from orchestratord.queue.schema import HALF, VERSION
 from orchestratord.queue.sqlite.sqlite_database import INCREMENTAL
 from orchestratord.queue.store import open_database
+from orchestratord.values import world
 
 _LISTED = 5
 """Faults of a database that are listed; one is enough to be worried."""
@@ -29,10 +29,10 @@ def faults(database: Path, seconds: float) -> list[str] | None:
         database: an existing file.
         seconds: how long to look.
     """
-    deadline = time.monotonic() + seconds
+    deadline = world.monotonic() + seconds
     try:
         with closing(_open(database)) as connection:
-            connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+            connection.set_progress_handler(lambda: world.monotonic() > deadline, 10_000)
             rows = connection.execute(f"PRAGMA quick_check({_LISTED})").fetchall()
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:

@@ -9,8 +9,6 @@ target; one that works on the file again ends the move, as no row is looked at a
 from __future__ import annotations
 
 import json
-import secrets
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -41,6 +39,7 @@ from orchestratord.queue.postgres.claim_postgres import CLOCK
 from orchestratord.queue.schema import HALF, LEAVING, MOVED, NEVER
 from orchestratord.queue.sqlite.sqlite_database import SqliteFile
 from orchestratord.queue.store import open_database
+from orchestratord.values import world
 
 # ruff: noqa: S608  # what is pasted here are names of tables and columns, never values
 
@@ -221,7 +220,7 @@ def _begin(old: Connection, new: Connection, parts: Sequence[_Part], source: str
             f"a daemon works on the target, pid {daemon[1]} on {daemon[0]}: stop it first; one "
             f"that was killed is given up when its lease has run out"
         )
-    token = secrets.token_hex(8)
+    token = world.token_hex(8)
     old.begin()
     old.run(PUT, (LEAVING, token))
     old.commit()
@@ -267,7 +266,7 @@ def _row(part: _Part, values: Sequence[Any]) -> list[Any]:
     """A row as the target holds it. Its daemon is dead: what it held can be taken over at once."""
     found = dict(zip(part.columns, values, strict=True))
     if found.get("lease_until"):
-        found["lease_until"] = int(time.time() * 1000)
+        found["lease_until"] = int(world.time() * 1000)
     # As `plain` writes it; older versions did not.
     return [
         value.replace("\0", "\U0010ffff0") if isinstance(value, str) else value

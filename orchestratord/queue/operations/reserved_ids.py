@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import accumulate
 
 from orchestratord.queue.batch import Batch, Rank, Write
 from orchestratord.queue.session import Session
+from orchestratord.values import world
 
 MOST_AHEAD = 500
 """Ids that are reserved before they are asked for."""
@@ -40,7 +40,7 @@ class ReservedIds:
         self._write = write
         self._ids: deque[int] = deque()
         self._stale = 0.0
-        """When they are not used any more (`time.monotonic`)."""
+        """When they are not used any more (`world.monotonic`)."""
         self._waiting = 0
         """How many are asked for and not at hand."""
         self._taken = 0
@@ -61,14 +61,14 @@ class ReservedIds:
         return [self._ids.popleft() for _ in range(count)]
 
     def _has(self, count: int) -> bool:
-        return len(self._ids) >= count and time.monotonic() < self._stale
+        return len(self._ids) >= count and world.monotonic() < self._stale
 
     async def _fill(self) -> None:
-        ahead = min(2 * self._taken, MOST_AHEAD) if time.monotonic() < self._stale + FRESH else 0
+        ahead = min(2 * self._taken, MOST_AHEAD) if world.monotonic() < self._stale + FRESH else 0
         self._taken = 0
         try:
             ids = await self._write(reserve_ids(self._waiting + ahead))
         finally:
             self._filling = None
         self._ids = deque(ids)
-        self._stale = time.monotonic() + FRESH
+        self._stale = world.monotonic() + FRESH

@@ -8,7 +8,6 @@ daemon dies, and whichever takes a slice up.
 from __future__ import annotations
 
 import json
-import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields
@@ -21,6 +20,7 @@ from orchestratord.queue.connection import Connection
 from orchestratord.queue.operations.settle import SLICES_TABLE, apply_all_effects
 from orchestratord.queue.records import Insert, Inserted, StoredEffect
 from orchestratord.queue.session import Session
+from orchestratord.values import world
 
 SLICE = 10_000
 """New tasks that are written in one transaction."""
@@ -71,7 +71,7 @@ def sliced(effects: Sequence[Effect], now: int, run_id: int | None = None) -> li
                 rest.append(effect)
                 continue
         kept.append(effect)
-    name = f"{now:015d}-{secrets.token_hex(8)}"
+    name = f"{now:015d}-{world.token_hex(8)}"
     for number, start in enumerate(range(0, len(rest), SLICE)):
         tasks = [_written(task, run_id) for task in rest[start : start + SLICE]]
         calls = sum("run_id" in task for task in tasks)

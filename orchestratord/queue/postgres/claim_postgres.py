@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +38,7 @@ from orchestratord.queue.session import (
     room_behind,
     turn,
 )
+from orchestratord.values import world
 
 # ruff: noqa: S608  # what is pasted here are columns and statements, never values
 
@@ -484,11 +484,11 @@ class PostgresSession(Session):
 
     def ask_clock(self) -> int:
         """Learn what the database's clock says; milliseconds since the epoch."""
-        began = time.monotonic()
+        began = world.monotonic()
         row = self.db.one(CLOCK)
         assert row is not None
         self.leases.asked(row[0])
-        self.clock.asked(row[0], time.monotonic() - began)
+        self.clock.asked(row[0], world.monotonic() - began)
         return int(row[0])
 
     def renew(self, held: Collection[int]) -> int:

@@ -11,10 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import select
-import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import Any
@@ -22,6 +19,7 @@ from typing import Any
 from orchestratord.queue.database import Messenger, Wakeups
 from orchestratord.queue.session import Session
 from orchestratord.queue.wakeup_text import WakeupText
+from orchestratord.values import world
 
 log = logging.getLogger("orchestratord.queue")
 
@@ -57,9 +55,7 @@ class PostgresMessenger(Messenger):
         self._wakeups = wakeups
         self._stopped = False
         self._bell_out, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._thread = threading.Thread(
-            target=self._main, name="orchestratord-wakeups", daemon=True
-        )
+        self._thread = world.Thread(target=self._main, name="orchestratord-wakeups", daemon=True)
         self._nonce = ""
         self._said = False
         """It was logged that notifications do not come through."""
@@ -120,9 +116,9 @@ class PostgresMessenger(Messenger):
         raw.execute(f"LISTEN {CHANNEL}")
         next_try = echo_until = 0.0
         while not self._stopped:
-            now = time.monotonic()
+            now = world.monotonic()
             if now >= next_try:
-                self._nonce = secrets.token_hex(8)
+                self._nonce = world.token_hex(8)
                 self._try(raw, pooled)
                 echo_until = now + ECHO_WAIT
                 next_try = now + (TRIED_AGAIN_POOLED if pooled else TRIED_AGAIN)

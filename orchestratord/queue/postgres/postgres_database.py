@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import secrets
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -36,6 +34,7 @@ from orchestratord.queue.postgres.postgres_url import hidden, problem
 from orchestratord.queue.postgres.vacuum import Horizon
 from orchestratord.queue.records import HoldingBack
 from orchestratord.queue.session import LEASE, Leases
+from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
 try:
@@ -244,7 +243,7 @@ class PostgresConnection(Connection):
         """What the server calls the transaction that is under way."""
         self._unanswered: str | None = None
         """The one whose COMMIT was sent and not answered."""
-        self._writer = secrets.token_hex(8)
+        self._writer = world.token_hex(8)
         self._number = 0
         """How many of our transactions have left a row."""
         self._connect()
@@ -533,7 +532,7 @@ class PostgresDatabase(Database):
         meanwhile while others work waits for all that are older."""
         with psycopg.connect(self._server.conninfo, autocommit=True) as raw:
             raw.prepare_threshold = None  # what is asked again and again, a pooler may not know
-            deadline = time.monotonic() + LOCK_WAIT
+            deadline = world.monotonic() + LOCK_WAIT
             while True:
                 # The database's own default may be stricter, which keeps the lock's snapshot.
                 raw.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
@@ -543,12 +542,12 @@ class PostgresDatabase(Database):
                 if row is not None and row[0]:
                     break
                 raw.execute("ROLLBACK")
-                if time.monotonic() > deadline:
+                if world.monotonic() > deadline:
                     raise DatabaseInUse(
                         f"another daemon has been changing the schema of {self.shown} for "
                         f"{LOCK_WAIT:g} s"
                     )
-                time.sleep(0.1)
+                world.sleep(0.1)
             yield
             raw.execute("COMMIT")
 

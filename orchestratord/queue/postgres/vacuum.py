@@ -7,12 +7,12 @@ were prepared and never finished, and replication slots that no reader moves on.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.records import HoldingBack
+from orchestratord.values import world
 
 HOLDING_BACK = """
 (SELECT 'session', jsonb_build_array(pid, COALESCE(usename, 'an unnamed role'),
@@ -75,7 +75,7 @@ class Horizon:
         return told
 
     def _left_behind(self, slots: list[Any], longer_than: float) -> Iterator[Any]:
-        now, before, self._slots = time.monotonic(), self._slots, {}
+        now, before, self._slots = world.monotonic(), self._slots, {}
         for name, rows, xid, behind, pid in slots:
             at, since = before.get((name, rows), ("", now))
             if at != xid:

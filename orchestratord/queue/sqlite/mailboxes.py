@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 
 from orchestratord.queue.database import Messenger, Wakeups, Workers
 from orchestratord.queue.session import Session
 from orchestratord.queue.wakeup_text import WakeupText
+from orchestratord.values import world
 
 PAUSE = 0.01
 """Seconds between two messages that a worker hears, on the average: each tells something as many
@@ -63,11 +63,11 @@ class SqliteMessenger(Messenger):
             self._loop.call_soon_threadsafe(self._arrange)
 
     def _arrange(self) -> None:
-        self._loop.call_later(max(self._sent + self._pause - time.monotonic(), 0.0), self._send)
+        self._loop.call_later(max(self._sent + self._pause - world.monotonic(), 0.0), self._send)
 
     def _send(self) -> None:
         if self._started and (text := self._words.take()) is not None:
-            self._sent = time.monotonic()
+            self._sent = world.monotonic()
             self._workers.post(text.encode("ascii"))
 
     def _receive(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from orchestratord.queue.sqlite.sqlite_database import (
     files_of,
 )
 from orchestratord.queue.sqlite.worker_locks import TURN, Life, Turn, living
+from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
 
@@ -155,7 +155,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """`path`: of the main file."""
         self._path = files_of(path)[1]
-        self._opening = threading.Lock()
+        self._opening = world.Lock()
         self._descriptor: int | None = None
         self._failed: OSError | None = None
 

@@ -13,7 +13,6 @@ import fcntl
 import os
 import sqlite3
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache, partial
@@ -36,6 +35,7 @@ from orchestratord.queue.sqlite.claim_sqlite import SqliteSession, earliest_keys
 from orchestratord.queue.sqlite.file_locks import readers, writers
 from orchestratord.queue.sqlite.main_file import MainFile
 from orchestratord.queue.sqlite.network_mounts import MOUNTS, network_type
+from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
 BUSY_TIMEOUT = 5.0
@@ -354,6 +354,8 @@ class SqliteFile(Database):
 
     synchronous = "FULL"
     """What SQLite itself brings to the disk: all that is committed."""
+    connection_class = sqlite3.Connection
+    """What a simulation puts its own in the place of, which waits for locks in its time."""
 
     def __init__(self, url: str, lease: float = LEASE) -> None:
         """`url`: `sqlite:////absolute/path`. Raises QueueError for any other.
@@ -407,13 +409,13 @@ class SqliteFile(Database):
                 self.path.parent.mkdir(parents=True, mode=0o750)
                 self.path.parent.chmod(0o750)
             if not self._lock_path.exists() and files_of(self.path)[1].exists():
-                time.sleep(END_OF_OTHER)
+                world.sleep(END_OF_OTHER)
             create(self._lock_path)
             lock = os.open(self._lock_path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise self.unusable(error) from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            world.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(lock, 0)
             os.write(lock, f"{os.getpid()}\n".encode("ascii"))
         except BlockingIOError:
@@ -473,6 +475,7 @@ class SqliteFile(Database):
             lock_type="IMMEDIATE",
             timeout=BUSY_TIMEOUT,
             cached_statements=STATEMENTS,
+            factory=self.connection_class,
         )
         try:
             return self._connection(database, writes)

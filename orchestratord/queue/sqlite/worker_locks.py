@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from orchestratord.values import world
+
 TURN = "turn"
 
 
@@ -29,14 +31,14 @@ class Turn:
     def take(self) -> None:
         """Wait for our turn, behind those that wait already; nothing where it is ours."""
         if not self._held:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            world.flock(self._descriptor, fcntl.LOCK_EX)
             self._held = True
 
     def release(self) -> None:
         """It is the next one's, if it was ours."""
         if self._held:
             self._held = False
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            world.flock(self._descriptor, fcntl.LOCK_UN)
 
     @contextmanager
     def ours(self) -> Iterator[None]:
@@ -60,7 +62,7 @@ class Life:
         self.path = folder / owner
         while True:
             descriptor = _open(self.path)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            world.flock(descriptor, fcntl.LOCK_EX)
             # In the moment in which it was not locked, another may have found and removed it.
             if _is_at(descriptor, self.path):
                 break
@@ -83,7 +85,7 @@ def _lives(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             # Shared: several that look at once do not take each other for the owner.
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            world.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             if _is_at(file.fileno(), path):
                 path.unlink()
     except BlockingIOError:

@@ -179,7 +179,7 @@ def test_a_file_is_opened_again_only_where_it_may_have_changed(
     for path in config.path.rglob("*.yaml"):
         os.utime(path, (old, old))
     clock = os.stat(file).st_ctime + 10
-    monkeypatch.setattr("orchestratord.config.folder.time.time", lambda: clock)
+    monkeypatch.setattr("orchestratord.values.world.time", lambda: clock)
     read_folder(config.path, known)
 
     opened: list[str] = []

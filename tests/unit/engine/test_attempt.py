@@ -31,7 +31,7 @@ from orchestratord.queue.batch import Rank, Told, Write
 from orchestratord.queue.operations import claim, manual, search, slices
 from orchestratord.queue.records import Insert, Settlement, TaskFilter
 from orchestratord.queue.session import Session
-from orchestratord.values.clock import elapsed
+from orchestratord.values import world
 
 
 @pytest.fixture
@@ -646,7 +646,7 @@ async def test_its_lease_counts_from_the_claim(tmp_path: Path) -> None:
         doing(bench, timeout=30.0)
         bench.store.several_daemons, bench.store.lease = True, 90.0
         leases = bench.worker.pipe.deadlines.leases
-        leases.renewed = elapsed() - 3600
+        leases.renewed = world.elapsed() - 3600
         [task_id] = await bench.put([replace(DO, partition=Partition("acme", ordered=True))])
         sending = bench.worker.pipe.deadlines.sending
         await bench.until(lambda: bool(sending))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestratord.values import clock as clock_module
+from orchestratord.values import world
 from orchestratord.values.clock import (
     APART,
     BACK_AFTER,
@@ -106,8 +107,8 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
-    monkeypatch.setattr(clock_module, "elapsed", lambda: machine.elapsed)
-    monkeypatch.setattr(clock_module.time, "time", lambda: machine.wall)
+    monkeypatch.setattr(world, "elapsed", lambda: machine.elapsed)
+    monkeypatch.setattr(world, "time", lambda: machine.wall)
     return machine
 
 
@@ -195,7 +196,7 @@ def test_a_turn_of_another_thread_between_two_readings_moves_no_clock(
         machine.pass_(next(turns, 0.0))
         return wall
 
-    monkeypatch.setattr(clock_module.time, "time", interrupted)
+    monkeypatch.setattr(world, "time", interrupted)
     assert clock.look() is None
     assert clock.now() == pytest.approx(machine.wall, abs=1e-6)
 

@@ -11,7 +11,7 @@ import pytest
 from orchestratord_webhooks.announcement import Announcer
 from webhook_parts import ENDPOINT, SECRET, declared
 
-from orchestratord import PHASES, Explanation, Outcome, RunSummary
+from orchestratord import PHASES, Explanation, Outcome, RunSummary, world
 from orchestratord.testing import START, Rig, answered, task, unanswered
 
 CALL = task(id=42, endpoint_id=ENDPOINT, attempts=3, params={"id": "A1"})
@@ -43,11 +43,14 @@ def explained(rig: Rig, phase: str, outcome: Outcome | None, webhook: Any) -> Ex
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
 @pytest.mark.parametrize("phase", PHASES)
-def test_explain_and_announce_are_of_one_mind(rig: Rig, phase: str, outcome: str) -> None:
+def test_explain_and_announce_are_of_one_mind(
+    rig: Rig, phase: str, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world, "time", lambda: START)
     endpoint = rig.endpoint(ENDPOINT, webhooks=WEBHOOKS)
     given = None if phase.startswith("before_") else OUTCOMES[outcome]
     health, context = orchestratord_webhooks.health, orchestratord_webhooks.deliveries.context
-    announcer = Announcer(health, context, now=lambda: START)
+    announcer = Announcer(health, context)
     config = rig.config(endpoint)
     arguments = (phase, given, None, CALL, endpoint, 1_900_000_000_000, config)
     run = None

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestratord.queue.sqlite.worker_locks import TURN, Life, Turn, living
+from orchestratord.values import world
 
 HOLDS = """
 import signal, sys, pathlib
@@ -82,7 +83,7 @@ def test_a_file_that_is_not_locked_yet_may_be_removed(
             assert os.listdir(tmp_path) == []
         lock(descriptor, how)
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(world, "flock", flock)
     life = Life(tmp_path, "owner")
     assert not looks
     assert living(tmp_path) == ["owner"]

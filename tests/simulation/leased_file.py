@@ -1,0 +1,77 @@
+"""A file of SQLite that daemons share by PostgreSQL's rule: a claim is taken over once its lease
+has run out; whether its owner lives is not asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from peewee import SqliteDatabase
+
+from orchestratord.model.task import Table, Task
+from orchestratord.queue.connection import Connection
+from orchestratord.queue.sqlite.claim_sqlite import Reclaim
+from orchestratord.queue.sqlite.shared_file import SharedConnection, SharedFile, SharedSession
+from orchestratord.values.clock import Clock
+
+RAN_OUT = Reclaim.where(
+    """EXISTS (SELECT 1 FROM json_each(?) AS one WHERE lease_until < one.value ->> 'now'
+    AND NOT (locked_by = one.value ->> 'owner'
+        AND retry_schedule.id IN (SELECT value FROM json_each(one.value, '$.held'))))"""
+)
+RENEW = """
+UPDATE retry_schedule SET lease_until = ? WHERE status = 'running' AND locked_by = ?
+AND lease_until < ? AND id IN (SELECT value FROM json_each(?))
+"""
+
+
+def _whose(now: int, owner: str, held: Collection[int]) -> str:
+    return json.dumps([{"now": now, "owner": owner, "held": sorted(held)}])
+
+
+class LeasedConnection(SharedConnection):
+    clock: Clock
+
+    def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
+        whose = _whose(int(self.clock.now_ms()), owner, held)
+        row = self.one(f"SELECT EXISTS ({RAN_OUT.lost})", (whose,))
+        return row is not None and bool(row[0])
+
+
+@dataclass(slots=True)
+class LeasedSession(SharedSession):
+    def reclaim(self, held: Collection[int]) -> tuple[int, list[Task]]:
+        now = self.leases.now(self.clock)
+        return self._take_over(RAN_OUT, _whose(now, self.owner, held))
+
+    def renew(self, held: Collection[int]) -> int:
+        now, lease = self.leases.now(self.clock), round(self.leases.seconds * 1000)
+        values = (now + lease, self.owner, now + lease * 2 // 3, json.dumps(sorted(held)))
+        return self.db.run(RENEW, values)
+
+
+class LeasedFile(SharedFile):
+    _clock: Clock
+
+    def _connection(self, database: SqliteDatabase, writes: bool) -> LeasedConnection:
+        turn = self._turn if writes else None
+        made = LeasedConnection(
+            database, self.path, self.failures, self._main_file, self._folder, self._journal, turn
+        )
+        made.clock = self._clock if not writes else Clock()
+        return made
+
+    def session(
+        self,
+        connection: Connection,
+        owner: str,
+        clock: Clock,
+        tables: Mapping[str, Table],
+        instance: str,
+    ) -> LeasedSession:
+        SharedFile.session(self, connection, owner, clock, tables, instance)
+        self._clock = clock
+        assert isinstance(connection, LeasedConnection)
+        connection.clock = clock
+        return LeasedSession(connection, owner, clock, tables, instance, self.leases)
