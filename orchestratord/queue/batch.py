@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import wraps
@@ -55,8 +55,6 @@ class Batch(Generic[A, R]):
     prepare: Callable[[A], Any] | None = None
     """Makes of one what `together` takes instead, before the transaction begins, for which others
     may wait. Where it raises, each is done alone."""
-    counts_in: Callable[[A], Collection[tuple[str, int]]] = lambda item: ()
-    """The rows in which one is counted with others."""
 
     def alone(self, session: Session, item: A) -> R:
         """Do it for one, whose failure undoes nothing of others; raises what is wrong with it."""
@@ -123,13 +121,6 @@ class Write(Generic[R_co]):
             part.told, part.about = self.told, [about]
             parts.append(part)
         return parts
-
-    def counts_in(self) -> set[tuple[str, int]]:
-        """The rows in which what it is done for is counted with others."""
-        if self.batch is None:
-            return set()
-        items = self.item if self.many else (self.item,)
-        return {row for item in items for row in self.batch.counts_in(item)}
 
 
 Told = Callable[[Sequence[Write[Any]]], None]

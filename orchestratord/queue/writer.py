@@ -59,9 +59,9 @@ WARY_WAITS = 0.005
 WARY = 10.0
 LOCKED_AGAIN = 0.25
 """Seconds between two tries of what others have locked."""
-LOCKED_TRIES = 0.1
-"""For how many seconds these are tried, each alone, before the rest has to wait for the next time:
-what is not locked goes on meanwhile."""
+LOCKED_TRIES = 0.05
+"""For how many seconds operations are tried, each alone, once one of them was locked; the rest has
+to wait for the next time: what comes meanwhile goes on."""
 LOCKED_TOLD = 5.0
 """Seconds after which the daemon is not ready for what others have locked."""
 LOCKED_AT_END = 0.5
@@ -146,9 +146,6 @@ class Writer:
         """Operations that want what others have locked, and since when (`world.monotonic`)."""
         self._waited: dict[Write[Any], float] = {}
         """Those of them that are being tried again."""
-        self._locked_counts: set[tuple[str, int]] = set()
-        """Rows that others have locked in which operations are counted: what counts there, too,
-        waits without a try of its own."""
         self._locked_now: list[Write[Any]] = []
         """What the transaction leaves to be tried again."""
         self._locked_again = self._wary_until = 0.0
@@ -238,8 +235,7 @@ class Writer:
         if operations := self._take():
             size = sum(map(_size, operations))
             self._began = world.monotonic() if size >= TOGETHER else 0.0
-            if unlocked := self._unlocked(operations):
-                self._serve(session, unlocked)
+            self._serve(session, operations)
         if self.locked and world.monotonic() >= self._locked_again:
             self._try_locked(session)
         try:
@@ -255,33 +251,12 @@ class Writer:
             log.warning("the database cannot be looked after: %s", error)
         return not self._last or self._waits_at_end()
 
-    def _unlocked(self, operations: list[Write[Any]]) -> list[Write[Any]]:
-        """Those that are not counted in a row that others have locked; the rest waits."""
-        if not self._locked_counts:
-            return operations
-        found = []
-        for operation in (part for one in operations for part in one.parts()):
-            if operation.counts_in() & self._locked_counts:
-                self.locked[operation] = world.monotonic()
-            else:
-                found.append(operation)
-        return found
-
     def _try_locked(self, session: Session) -> None:
-        """Try what is locked again; of what is counted in the same row, the first one."""
-        before, rows = self.locked, self._locked_counts
-        self.locked, self._locked_counts = {}, set()
-        tried: set[tuple[str, int]] = set()
-        for operation, since in before.items():
-            counts = operation.counts_in() & rows
-            if counts and counts <= tried:
-                self.locked[operation] = since
-            else:
-                self._waited[operation] = since
-                tried |= counts
+        """Try what is locked again."""
+        self._waited, self.locked = self.locked, {}
         self._serve(session, list(self._waited))
+        free = len(self.locked) < len(self._waited)
         self._waited = {}
-        free = len(self.locked) < len(before) and not self._locked_counts
         self._locked_again = world.monotonic() + (0 if free else LOCKED_AGAIN)
 
     def _serve(self, session: Session, operations: list[Write[Any]]) -> None:
@@ -357,7 +332,8 @@ class Writer:
             try:
                 if not self._together(session, operations):
                     operations = self._split(operations)
-                    runs = in_order(operations)
+                    # Of what was locked those are first that were not tried the last time.
+                    runs = [operations] if self._waited else in_order(operations)
                     self._one_by_one(session, [operation for run in runs for operation in run])
                 return True
             except _Refused as refused:
@@ -459,24 +435,25 @@ class Writer:
     def _one_by_one(self, session: Session, operations: Sequence[Write[Any]]) -> None:
         """Each in a savepoint of its own, so that the one that fails can be undone."""
         self._begin(session, ALONE_WAITS)
-        until = world.monotonic() + LOCKED_TRIES if self._waited else float("inf")
+        until = float("inf")
         try:
             for place, operation in enumerate(operations):
                 if world.monotonic() > until:
                     self._locked_now = [*operations[place:], *self._locked_now]
                     break
                 self._alone(session, operation)
+                if self._locked_now:
+                    until = min(until, world.monotonic() + LOCKED_TRIES)
         except self._failures.errors as error:
             session.db.rollback()
             raise _Refused(error) from error
         self._commit(session)
 
     def _alone(self, session: Session, operation: Write[Any]) -> None:
-        forget, counts = session.noted(), False
+        forget = session.noted()
         session.db.savepoint()
         try:
             operation.result, operation.error = operation.run(session), None
-            counts = True
             session.elect()
             session.write_noted()
         except Exception as raised:
@@ -488,7 +465,6 @@ class Writer:
             forget()
             if self._failures.is_locked(error):
                 self._locked_now.append(operation)
-                self._locked_counts |= operation.counts_in() if counts else set()
                 self._wary_until = world.monotonic() + WARY
                 return
             ours = isinstance(error, self._failures.errors)

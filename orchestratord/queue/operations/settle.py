@@ -294,12 +294,7 @@ _status_of = itemgetter(11)
 """Of a row that `_ended` has made."""
 
 
-def _counts_in(step: Start | Settlement) -> list[tuple[str, int]]:
-    owners = ("bulk", step.task.bulk_id), ("run", step.task.run_id)
-    return [(kind, id_) for kind, id_ in owners if id_ is not None]
-
-
-STEPS: Batch[Start | Settlement, Any] = Batch(_together, _prepare, _counts_in)
+STEPS: Batch[Start | Settlement, Any] = Batch(_together, _prepare)
 """What becomes of tasks that are claimed: they start, and they are settled."""
 
 
