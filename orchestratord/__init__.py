@@ -126,6 +126,7 @@ if TYPE_CHECKING:
     from orchestratord.values.durations import Size as Size
     from orchestratord.values.durations import format_duration as format_duration
     from orchestratord.values.durations import parse_duration as parse_duration
+    from orchestratord.values.durations import rough_duration as rough_duration
     from orchestratord.values.jmespath_expression import Expression as Expression
     from orchestratord.values.rate_limit import RateLimit as RateLimit
     from orchestratord.values.redact import Redactor as Redactor
@@ -174,7 +175,7 @@ _HOMES = {
     "orchestratord.plugin.route": ("Answer Caller Control PortHandler PortRequest Route described"),
     "orchestratord.values": "world",
     "orchestratord.values.attached_file": "Attachment",
-    "orchestratord.values.durations": "Duration Size format_duration parse_duration",
+    "orchestratord.values.durations": "Duration Size format_duration parse_duration rough_duration",
     "orchestratord.values.budget": "INLINE_STEPS Budget TooCostly within_budget",
     "orchestratord.values.jmespath_expression": "Expression",
     "orchestratord.values.rate_limit": "RateLimit",

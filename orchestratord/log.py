@@ -238,7 +238,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
     def _write_some(self, text: bytes) -> int:
         try:
             return os.write(self._apart or 0, text)
-        except BlockingIOError:  # somebody made the pipe so: wait until there is room
+        except BlockingIOError:  # a full pipe, to which writes do not wait
             select.select((), (self._apart or 0,), ())
             return 0
 

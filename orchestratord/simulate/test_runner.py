@@ -17,7 +17,8 @@ from orchestratord.model.task import Explanation, Kind
 from orchestratord.model.test_case import Expected, ExpectedCall, ExpectedRequest, TestCase
 from orchestratord.simulate.explain import Explainer
 from orchestratord.simulate.report import OUTCOMES, Report
-from orchestratord.simulate.timetable import about, between
+from orchestratord.simulate.timetable import between
+from orchestratord.values.durations import rough_duration
 from orchestratord.values.redact import Redactor
 from orchestratord.values.template import to_text
 
@@ -115,7 +116,7 @@ def _decided(expect: Expected, report: Report) -> Iterator[tuple[Path, str]]:
         if decision.delay is None:
             yield ("expect", "delay"), f"expected {wanted}, came no further attempt, but {because}"
         elif not shortest - _EXACT <= decision.delay <= longest + _EXACT:
-            delay = about(decision.delay)
+            delay = rough_duration(decision.delay)
             yield ("expect", "delay"), f"expected {wanted}, came {delay}: {decision.why}"
 
 

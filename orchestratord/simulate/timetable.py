@@ -11,8 +11,7 @@ from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Status, Task
 from orchestratord.plugin.executor import Target
 from orchestratord.values import world
-
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+from orchestratord.values.durations import rough_duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +93,7 @@ class _Drawn(world.Random):
         return self._value
 
 
-def about(seconds: float) -> str:
-    """A duration for people, by its two largest units: `1h 25m`, `1m 30s`, `1.05s`, `900ms`."""
-    if round(seconds, 1) < 60:
-        if 0 < seconds < 0.9995:
-            return f"{seconds * 1000:.3g}ms"
-        return f"{seconds:.3g}s"
-    left = round(seconds)
-    parts: list[str] = []
-    for unit, size in _UNITS:
-        count, left = divmod(left, size)
-        if count or parts:
-            parts.append(f"{count}{unit}" if count else "")
-    return " ".join(part for part in parts[:2] if part)
-
-
 def between(shortest: float, longest: float) -> str:
     """A range of durations for people; one duration where both ends are the same."""
-    first, last = about(shortest), about(longest)
+    first, last = rough_duration(shortest), rough_duration(longest)
     return first if first == last else f"{first} to {last}"

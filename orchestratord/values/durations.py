@@ -33,6 +33,18 @@ def parse_duration(value: Any) -> float:
     return seconds
 
 
+def rough_duration(seconds: float) -> str:
+    """A duration for people, by its two largest units: `1h 25m`, `1m 30s`, `1.05s`, `900ms`."""
+    if round(seconds, 1) < 60:
+        return f"{seconds * 1000:.3g}ms" if 0 < seconds < 0.9995 else f"{seconds:.3g}s"
+    left, parts = round(seconds), list[str]()
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, int(_UNITS[unit]))
+        if count or parts:
+            parts.append(f"{count}{unit}" if count else "")
+    return " ".join(part for part in parts[:2] if part)
+
+
 def format_duration(seconds: float) -> str:
     """The shortest exact form that `parse_duration` reads: `1h`, `90s`, `250ms`, `1.5s`."""
     for unit, factor in (("d", 86400), ("h", 3600), ("m", 60)):

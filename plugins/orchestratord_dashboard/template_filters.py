@@ -9,9 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from orchestratord import world
+from orchestratord import rough_duration, world
 
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 # What is put into these is escaped.
 _WHEN = Markup('<time datetime="{}" title="{}" data-when>{}</time>')
 _CLOCK = Markup('<time datetime="{}">{} UTC</time>')
@@ -26,18 +25,7 @@ def number(value: float | None) -> str:
 
 def seconds(value: float | None) -> str:
     """A duration for people, by its two largest units: `1h 25m`, `1m 30s`, `2.5s`, `900ms`."""
-    if value is None:
-        return "–"
-    if value < 0.9995:
-        return f"{value * 1000:.3g}ms" if value > 0 else "0s"
-    if round(value, 1) < 60:
-        return f"{value:.3g}s"
-    left, parts = round(value), list[str]()
-    for unit, size in _UNITS:
-        count, left = divmod(left, size)
-        if count or parts:
-            parts.append(f"{count}{unit}" if count else "")
-    return " ".join(part for part in parts[:2] if part)
+    return "–" if value is None else rough_duration(max(value, 0))
 
 
 def milliseconds(value: float | None) -> str:

@@ -178,7 +178,8 @@ def _policy(policy: RetryPolicy) -> dict[str, Any]:
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     """A table of delays with a picture, no wider than a terminal of 80 columns."""
-    from orchestratord.simulate.timetable import about, between
+    from orchestratord.simulate.timetable import between
+    from orchestratord.values.durations import rough_duration
 
     policy, delays = document["policy"], document["delays"]
     options = ", ".join(f"{key} {_plain(value)}" for key, value in policy["backoff"].items())
@@ -197,21 +198,22 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"The next attempt would lie past give_up_after: {attempts}."
     else:
         yield f"Then it has failed for good (exhausted): {attempts}."
-    total = f"Total: {about(document['total'])}"
+    total = f"Total: {rough_duration(document['total'])}"
     if document["shortest_total"] != document["longest_total"]:
         total += f" ({between(document['shortest_total'], document['longest_total'])} with jitter)"
     yield f"{total}, and the time that the attempts take."
 
 
 def _table(delays: list[Mapping[str, Any]]) -> Iterator[str]:
-    from orchestratord.simulate.timetable import about, between
+    from orchestratord.simulate.timetable import between
+    from orchestratord.values.durations import rough_duration
 
     rows = [
         (
             str(item["after_attempt"]),
-            about(item["delay"]),
+            rough_duration(item["delay"]),
             between(item["shortest"], item["longest"]),
-            about(item["since_first"]),
+            rough_duration(item["since_first"]),
         )
         for item in delays
     ]

@@ -246,7 +246,7 @@ def _lines(text: str, indent: str) -> Iterator[str]:
 
 
 def _decision(document: Mapping[str, Any]) -> Iterator[str]:
-    from orchestratord.simulate.timetable import about
+    from orchestratord.values.durations import rough_duration
 
     decision = document["decision"]
     if decision["outcome"] == "succeeded":
@@ -255,7 +255,7 @@ def _decision(document: Mapping[str, Any]) -> Iterator[str]:
         code = document["status_code"]
         why = f"retry.when covers {code}" if decision["covered"] else "it can be repeated"
         yield from _wrapped("  ", [f"{document['error']}: {why}, so it is tried again"])
-        yield f"  in {about(decision['delay'])}{_range(decision)}: {decision['why']}"
+        yield f"  in {rough_duration(decision['delay'])}{_range(decision)}: {decision['why']}"
     else:
         said = f"{document['error']}: " if document["error"] else ""
         yield from _wrapped("  ", [f"{said}it failed for good, {decision['reason']}"])

@@ -9,7 +9,8 @@ import pytest
 from orchestratord import Backoff
 from orchestratord.model.backoff import Fixed
 from orchestratord.model.retry_policy import RetryPolicy
-from orchestratord.simulate.timetable import about, between, timetable
+from orchestratord.simulate.timetable import between, timetable
+from orchestratord.values.durations import rough_duration
 
 
 def policy(**keys: Any) -> RetryPolicy:
@@ -75,7 +76,7 @@ def test_a_strategys_fault_is_told() -> None:
     ],
 )
 def test_durations_for_people(seconds: float, text: str) -> None:
-    assert about(seconds) == text
+    assert rough_duration(seconds) == text
 
 
 def test_a_range_of_one_is_one() -> None:
