@@ -1,4 +1,4 @@
-"""The daemon's own housekeeping.
+"""The daemon's own housekeeping: when it is due says `schedule`, running it is ours.
 
 A chore runs as a task on the loop, never twice at once, and a fault of one harms no other.
 """
@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import schedule
 
 from orchestratord.errors import Unreachable
 from orchestratord.values import world
@@ -21,30 +24,38 @@ class Chores:
     """Runs chores at their intervals until cancelled."""
 
     def __init__(self) -> None:
-        self._chores: dict[str, tuple[int, Chore]] = {}
-        self._due: dict[str, float] = {}
-        """When each is to run next (`world.monotonic`)."""
+        self._timetable = schedule.Scheduler()
+        self._chores: list[tuple[int, str, Chore]] = []
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._looked = datetime.fromtimestamp(world.time())  # what `schedule` goes by
 
     def every(self, seconds: int, name: str, chore: Chore, *, at_once: bool = False) -> None:
         """Run `chore` each `seconds`; left out while its last run is still going on. `at_once`: it
         is due from the start, too, for a daemon that never lives so long."""
-        self._chores[name] = seconds, chore
-        self._due[name] = world.monotonic() + (0 if at_once else seconds)
+        self._chores.append((seconds, name, chore))
+        job = self._timetable.every(seconds).seconds.do(self._begin, name, chore)
+        if at_once:
+            job.next_run = self._looked
 
     async def run(self) -> None:
         """Look once a second what is due; until cancelled."""
         try:
             while True:
-                now = world.monotonic()
-                for name, (seconds, chore) in self._chores.items():
-                    if now >= self._due[name]:
-                        self._due[name] = now + seconds
-                        self._begin(name, chore)
+                self.look(datetime.fromtimestamp(world.time()))
                 await asyncio.sleep(1.0)
         finally:
             for running in self._running.values():
                 running.cancel()
+
+    def look(self, now: datetime) -> None:
+        """Begin what is due; `now` is the local wall clock, which `schedule` goes by."""
+        if now < self._looked:
+            # The clock was set back, or summer time ended: what was due then would wait for long.
+            self._timetable.clear()
+            for seconds, name, chore in self._chores:
+                self._timetable.every(seconds).seconds.do(self._begin, name, chore)
+        self._looked = now
+        self._timetable.run_pending()
 
     def _begin(self, name: str, chore: Chore) -> None:
         if name not in self._running:

@@ -32,8 +32,6 @@ WHERE excluded.last_success_at > COALESCE(endpoint_state.last_success_at, 0)
     "bigint",
 )
 
-LOCK_STATE = "SELECT 1 FROM endpoint_state WHERE endpoint_id = ?"
-
 ONCE = Key("once")
 """What is locked to write what several daemons may tell of; no endpoint is called so."""
 
@@ -235,10 +233,9 @@ class Session(ABC):
         for key, (at, _) in self.late.items():
             self.succeeded(*key, at)
 
-    def lock_late(self) -> None:
-        """Wait for the rows that are `late`."""
-        for key in self.late:
-            self.db.run(LOCK_STATE + self.db.for_update, (Key(*key).name,))
+    def write_late(self) -> None:
+        """Write what is `late`, and wait for whoever has locked its rows."""
+        SUCCESS.run(self.db, sorted((Key(*key).name, at) for key, (at, _) in self.late.items()))
 
     # -- whose turn it is in a partition -------------------------------------------------------
 

@@ -603,7 +603,7 @@ class Writer:
     def _want(self, session: Session) -> None:
         """Wait for a row that others have locked."""
         if not self.locked:
-            session.lock_late()
+            session.write_late()
             return
         next(iter(self.locked)).run(session)
         session.elect()

@@ -282,7 +282,18 @@ class Upgrade:
             raise UpgradeUnderWay
         self._under_way_until, self.failure = now + LAPSES, None
         try:
-            return await self._begin()
+            found = await examine()
+            if schema.compatible_from() > found.schema:
+                raise Conflict(
+                    f"version {found.version} is too old for the database, which this one has "
+                    "brought on; the one at work goes on"
+                )
+            drains = self._seat is None or not found.fits
+            if self._seat is None:
+                self.asked.set()
+            elif not self._seat.tell(upgrade=DRAINED if drains else BESIDE):
+                raise Conflict("the supervisor has too much to hear at this moment; ask again")
+            return {"version": found.version, "drains_first": drains}
         except BaseException:
             self._under_way_until = 0.0
             raise
@@ -290,17 +301,3 @@ class Upgrade:
     def failed(self, why: str) -> None:
         """The new version did not come to serve; this one goes on."""
         self._under_way_until, self.failure = 0.0, why
-
-    async def _begin(self) -> dict[str, Any]:
-        found = await examine()
-        if schema.compatible_from() > found.schema:
-            raise Conflict(
-                f"version {found.version} is too old for the database, which this one has brought "
-                "on; the one at work goes on"
-            )
-        drains = self._seat is None or not found.fits
-        if self._seat is None:
-            self.asked.set()
-        elif not self._seat.tell(upgrade=DRAINED if drains else BESIDE):
-            raise Conflict("the supervisor has too much to hear at this moment; ask again")
-        return {"version": found.version, "drains_first": drains}

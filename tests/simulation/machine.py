@@ -3,6 +3,7 @@ locks, all by the baton."""
 
 from __future__ import annotations
 
+import datetime
 import fcntl
 import os
 import queue
@@ -12,7 +13,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from random import Random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+import schedule
 
 from orchestratord.queue.sqlite.sqlite_database import SqliteFile
 from orchestratord.values import world
@@ -64,9 +68,11 @@ class Machine:
         for name in names:
             setattr(world, name, getattr(self, name))
         SqliteFile.connection_class = self.Connection
+        schedule.datetime = self._datetime()  # it asks for the time by itself
         try:
             yield
         finally:
+            schedule.datetime = datetime
             SqliteFile.connection_class = connection
             for name, real in before.items():
                 setattr(world, name, real)
@@ -80,6 +86,17 @@ class Machine:
 
     def time(self) -> float:
         return self._baton.now + self.wall_ahead
+
+    def _datetime(self) -> SimpleNamespace:
+        """The module of that name, whose `datetime.now()` is the universe's."""
+        machine = self
+
+        class Now(datetime.datetime):
+            @classmethod
+            def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+                return datetime.datetime.fromtimestamp(machine.time(), tz)
+
+        return SimpleNamespace(**{**vars(datetime), "datetime": Now})
 
     def sleep(self, seconds: float) -> None:
         self._baton.wait(None, self._baton.now + seconds)
