@@ -234,7 +234,7 @@ class Session(ABC):
             self.succeeded(*key, at)
 
     def write_late(self) -> None:
-        """Write what is `late`, and wait for whoever has locked its rows."""
+        """Write what is `late`, and wait for the session that has locked its rows."""
         SUCCESS.run(self.db, sorted((Key(*key).name, at) for key, (at, _) in self.late.items()))
 
     # -- whose turn it is in a partition -------------------------------------------------------

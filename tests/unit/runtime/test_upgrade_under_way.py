@@ -11,6 +11,7 @@ from orchestratord.errors import Conflict, UpgradeUnderWay
 from orchestratord.queue import schema
 from orchestratord.runtime import upgrade as module
 from orchestratord.runtime.upgrade import Examined, Upgrade
+from orchestratord.values import world
 
 
 async def test_one_of_which_nothing_is_heard_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +22,7 @@ async def test_one_of_which_nothing_is_heard_lapses(monkeypatch: pytest.MonkeyPa
         return Examined("2.0", schema.VERSION, schema.VERSION)
 
     monkeypatch.setattr(module, "examine", examine)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(world, "monotonic", lambda: now[0])
     upgrade = Upgrade(cast("Any", SimpleNamespace(tell=lambda **_: heard[0])))
     await upgrade.begin()
     with pytest.raises(UpgradeUnderWay):
