@@ -119,13 +119,9 @@ class LogHandler(logging.StreamHandler[TextIO]):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write a record. That the database is away is told once, by the writing thread;
         what has to wait for it is told of at DEBUG."""
-        if not super().filter(record):
-            return False
-        if record.levelno >= logging.CRITICAL or logging.root.level <= logging.DEBUG:
-            return True
-        return not any(
-            isinstance(one, Unreachable) and one.code == AWAY for one in record.args or ()
-        )
+        errors = [one for one in record.args or () if isinstance(one, Unreachable)]
+        away = any(one.code == AWAY for one in errors) and record.levelno < logging.CRITICAL
+        return bool(super().filter(record)) and not (away and logging.root.level > logging.DEBUG)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, or gather it."""

@@ -704,23 +704,34 @@ class Pipe:
         begins = run_id is None and is_root(task, self._host, self._placement.config)
         return Insert(task, None, run_id, begins)
 
+    def expect(self, items: Sequence[StoredEffect]) -> None:
+        """New tasks are about to be written: have the worker look for those that are due then."""
+        now = self._clock.now_ms()
+        found = [item.task for item in items if isinstance(item, Insert) and item.happened is None]
+        for key in dict.fromkeys(task.key for task in found if task.delay <= 0):
+            self._placement.touched(key, now)
+
     async def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
         """It is on disk: remember when it is due."""
         if len(items) > SLICE:
             self.slices_wait.set()
         inserts = [item for item in items if isinstance(item, Insert)]
-        now = self._clock.now_ms()
+        due: list[Inserted] = []
         for number, (insert, item) in enumerate(zip(inserts, inserted, strict=True), 1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-                now = self._clock.now_ms()
             if self._events.listening and not item.duplicate:
-                self._events.publish(task_events.created(insert, item, now))
+                self._events.publish(task_events.created(insert, item, self._clock.now_ms()))
             if item.duplicate:
                 continue
             if insert.happened is not None:
                 await self._happened(insert, insert.happened, item)
             elif item.next_try is not None:
+                due.append(item)
+        if due:  # those that were claimed in the same transaction start now
+            await asyncio.sleep(0)
+        for item in due:
+            if item.next_try is not None and item.id not in self._claims.running:
                 self._placement.touched(item.key, item.next_try)
 
     async def _happened(self, insert: Insert, happened: Happened, item: Inserted) -> None:

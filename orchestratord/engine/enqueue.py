@@ -109,6 +109,8 @@ class Enqueue:
 
     async def _write(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
         items = await self._pipe.items(effects)
+        self._pipe.expect(items)
+        await asyncio.sleep(0)  # the worker claims these now, in the transaction that writes them
         inserted = await self._store.write(operation(items))
         await self._pipe.written(items, inserted)
         return inserted

@@ -27,11 +27,12 @@ class Rank(IntEnum):
     """The order within a transaction."""
 
     SETTLE = 0
-    CLAIM = 1
-    HAND = 2
-    """What people ask for."""
-    NEW = 3
+    NEW = 1
     """New work, the one thing that is refused while the disk is full."""
+    CLAIM = 2
+    """Behind new work, which is claimed in the transaction that writes it."""
+    HAND = 3
+    """What people ask for."""
     MOVE = 4
     """What bulks move: tasks are locked before it, and bulks from here on."""
     KEEP = 5

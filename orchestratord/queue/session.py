@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from binascii import b2a_base64
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestratord.model.partition_turn import CONTINUE
@@ -386,6 +386,12 @@ def outcome_rows(outcomes: Mapping[tuple[int, str], int]) -> list[tuple[int, int
         for id_ in sorted({bulk_id for bulk_id, _ in outcomes})
     ]
     return [row for row in rows if any(row[1:])]
+
+
+def due_by(now: int, picks: Sequence[Pick]) -> list[Pick]:
+    """One of each key, as none is to be claimed twice; what was written until `now` is due, too."""
+    distinct = {pick.key: pick for pick in picks}.values()
+    return [replace(pick, due_before=max(pick.due_before, now)) for pick in distinct]
 
 
 def room_behind(picks: Sequence[Pick], tasks: Sequence[Task]) -> list[tuple[Pick, Line, int]]:

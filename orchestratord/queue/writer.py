@@ -2,9 +2,9 @@
 
 It takes what there is and does not linger for more: while one transaction reaches the disk, the
 next one gathers. Only where transactions are dear, and while there is much to do, settlements wait
-a moment for each other. Within it settlements come first, then claims, then what people and clients
-bring, then housekeeping. What comes in numbers is done in few statements (`Batch`). An
-operation that fails, fails alone; a COMMIT that fails, fails for all. One that is not answered,
+a moment for each other. Within it settlements come first, then new work, then claims, which so have
+what is new, then what people ask for, then housekeeping. What comes in numbers is done in few
+statements (`Batch`). An operation that fails, fails alone; a COMMIT that fails, fails for all. One that is not answered,
 since the server or the way to it is lost, has done neither: the thread connects again and asks what
 became of it. An operation that wants a row which others have locked waits alone: it is set aside,
 and tried again apart from the others.
@@ -265,7 +265,8 @@ class Writer:
         if fitting or not operations:
             self._unfit = 0
             self._write(session, fitting)
-        done = [one for one in self._in_hand if one not in self.locked]
+        # A new task is told of before its claim is.
+        done = sorted((one for one in self._in_hand if one not in self.locked), key=_rank_of)
         self._in_hand = []
         self._tell(deliver, done)
 
@@ -332,9 +333,9 @@ class Writer:
             try:
                 if not self._together(session, operations):
                     operations = self._split(operations)
-                    # Of what was locked those are first that were not tried the last time.
-                    runs = [operations] if self._waited else in_order(operations)
-                    self._one_by_one(session, [operation for run in runs for operation in run])
+                    if not self._waited:  # else those are first that were not tried the last time
+                        operations.sort(key=_rank_of)
+                    self._one_by_one(session, operations)
                 return True
             except _Refused as refused:
                 cause, tries = refused.cause, tries + 1
@@ -682,7 +683,7 @@ class Writer:
             log.debug("the loop has ended; no caller waits for the answer")
 
 
-_needs_room = attrgetter("needs_room")
+_needs_room, _rank_of = attrgetter("needs_room"), attrgetter("rank")
 
 
 def _size(operation: Write[Any]) -> int:

@@ -34,6 +34,7 @@ from orchestratord.queue.session import (
     RUNNING,
     Leases,
     Session,
+    due_by,
     released,
     room_behind,
     turn,
@@ -357,7 +358,7 @@ class PostgresSession(Session):
 
     def _claim(self, picks: Sequence[Pick]) -> Claimed:
         now = self.now()
-        picks = list({pick.key: pick for pick in picks}.values())  # none is to be claimed twice
+        picks = due_by(now, picks)
         limits = shared_rates.SharedLimits(self.db, self.leases.now(self.clock), picks)
         picks = limits.bounded(picks)
         values = (self.owner, self.lease_until(), now, now)

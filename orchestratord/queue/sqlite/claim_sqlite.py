@@ -27,7 +27,7 @@ from orchestratord.queue.connection import (
 )
 from orchestratord.queue.records import Claimed, FairTurn, Line, OrderedTurn, Pick
 from orchestratord.queue.rows import TASK, task_of, tasks_of
-from orchestratord.queue.session import RELEASE_CLAIM, Session, released, room_behind, turn
+from orchestratord.queue.session import RELEASE_CLAIM, Session, due_by, released, room_behind, turn
 
 # ruff: noqa: S608  # what is pasted here are columns and hints, never values
 
@@ -216,7 +216,7 @@ class SqliteSession(Session):
     def claim(self, picks: Sequence[Pick]) -> Claimed:
         """As in the interface."""
         now = self.now()
-        picks = list({pick.key: pick for pick in picks}.values())  # none is to be claimed twice
+        picks = due_by(now, picks)
         found = self._pending(picks)
         chosen = in_step(picks, found)
         ids: list[int] = []

@@ -89,7 +89,7 @@ async def test_the_life_of_a_call(parts: Parts) -> None:
         "task.created", "task.started", "task.succeeded",
     ]  # fmt: skip
     assert {item["id"] for item in (created, started, succeeded)} == {task_id}
-    assert (created["status"], started["status"]) == ("running", "running")
+    assert (created["status"], started["status"]) == ("pending", "running")
     assert (succeeded["endpoint"], succeeded["webhook"]) == ("demo/get", None)
     assert (succeeded["status_code"], succeeded["attempt"]) == (200, 1)
     assert succeeded["duration_ms"] > 0

@@ -29,7 +29,7 @@ async def test_ranks_come_in_their_order_and_batches_together() -> None:
         job(Rank.NEW, "h", TWO),
     ]
     runs = [[each.item for each in run] for run in in_order(jobs)]
-    assert runs == [["b", "d"], ["e"], ["f"], ["g"], ["c"], ["a", "h"]]
+    assert runs == [["b", "d"], ["e"], ["f"], ["g"], ["a", "h"], ["c"]]
 
 
 async def test_who_has_gone_is_passed_over() -> None:
