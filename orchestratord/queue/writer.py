@@ -4,10 +4,10 @@ It takes what there is and does not linger for more: while one transaction reach
 next one gathers. Only where transactions are dear, and while there is much to do, settlements wait
 a moment for each other. Within it settlements come first, then new work, then claims, which so have
 what is new, then what people ask for, then housekeeping. What comes in numbers is done in few
-statements (`Batch`). An operation that fails, fails alone; a COMMIT that fails, fails for all. One that is not answered,
-since the server or the way to it is lost, has done neither: the thread connects again and asks what
-became of it. An operation that wants a row which others have locked waits alone: it is set aside,
-and tried again apart from the others.
+statements (`Batch`). An operation that fails, fails alone; a COMMIT that fails, fails for all. One
+that is not answered, since the server or the way to it is lost, has done neither: the thread
+connects again and asks what became of it. An operation that wants a row which others have locked
+waits alone: it is set aside, and tried again apart from the others.
 """
 
 from __future__ import annotations
