@@ -106,9 +106,48 @@ class _Piece:
             self.future.set_result(None)
 
 
-_pieces: world.SimpleQueue[_Piece] = world.SimpleQueue()
-_thread: world.Thread | None = None
-_begun: _Piece | None = None
+class AnswerThread:
+    """The thread of one process for what would hold its loop. A daemon thread: the process does not
+    wait for a piece that does not end."""
+
+    def __init__(self) -> None:
+        self._lock = world.Lock()
+        self._pieces: world.SimpleQueue[_Piece] = world.SimpleQueue()
+        self._started = False
+        self._begun: _Piece | None = None
+
+    def put(self, piece: _Piece) -> None:
+        """Have it done after those that wait already."""
+        self._pieces.put(piece)
+        if not self._started:
+            self._start()
+
+    def leave(self, piece: _Piece) -> None:
+        """Nothing waits for it any more: if it is under way, another thread does the others."""
+        with self._lock:
+            if self._begun is piece:
+                self._begun = None
+                self._start()
+
+    def _start(self) -> None:
+        self._started = True
+        world.Thread(target=self._work, name="orchestratord-answers", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            piece = self._pieces.get()
+            with self._lock:
+                piece.begun = world.monotonic()
+                self._begun = piece
+            piece.run()
+            with self._lock:
+                if self._begun is not piece:
+                    return  # it was left, and another thread is in the place of this one
+                self._begun = None
+            del piece
+
+
+thread = AnswerThread()
 _asked: WeakKeyDictionary[asyncio.Task[Any], _Piece] = WeakKeyDictionary()
 """The piece that a task waits for now."""
 _queued: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
@@ -127,14 +166,13 @@ async def off_loop(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) 
         raise RuntimeError("off_loop is awaited in an asyncio task")
     piece = _Piece(lambda: function(*args, **kwargs))
     _asked[running] = piece
-    _pieces.put(piece)
-    _ensure_thread()
+    thread.put(piece)
     try:
         await asyncio.wrap_future(piece.future)
         result: R = piece.result
         return result
     except asyncio.CancelledError:
-        _leave(piece)
+        thread.leave(piece)
         raise
     finally:
         del _asked[running]
@@ -168,41 +206,3 @@ def count_anew(task: asyncio.Task[Any]) -> None:
     """What a task has had done until now does not count for `seconds_queued`."""
     if _queued:
         _queued.pop(task, None)
-
-
-def _ensure_thread() -> None:
-    global _thread
-    with _lock:
-        if _thread is None:
-            _thread = _new_thread()
-
-
-def _new_thread() -> world.Thread:
-    # A daemon thread: the process does not wait for a piece that does not end.
-    thread = world.Thread(target=_work, name="orchestratord-answers", daemon=True)
-    thread.start()
-    return thread
-
-
-def _leave(piece: _Piece) -> None:
-    """Nothing waits for a piece any more: if it is under way, another thread does the others."""
-    global _thread, _begun
-    with _lock:
-        if _begun is piece:
-            _begun = None
-            _thread = _new_thread()
-
-
-def _work() -> None:
-    global _begun
-    while True:
-        piece = _pieces.get()
-        with _lock:
-            piece.begun = world.monotonic()
-            _begun = piece
-        piece.run()
-        with _lock:
-            if _begun is not piece:
-                return  # it was left, and another thread is in the place of this one
-            _begun = None
-        del piece

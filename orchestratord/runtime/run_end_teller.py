@@ -90,7 +90,8 @@ class RunEndTeller:
         """Whether it is told later or elsewhere: its endpoint is away, which may pass."""
         if run.endpoint_id in self._placement.config.endpoints:
             return False
-        away = self._clock.now_ms() - (run.ended_at or 0) < REMOVED_AFTER * 1000
+        # A clock that was ahead may have written when it ended: that is not waited for.
+        away = abs(self._clock.now_ms() - (run.ended_at or 0)) < REMOVED_AFTER * 1000
         return away or isinstance(self._placement.of(Key(run.endpoint_id)), Parked)
 
     async def _tell(self, run: RunSummary) -> None:

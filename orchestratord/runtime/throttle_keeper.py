@@ -178,7 +178,9 @@ class ThrottleKeeper:
         return row.kind == RETRY_AFTER and (row.until or 0) <= self._clock.now_ms()
 
     def _here(self, rows: Iterable[StoredThrottle]) -> list[StoredThrottle]:
-        return [_moved(row, -self._offset) for row in rows]
+        # What begins after now was written by a clock that was ahead: it is to last as long.
+        now = self._clock.now_ms()
+        return [_moved(row, min(-self._offset, now - row.since)) for row in rows]
 
     def _there(self, rows: Iterable[StoredThrottle]) -> list[StoredThrottle]:
         return [_moved(row, self._offset) for row in rows]

@@ -91,8 +91,9 @@ class Clock:
         return sum(by for at, by in self._skipped if since <= at)
 
     def before(self, seconds: float) -> int:
-        """The time (milliseconds) so many seconds ago; what was jumped over does not count."""
-        then = self.now_ms() - round(seconds * 1000)
+        """The time (milliseconds) so many seconds ago; what was jumped over does not count. While
+        the clock stands behind the time in force, others may go by it already, and it counts."""
+        then = self.now_ms() + round((min(self._source() - self._base, 0.0) - seconds) * 1000)
         for at, by in reversed(self._skipped):
             if then < at + by:
                 then -= by

@@ -1,4 +1,4 @@
-"""The one seam to the machine: time, chance, threads and locks, as the daemon asks for them.
+"""The one seam to the machine: time, chance, threads, locks and disks, as the daemon asks for them.
 
 Code of the daemon and of its plugins says `world.monotonic()`, through the module: that costs what
 the function itself does, and a simulation can put its own in the place of all of them.
@@ -30,7 +30,6 @@ Random = random.Random
 uniform = random.uniform
 urandom = os.urandom
 token_hex = secrets.token_hex
-token_bytes = secrets.token_bytes
 token_urlsafe = secrets.token_urlsafe
 
 Thread = threading.Thread
@@ -41,3 +40,5 @@ SimpleQueue = queue.SimpleQueue
 ThreadPoolExecutor = futures.ThreadPoolExecutor
 
 flock = fcntl.flock
+fdatasync = os.fdatasync
+statvfs = os.statvfs

@@ -218,8 +218,8 @@ class Health:
         """The hook `on_success` of a delivery: what is to be written with it. Until the hour ends,
         or a delivery fails, it is the same for the next one."""
         name = (task.endpoint_id, task.webhook)
-        if task.kind != "webhook" or name not in self._fingerprints:
-            return []  # a webhook that is gone and has no row any more
+        if task.kind != "webhook" or name not in self._fingerprints or task.reason == "resolved":
+            return []  # a webhook that is gone and has no row any more, or a person's word
         self._failing.pop(name, None)
         now = int(self._now() * 1000)
         values = self._last(outcome, DECIDED_AT) | {"last_success_at": DECIDED_AT, **_NO_FAILURES}
@@ -238,8 +238,8 @@ class Health:
         `endpoint` is as it was when the attempt began.
         """
         name = (task.endpoint_id, task.webhook)
-        if task.kind != "webhook" or name not in self._fingerprints:
-            return []  # a call, or a webhook that is gone and has no row any more
+        if task.kind != "webhook" or name not in self._fingerprints or task.reason == "resolved":
+            return []  # a call, a webhook that is gone and has no row any more, or a person's word
         code = outcome.status_code
         if code is None and task.reason != "invalid_payload":
             return []  # nothing was tried: it says nothing about the receiver

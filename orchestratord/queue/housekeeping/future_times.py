@@ -82,7 +82,7 @@ _BACK = "{0} = CASE WHEN {0} > clock.at THEN clock.at ELSE {0} END"
 # `scheduled_at` is that of a call which was to be made later, and has not been; a slot stays.
 BRING_BACK = f"""
 UPDATE retry_schedule {BY_ID}
-SET next_try = CASE WHEN status = 'pending' AND next_try > clock.at AND updated_at > clock.latest
+SET next_try = CASE WHEN next_try > clock.at AND updated_at > clock.latest
         THEN next_try - (updated_at - clock.at) ELSE next_try END,
     backoff_until = CASE WHEN backoff_until > clock.at AND updated_at > clock.latest
         THEN backoff_until - (updated_at - clock.at) ELSE backoff_until END,

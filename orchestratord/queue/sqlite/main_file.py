@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+from orchestratord.values import world
+
 
 class MainFile:
     """The file that the journal is brought into.
@@ -28,7 +30,7 @@ class MainFile:
         there = os.stat(self._path).st_size
         if size <= there:
             return
-        disk = os.statvfs(self._path)
+        disk = world.statvfs(self._path)
         if size - there > disk.f_bavail * disk.f_frsize:  # of which ext4 would keep what there was
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._descriptor is None:

@@ -157,25 +157,22 @@ class Journal:
         self._path = files_of(path)[1]
         self._opening = world.Lock()
         self._descriptor: int | None = None
-        self._failed: OSError | None = None
+        self._failed: str | None = None
 
     def sync(self) -> None:
         """Bring to the disk what is in it by now; from any thread. Raises NotOnDisk, and from then
         on each time: the system tells of a page that it could not write once."""
         if self._failed is not None:
-            raise NotOnDisk(self._why(self._failed))
+            raise NotOnDisk(self._failed)
         try:
             with self._opening:
                 if self._descriptor is None:
                     self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            os.fdatasync(self._descriptor)
+            world.fdatasync(self._descriptor)
         except OSError as error:
-            self._failed = error
-            raise NotOnDisk(self._why(error)) from error
-
-    def _why(self, error: OSError) -> str:
-        words = error.strerror or error
-        return f"{self._path} cannot be brought to the disk ({words}): what is there is not known"
+            what = f"{self._path} cannot be brought to the disk ({error.strerror or error})"
+            self._failed = f"{what}: what is there is not known"
+            raise NotOnDisk(self._failed) from error
 
     def close(self) -> None:
         """Sync no more."""

@@ -456,7 +456,7 @@ class SqliteFile(Database):
 
         `writes`: one that only reads cannot write even by mistake.
         """
-        disk = os.statvfs(self.path)
+        disk = world.statvfs(self.path)
         limit = min(JOURNAL, disk.f_blocks * disk.f_frsize // JOURNAL_SHARE)
         pragmas: list[tuple[str, Any]] = [
             ("journal_mode", "WAL"),
@@ -500,7 +500,7 @@ class SqliteFile(Database):
 
     def crowded(self, connection: Connection) -> bool:
         """True where the disk is too full for new work."""
-        disk = os.statvfs(self.path)
+        disk = world.statvfs(self.path)
         used = disk.f_blocks - disk.f_bfree
         excess = used - CROWDED * (used + disk.f_bavail)
         return excess > 0 and excess * disk.f_frsize > connection.free_bytes()
@@ -574,7 +574,7 @@ def files_of(path: Path) -> tuple[Path, Path, Path]:
 
 
 def _checkpoint_each(path: Path) -> int:
-    disk = os.statvfs(path)
+    disk = world.statvfs(path)
     return 1 if disk.f_bavail * disk.f_frsize < TIGHT else CHECKPOINT
 
 

@@ -32,15 +32,16 @@ def after_request(outcome, task):
         raise ValueError(f"wrong in {os.getpid()}")
 """
 SLOW_DISK = """
-import os, random, time
+import random, time
+from orchestratord.values import world
 
-sync = os.fdatasync
+sync = world.fdatasync
 
 def slow(descriptor):
     time.sleep(random.choice((0, 0, 0.3)))
     sync(descriptor)
 
-os.fdatasync = slow
+world.fdatasync = slow
 """
 NUMBERED = {"params": {"n": {}}}
 

@@ -26,6 +26,7 @@ from orchestratord.queue.session import Session
 from orchestratord.queue.sqlite.mailboxes import PAUSE
 from orchestratord.queue.sqlite.worker_locks import TURN, Turn
 from orchestratord.queue.store import Store, open_database
+from orchestratord.values import world
 from tests.conformance.store.shared_files import COUNT, shared_files
 
 KEY = Key("crm/get")
@@ -121,8 +122,8 @@ class Disk:
         self.may_go_on = threading.Event()
         self.may_go_on.set()
         self.error: OSError | None = None
-        self._sync = os.fdatasync
-        monkeypatch.setattr(os, "fdatasync", self._called)
+        self._sync = world.fdatasync
+        monkeypatch.setattr(world, "fdatasync", self._called)
 
     def _called(self, descriptor: int) -> None:
         self.calls += 1
@@ -265,6 +266,7 @@ from orchestratord.queue.database import Workers
 from orchestratord.queue.operations import claim, insert, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store, open_database
+from orchestratord.values import world
 
 url, COUNT, KEY = sys.argv[1], 3, Key("crm/get")
 

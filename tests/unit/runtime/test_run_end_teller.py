@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,4 +67,20 @@ async def test_an_end_that_cannot_be_told_holds_up_no_other(
     assert told == ids[-2:]
     assert caplog.messages == [f"the end of run {ids[0]} cannot be told yet: no"]
     assert [run.id for run in await store.read(run_ends.untold(ids[1]))] == ids[2:4]
+    await store.close()
+
+
+async def test_an_end_that_a_clock_ahead_has_written_is_told(tmp_path: Path) -> None:
+    rig, clock = Rig(HttpPlugin()), Clock()
+    store = await Store.open(f"sqlite:///{tmp_path / 'q.db'}")
+    worker = Worker(store, rig.host, HttpClient(), clock)
+    worker.placement.adopt(rig.config())
+    new = [Insert(NewTask("call", "shop/gone"), begins_run=True)]
+    [call] = await store.write(insert.enqueue(new))
+    await store.write(manual.cancel(call.id))
+    [run] = await store.read(run_ends.untold())
+    teller = RunEndTeller(worker)
+    assert teller._is_left(run)
+    weeks = 40 * 86_400_000
+    assert not teller._is_left(replace(run, ended_at=clock.now_ms() + weeks))
     await store.close()

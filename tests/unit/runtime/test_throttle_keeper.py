@@ -12,7 +12,7 @@ import pytest
 from orchestratord.engine import feedback
 from orchestratord.engine.feedback import Feedback
 from orchestratord.errors import Unreachable
-from orchestratord.model.event import BreakerEvent, EventType
+from orchestratord.model.event import RETRY_AFTER, BreakerEvent, EventType, StoredThrottle
 from orchestratord.runtime.throttle_keeper import ThrottleKeeper
 from orchestratord.testing import FakeClock
 from orchestratord.values.redact import Redactor
@@ -103,6 +103,23 @@ async def test_an_end_is_forgotten_when_the_clocks_are_put_back(
         kept.feedback._tell(event)
     await kept.keeper.keep()
     assert kept.written == [[(False, 0), (True, 0)]]
+
+
+async def test_what_a_clock_that_was_ahead_has_written_lasts_as_long_as_it_was_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A daemon that started then held a lane for as long as the clock had been ahead."""
+    kept, month, found = Kept(monkeypatch), 30 * 86_400_000, list[StoredThrottle]()
+    ahead = StoredThrottle("api:a", RETRY_AFTER, "", NOW + month, NOW + month + 20_000, "429")
+    before = ahead._replace(name="api:b", since=NOW - 5, until=NOW + month)
+
+    async def read(_: object) -> list[StoredThrottle]:
+        return [ahead, before]
+
+    monkeypatch.setattr(kept.keeper._store, "read", read, raising=False)
+    monkeypatch.setattr(kept.feedback, "restore", lambda rows, _: found.extend(rows))
+    await kept.keeper.learn()
+    assert found == [ahead._replace(since=NOW, until=NOW + 20_000), before]
 
 
 async def test_what_is_told_of_no_more_is_logged(

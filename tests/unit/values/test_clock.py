@@ -230,6 +230,19 @@ def test_what_was_jumped_over_has_not_passed(clock: Clock, machine: Machine) -> 
     assert clock.before(HOUR) == clock.now_ms() - HOUR * 1000
 
 
+def test_what_others_have_written_by_a_clock_that_was_put_back_is_not_old(
+    clock: Clock, machine: Machine
+) -> None:
+    """A worker that had just started, and did not follow yet, deleted what the others wrote."""
+    machine.wall -= 40 * DAY
+    machine.pass_(1)
+    written = Clock().now_ms()
+    assert clock.now() == BEGAN + 1
+    assert clock.before(DAY) <= written - DAY * 1000
+    machine.wall += 80 * DAY  # what lies before is not older for that
+    assert clock.before(DAY) == round((BEGAN + 1 - DAY) * 1000)
+
+
 def test_what_was_jumped_over_comes_after_all(clock: Clock, machine: Machine) -> None:
     made = clock.now_ms()
     follow(clock, machine, DAY)
