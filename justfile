@@ -27,6 +27,10 @@ format:
 test *what:
     .venv/bin/pytest -q -n auto --dist loadfile {{what}}
 
+# Whole daemons in virtual time. just simulate --seeds 1:300; just simulate --trace 117
+simulate *what:
+    {{python}} -m tests.simulation {{what}}
+
 # All that has to pass, on every Python that is here
 ci:
     bash .ci/run

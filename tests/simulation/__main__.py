@@ -5,16 +5,27 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
-from functools import cache
-from typing import NamedTuple
+from contextlib import contextmanager, nullcontext
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 from orchestratord.plugin import host
 from tests.simulation.plants import PLANTS
-from tests.simulation.universe import run
+from tests.simulation.shrink import shrink
+from tests.simulation.universe import Universe, run
+
+CAMPAIGN = range(1, 10_001)
+"""The seeds of a campaign."""
+PLANTED = range(1, 201)
+"""Those within which each planted fault is found."""
+LARGE = "60 tasks or more, eight faults or more and two owners or more"
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""`map`, by several processes where there are."""
 
 
 class Told(NamedTuple):
@@ -28,74 +39,174 @@ class Told(NamedTuple):
     digest: str
     took: float
 
+    @property
+    def large(self) -> bool:
+        """Whether it counts as `LARGE`."""
+        return self.tasks >= 60 and self.faults >= 8 and self.owners >= 2
 
-def tell(seed: int) -> Told:
+
+def run_planted(seed: int, plant: str | None, only: Collection[int] | None = None) -> Universe:
+    """Run a universe with a planted fault, or without one for None."""
+    with nullcontext() if plant is None else PLANTS[plant]():
+        return run(seed, only)
+
+
+def tell(plant: str | None, seed: int, only: Collection[int] | None = None) -> Told:
     """Run a universe, and tell of it."""
     began = time.process_time()
-    universe = run(seed)
-    return Told(
-        seed,
-        universe.violations,
-        len(universe.calls),
-        universe.faults,
-        len(universe.processes),
-        universe.trace.digest(),
-        time.process_time() - began,
-    )
+    universe = run_planted(seed, plant, only)
+    owners, digest = len(universe.processes), universe.trace.digest()
+    took = time.process_time() - began
+    return Told(seed, universe.violations, universe.tasks, universe.faults, owners, digest, took)
 
 
-PLANTED = ExitStack()
-"""What is planted, for as long as this process lives."""
-
-
-def prepare(plant: str | None = None) -> None:
+def prepare() -> None:
     """What is the same for all universes of a process."""
     import importlib.metadata as metadata
 
     logging.disable(logging.CRITICAL)
     metadata.version = cache(metadata.version)
-    if plant is not None:
-        PLANTED.enter_context(PLANTS[plant]())
     # Whether plugins are written as they should be is no question of time.
     host._check_hooks = lambda plugin: None  # type: ignore[assignment]
 
 
+@contextmanager
+def mapping(jobs: int) -> Iterator[Map]:
+    """`map` by so many processes."""
+    if jobs == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(jobs, initializer=prepare) as pool:
+        try:
+            yield pool.map
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def run_seeds(seeds: Iterable[int], plant: str | None, each: Map, digests: bool = False) -> bool:
+    """Tell of these universes; whether one shows a violation."""
+    began, all_told = time.perf_counter(), list[Told]()
+    for told in each(partial(tell, plant), seeds):
+        all_told.append(told)
+        for violation in told.violations:
+            print(f"{told.seed}: {violation}", flush=True)
+        if digests:
+            print(told.seed, told.digest, told.tasks, told.faults, told.owners, f"{told.took:.3f}")
+    count, took = len(all_told), time.perf_counter() - began
+    tasks, faults = sum(one.tasks for one in all_told), sum(one.faults for one in all_told)
+    large = sum(one.large for one in all_told)
+    print(
+        f"{count} universes in {took:.1f} s, {tasks:,} tasks, {faults:,} faults; "
+        f"{large} of them ({large / count:.0%}) have {LARGE}",
+        flush=True,
+    )
+    return any(one.violations for one in all_told)
+
+
+def run_plants(seeds: Iterable[int], each: Map) -> bool:
+    """Run each planted fault over these seeds until one shows it; whether none shows one."""
+    hidden = False
+    for name in PLANTS:
+        shown = (told for told in each(partial(tell, name), seeds) if told.violations)
+        first = next(shown, None)
+        shown.close()
+        hidden = hidden or first is None
+        by = "no seed" if first is None else f"seed {first.seed}: {first.violations[0]}"
+        print(f"{name}: shown by {by}", flush=True)
+    return hidden
+
+
+def run_campaign(each: Map) -> bool:
+    """Run the seeds of a campaign, then each planted fault over its own; whether a universe shows a
+    violation, or none shows a planted fault."""
+    wrong = run_seeds(CAMPAIGN, None, each)
+    return run_plants(PLANTED, each) or wrong
+
+
+def tell_story(seed: int, plant: str | None, only: Collection[int] | None) -> bool:
+    """Print what happens in a universe; whether it shows a violation."""
+    universe = run_planted(seed, plant, only)
+    print(f"universe {seed}: {universe.story}", *universe.trace.lines(), sep="\n")
+    print(*(universe.violations or ["no violation"]), sep="\n")
+    return bool(universe.violations)
+
+
+def shrink_universe(seed: int, plant: str | None, each: Map) -> bool:
+    """Print the fewest steps of a universe that show its first violation; whether it has one."""
+    universe = run_planted(seed, plant)
+    if not universe.violations:
+        print(f"universe {seed} shows no violation")
+        return False
+    steps, first = universe.plan.steps, universe.violations[0]
+    print(f"universe {seed}, {len(steps)} steps: {first}", flush=True)
+
+    def fails(parts: Sequence[Sequence[int]]) -> Iterator[bool]:
+        for told in each(partial(tell, plant, seed), parts):
+            yield _kind(first) in map(_kind, told.violations)
+
+    left = shrink(
+        [step.number for step in steps],
+        fails,
+        lambda count: print(f"{count} steps are left", file=sys.stderr, flush=True),
+    )
+    for step in sorted(steps, key=lambda step: step.at):
+        if step.number in left:
+            print(f"{step.at:10.3f} s  {step.what}")
+    numbers = ",".join(map(str, left))
+    planted = f" --plant {plant}" if plant is not None else ""
+    print(f"python -m tests.simulation --trace {seed}{planted} --only {numbers}")
+    return True
+
+
+def _kind(violation: str) -> str:
+    """A violation without its numbers, by which it is known again in a smaller universe."""
+    return re.sub(r"\d[\d.,]*", "N", violation)
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition(":")
+    return range(int(first), int(last or first) + 1)
+
+
+def _numbers(text: str) -> frozenset[int]:
+    return frozenset(map(int, text.split(",")))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
-    parser.add_argument("--seeds", help="FIRST:LAST")
-    parser.add_argument("--trace", type=int, help="tell this universe step by step")
-    parser.add_argument("--plant", help="with a planted fault; exit 1 is what is wanted then")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--seeds", type=_seeds, metavar="A:B", help="run these, one line a violation; exit 1 if any"
+    )
+    what.add_argument("--trace", type=int, metavar="N", help="tell this universe step by step")
+    what.add_argument(
+        "--shrink", type=int, metavar="N", help="the fewest steps of it that still show what is"
+    )
+    what.add_argument(
+        "--campaign", action="store_true", help="10,000 universes, then all planted faults"
+    )
+    parser.add_argument(
+        "--plant", metavar="NAME", help="with a planted fault: exit 1 is wanted; all: each of them"
+    )
+    parser.add_argument("--only", type=_numbers, metavar="N,N,…", help="with these steps alone")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--digests", action="store_true", help="print what tells traces apart")
     asked = parser.parse_args()
-    if asked.plant is not None and asked.plant not in PLANTS:
+    of_all = asked.plant == "all" and asked.seeds is not None
+    if asked.plant is not None and asked.plant not in PLANTS and not of_all:
         print("known plants:", *sorted(PLANTS), sep="\n", file=sys.stderr)
         return 2
+    prepare()
     if asked.trace is not None:
-        prepare(asked.plant)
-        universe = run(asked.trace)
-        print(*universe.trace.lines(), sep="\n")
-        return 1 if universe.violations else 0
-    first, _, last = asked.seeds.partition(":")
-    seeds = range(int(first), int(last or first) + 1)
-    began, all_told = time.perf_counter(), []
-    with ProcessPoolExecutor(asked.jobs, initializer=prepare, initargs=(asked.plant,)) as pool:
-        for told in pool.map(tell, seeds):
-            all_told.append(told)
-            for violation in told.violations:
-                print(f"{told.seed}: {violation}", flush=True)
-            if asked.digests:
-                print(
-                    told.seed, told.digest, told.tasks, told.faults, told.owners, f"{told.took:.3f}"
-                )
-    took = time.perf_counter() - began
-    large = sum(one.tasks >= 60 and one.faults >= 8 and one.owners >= 2 for one in all_told)
-    print(
-        f"{len(all_told)} universes in {took:.1f} s, {sum(one.tasks for one in all_told)} calls, "
-        f"{sum(one.faults for one in all_told)} faults; {large} of them with 60 tasks, 8 faults "
-        "and 2 owners or more"
-    )
-    return 1 if any(one.violations for one in all_told) else 0
+        return int(tell_story(asked.trace, asked.plant, asked.only))
+    with mapping(asked.jobs) as each:
+        if asked.shrink is not None:
+            return int(shrink_universe(asked.shrink, asked.plant, each))
+        if asked.campaign:
+            return int(run_campaign(each))
+        if of_all:
+            return int(run_plants(asked.seeds, each))
+        return int(run_seeds(asked.seeds, asked.plant, each, asked.digests))
 
 
 if __name__ == "__main__":

@@ -1,94 +1,524 @@
-"""What has to be true at the end of a universe, whatever went wrong in it."""
+"""What has to be true at the end of a universe, whatever went wrong in it.
+
+Each check is a function of the `Evidence`, which says in its docstring what promise it holds, and
+stands in `CHECKS`."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation import counts
+from tests.simulation.burst import UNITS
+from tests.simulation.evidence import ENDED, UNTOLD, Evidence, Row
+from tests.simulation.model import Life, covers
+
 if TYPE_CHECKING:
+    from tests.simulation.configuration import Configuration
+    from tests.simulation.receiver import Arrival
     from tests.simulation.universe import Universe
-
-COLUMNS = (
-    "id, kind, endpoint_id, webhook, phase, status, reason, attempts, params, parent_id, idempotent"
-)
-ENDED = ("succeeded", "failed", "cancelled")
-
-
-def rows(universe: Universe) -> list[dict[str, Any]]:
-    """All tasks, as another program sees them."""
-    with closing(sqlite3.connect(universe.path)) as db:
-        db.row_factory = sqlite3.Row
-        found = db.execute(f"SELECT {COLUMNS} FROM retry_schedule ORDER BY id").fetchall()
-    return [dict(row) for row in found]
 
 
 def all_ended(universe: Universe) -> bool:
-    """Whether no task waits or runs."""
+    """Whether no task waits or runs, and none is to follow."""
     with closing(sqlite3.connect(universe.path)) as db:
-        waiting = "SELECT 1 FROM retry_schedule WHERE status IN ('pending', 'running') LIMIT 1"
-        return db.execute(waiting).fetchone() is None
+        return not any(db.execute(f"SELECT 1 FROM {one} LIMIT 1").fetchone() for one in GOES_ON)
+
+
+GOES_ON = (
+    "retry_schedule WHERE status IN ('pending', 'running')",
+    "batch_members WHERE batch_id IS NULL",
+    "batches WHERE task_id IS NULL AND members > 0",
+    "runs WHERE untold = 1",
+    "bulks WHERE status IN ('running', 'paused') OR ended_at IS NULL",
+    "queue_slices",
+)
+"""Rows of which something is still to come."""
+
+
+def newest(universe: Universe) -> int:
+    """The id of the newest task."""
+    with closing(sqlite3.connect(universe.path)) as db:
+        row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'retry_schedule'").fetchone()
+    return int(row[0]) if row else 0
 
 
 def check(universe: Universe) -> None:
     """Say what is wrong."""
     try:
-        found = rows(universe)
+        evidence = Evidence(universe)
     except sqlite3.Error as error:
         universe.broken("the queue cannot be read", error)
         return
     for one in CHECKS:
-        one(universe, found)
+        one(evidence)
 
 
-def ends(universe: Universe, found: list[dict[str, Any]]) -> None:
-    """Everything has ended, an hour after the last fault."""
-    for row in found:
+# -- liveness --------------------------------------------------------------------------------------
+
+
+def ends(seen: Evidence) -> None:
+    """An hour after the last fault everything has ended, and no row is owned."""
+    for row in seen.rows:
         if row["status"] not in ENDED:
-            universe.broken(f"task {row['id']} of {row['endpoint_id']} is still {row['status']}")
+            seen.broken(f"task {row['id']} of {row['endpoint_id']} is still {row['status']}")
+        elif row["locked_by"] is not None or row["lease_until"] is not None or row["held"]:
+            seen.broken(f"task {row['id']} has ended, and is still claimed or held")
 
 
-def acknowledged(universe: Universe, found: list[dict[str, Any]]) -> None:
-    """What was acknowledged is there, and nothing is there twice."""
-    calls = [row for row in found if row["kind"] == "call"]
-    ids = {row["id"] for row in calls}
-    for call in universe.calls:
-        if call.id is not None and call.id not in ids:
-            universe.broken(f"call {call.number} was acknowledged as {call.id}, and is lost")
-    for params, count in Counter(row["params"] for row in calls).items():
-        if count > 1:
-            universe.broken(f"the call with {params} is there {count} times")
+def ready(seen: Evidence) -> None:
+    """Each daemon is ready again, and no slot is missing."""
+    universe = seen.universe
+    told = {report.process for report in universe.reports}
+    for process in universe.living:
+        if process.name not in told and universe.reports_asked:
+            seen.broken(f"{process.name} does not say how it is")
+    for report in universe.reports:
+        if not report.status["health"]["ready"]:
+            seen.broken(f"{report.process} is not ready: {report.status['health']['troubles']}")
+        busy = report.claimed, report.unsettled, report.running, report.status["in_flight"]
+        if any(busy):
+            seen.broken(f"{report.process} has slots taken, and nothing to do: {busy}")
+        for lane in report.status["lanes"]:
+            if lane["in_flight"]:
+                seen.broken(f"{report.process} has slots of a lane taken: {lane}")
 
 
-def successes(universe: Universe, found: list[dict[str, Any]]) -> None:
-    """Each success had its 2xx, and nothing was sent more often than it was tried."""
-    calls = [one for one in universe.network.arrivals if one.host != "hooks.test"]
-    good = {one.task for one in calls if one.status == 200}
-    sent = Counter(one.task for one in calls)
-    for row in found:
+def tokens(seen: Evidence) -> None:
+    """No token of a rate is missing: none is used but by what was sent within its unit."""
+    network = seen.universe.network
+    for report in seen.universe.reports:
+        for lane in report.status["lanes"]:
+            if lane["rate"] is None:
+                continue
+            _, _, unit = lane["rate"]["limit"].partition("/")
+            since = report.at - 1.1 * UNITS[unit] - 1.0
+            host = lane["name"].rpartition(":")[2] + ".test"
+            sent = [
+                one for one in (*network.arrivals, *network.refused)
+                if one.host == host and one.at >= since
+            ]  # fmt: skip
+            # What was claimed by one that has died is counted, though it was never sent.
+            died = any((one.died_at or 0) >= since for one in seen.universe.processes)
+            if lane["rate"]["used"] > len(sent) and not died:
+                seen.broken(f"{report.process} misses tokens: {lane}, {len(sent)} were sent")
+
+
+def flow(seen: Evidence) -> None:
+    """The rate at each healthy receiver is what its configuration allows, as `Burst.check` says."""
+    if seen.universe.burst is not None:
+        seen.universe.burst.check(seen)
+
+
+# -- what was accepted -----------------------------------------------------------------------------
+
+
+def acknowledged(seen: Evidence) -> None:
+    """What is accepted is on disk before it is acknowledged; nothing is there twice."""
+    calls = {row["id"]: row for row in seen.rows if row["kind"] == "call"}
+    for call in seen.universe.calls:
+        if call.id is None:
+            continue
+        row = calls.get(call.id)
+        if row is None and not seen.prunes:
+            seen.broken(f"call {call.number} was acknowledged as {call.id}, and is lost")
+        elif row is not None and json.loads(row["params"])["n"] != call.number:
+            seen.broken(f"call {call.number} was acknowledged as {call.id}, which is another one")
+    made = [row for row in calls.values() if row["parent_id"] is None]
+    for number, count in Counter(json.loads(row["params"]).get("n") for row in made).items():
+        if count > 1 and number is not None:
+            seen.broken(f"call {number} is there {count} times")
+
+
+def lived(seen: Evidence) -> None:
+    """Each row is as the model of a task's life allows: its status, its reason, its attempts; what
+    was sent was to be sent, and has the number of its attempt. A success had its 2xx; what may not
+    be repeated was not, without a person."""
+    for row in seen.rows:
+        if row["id"] in seen.forced:
+            continue
+        found = seen.lives(row)
+        if isinstance(found, str):
+            seen.broken(f"task {row['id']}: {found}")
+        elif not _matching(row, found):
+            is_ = Life(row["status"], row["reason"], row["attempts"]).words()
+            may = " or ".join(sorted({one.words() for one in found if one.status in ENDED}))
+            seen.broken(f"task {row['id']} is {is_}; it may be {may or 'nothing that has ended'}")
+
+
+def _matching(row: Row, found: Iterable[Life]) -> list[Life]:
+    """The lives that end as the row has it."""
+    is_ = row["status"], row["reason"], row["attempts"]
+    return [one for one in found if (one.status, one.reason, one.attempts) == is_]
+
+
+def known_requests(seen: Evidence) -> None:
+    """Nothing is sent that no row is about; each repeat is told by the same key, and no other task
+    has it."""
+    keys: dict[str, tuple[int, int]] = {}
+    for task, requests in seen.requests.items():
+        row = seen.by_id.get(task)
+        if row is None:
+            if not seen.prunes and requests and not (task == 0 and seen.forced):
+                seen.broken(f"{len(requests)} requests of a task {task}, which there is not")
+            continue
+        mine = {
+            one.headers.get("webhook-id", one.headers.get("idempotency-key", ""))
+            for one in requests
+        }
+        if len(mine) > 1 and not row["generation"]:
+            seen.broken(f"task {task} was repeated by several keys: {sorted(mine)}")
+        for key in mine - {""}:
+            if keys.setdefault(key, (task, 0))[0] != task:
+                seen.broken(f"tasks {task} and {keys[key][0]} have one key, {key}")
+
+
+def partitions(seen: Evidence) -> None:
+    """A task is in the partition that its parameters say, by a rule that the configuration had."""
+    for row in seen.rows:
+        owner = seen.by_id.get(row["parent_id"], {}) if row["webhook"] else row
+        params = json.loads(owner.get("params") or "null")
+        # What replaces another one has the place of that.
+        if params is None or row["phase"] == "on_run_end" or row["replaces"] is not None:
+            continue
+        said = {
+            _partition(each, row["endpoint_id"], row["webhook"], params)
+            for each in seen.having(row)
+        }
+        if (is_ := (row["partition"], row["partition_rule"])) not in said:
+            seen.broken(f"task {row['id']} is in the partition {is_}, and not in {said}")
+
+
+def _partition(
+    configuration: Configuration, endpoint_id: str, webhook: str, params: dict[str, Any]
+) -> tuple[str | None, int | None]:
+    """The value and the rule, as its row has them: how many at once, 0 for any, -1 in order, -2
+    in order and holding."""
+    endpoint = configuration.endpoints[endpoint_id]
+    said = (configuration.webhooks(endpoint_id)[webhook] if webhook else endpoint).get("partition")
+    if said is None:
+        return None, None
+    rule = {"by": said} if isinstance(said, str) else said
+    name = rule["by"].strip("{ }").removeprefix("params.")
+    value = params.get(name)
+    if rule.get("ordered"):
+        return str(value), -2 if rule.get("on_failure") == "hold" else -1
+    return str(value), rule.get("concurrency", 0)
+
+
+# -- when it was sent ------------------------------------------------------------------------------
+
+
+def floors(seen: Evidence) -> None:
+    """The backoff is a floor: between an attempt that counted and the next automatic one at least
+    the delay passes that stands in `attempts`. But for a breaker that was open, or has closed, and
+    never with `breaker: off`."""
+    delays = {(one["task_id"], one["attempt"]): one["delay"] for one in seen.tables["attempts"]}
+    for task, requests in seen.requests.items():
+        row = seen.by_id.get(task)
+        if row is None or row["webhook"]:
+            continue
+        floor = 0.0
+        for before, after in pairwise(requests):
+            counted = after.attempt == before.attempt + 1
+            if counted and (delay := delays.get((task, before.attempt))):
+                floor = seen.until(before) + delay
+            if seen.touched(row, before.at, after.at) or seen.jumped(before.at, after.at):
+                floor = 0.0
+            if after.at < floor - ROUNDED and not _may_be_early(seen, row, after):
+                seen.broken(f"task {task} was sent {floor - after.at:.3f} s early: {_words(after)}")
+            rules = seen.rules(row, seen.in_force(before.process, before.at, before.at))
+            shortest = min((rule.delay(1) * (1 - rule.jitter) for rule in rules), default=0.0)
+            if counted and floor and floor < seen.until(before) + shortest - ROUNDED:
+                seen.broken(f"the delay after {_words(before)} is {delay}, and not {shortest}")
+
+
+def _words(one: Arrival) -> str:
+    where = f"{one.host}{one.path} at {one.at - 1000:.3f}"
+    return f"{one.process} to {where}, attempt {one.attempt}: {one.kind}"
+
+
+ROUNDED = 0.002
+"""Seconds by which a time may be another one in a row, which has whole milliseconds."""
+
+
+def _may_be_early(seen: Evidence, row: Row, one: Arrival) -> bool:
+    """Whether a breaker may be open, or have closed: enough has failed there lately."""
+    rules = seen.rules(row, seen.in_force(one.process, one.at, one.at))
+    if not any(rule.breaks for rule in rules):
+        return seen.is_late(one)
+    configurations = seen.in_force(one.process, one.at, one.at)
+    said = [found.of_endpoint(row["endpoint_id"], "breaker") or {} for found in configurations]
+    least = min((rule.get("failures", 20) for rule in said if rule != "off"), default=20)
+    network = seen.universe.network
+    failed = [
+        other for other in (*network.arrivals, *network.refused)
+        if other.host == one.host and other.at <= one.at and (other.status or 500) >= 500
+    ]  # fmt: skip
+    return len(failed) >= least
+
+
+def order(seen: Evidence) -> None:
+    """An ordered partition goes in the order of ids: none is sent once a later one has been, nor
+    while another is under way; where it holds, none after one that has failed."""
+    for line, members in _lines(seen).items():
+        if line[-1]:
+            _check_order(seen, members)
+
+
+def _lines(seen: Evidence) -> dict[tuple[Any, ...], list[Row]]:
+    """The rows of each partition, and whether that is ordered."""
+    found = defaultdict(list)
+    for row in seen.rows:
+        if row["partition"] is not None:
+            ordered = row["partition_rule"] < 0
+            found[row["endpoint_id"], row["webhook"], row["partition"], ordered].append(row)
+    return found
+
+
+def _check_order(seen: Evidence, members: list[Row]) -> None:
+    place = {row["id"]: row["replaces"] or row["id"] for row in members}
+    requests = [(one.at, row, one) for row in members for one in seen.requests.get(row["id"], ())]
+    requests.sort(key=lambda one: one[0])
+    for (_, first, before), (_, second, after) in pairwise(requests):
+        if seen.is_late(before) or seen.is_late(after):
+            continue
+        one, two = place[first["id"]], place[second["id"]]
+        if one > two and not any(seen.acts(second)):
+            seen.broken(f"task {second['id']} was sent after {first['id']}, which is behind it")
+        if one != two and seen.until(before) > after.at:
+            seen.broken(f"task {second['id']} was sent while {first['id']} was under way")
+        if one < two and first["status"] in ENDED and not any(seen.acts(first)):
+            holds = first["partition_rule"] == -2 and first["status"] == "failed"
+            if holds and first["reason"] not in LETS_GO:
+                seen.broken(
+                    f"task {second['id']} was sent, though {first['id']} holds its partition"
+                )
+
+
+LETS_GO = ("expired", "endpoint_removed", "webhook_removed", "webhook_disabled", "resolved")
+"""Reasons with which a failure holds no partition."""
+
+
+# -- how much was sent at once ---------------------------------------------------------------------
+
+
+def concurrency(seen: Evidence) -> None:
+    """At each instant of the receivers no more is under way than `concurrency` of a daemon, of an
+    API in it, of a webhook's receiver, `global_concurrency`, and a partition's."""
+    groups: dict[tuple[str, str], list[Arrival]] = defaultdict(list)
+    workers = seen.universe.rule == "workers"
+    for one in seen.universe.network.arrivals:
+        daemon = "all workers" if workers else one.process
+        groups["daemon", daemon].append(one)
+        groups[one.host, daemon].append(one)
+        groups[one.host, ""].append(one)
+        row = seen.row_of.get(id(one))
+        if row is not None and (row["partition_rule"] or 0) > 0:
+            line = f"{row['endpoint_id']} {row['webhook']} {row['partition']}"
+            groups["partition", line].append(one)
+    for (what, daemon), arrivals in groups.items():
+        for one, others in _under_way(seen, arrivals):
+            most = _most_at_once(seen, what, daemon, one, others)
+            if most is not None and len(others) > most:
+                of = f"{what} in {daemon or 'all daemons'}"
+                seen.broken(
+                    f"{len(others)} requests of {of} were under way, not {most}: {_words(one)}"
+                )
+                break
+
+
+def _under_way(seen: Evidence, arrivals: list[Arrival]) -> Iterator[tuple[Arrival, list[Arrival]]]:
+    """Each that comes, with those that are under way then. What its daemon has forgotten, since it
+    stood still, is of another one now."""
+    open_: list[Arrival] = []
+    for one in arrivals:
+        open_ = [other for other in open_ if seen.until(other) > one.at]
+        if not seen.is_late(one):
+            open_.append(one)
+        yield one, open_
+
+
+def _most_at_once(
+    seen: Evidence, what: str, daemon: str, one: Arrival, others: list[Arrival]
+) -> int | None:
+    """How many of these may be under way; None for any number."""
+    since = min((other.at for other in others), default=one.at) - 10
+    found = [
+        configuration for other in others
+        for configuration in seen.in_force(other.process, since, one.at)
+    ]  # fmt: skip
+    if not found:
+        return None
+    if what == "daemon":
+        return max(int(each.daemon.get("concurrency", 100)) for each in found)
+    if what == "partition":
+        rows = [seen.row_of[id(other)] for other in others]
+        return max((int(row["partition_rule"]) for row in rows), default=None)
+    api = what.removesuffix(".test")
+    if api not in found[0].apis:
+        return DELIVERIES if daemon else None
+    key = "concurrency" if daemon else "global_concurrency"
+    limits = [each.apis[api].get(key) for each in found if api in each.apis]
+    return max(limits) if limits and None not in limits else None
+
+
+DELIVERIES = 10
+"""To one receiver of a daemon at once."""
+JITTER = 0.05
+"""Seconds by which two requests may come nearer to each other on their way."""
+
+
+def rates(seen: Evidence) -> None:
+    """No more begins of an API within a unit of its `rate_limit` than that says, in all daemons
+    together; also what is refused. What is tried `inline` is one attempt."""
+    network = seen.universe.network
+    by_host: dict[str, list[float]] = defaultdict(list)
+    last: dict[int, Arrival] = {}
+    for one in sorted((*network.arrivals, *network.refused), key=lambda one: one.at):
+        before, last[one.task] = last.get(one.task), one
+        row = seen.by_id.get(one.task)
+        rules = seen.rules(row, seen.configurations) if row is not None else ()
+        inline = any(rule.retry.get("inline") for rule in rules) and before is not None
+        if not (inline and (before.process, before.attempt) == (one.process, one.attempt)):
+            by_host[one.host].append(one.at)
+    for host, times in by_host.items():
+        api = host.removesuffix(".test")
+        said = {str(each.apis.get(api, {}).get("rate_limit")) for each in seen.configurations}
+        if said == {"None"} or len(said) > 1:
+            continue
+        number, _, unit = said.pop().partition("/")
+        most, length = int(number), UNITS[unit]
+        for first, last in zip(times, times[most:], strict=False):
+            if last - first < length - JITTER and not seen.jumped(first, last):
+                seen.broken(f"{most + 1} requests came to {host} within {last - first:.3f} s")
+                break
+
+
+# -- what follows ----------------------------------------------------------------------------------
+
+
+def deliveries(seen: Evidence) -> None:
+    """A delivery, or a member of a batch, for each end of a call that a webhook asks for, and none
+    else."""
+    if seen.prunes:
+        return
+    made = _made(seen)
+    for row in seen.rows:
         if row["kind"] != "call":
             continue
-        if row["status"] == "succeeded" and row["id"] not in good:
-            universe.broken(f"task {row['id']} succeeded, and no receiver says so")
-        # What was under way as its process died is no attempt, unless it may be repeated.
-        tries = row["attempts"] + (row["reason"] == "ambiguous")
-        if not row["idempotent"] and sent[row["id"]] > tries:
-            universe.broken(f"task {row['id']} was sent {sent[row['id']]} times, not {tries}")
+        found = seen.lives(row)
+        ends = _matching(row, found) if not isinstance(found, str) else []
+        for name, phase, everywhere in _webhooks(seen, row["endpoint_id"], *OF_ENDS):
+            told = {one.successes if phase == "on_success" else one.failures for one in ends}
+            count = made[row["id"], name, phase]
+            if told and count not in told and (everywhere or count > max(told)):
+                seen.broken(
+                    f"{count} deliveries to {name} of the {phase} of {row['id']}, not {told}"
+                )
 
 
-def deliveries(universe: Universe, found: list[dict[str, Any]]) -> None:
-    """One delivery for each end that asks for one, and none else."""
-    wanted: Counter[tuple[int, str]] = Counter()
-    for row in found:
-        if row["kind"] == "call" and row["status"] in ("succeeded", "failed"):
-            phase = "on_success" if row["status"] == "succeeded" else "on_final_failure"
-            wanted[row["id"], phase] += 1
-    made = Counter((row["parent_id"], row["phase"]) for row in found if row["kind"] == "webhook")
-    for key in wanted.keys() | made.keys():
-        if wanted[key] != made[key]:
-            universe.broken(f"{made[key]} deliveries for {key}, not {wanted[key]}")
+OF_ENDS = ("on_success", "on_final_failure")
 
 
-CHECKS = (ends, acknowledged, successes, deliveries)
+def _made(seen: Evidence) -> Counter[tuple[int, str, str]]:
+    """How many deliveries, and members of batches, there are by task, webhook and phase."""
+    told = [(row["parent_id"], row) for row in seen.rows if row["kind"] == "webhook"]
+    told += [(one["task_id"], one) for one in seen.tables["batch_members"]]
+    return Counter((task, row["webhook"], row["phase"]) for task, row in told if task is not None)
+
+
+def retries_told(seen: Evidence) -> None:
+    """A delivery, or a member of a batch, for each retry and each answer that a webhook asks for,
+    and none else: as many as there are rows in `attempts`."""
+    if seen.prunes:
+        return
+    made, log = _made(seen), defaultdict(list)
+    for one in seen.tables["attempts"]:
+        log[one["task_id"]].append(one)
+    for row in seen.rows:
+        if row["kind"] != "call":
+            continue
+        for name, phase, everywhere in _webhooks(seen, row["endpoint_id"], *BY_ATTEMPT):
+            codes = seen.having(row)[-1].webhooks(row["endpoint_id"]).get(name, {})
+            some = [one for one in log[row["id"]] if _asked_for(codes.get("status_code"), one)]
+            surely = [one for one in some if not str(one["why"]).startswith(UNTOLD)]
+            if phase == "on_retry":
+                surely = [one for one in surely if one["delay"]]
+            count, least = made[row["id"], name, phase], len(surely) if everywhere else 0
+            by_hand = [one for one in log[row["id"]] if one["why"].startswith("resolved")]
+            most = len(some) + len(by_hand)
+            if not least <= count <= most:
+                of = f"the {phase} of {row['id']}"
+                seen.broken(f"{count} deliveries to {name} of {of}, not {least} to {most}")
+
+
+BY_ATTEMPT = ("on_retry", "after_request")
+
+
+def _asked_for(codes: Any, attempt: Row) -> bool:
+    """Whether a webhook for these status codes is told of an attempt."""
+    code = attempt["status_code"]
+    if codes is None or code is None:
+        return code is not None
+    return covers(codes, int(code) if code.isdigit() else code)
+
+
+def children(seen: Evidence) -> None:
+    """What `then` says follows from a call once for each time that it ended so, and nothing else
+    does: a child for each item of the answer, one for a failure, one for the end of its run."""
+    made: Counter[tuple[int, int]] = Counter()
+    for row in seen.rows:
+        params = json.loads(row["params"])
+        if row["kind"] == "call" and params.get("parent") == row["parent_id"] is not None:
+            made[params["parent"], params["item"]] += 1
+    runs = {run["id"]: run["ends"] for run in seen.tables["runs"]}
+    for row in seen.rows:
+        thens = [each.of_endpoint(row["endpoint_id"], "then") for each in seen.having(row)]
+        if row["kind"] != "call" or not thens or not thens[0] or seen.prunes:
+            continue
+        found = seen.lives(row)
+        ends = _matching(row, found) if not isinstance(found, str) else []
+        always = len(thens) == len(seen.configurations) and all(one == thens[0] for one in thens)
+        always = always and not any(seen.acts(row))  # a person may have said another answer
+        items = int(json.loads(row["params"]).get("items") or 0)
+        expected = {place: {one.successes for one in ends} for place in range(items)}
+        for one in thens[0]:
+            if one.get("on") == "failure":
+                expected[one["params"]["item"]] = {end.failures for end in ends}
+            elif one.get("on") == "run_end":
+                expected[one["params"]["item"]] = {runs.get(row["id"], 0)}
+        for place, told in expected.items():
+            count = made[row["id"], place]
+            if told and (count not in told if always else count > max(told)):
+                seen.broken(f"{count} children of {row['id']} for {place}, not {told}")
+
+
+def _webhooks(seen: Evidence, endpoint_id: str, *phases: str) -> set[tuple[str, str, bool]]:
+    """The names and phases of those that are told of these, and whether they always were."""
+    every = [
+        {
+            (name, one["phase"])
+            for name, one in each.webhooks(endpoint_id).items()
+            if one["phase"] in phases
+        }
+        for each in seen.configurations
+        if endpoint_id in each.endpoints
+    ]
+    always = set.intersection(*every) if len(every) == len(seen.configurations) else set()
+    return {(*one, one in always) for one in set().union(*every)}
+
+
+CHECKS = (
+    *(ends, ready, tokens, flow),
+    *(acknowledged, lived, known_requests, partitions),
+    *(floors, order, concurrency, rates),
+    *(deliveries, retries_told, children),
+    *counts.CHECKS,
+)
 """What `check` goes through; a new check is a function, and stands here."""

@@ -18,14 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 import schedule
 
+from orchestratord.plugin import long_work
 from orchestratord.queue.sqlite.sqlite_database import SqliteFile
-from orchestratord.values import world
+from orchestratord.values import clock, world
 from tests.simulation.baton import Baton, Strand
+from tests.simulation.disk import Disk
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
     from tests.simulation.universe import Universe
 
+RIGHT = 1_800_000_000.0
+"""By how much a wall clock that is right is ahead of the time that has passed."""
 BUSY_AGAIN = 0.001
 """Seconds until a lock of SQLite is tried again."""
 
@@ -37,8 +41,20 @@ class Machine:
         self._universe = universe
         self._baton = universe.baton
         self._chance = chance
-        self.wall_ahead = 1_800_000_000.0
-        """By how much the wall clock is ahead of the one that cannot be set."""
+        self.wall_ahead = RIGHT
+        """By how much the wall clock is ahead of the time that has passed."""
+        self.was_set = False
+        """Somebody has set the wall clock: a receiver may have another."""
+        self.was_set_far = False
+        self.began = 0.0
+        """When the machine was started, by the same; what it slept since is taken off."""
+        self.slept = 0.0
+        """Seconds for which it was suspended; the clock of `monotonic` stood still then."""
+        self.jumps: list[float] = []
+        """When the wall clock was set, or time went on without its processes."""
+        self.boots = 1
+        self.disk = Disk(universe, Random(chance.getrandbits(64)))
+        self.statvfs = self.disk.statvfs
         self._flocks: dict[tuple[int, int], list[tuple[Process, int]]] = {}
         self._flock_waiters: list[Strand] = []
         baton = self._baton
@@ -56,7 +72,7 @@ class Machine:
             "ThreadPoolExecutor", (SimulatedExecutor, Own), {"_machine": self}
         )
         self.Connection = type(
-            "Connection", (SimulatedConnection,), {"_baton": baton, "_universe": universe}
+            "Connection", (SimulatedConnection,), {"_baton": baton, "_disk": self.disk}
         )
 
     @contextmanager
@@ -64,16 +80,20 @@ class Machine:
         """In the world's place, for the length of a universe."""
         names = [name for name in dir(self) if not name.startswith("_") and hasattr(world, name)]
         before = {name: getattr(world, name) for name in names}
-        connection = SqliteFile.connection_class
+        boot = clock._boot
+        clock._boot = lambda: f"boot {self.boots}"
+        connection, thread = SqliteFile.connection_class, long_work.thread
         for name in names:
             setattr(world, name, getattr(self, name))
         SqliteFile.connection_class = self.Connection
         schedule.datetime = self._datetime()  # it asks for the time by itself
+        long_work.thread = OwnThread(self._baton)  # type: ignore[assignment]
         try:
             yield
         finally:
             schedule.datetime = datetime
-            SqliteFile.connection_class = connection
+            clock._boot = boot
+            SqliteFile.connection_class, long_work.thread = connection, thread
             for name, real in before.items():
                 setattr(world, name, real)
 
@@ -82,10 +102,26 @@ class Machine:
     def monotonic(self) -> float:
         return self._baton.now
 
-    elapsed = monotonic
+    def elapsed(self) -> float:
+        return self._baton.now - self.began
+
+    def start_again(self) -> None:
+        """The machine was without power. While it was off its clock cannot have been found wrong:
+        that has been set right, or nobody could tell the jump from time that has passed."""
+        self.jumps.append(self._baton.now)
+        self.wall_ahead = RIGHT
+        self.began = self._baton.now - self._chance.uniform(5, 50)
+        self.boots += 1
+        self.wake_all()
+
+    def sleep_for(self, seconds: float) -> None:
+        """The machine is suspended: of its clocks, only that of `monotonic` stands still."""
+        self.jumps.append(self._baton.now)
+        self.began -= seconds
+        self.slept += seconds
 
     def time(self) -> float:
-        return self._baton.now + self.wall_ahead
+        return self._baton.now + self.slept + self.wall_ahead
 
     def _datetime(self) -> SimpleNamespace:
         """The module of that name, whose `datetime.now()` is the universe's."""
@@ -114,6 +150,16 @@ class Machine:
 
     def token_hex(self, size: int = 32) -> str:
         return self._chance.randbytes(size).hex()
+
+    # -- the disk ----------------------------------------------------------------------------------
+
+    def fdatasync(self, descriptor: int) -> None:
+        """As fdatasync(2): what other strands write meanwhile is not covered."""
+        self._baton.pause("sync")
+        strand = self._baton.current
+        assert strand is not None
+        self.disk.sync(strand.process, descriptor)
+        self._baton.pause("synced")
 
     # -- locks of files ----------------------------------------------------------------------------
 
@@ -340,6 +386,18 @@ class SimulatedExecutor:
             self._queue.put(None)
 
 
+class OwnThread:
+    """In the place of the one for long work: that of the process whose turn it is."""
+
+    def __init__(self, baton: Baton) -> None:
+        self._baton = baton
+
+    def __getattr__(self, name: str) -> Any:
+        strand = self._baton.current
+        assert strand is not None
+        return getattr(strand.process.answer_thread, name)
+
+
 # -- SQLite ----------------------------------------------------------------------------------------
 
 
@@ -349,10 +407,13 @@ class SimulatedCursor(sqlite3.Cursor):
     connection: SimulatedConnection
 
     def execute(self, sql: str, parameters: Any = ()) -> SimulatedCursor:
+        connection = self.connection
         if sql.startswith("PRAGMA busy_timeout"):
-            self.connection.patience = float(sql.rpartition("=")[2]) / 1000
+            connection.patience = float(sql.rpartition("=")[2]) / 1000
             return self
-        self.connection.tried(sqlite3.Cursor.execute, self, sql, parameters)
+        if sql.startswith("PRAGMA synchronous"):
+            connection.is_durable = "FULL" in sql
+        connection.tried(sqlite3.Cursor.execute, self, sql, parameters)
         return self
 
     def executemany(self, sql: str, parameters: Any) -> SimulatedCursor:
@@ -368,10 +429,12 @@ class SimulatedConnection(sqlite3.Connection):
     """A connection to the file, whose statements are turns."""
 
     _baton: Baton
-    _universe: Universe
+    _disk: Disk
 
     def __init__(self, database: str, timeout: float = 5.0, **options: Any) -> None:
         self.patience = timeout
+        self.is_durable = False
+        """SQLite syncs what it commits."""
         super().__init__(database, timeout=0.0, **options)
         strand = self._baton.current
         assert strand is not None
@@ -382,21 +445,31 @@ class SimulatedConnection(sqlite3.Connection):
         return super().cursor(factory)
 
     def commit(self) -> None:
+        if self.in_transaction:
+            self._baton.pause("write")
+            self._disk.commit(self)
         self.tried(sqlite3.Connection.commit, self)
+        self._baton.pause("committed")
 
     def tried(self, do: Callable[..., Any], *args: Any) -> None:
         """Do it, once nothing else has the file locked; raises that it is after a while."""
-        baton = self._baton
+        baton, disk = self._baton, self._disk
         baton.pause("write" if self.in_transaction else "sql")
+        if disk.refuses == "read" and len(args) > 1:
+            disk.read(self, args[1])
         until = baton.now + self.patience
         while True:
             try:
                 do(*args)
-                return
+                break
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or baton.now >= until:
                     raise
             baton.wait(None, baton.now + BUSY_AGAIN)
+        if disk.recovers:
+            disk.recovered()
+        if self.is_durable and not self.in_transaction:
+            disk.synced(disk.written()[0])
 
     def drop(self) -> None:
         """As the death of its process closes it: what was not committed is undone."""

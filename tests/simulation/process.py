@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import cache
@@ -17,15 +18,20 @@ from orchestratord.daemon import daemon as daemon_module
 from orchestratord.daemon.bootstrap import ADDRESSES
 from orchestratord.daemon.daemon import Daemon, DaemonStart, WorkerPlace
 from orchestratord.engine.http_executor import HttpPlugin
+from orchestratord.errors import OrchestratordError, QueueError
+from orchestratord.model.settings import Config
 from orchestratord.plugin.host import Host
+from orchestratord.plugin.long_work import AnswerThread
 from orchestratord.queue.database import Workers
 from orchestratord.queue.operations import slices
 from orchestratord.queue.store import Store
 from orchestratord.runtime.upgrade import HandedOver
 from orchestratord.values.clock import Clock
 from tests.simulation.baton import Strand
+from tests.simulation.configuration import HEADER, MARK
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.receiver import SimulatedClient
+from tests.simulation.records import InForce, Report
 
 if TYPE_CHECKING:
     from tests.simulation.machine import SimulatedConnection
@@ -56,6 +62,11 @@ class Mailbox:
             except RuntimeError:  # that process is dead
                 self._heard = None
 
+    def empty(self) -> None:
+        """What it was told is forgotten, with the machine that it was on."""
+        self._messages.clear()
+        self._heard = None
+
     def recv(self, size: int) -> bytes:
         if not self._messages:
             raise BlockingIOError
@@ -78,8 +89,20 @@ class SimulatedDaemon(Daemon):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._watchdog: Any = Quiet()
+        self.webhooks: Any = None
+        """The plugin's module, as its process has it."""
+        self.adopted: Callable[[Config], None]
+        adopt = self._worker.placement.adopt
+
+        def told(config: Config) -> None:
+            adopt(config)
+            self.adopted(config)
+
+        setattr(self._worker.placement, "adopt", told)  # noqa: B010  # the product's way there
 
     def _servers(self) -> list[Any]:
+        # Plugins are given the service along with their routes, and judge by it.
+        self.webhooks.register_routes(self._service)
         return []
 
     def _watcher(self, folder: Path) -> Any:
@@ -124,58 +147,132 @@ class Process:
         self._folder = folder
         self._workers = workers
         self.dead = False
+        self.died_at: float | None = None
+        self.ending_at: float | None = None
+        """When it was told to end."""
         self.stopped = False
         """It stands still, as after SIGSTOP."""
+        self.stood: list[tuple[float, float]] = []
+        """From when to when it has stood still, or will."""
         self.held: list[Strand] = []
         """Strands that could run, did it not stand still."""
         self.strands: list[Strand] = []
         self.connections: list[SimulatedConnection] = []
+        self.answer_thread = AnswerThread()
         self.daemon: SimulatedDaemon | None = None
         """Once it has opened the queue."""
         self.ended: int | None = None
         """The exit code, once it has ended by itself."""
+        self.plugins: dict[str, Any] = {}
+        """Their modules, as it has them."""
+        self._in_force: InForce | None = None
         self.loop: SimulatedLoop | None = None
+        seats = universe.seats
+        self._seat = None if seats is None else seats.take(place + 1, self)
         universe.baton.spawn(self, self._run, "loop")
 
     @property
     def serves(self) -> bool:
-        """Whether it takes calls."""
+        """Whether it carries out tasks."""
         daemon = self.daemon
         return not self.dead and daemon is not None and daemon._worker.beat is not None
+
+    @property
+    def fatal(self) -> str | None:
+        """What is beyond help with it, for which the watchdog ends it."""
+        return self.daemon._store.health.fatal if self.daemon is not None else None
+
+    @property
+    def answers(self) -> bool:
+        """Whether it takes calls, and what people do."""
+        return self.serves and (self._seat is None or self._seat.first)
+
+    @property
+    def is_member(self) -> bool:
+        """Whether it is one of the workers beside the first."""
+        return self._seat is not None and not self._seat.first
 
     def do(self, step: Callable[[SimulatedDaemon], Any], name: str = "client") -> None:
         """Have a coroutine of `step` run on its loop, where it serves."""
         loop, daemon = self.loop, self.daemon
-        if self.serves:
-            assert loop is not None
-            loop.call_soon_threadsafe(lambda: loop.create_task(step(daemon), name=name))
+        if not self.serves or loop is None or daemon is None:
+            return
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.universe.broken(f"{self.name}/{name}", error)
+
+        def begin() -> None:
+            loop.create_task(step(daemon), name=name).add_done_callback(ended)
+
+        loop.call_soon_threadsafe(begin)
+
+    async def report(self, daemon: SimulatedDaemon) -> None:
+        """Have it say how it is."""
+        worker = daemon._worker
+        status = await daemon._service.status(all_lanes=True)
+        lanes, running = worker.lanes, len(worker.claims.running)
+        now = self.universe.baton.now
+        made = Report(self.name, now, status, lanes.claimed, lanes.unsettled, running)
+        self.universe.reports.append(made)
 
     def stop(self) -> None:
         """Have it drain and end, as by SIGTERM."""
         loop, daemon = self.loop, self.daemon
-        if self.serves:
-            assert loop is not None
-            assert daemon is not None
+        if self.serves and loop is not None and daemon is not None:
+            self.ending_at = self.universe.baton.now
             loop.call_soon_threadsafe(daemon._stop.set)
 
     def kill(self) -> None:
         """End it as kill -9 does: no code of it runs any more, and its locks are free."""
-        self.dead = True
+        self.dies()
         self.universe.keep_files(self)
         self.universe.machine.wake_all()
+
+    def dies(self) -> None:
+        """It is no more."""
+        self.dead = True
+        self.died_at = self.universe.baton.now
+        if self.universe.seats is not None:
+            self.universe.seats.died(self)
+
+    def adopted(self, config: Config) -> None:
+        """A configuration is in force here."""
+        universe, mark = self.universe, config.apis[MARK].headers[HEADER]
+        number, now = int(mark.literal), universe.baton.now
+        if self._in_force is not None:
+            if self._in_force.configuration.number == number:
+                return
+            self._in_force.until = now
+        self._in_force = InForce(self.name, universe.configurations[number - 1], now)
+        universe.in_force.append(self._in_force)
+        universe.trace.note(self.name, "takes up configuration", number)
 
     def _run(self) -> None:
         host = Host()
         host.register(HttpPlugin(), "http")
         for name in PLUGINS:
-            host.register(own_copy(name), name)
+            self.plugins[name] = own_copy(name)
+            host.register(self.plugins[name], name)
         loader_module.Cache = lambda: self.universe.cache  # type: ignore[misc,assignment]
         loader = Loader(self._folder, host, addresses=ADDRESSES)
+        if self._seat is not None and self.universe.seats is not None:
+            self.universe.seats.begin_with(self._seat, loader)
         log: Any = Quiet()
-        start = DaemonStart(self._folder, host, loader, log, False, HandedOver())
+        accept = len(self.universe.configurations) > 1
+        start = DaemonStart(self._folder, host, loader, log, accept, HandedOver())
         self.loop = SimulatedLoop(self)
-        self.ended = self.loop.run(self._serve(start))
-        self.dead = True
+        try:
+            self.ended = self.loop.run(self._serve(start))
+        except OrchestratordError as error:
+            if isinstance(error, QueueError) and self.universe.machine.disk.errors:
+                self.universe.kill(self, f"by itself, as it cannot start: {type(error).__name__}")
+                return
+            if not self.is_member:
+                raise
+            self.universe.trace.note(self.name, "ends:", error)
+            self.ended = 1
+        self.dies()
         for connection in self.connections:
             connection.drop()
         self.universe.ended(self)
@@ -192,7 +289,10 @@ class Process:
         client = type("Client", (SimulatedClient,), {"process": self})
         daemon_module.HttpClient = client  # type: ignore[misc]
         try:
-            self.daemon = SimulatedDaemon(store, start, WorkerPlace(None, self._workers), clock)
+            place = WorkerPlace(self._seat, self._workers)
+            self.daemon = SimulatedDaemon(store, start, place, clock)
+            self.daemon.adopted = self.adopted
+            self.daemon.webhooks = self.plugins["webhooks"]
             return await self.daemon.serve()
         finally:
             await store.close()

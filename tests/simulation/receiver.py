@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import json
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +15,7 @@ import httpx
 
 from orchestratord.errors import SendError
 from orchestratord.http.client import HttpClient, SendOptions
-from orchestratord.model.http_message import Response
+from orchestratord.model.http_message import Fields, Response
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -21,6 +25,10 @@ CONNECTING = (0.0005, 0.02)
 """Seconds until a request is at its receiver."""
 ANSWERING = (0.001, 0.3)
 """Seconds until it answers."""
+UNSENT = {"refused": "connection refused", "unsent": "connection reset before anything was sent"}
+"""Ways in which nothing reaches the receiver."""
+LARGE = b'{"items": "' + b"x" * 40_000 + b'"}'
+"""A body that is read in the thread for long work, where it is read."""
 
 
 @dataclass(slots=True)
@@ -33,9 +41,41 @@ class Arrival:
     task: int
     attempt: int
     kind: str
-    """What the receiver does: a status, or a word of `Receiver.WAYS`."""
+    """What the receiver does, as in a `Weather`."""
+    process: str = ""
+    """The name of that which has sent it."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
     status: int | None = None
     """What it has answered, as far as the receiver knows."""
+    ended_at: float | None = None
+    """When it was done with the request, or the request was given up; None: its process died."""
+
+    @property
+    def told(self) -> int | None:
+        """The status that its daemon has seen, where it lived to see it."""
+        return None if self.kind in UNSEEN else self.status
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How a receiver is for a while.
+
+    A way is a status, with the Retry-After that goes with it after a space, or one of these words:
+    `refused` and `unsent`, which reach nobody; `reset`, after the request was read; `hang`, without
+    a word; `late`, as the answer comes when nobody waits any more; `slow`, just in time; `cut`, as
+    the answer ends in its middle; `large`, as it has a body of some size.
+    """
+
+    ways: tuple[str, ...]
+    weights: tuple[float, ...]
+    most: int | None = None
+    """Requests within a second that it takes; of more, it does what `over` says."""
+    over: str = "503"
+
+
+UNSEEN = ("late", "cut", "reset")
+"""Ways in which an answer does not come to who asked for it, or not whole."""
 
 
 class Receiver:
@@ -47,8 +87,10 @@ class Receiver:
         self._chance = chance
         self.healthy = False
         """It answers 200 to all, from when the faults are over."""
-        self._weather: tuple[tuple[str, ...], tuple[float, ...]] = (("200",), (1.0,))
+        self._weather = WEATHERS[0]
         self._until = 0.0
+        self._taken: deque[float] = deque()
+        """When it took those of the last second."""
 
     def answer(self) -> str:
         """What it does with the next request."""
@@ -58,17 +100,30 @@ class Receiver:
         if now >= self._until:
             self._until = now + self._chance.uniform(1, 20)
             self._weather = self._chance.choice(WEATHERS)
-        ways, weights = self._weather
-        return self._chance.choices(ways, weights)[0]
+        weather, taken = self._weather, self._taken
+        while taken and taken[0] < now - 1:
+            taken.popleft()
+        if weather.most is not None and len(taken) >= weather.most:
+            return weather.over
+        taken.append(now)
+        return self._chance.choices(weather.ways, weather.weights)[0]
 
 
-WEATHERS: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
-    (("200",), (1.0,)),
-    (("200", "500", "hang"), (8.0, 2.0, 0.3)),
-    (("500", "503", "200"), (5.0, 3.0, 2.0)),
-    (("refused",), (1.0,)),
-    (("200", "reset", "404", "refused"), (6.0, 1.0, 0.5, 1.0)),
-    (("429", "200"), (1.0, 3.0)),
+WEATHERS = (
+    Weather(("200",), (1,)),
+    Weather(("200", "201", "204", "large"), (4, 1, 1, 1)),
+    Weather(("200", "500", "hang"), (8, 2, 0.3)),
+    Weather(("500", "502", "503", "504", "200"), (4, 1, 3, 1, 2)),
+    Weather(("refused",), (1,)),
+    Weather(("200", "reset", "unsent", "cut", "refused"), (6, 1, 1, 1, 1)),
+    Weather(("200", "400", "404", "409", "422", "301", "308"), (8, 1, 1, 1, 1, 0.5, 0.5)),
+    Weather(("408", "425", "200"), (1, 1, 3)),
+    Weather(("429", "429 2", "429 20", "200"), (1, 1, 0.5, 3)),
+    Weather(("503 1", "503 60", "503 date", "503 soon", "200"), (1, 0.3, 1, 1, 3)),
+    Weather(("200", "late", "slow"), (6, 0.5, 1)),
+    Weather(("200",), (1,), most=3, over="503"),
+    Weather(("200", "500"), (8, 1), most=5, over="429 1"),
+    Weather(("200",), (1,), most=4, over="reset"),
 )
 
 
@@ -80,6 +135,10 @@ class Network:
         self._chance = chance
         self._receivers: dict[str, Receiver] = {}
         self.arrivals: list[Arrival] = []
+        self.refused: list[Arrival] = []
+        """What did not arrive, since its receiver took no connection."""
+        self._waiting: Counter[Process] = Counter()
+        """How many answers each process waits for."""
 
     def receiver(self, host: str) -> Receiver:
         """The receiver of a host."""
@@ -95,35 +154,73 @@ class Network:
         for receiver in self._receivers.values():
             receiver.healthy = True
 
+    def waits(self, process: Process) -> bool:
+        """Whether the process waits for an answer to a call."""
+        return self._waiting[process] > 0
+
     async def exchange(
         self, process: Process, request: httpx.Request, deadline: float
     ) -> httpx.Response:
         """Send a request, and have its answer by the loop's `deadline`. Raises SendError."""
-        loop, universe = asyncio.get_running_loop(), self._universe
+        loop = asyncio.get_running_loop()
         began, url = loop.time(), request.url
-        receiver = self.receiver(url.host)
-        kind = receiver.answer()
+        kind = self.receiver(url.host).answer()
         await asyncio.sleep(self._chance.uniform(*CONNECTING))
-        if kind == "refused":
-            raise SendError("connection refused", kind="connect", sent=False)
-        headers = request.headers
-        task = int(headers.get("x-task", 0))
-        attempt = int(headers.get("x-attempt", 0))
-        arrival = Arrival(universe.baton.now, url.host, url.path, task, attempt, kind)
+        arrival = self._arrival(process, request, kind)
+        if kind in UNSENT:
+            arrival.ended_at = arrival.at
+            self.refused.append(arrival)
+            what = UNSENT[kind]
+            self._universe.trace.note(process.name, "finds", url.host, f"away ({what})")
+            raise SendError(what, kind="connect" if kind == "refused" else "reset", sent=False)
         self.arrivals.append(arrival)
-        universe.trace.note(process.name, "arrives", url.host, url.path, task, attempt, kind)
-        if kind == "hang":
-            await asyncio.sleep(max(deadline - loop.time(), 0.0))
+        self._universe.trace.note(
+            process.name, "arrives", url.host, url.path, arrival.task, arrival.attempt, kind
+        )
+        self._waiting[process] += 1
+        try:
+            answer = await self._answer(arrival, deadline)
+        finally:
+            self._waiting[process] -= 1
+            arrival.ended_at = self._universe.baton.now
+        items = range(int(url.params.get("items", 0)))
+        body = LARGE if kind == "large" else json.dumps({"items": list(items)}).encode()
+        extensions = {"http_version": b"HTTP/1.1", "reason_phrase": b"", "truncated": False}
+        took = loop.time() - began
+        return Response(arrival.status or 0, answer, body, request, extensions, None, took)
+
+    def _arrival(self, process: Process, request: httpx.Request, kind: str) -> Arrival:
+        headers, url, now = request.headers, request.url, self._universe.baton.now
+        task, attempt = int(headers.get("x-task", 0)), int(headers.get("x-attempt", 0))
+        seen, body = dict(headers), request.content
+        return Arrival(now, url.host, url.path, task, attempt, kind, process.name, seen, body)
+
+    async def _answer(self, arrival: Arrival, deadline: float) -> Fields:
+        """The headers of the answer, once it has come. Raises SendError."""
+        loop, kind = asyncio.get_running_loop(), arrival.kind
+        left = max(deadline - loop.time(), 0.0)
+        if kind in ("hang", "late"):
+            await asyncio.sleep(left)
+            arrival.status = 200 if kind == "late" else None
             raise SendError("no answer in time", kind="timeout", sent=True)
-        await asyncio.sleep(self._chance.uniform(*ANSWERING))
+        usual = self._chance.uniform(*ANSWERING)
+        await asyncio.sleep(usual if kind != "slow" else max(left - usual, 0.0))
         if kind == "reset":
             raise SendError("connection reset", kind="reset", sent=True)
-        arrival.status = int(kind)
-        extensions: dict[str, Any] = {"http_version": b"HTTP/1.1", "reason_phrase": b""}
-        extensions["truncated"] = False
+        status, _, after = kind.partition(" ")
+        arrival.status = int(status) if status.isdigit() else 200
+        if kind == "cut":
+            raise SendError("the answer broke off", kind="reset", sent=True)
         fields = [(b"content-type", b"application/json")]
-        took = loop.time() - began
-        return Response(arrival.status, fields, b"{}", request, extensions, None, took)
+        if after == "date":
+            machine, later = self._universe.machine, self._chance.uniform(0, 5)
+            # By another clock than the daemon's it could ask for hours.
+            after = "1" if machine.was_set else formatdate(machine.time() + later, usegmt=True)
+        if after:
+            fields.append((b"retry-after", after.encode()))
+        if arrival.status in (301, 308):
+            fields.append((b"location", b"/elsewhere"))
+        return fields
 
 
 class SimulatedClient(HttpClient):

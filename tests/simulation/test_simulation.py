@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("greenlet")
+from tests.simulation.shrink import shrink
 
 ROOT = Path(__file__).parents[2]
+
+KEPT: dict[int, str] = {}
+"""Seeds that have found something, each with its story: what was wrong, and when. The universe of a
+seed is another one whenever what universes are made of changes, so that what was wrong has a test
+of its own as well."""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,4 +34,23 @@ def test_no_universe_shows_a_violation() -> None:
 def test_a_seed_is_the_same_in_each_process() -> None:
     first, second = run("--trace", "7"), run("--trace", "7")
     assert first.stdout == second.stdout
-    assert "accepted" in first.stdout
+    assert "acknowledged" in first.stdout
+
+
+def test_what_seeds_have_found_does_not_come_back() -> None:
+    for seed, story in KEPT.items():
+        done = run("--seeds", str(seed), "--jobs", "1")
+        assert done.returncode == 0, f"{story}\n{done.stdout}"
+
+
+def test_an_unknown_plant_lists_those_that_there_are() -> None:
+    done = run("--plant", "no-such-fault", "--seeds", "1:2")
+    assert done.returncode == 2
+    assert "take-over-does-nothing" in done.stderr.splitlines()
+
+
+def test_shrinking_finds_what_is_needed() -> None:
+    def fails(parts: Sequence[Sequence[int]]) -> Iterator[bool]:
+        return ({3, 58, 59} <= set(part) for part in parts)
+
+    assert shrink(range(100), fails, lambda count: None) == [3, 58, 59]

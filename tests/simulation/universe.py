@@ -8,98 +8,102 @@ import os
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import ExitStack, suppress
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from orchestratord.api.manual import task_service
 from orchestratord.config.cache import Cache
-from orchestratord.errors import OrchestratordError
+from orchestratord.daemon import daemon
+from orchestratord.engine import attempt, attempt_result
+from orchestratord.errors import (
+    Conflict,
+    InvalidParams,
+    NotFound,
+    OrchestratordError,
+    Stopping,
+    StorageFull,
+    UniqueKeyReused,
+)
 from orchestratord.model.task import Table
 from orchestratord.queue.database import Workers
 from orchestratord.queue.operations import slices
 from orchestratord.queue.sqlite import shared_file
 from orchestratord.queue.sqlite.shared_file import SharedFile
 from orchestratord.queue.store import Store
+from orchestratord.runtime import run_end_teller
+from orchestratord.runtime.link import Link
 from tests.simulation import checks
 from tests.simulation.baton import Baton, Stuck
+from tests.simulation.burst import Burst
+from tests.simulation.configuration import SLICE, Drawing, has
 from tests.simulation.faults import FAULTS
 from tests.simulation.leased_file import LeasedFile
 from tests.simulation.loop import restart_serials
 from tests.simulation.machine import Machine
+from tests.simulation.people import People
+from tests.simulation.plan import Plan
 from tests.simulation.plants import replaced
 from tests.simulation.process import PLUGINS, Mailbox, Process, SimulatedDaemon
 from tests.simulation.receiver import Network
+from tests.simulation.records import (
+    ACKNOWLEDGED,
+    REFUSED,
+    UNKNOWN,
+    Asked,
+    Call,
+    Deed,
+    InForce,
+    Report,
+)
+from tests.simulation.seats import Seats, over
 from tests.simulation.trace import Trace
 
 HOUR = 3600.0
 LOOK = 5.0
 """Seconds between two looks whether everything has ended."""
+BURSTS = 0.25
+"""In how many universes more calls come at the end."""
 QUIET = 3.0
 """Seconds for which it goes on then."""
+MOST_TURNS = 2_000_000
+"""Of a universe, which lasts for some ten thousand: something goes round for nothing."""
+APART_MS = 1_000
+"""How far apart two deliveries have to have failed for `disable_after`; outside it is half a
+day."""
 SHM = Path("/dev/shm")
 
-DAEMON = """
-database: sqlite:///{path}
-concurrency: {concurrency}
-lease: 30s
-drain_timeout: 5s
-"""
-API = """
-base_url: http://{name}.test
-egress: {{allow: ["127.0.0.1"]}}
-concurrency: {concurrency}
-timeout: 5s
-retry:
-  max_attempts: {attempts}
-  jitter: 0.2
-  backoff: {{strategy: exponential, delay: 1s, factor: 2}}
-  max_delay: 30s
-headers: {{X-Task: "{{{{ task.id }}}}", X-Attempt: "{{{{ task.attempt }}}}"}}
-webhooks:
-  - name: done
-    phase: on_success
-    url: "http://hooks.test/{name}"
-    headers: &marks {{X-Task: "{{{{ task_id }}}}"}}
-    retry: &retry
-      max_attempts: 20
-      backoff: {{strategy: exponential, delay: 1s, factor: 2}}
-      max_delay: 20s
-  - name: lost
-    phase: on_final_failure
-    url: "http://hooks.test/{name}/lost"
-    headers: *marks
-    retry: *retry
-"""
-ENDPOINT = """
-path: /do{number}
-method: POST
-idempotent: {idempotent}
-params: {{n: {{type: integer}}}}
-"""
-
-
-class Call:
-    """What a client has asked for, and what it knows of it."""
-
-    def __init__(self, number: int, endpoint: str) -> None:
-        self.number = number
-        self.endpoint = endpoint
-        self.id: int | None = None
-        """Once it was acknowledged."""
+CALLS = 20, 70
+"""How many a universe has, from and to."""
+ITEMS = (*(0, 0, 1, 2, 3) * 4, SLICE * 2 + 5)
+"""Of which a call has one as the number of its children, where it has some."""
+ASK_AGAIN = 2.0
+"""Seconds after which a client with a key asks again where no answer has come."""
+REFUSALS = (Conflict, InvalidParams, NotFound, Stopping, StorageFull, UniqueKeyReused)
+"""Errors that say that nothing was taken; any other leaves it open."""
+RULES = {
+    "alone": "one daemon",
+    "workers": "two workers that know which of them live",
+    "leases": "two daemons that go by leases",
+}
+"""Who shares the file of a universe."""
 
 
 class Universe:
     """Everything of one seed."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, only: Collection[int] | None = None) -> None:
+        """`only`: the steps of its plan that happen; None for all."""
         self.seed = seed
         self.folder = folder
         chance = self.chance = Random(seed)
         self.baton = Baton(self._stream())
+        self.began = self.baton.now
+        self.plan = Plan(self, only)
         self.trace = Trace(self)
         self.machine = Machine(self, self._stream())
         self.calm = False
@@ -112,38 +116,35 @@ class Universe:
         self.processes: list[Process] = []
         """All that there ever were."""
         self.faults = 0
+        self.tasks = 0
+        """How many there have been, once it is over: calls, their children, deliveries."""
         self.path = folder / "q.db"
         self.cache = Cache()
         """What was read of the configuration: a start that reads the same again is quicker."""
-        self.rule = chance.choice(("alone", "workers", "leases"))
-        """One daemon; two workers that know which of them live; two daemons that go by leases."""
+        self.rule = chance.choice(list(RULES))
         self.count = 1 if self.rule == "alone" else 2
+        self.seats = Seats(self) if self.rule == "workers" else None
         self.mailboxes = [Mailbox() for _ in range(self.count)]
-        self.endpoints: list[str] = []
-        self._write_config()
+        self.drawing = Drawing(self.path, self._stream())
+        self.configurations = [self.drawing.first()]
+        """All that there ever were; the last one stands in the folder."""
+        self.configurations[0].write(folder)
+        self.in_force: list[InForce] = []
+        """Each configuration in each process."""
+        self.deeds: list[Deed] = []
+        """What people have done."""
+        self.reports: list[Report] = []
+        """What those that live say of themselves, at the end."""
+        self.reports_asked = False
+        self.burst: Burst | None = None
+        self._bursts = Random(f"burst {seed}").random() < BURSTS
+        self._newest = 0
+        """The id of the newest task, as of the last look."""
+        self.people = People(self, self._stream())
 
     def _stream(self) -> Random:
         """A stream of chance of its own, so that one more draw here changes nothing there."""
         return Random(self.chance.getrandbits(64))
-
-    def _write_config(self) -> None:
-        chance = self.chance
-        (self.folder / "apis").mkdir()
-        text = DAEMON.format(path=self.path, concurrency=chance.randint(2, 20))
-        (self.folder / "orchestratord.yaml").write_text(text)
-        for name in ("shop", "bank", "mail")[: chance.randint(1, 3)]:
-            folder = self.folder / "apis" / name
-            (folder / "endpoints").mkdir(parents=True)
-            (folder / "api.yaml").write_text(
-                API.format(
-                    name=name, concurrency=chance.randint(1, 6), attempts=chance.randint(2, 12)
-                )
-            )
-            for number in range(chance.randint(1, 3)):
-                idempotent = chance.choice(("true", "false"))
-                file = folder / "endpoints" / f"do{number}.yaml"
-                file.write_text(ENDPOINT.format(number=number, idempotent=idempotent))
-                self.endpoints.append(f"{name}/do{number}")
 
     # -- what goes wrong ---------------------------------------------------------------------------
 
@@ -152,13 +153,15 @@ class Universe:
         if self.over:
             return
         words = f"{where}: {type(error).__name__}: {error}" if error is not None else where
-        self.violations.append(f"{words} (at {self.baton.now - 1000:.3f} s)")
+        self.violations.append(f"{words} (at {self.baton.now - self.began:.3f} s)")
         self.trace.note("universe", "VIOLATION", words)
         if error is not None:
             self.trace.note("universe", *traceback.format_exception(error))
 
     def start(self, place: int) -> None:
-        """Start a process in this place, from 0."""
+        """Start a process in this place, from 0, unless one lives there."""
+        if any(one.place == place for one in self.living):
+            return
         workers = None
         if self.count > 1:
             pairs: Any = tuple((box, box) for box in self.mailboxes)
@@ -167,6 +170,14 @@ class Universe:
         process = Process(self, place, f"w{place}.{number}", self.folder, workers)
         self.trace.note(process.name, "starts")
         self.processes.append(process)
+
+    @property
+    def story(self) -> str:
+        """What it is, in a line."""
+        rule = RULES[self.rule]
+        return (
+            f"{rule}; {len(self.plan.steps)} steps; {', '.join(self.configurations[0].endpoints)}"
+        )
 
     @property
     def living(self) -> list[Process]:
@@ -182,22 +193,61 @@ class Universe:
         process.kill()
         self._succeed(process)
 
+    def cut_power(self) -> None:
+        """The machine is without power, and starts again: its disk has what was synced, and of the
+        rest what it likes."""
+        self.faults += 1
+        dead, disk = self.living, self.machine.disk
+        files, words = disk.lose_power()
+        self.trace.note("machine", "loses power:", words)
+        for process in dead:
+            process.dies()
+        for process in dead:
+            for connection in process.connections:
+                connection.drop()
+        for name, content in files.items():
+            name.unlink(missing_ok=True)  # SQLite may still know the old one by its inode
+            name.write_bytes(content)
+        self.path.with_name("q.db-shm").unlink(missing_ok=True)
+        for box in self.mailboxes:
+            box.empty()
+        self.machine.start_again()
+        for process in dead:
+            self._succeed(process)
+
     def terminate(self, process: Process) -> None:
         """SIGTERM, and a successor once it has ended."""
         self.faults += 1
-        self.trace.note(process.name, "is to end")
-        process.stop()
+        if self.seats is None:
+            self.trace.note(process.name, "is to end")
+            process.stop()
+            return
+        self.seats.ending = True
+        for one in self.living:
+            self.trace.note(one.name, "is to end")
+            if one.serves:
+                one.stop()
+            else:
+                one.kill()
+                self._succeed(one)
 
     def ended(self, process: Process) -> None:
         """A process has ended by itself."""
         self.trace.note(process.name, "ended with", process.ended)
-        if process.ended:
+        if process.ended and not process.is_member:
             self.broken(f"{process.name} ended with {process.ended}")
         self._succeed(process)
 
     def _succeed(self, process: Process) -> None:
+        places = [process.place]
+        if self.seats is not None and self.seats.ending:
+            if self.living:
+                return
+            self.seats.begin_anew()
+            places = list(range(self.count))
         pause = self.chance.choice((0.01, 0.5, 3.0))
-        self.baton.at(self.baton.now + pause, lambda: self.start(process.place))
+        for place in places:
+            self.baton.at(self.baton.now + pause, partial(self.start, place))
 
     def keep_files(self, process: Process) -> None:
         """Close the connections of a dead process, and leave its files as they lie: SQLite would
@@ -220,33 +270,72 @@ class Universe:
         """Say what will happen: calls, and faults."""
         chance, now = self.chance, self.baton.now
         self.duration = chance.uniform(8, 40)
-        for number in range(chance.randint(40, 140)):
-            call = Call(number, chance.choice(self.endpoints))
+        for number in range(chance.randint(*CALLS)):
+            call = self._drawn_call(number)
             self.calls.append(call)
-            self.baton.at(now + chance.uniform(0.5, self.duration), self._calling(call))
+            when = now + chance.uniform(0.5, self.duration)
+            self.plan.add(when, f"call {number} of {call.endpoint}", self.calling(call))
+        self.people.plan(now + self.duration)
         several = chance.randint(6, 18)
         for fault in chance.choices(list(FAULTS), list(FAULTS.values()), k=several):
-            self.baton.at(now + chance.uniform(0.5, self.duration), partial(fault, self))
+            when, what = now + chance.uniform(0.5, self.duration), fault.__name__.replace("_", " ")
+            self.plan.add(when, what, partial(fault, self))
         self.baton.at(now + self.duration, self._calm_down)
 
-    def _calling(self, call: Call) -> Callable[[], None]:
+    def _drawn_call(self, number: int) -> Call:
+        chance, endpoints = self.chance, self.configurations[0].endpoints
+        endpoint = chance.choice(list(endpoints))
+        params: dict[str, Any] = {"n": number, "account": chance.choice("abc")}
+        if "query" in endpoints[endpoint]:
+            params["items"] = chance.choice(ITEMS)
+        key = f"key-{number}" if has(chance, 0.4) else None
+        delay = chance.uniform(0.5, 10.0) if has(chance, 0.1) else 0.0
+        return Call(number, endpoint, params, key, delay)
+
+    def calling(self, call: Call) -> Callable[[], None]:
+        """Has a client make this call, at some daemon."""
+
         def do() -> None:
-            serving = [one for one in self.living if one.serves]
+            if call.asked and call.asked[-1].outcome != UNKNOWN:
+                return
+            serving = [one for one in self.living if one.answers]
             if serving:
-                self.chance.choice(serving).do(lambda daemon: self._call(daemon, call))
+                process = self.chance.choice(serving)
+                asked = Asked(self.baton.now, process.name)
+                call.asked.append(asked)
+                process.do(lambda daemon: self._call(daemon, call, asked))
+            if call.key is not None:
+                self.baton.at(self.baton.now + ASK_AGAIN, do)
 
         return do
 
-    async def _call(self, daemon: SimulatedDaemon, call: Call) -> None:
-        with suppress(OrchestratordError):
-            done = await daemon._service.call(call.endpoint, {"n": call.number})
-            call.id = done.id
-            self.trace.note("client", "accepted", call.number, done.id)
+    async def _call(self, daemon: SimulatedDaemon, call: Call, asked: Asked) -> None:
+        asking = daemon._service.call(call.endpoint, call.params, delay=call.delay, key=call.key)
+        await self.answered("client", asked, asking, "call", call.number)
+        if asked.outcome == ACKNOWLEDGED:
+            call.id = asked.answer.id
+
+    async def answered(self, who: str, asked: Asked, asking: Awaitable[Any], *what: object) -> None:
+        """Wait for the answer to what `who` asks for, and note it."""
+        try:
+            asked.answer = await asking
+            asked.outcome = ACKNOWLEDGED
+        except OrchestratordError as error:
+            asked.answer = error
+            asked.outcome = REFUSED if isinstance(error, REFUSALS) else UNKNOWN
+        asked.answered_at = self.baton.now
+        if asked.outcome == ACKNOWLEDGED:
+            told = getattr(asked.answer, "id", "")
+        else:
+            told = f"{type(asked.answer).__name__}: {asked.answer}"
+        self.trace.note(who, *what, asked.outcome, told)
 
     def _calm_down(self) -> None:
         self.calm = True
         self.baton.watches.clear()
+        self.machine.disk.refuses = None
         self.network.calm()
+        self.people.calm_down()
         self.trace.note("universe", "no fault comes any more")
 
     # -- its course --------------------------------------------------------------------------------
@@ -257,7 +346,15 @@ class Universe:
         self.path.write_bytes(empty_queue())
         descriptors = set(os.listdir("/proc/self/fd"))
         shared = LeasedFile if self.rule == "leases" else SharedFile
-        with self.machine.installed(), replaced(shared_file, "SharedFile", shared):
+        with ExitStack() as seams:
+            seams.enter_context(self.machine.installed())
+            seams.enter_context(replaced(shared_file, "SharedFile", shared))
+            seams.enter_context(replaced(Link, "over", staticmethod(over)))
+            seams.enter_context(replaced(daemon, "take_over", lambda end: end))
+            health = import_module("orchestratord_webhooks.health")
+            seams.enter_context(replaced(health, "APART_MS", APART_MS))
+            for module in (attempt, attempt_result, run_end_teller, slices, task_service):
+                seams.enter_context(replaced(module, "SLICE", SLICE))
             for place in range(self.count):
                 self.start(place)
             self._plan()
@@ -269,6 +366,7 @@ class Universe:
             except Stuck:
                 self.broken("nothing can run any more")
             checks.check(self)
+            self.tasks = checks.newest(self)
             self.over = True
             strands = [strand for process in self.processes for strand in process.strands]
             for process in self.processes:
@@ -285,16 +383,30 @@ class Universe:
 
     def _is_over(self) -> bool:
         now = self.baton.now
+        if self.baton.turns > MOST_TURNS:
+            self.broken(f"it is not over after {MOST_TURNS:,} turns")
+            return True
         if len(self.violations) > 20:
             return True
         if not self.calm or now < self._look_at:
             return False
         self._look_at = now + LOOK
-        if self._quiet_at is None and checks.all_ended(self):
+        awake = [one.serves and not one.stopped for one in self.living] == [True] * self.count
+        if self._bursts and awake and checks.all_ended(self):
+            self._bursts, self.burst = False, Burst(self)
+            self._look_at = self.burst.began_at + LOOK
+        elif not checks.all_ended(self) or checks.newest(self) != self._newest:
+            self._quiet_at, self._newest = None, checks.newest(self)
+        elif self._quiet_at is None and awake:
             self._quiet_at = now
+            self.reports.clear()
+            self.reports_asked = True
+            for process in self.living:  # once it has heard that the last is written
+                report = partial(process.do, process.report, "report")
+                self.baton.at(now + QUIET / 2, report)
         if self._quiet_at is not None and now >= self._quiet_at + QUIET:
             return True
-        return now > 1000.0 + self.duration + HOUR
+        return now > self.began + self.duration + HOUR
 
 
 @cache
@@ -317,13 +429,13 @@ def _tables(plugin: str) -> Iterable[Table]:
     return made
 
 
-def run(seed: int) -> Universe:
-    """Run the universe of a seed to its end."""
+def run(seed: int, only: Collection[int] | None = None) -> Universe:
+    """Run the universe of a seed to its end; `only`: the steps of its plan that happen."""
     folder = Path(tempfile.mkdtemp(prefix="universe-", dir=SHM if SHM.is_dir() else None))
     empty_queue()
     gc.disable()
     try:
-        universe = Universe(seed, folder)
+        universe = Universe(seed, folder, only)
         universe.run()
         return universe
     finally:

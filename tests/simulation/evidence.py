@@ -1,0 +1,295 @@
+"""What a universe has left behind, put together by task: the rows of its queue, and what was seen
+from outside."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from functools import cached_property
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.configuration import Configuration
+from tests.simulation.model import Act, Death, Life, Rule, Try, lives
+from tests.simulation.receiver import UNSENT
+from tests.simulation.records import ACKNOWLEDGED, REFUSED, Deed
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.receiver import Arrival
+    from tests.simulation.universe import Universe
+
+Row = Mapping[str, Any]
+
+UNTOLD = ("stopped", "resolved")
+"""How `why` of an attempt begins that is told of to nobody, or that was none."""
+ENDED = ("succeeded", "failed", "cancelled")
+SETTLING = 15.0
+"""Seconds after an answer in which its daemon has written it, if it lives and its disk is well."""
+CLAIMED = 10.0
+"""Seconds before a request reaches its receiver in which it may have been claimed, and prepared."""
+RENEWED = 19.0
+"""Seconds that a daemon stands still after which its leases may have run out: they are renewed
+every third of 30."""
+FOLLOWED = 120.0
+"""Seconds after a jump of the wall clock in which daemons may come to go by it."""
+GONE = 60.0
+"""Seconds after which what is not declared any more is."""
+
+
+class Evidence:
+    """All that there is to judge a universe by."""
+
+    def __init__(self, universe: Universe) -> None:
+        self.universe = universe
+        with closing(sqlite3.connect(universe.path)) as db:
+            db.row_factory = sqlite3.Row
+            names = [name for (name,) in db.execute("SELECT name FROM sqlite_master")]
+            self.tables = {
+                name: [dict(row) for row in db.execute(f"SELECT * FROM {name} ORDER BY rowid")]
+                for name in (*TABLES, *(one for one in OF_PLUGINS if one in names))
+            }
+        self.rows: list[Row] = sorted(self.tables["retry_schedule"], key=lambda row: row["id"])
+        self.by_id = {row["id"]: row for row in self.rows}
+        self.processes = {one.name: one for one in universe.processes}
+        self.leases = universe.rule == "leases"
+        self._rules: dict[tuple[int, str, str], Rule | None] = {}
+        self._lives: dict[int, set[Life] | str] = {}
+        self.jumps = universe.machine.jumps
+        self.prunes = any("retention" in one.daemon for one in universe.configurations)
+        """Rows of what has ended are deleted."""
+
+    @cached_property
+    def forced(self) -> set[int]:
+        """Deliveries that were sent again by force, under another id: which of their requests that
+        say no other were theirs, cannot be told."""
+        said = {one.headers.get("x-delivery") for one in self.universe.network.arrivals}
+        again = [row for row in self.rows if row["webhook"] and row["generation"]]
+        return {row["id"] for row in again if str(row["id"]) not in said}
+
+    def broken(self, what: str) -> None:
+        """Something is not as it has to be."""
+        self.universe.broken(what)
+
+    # -- the configuration -------------------------------------------------------------------------
+
+    @property
+    def configurations(self) -> list[Configuration]:
+        return self.universe.configurations
+
+    def in_force(self, process: str, since: float, until: float) -> list[Configuration]:
+        """Those that a process may have gone by in this time."""
+        return [
+            one.configuration for one in self.universe.in_force
+            if one.process == process and one.since <= until and (one.until or inf) >= since
+        ]  # fmt: skip
+
+    def rules(self, row: Row, configurations: list[Configuration]) -> list[Rule]:
+        """What these say of the tasks of its endpoint or webhook, each once."""
+        found: list[Rule] = []
+        for one in configurations:
+            key = one.number, row["endpoint_id"], row["webhook"]
+            if key not in self._rules:
+                self._rules[key] = Rule.of(one, row["endpoint_id"], row["webhook"])
+            rule = self._rules[key]
+            if rule is not None and rule not in found:
+                found.append(rule)
+        return found
+
+    def having(self, row: Row) -> list[Configuration]:
+        """Those that have its endpoint, and its webhook."""
+        return [one for one in self.configurations if self.rules(row, [one])]
+
+    def jumped(self, since: float, until: float) -> bool:
+        """Whether daemons may have come to go by another time then."""
+        return any(at <= until and at >= since - FOLLOWED for at in self.jumps)
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    @cached_property
+    def requests(self) -> dict[int, list[Arrival]]:
+        """Those of each task, also those that their receiver refused, in their order; of 0 what
+        cannot be told."""
+        nonces = {f"msg_{row['nonce']}": row["id"] for row in self.rows if row["webhook"]}
+        found: dict[int, list[Arrival]] = defaultdict(list)
+        network = self.universe.network
+        for one in sorted((*network.arrivals, *network.refused), key=lambda one: one.at):
+            headers = one.headers
+            if "webhook-id" not in headers:
+                task = one.task
+            elif "x-delivery" in headers:
+                task = int(headers["x-delivery"])
+            else:
+                task = nonces.get(headers["webhook-id"], 0)
+            found[task].append(one)
+        return found
+
+    @cached_property
+    def row_of(self) -> dict[int, Row]:
+        """The row of each request, by its identity."""
+        return {
+            id(one): self.by_id[task]
+            for task, requests in self.requests.items() if task in self.by_id
+            for one in requests
+        }  # fmt: skip
+
+    def until(self, one: Arrival) -> float:
+        """When it was over: as its receiver, or its daemon, was done with it."""
+        if one.ended_at is not None:
+            return one.ended_at
+        died = self.processes[one.process].died_at
+        return self.universe.baton.now if died is None else died
+
+    def losses(self, process: Process) -> Iterator[tuple[float, float, bool]]:
+        """From when to when a process may have lost its claims, and whether it was told to end."""
+        died = process.died_at
+        if process.ending_at is not None:
+            yield process.ending_at, inf, True
+        elif died is not None:
+            yield died, inf, False
+        if self.leases:
+            for since, until in process.stood:
+                if until - since >= RENEWED:
+                    yield since, until + CLAIMED, False
+            for at in self.jumps:  # by which leases may have run out
+                yield at, at + FOLLOWED, False
+
+    def is_late(self, one: Arrival) -> bool:
+        """Whether its daemon may have lost the claim before it was over."""
+        until, process = self.until(one), self.processes[one.process]
+        return self.leases and any(
+            not stopped and since <= until and end >= one.at - CLAIMED
+            for since, end, stopped in self.losses(process) if end != inf
+        )  # fmt: skip
+
+    def tried(self, row: Row, one: Arrival) -> Try:
+        """A request as the model takes it."""
+        until = self.until(one)
+        found = self.in_force(one.process, one.at - CLAIMED, one.at)
+        losses = [
+            stopped
+            for since, end, stopped in self.losses(self.processes[one.process])
+            if since <= until + SETTLING and end >= one.at - CLAIMED
+        ]
+        return Try(
+            until, one.attempt if not row["webhook"] else 0, self.rules(row, found), one.told,
+            sent=one.kind not in UNSENT, settled=one.ended_at is not None,
+            lost=bool(losses), stopped=any(losses), late=self.is_late(one),
+        )  # fmt: skip
+
+    # -- what else happened ------------------------------------------------------------------------
+
+    def deaths(self, row: Row) -> Iterator[Death]:
+        """Of the daemons that may have had the task."""
+        rules = self.rules(row, self.configurations)
+        for process in self.universe.processes:
+            for since, _, stopped in self.losses(process):
+                yield Death(since, rules, stopped)
+
+    def acts(self, row: Row) -> Iterator[Act]:
+        """What people did to the task, or may have done with many."""
+        for place, deed in enumerate(self.universe.deeds):
+            verb = VERBS.get(deed.verb)
+            if deed.verb in ("retry_many", "cancel_many"):
+                by = deed.arguments["filter"]
+                about = by.get("kind", row["kind"]), by.get("endpoint", row["endpoint_id"])
+                if deed.outcome != REFUSED and about == (row["kind"], row["endpoint_id"]):
+                    doubtful = deed.arguments.get("include_ambiguous", verb == "cancel")
+                    only = by.get("status", "failed"), by.get("reason"), bool(doubtful)
+                    yield Act(deed.at, place, verb or "", only=only)
+                continue
+            if verb is None or deed.target != row["id"]:
+                continue
+            if verb == "resolve":
+                verb = "succeed" if deed.arguments["status"] == "succeeded" else "fail"
+            force = bool(deed.arguments.get("force"))
+            yield Act(deed.at, place, verb, force)
+            if verb == "replace":  # it ends once the other one has succeeded
+                continue
+            if deed.outcome in (ACKNOWLEDGED, REFUSED) and deed.answered_at is not None:
+                done = deed.outcome == ACKNOWLEDGED
+                yield Act(deed.answered_at, place, verb, force, ends=done, refused=not done)
+
+    def removals(self, row: Row) -> Iterator[Act]:
+        """When its endpoint or webhook had been gone for long enough."""
+        for number, one in enumerate(self.universe.in_force):
+            gone = not self.rules(row, [one.configuration])
+            after = 0.0 if self.jumps else GONE
+            if gone and (one.until or inf) >= one.since + after:
+                verb = "lose" if row["endpoint_id"] in one.configuration.endpoints else "remove"
+                yield Act(one.since + after, -1 - number, verb)
+
+    def disablings(self, row: Row) -> Iterator[Act]:
+        """That its webhook may be disabled: its receiver has failed for long, or wants no more; and
+        again, once a person has enabled it."""
+        rules = [one.webhooks(row["endpoint_id"]) for one in self.having(row) if row["webhook"]]
+        gone = any("disable_after" in one.get(row["webhook"], ()) for one in rules)
+        requests = self.requests.get(row["id"], ())
+        if gone or (rules and any(one.status == 410 for one in requests)):
+            for number in range(1 + len(self.deeds("enable", "retry", "retry_many"))):
+                yield Act(0.0, -100_000 - number, "disable")
+
+    def touched(self, row: Row, since: float, until: float) -> bool:
+        """Whether a person may have done something to it in this time."""
+        for act in self.acts(row):
+            deed = self.universe.deeds[act.place]
+            # What is done to many goes on after its answer.
+            ended = None if deed.target is None else deed.answered_at
+            if deed.at <= until and (ended or inf) >= since:
+                return True
+        return False
+
+    def lives(self, row: Row) -> set[Life] | str:
+        """Which lives it may have had, by the model."""
+        if row["id"] not in self._lives:
+            self._lives[row["id"]] = self._find_lives(row)
+        return self._lives[row["id"]]
+
+    def _find_lives(self, row: Row) -> set[Life] | str:
+        rules = self.rules(row, self.configurations)
+        # By the clock that cannot be set; that of the wall is not needed to the second.
+        requests = self.requests.get(row["id"], ())
+        events: list[Any] = [self.tried(row, one) for one in requests]
+        events += [*self.deaths(row), *self.acts(row), *self.removals(row)]
+        disablings = self.disablings(row)
+        born = self.born(row)
+        return lives(
+            rules,
+            -inf if self.jumps else born,
+            [*disablings, *(one for one in events if one.at >= born)],
+        )
+
+    def born(self, row: Row) -> float:
+        """When it was accepted, or before that."""
+        if (at := self.accepted_at.get(row["id"])) is not None:
+            return at
+        parent = self.by_id.get(row["parent_id"])
+        return 0.0 if parent is None else self.born(parent)
+
+    @cached_property
+    def accepted_at(self) -> dict[int, float]:
+        """When clients first asked for what they were told has this id."""
+        calls = self.universe.calls
+        return {one.id: one.asked[0].at for one in calls if one.id is not None and one.asked}
+
+    def deeds(self, *verbs: str) -> list[Deed]:
+        """What people did of these."""
+        return [one for one in self.universe.deeds if one.verb in verbs]
+
+
+TABLES = (
+    "retry_schedule", "attempts", "runs", "bulks", "batches", "batch_members", "endpoint_state",
+    "rates", "throttles",
+)  # fmt: skip
+OF_PLUGINS = ("webhooks", "webhook_attempts")
+VERBS = {
+    "retry": "retry",
+    "retry_many": "retry",
+    "cancel": "cancel",
+    "cancel_many": "cancel",
+    "resolve": "resolve",
+    "replace": "replace",
+}
+"""What people do to tasks: the model's word for each verb of `people.DEEDS`."""
