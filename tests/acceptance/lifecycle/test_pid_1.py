@@ -93,6 +93,7 @@ def test_a_reload_that_pid_1_is_asked_for_early_is_done_later(make_daemon: MakeD
     daemon.by_command = True
     daemon.wrapper = UNSHARE
     process = daemon.launch()
+    until(lambda: process.poll() is not None or descendants(process.pid), "PID 1")
     until(lambda: process.poll() is not None or descendants(init_of(daemon)), "its child")
     os.kill(init_of(daemon), signal.SIGHUP)
     daemon.wait_ready()
