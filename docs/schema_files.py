@@ -14,7 +14,7 @@ from pathlib import Path
 from orchestratord.cli.create.scaffold import SCHEMA_KINDS
 from orchestratord.config.show.json_schema import json_schema
 from orchestratord.daemon.bootstrap import open_host
-from orchestratord.documentation import doc_links
+from orchestratord.values import doc_links
 
 FOLDER = Path(__file__).parent / "schemas"
 

@@ -26,10 +26,9 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any, TextIO
 
-from orchestratord.documentation import doc_links
 from orchestratord.errors import AWAY, Unreachable
 from orchestratord.model.settings import Log
-from orchestratord.values import world
+from orchestratord.values import doc_links, world
 from orchestratord.values.redact import Redactor
 
 GATHER = 0.02

@@ -5,7 +5,7 @@ reference in docs/api.md are made of it, with the docstrings as descriptions.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
@@ -483,15 +483,12 @@ class EndpointsDocument(TypedDict):
     endpoints: list[EndpointDocument]
 
 
-class _Paused(TypedDict):
-    id: Name
-    paused: bool
-
-
-class PausedDocument(_Paused, total=False):
+class PausedDocument(TypedDict):
     """Whether an endpoint is paused."""
 
-    lifted: bool
+    id: Name
+    paused: bool
+    lifted: NotRequired[bool]
     """Of a resume: whether something throttled it."""
 
 

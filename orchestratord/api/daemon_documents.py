@@ -1,6 +1,6 @@
 """The documents that the API answers about the daemon itself: configuration, plugins, status."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -55,17 +55,6 @@ class DifferenceDocument(TypedDict):
     after: Any
 
 
-class _Reloaded(TypedDict):
-    generation: int
-    changed: bool
-    adopted_at: Time | None
-    cause: str
-    changes: ChangesDocument
-    restart_required: list[str]
-    """Keys whose new value counts after a restart."""
-    warnings: list[ProblemDocument]
-
-
 @example(
     {
         "generation": 5,
@@ -92,10 +81,18 @@ class _Reloaded(TypedDict):
         ],
     }
 )
-class ReloadDocument(_Reloaded, total=False):
+class ReloadDocument(TypedDict):
     """What a reload did."""
 
-    diff: list[DifferenceDocument]
+    generation: int
+    changed: bool
+    adopted_at: Time | None
+    cause: str
+    changes: ChangesDocument
+    restart_required: list[str]
+    """Keys whose new value counts after a restart."""
+    warnings: list[ProblemDocument]
+    diff: NotRequired[list[DifferenceDocument]]
     """Where it was asked for: the keys that differ."""
 
 

@@ -20,7 +20,6 @@ from orchestratord.daemon.bootstrap import ADDRESSES, open_host
 from orchestratord.daemon.daemon import HTTP, Daemon, DaemonStart, WorkerPlace
 from orchestratord.daemon.shutdown import leave_threads, run_loop
 from orchestratord.daemon.supervisor import Supervisor
-from orchestratord.documentation import doc_links
 from orchestratord.errors import ConfigError, OrchestratordError, PluginError
 from orchestratord.model.settings import DaemonSettings
 from orchestratord.queue.database import Workers
@@ -29,6 +28,7 @@ from orchestratord.queue.store import Store, open_database
 from orchestratord.runtime.systemd import SystemdNotifier, passed_sockets
 from orchestratord.runtime.upgrade import HandedOver, Succession, take_signals, what_this_is
 from orchestratord.runtime.worker_seat import WorkerSeat
+from orchestratord.values import doc_links
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord")

@@ -21,10 +21,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from orchestratord.documentation import doc_links
 from orchestratord.plugin.host import Host
 from orchestratord.queue.daemon_health import DATABASE, MEMORY, STALLED, DaemonHealth
-from orchestratord.values import world
+from orchestratord.values import doc_links, world
 
 log = logging.getLogger("orchestratord.watchdog")
 

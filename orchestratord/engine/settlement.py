@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeVar
 
 import httpx
 
-from orchestratord.documentation import doc_links
 from orchestratord.engine import task_events
 from orchestratord.engine.attempt_result import AttemptResult, Run
 from orchestratord.engine.lanes.lane_set import LaneSet
@@ -35,7 +34,7 @@ from orchestratord.queue.operations.settle import settle, start
 from orchestratord.queue.records import Insert, Inserted, Settled, Settlement, StoredEffect
 from orchestratord.queue.rows import response_text
 from orchestratord.queue.store import Store
-from orchestratord.values import world
+from orchestratord.values import doc_links, world
 from orchestratord.values.clock import Clock
 from orchestratord.values.redact import Redactor
 from orchestratord.values.status_set import StatusCode

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import pluggy
 
-from orchestratord.documentation import doc_links
 from orchestratord.errors import PluginError, Reject, Snooze
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import Event, EventType, PluginEvent
@@ -50,7 +49,7 @@ from orchestratord.plugin.isolation import (
 )
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.plugin.registry import CORE, PluginInfo, Registry, plain
-from orchestratord.values import world
+from orchestratord.values import doc_links, world
 from orchestratord.values.redact import Redactor
 from orchestratord.values.suggest import suggest
 

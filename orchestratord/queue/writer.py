@@ -24,7 +24,6 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from orchestratord.documentation import doc_links
 from orchestratord.errors import QueueError, StorageFull, Unreachable
 from orchestratord.queue.batch import Rank, Told, Write, deliver, do_all, in_order, prepare
 from orchestratord.queue.connection import Singly, counted
@@ -32,7 +31,7 @@ from orchestratord.queue.daemon_health import DISK, FATAL, RECONNECT_WAIT, Code,
 from orchestratord.queue.database import Database, Messenger, Wakeups
 from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import Session
-from orchestratord.values import world
+from orchestratord.values import doc_links, world
 
 log = logging.getLogger("orchestratord.queue")
 

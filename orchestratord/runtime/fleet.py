@@ -20,7 +20,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from orchestratord.documentation import doc_links
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.model.endpoint import Endpoint
@@ -36,7 +35,7 @@ from orchestratord.queue.wakeup_text import FLAGS
 from orchestratord.runtime.reload import Reloader
 from orchestratord.runtime.team import Team
 from orchestratord.runtime.throttle_keeper import ThrottleKeeper
-from orchestratord.values import world
+from orchestratord.values import doc_links, world
 from orchestratord.values.clock import Clock, rfc3339
 
 log = logging.getLogger("orchestratord.fleet")

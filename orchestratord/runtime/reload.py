@@ -11,7 +11,6 @@ from typing import Any
 from orchestratord.config.changes import Changes
 from orchestratord.config.edit.editor import Editor
 from orchestratord.config.loader import Loader, Reload
-from orchestratord.documentation import doc_links
 from orchestratord.engine.removed_tasks import RELOAD, at_start, refusal
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
@@ -29,7 +28,7 @@ from orchestratord.queue.store import Store
 from orchestratord.runtime.systemd import SystemdNotifier
 from orchestratord.runtime.team import Team
 from orchestratord.runtime.worker_seat import InForce, WorkerSeat
-from orchestratord.values import world
+from orchestratord.values import doc_links, world
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.config")

@@ -1,6 +1,6 @@
 """What the routes take and answer: their fields, and what each of them says."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -106,18 +106,15 @@ class ProblemOfEdit(TypedDict):
     hint: str | None
 
 
-class _Edited(DeclaredWebhooks):
+class EditedWebhooks(DeclaredWebhooks):
+    """The webhooks of an endpoint after an edit."""
+
     diff: str
     """What changed in the file, or would change."""
     written: bool
     problems: list[ProblemOfEdit]
     """Why what was written could not be taken up, or would be refused."""
-
-
-class EditedWebhooks(_Edited, total=False):
-    """The webhooks of an endpoint after an edit."""
-
-    generation: int
+    generation: NotRequired[int]
     """Of the configuration that is in force now; not where it was only tried."""
 
 
@@ -128,22 +125,19 @@ class WriteQuery(TypedDict, total=False):
     """Write nothing: say what would change, and why it would be refused."""
 
 
-class _Written(TypedDict):
-    webhooks: Annotated[list[Any], Field(examples=[[]])]
-    """The whole list; an empty one takes the key out of the file."""
-
-
-class WrittenWebhooks(_Written, total=False):
+class WrittenWebhooks(TypedDict):
     """The list that takes the place of the one in the file; what was read beside it is passed
     over."""
 
-    names: Any
-    references: Any
-    inherited: Any
-    file: Any
-    writable: Any
-    reason: Any
-    etag: Any
+    webhooks: Annotated[list[Any], Field(examples=[[]])]
+    """The whole list; an empty one takes the key out of the file."""
+    names: NotRequired[Any]
+    references: NotRequired[Any]
+    inherited: NotRequired[Any]
+    file: NotRequired[Any]
+    writable: NotRequired[Any]
+    reason: NotRequired[Any]
+    etag: NotRequired[Any]
 
 
 class TestDelivery(TypedDict):

@@ -12,11 +12,6 @@ from tests.simulation.shrink import shrink
 
 ROOT = Path(__file__).parents[2]
 
-KEPT: dict[int, str] = {}
-"""Seeds that have found something, each with its story: what was wrong, and when. The universe of a
-seed is another one whenever what universes are made of changes, so that what was wrong has a test
-of its own as well."""
-
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.simulation", *arguments]
@@ -35,12 +30,6 @@ def test_a_seed_is_the_same_in_each_process() -> None:
     first, second = run("--trace", "7"), run("--trace", "7")
     assert first.stdout == second.stdout
     assert "acknowledged" in first.stdout
-
-
-def test_what_seeds_have_found_does_not_come_back() -> None:
-    for seed, story in KEPT.items():
-        done = run("--seeds", str(seed), "--jobs", "1")
-        assert done.returncode == 0, f"{story}\n{done.stdout}"
 
 
 def test_an_unknown_plant_lists_those_that_there_are() -> None:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from starlette.responses import Response
 
 from orchestratord.api.serialize import json_bytes, problems_json
-from orchestratord.documentation import doc_links
 from orchestratord.errors import (
     ConfigError,
     Conflict,
@@ -32,6 +31,7 @@ from orchestratord.errors import (
     UpgradeUnderWay,
 )
 from orchestratord.http.connect import nothing_opens
+from orchestratord.values import doc_links
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -49,7 +49,7 @@ def doctor(config: str | None, output: str) -> None:
 
 def _check(installed: Installation) -> Iterator[tuple[str, Finding]]:
     from orchestratord.cli.doctor.installation import fail
-    from orchestratord.documentation import doc_links
+    from orchestratord.values import doc_links
 
     for about, check in checks().items():
         more = doc_links.finding(about)

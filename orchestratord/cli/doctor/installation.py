@@ -16,10 +16,10 @@ from orchestratord.cli.opened_config import host_of
 from orchestratord.config.load import load, read_settings
 from orchestratord.config.validate.socket_path import socket_path
 from orchestratord.daemon.bootstrap import ADDRESSES, database_url
-from orchestratord.documentation import doc_links
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.plugin.host import Host
+from orchestratord.values import doc_links
 
 ANSWER_TIMEOUT = 5.0
 """Seconds that a daemon may take to answer."""

@@ -13,9 +13,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from orchestratord.config.yaml_keys import HTTP, api_model, daemon_model, endpoint_model
-from orchestratord.documentation import doc_links
 from orchestratord.model.backoff import Backoff
 from orchestratord.plugin.registry import Registry
+from orchestratord.values import doc_links
 from orchestratord.values.yaml_value import REFERENCE
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -38,6 +38,14 @@ def unread(daemon: Daemon) -> Iterator[int]:
         os.close(reader)
 
 
+def shop(daemon: Daemon, receiver: Receiver) -> Daemon:
+    """The daemon, with an endpoint that is answered at once."""
+    receiver.on("/get", 200)
+    daemon.api("shop", receiver.url, concurrency=50)
+    daemon.endpoint("shop/get", "/get")
+    return daemon
+
+
 def read_all(reader: int) -> str:
     os.set_blocking(reader, False)
     text = b""
@@ -55,10 +63,7 @@ def read_all(reader: int) -> str:
 def test_a_stderr_that_nobody_reads_holds_up_nothing(
     make_daemon: MakeDaemon, receiver: Receiver, workers: int
 ) -> None:
-    receiver.on("/get", 200)
-    daemon = make_daemon(workers=workers)
-    daemon.api("shop", receiver.url, concurrency=50)
-    daemon.endpoint("shop/get", "/get")
+    daemon = shop(make_daemon(workers=workers), receiver)
     with unread(daemon) as reader:
         daemon.start()
         for _ in range(3):
@@ -77,10 +82,7 @@ def test_a_stderr_that_nobody_reads_holds_up_nothing(
 def test_lines_that_are_lost_are_counted_and_told(
     make_daemon: MakeDaemon, receiver: Receiver
 ) -> None:
-    receiver.on("/get", 200)
-    daemon = make_daemon()
-    daemon.api("shop", receiver.url)
-    daemon.endpoint("shop/get", "/get")
+    daemon = shop(make_daemon(), receiver)
     # As `LogHandler` is given less room than it has: filling megabytes takes long.
     (daemon.home / "sitecustomize.py").write_text(
         "import sys\nsys.modules.pop('sitecustomize')\n"
@@ -111,10 +113,7 @@ def test_lines_that_are_lost_are_counted_and_told(
 def test_a_pipe_that_is_not_blocking_loses_no_line(
     make_daemon: MakeDaemon, receiver: Receiver
 ) -> None:
-    receiver.on("/get", 200)
-    daemon = make_daemon()
-    daemon.api("shop", receiver.url)
-    daemon.endpoint("shop/get", "/get")
+    daemon = shop(make_daemon(), receiver)
     with unread(daemon) as reader:
         os.set_blocking(daemon.passed[0], False)
         daemon.start()
@@ -145,10 +144,7 @@ def test_a_start_without_its_database_says_so(make_daemon: MakeDaemon, workers: 
 def test_a_closed_stderr_is_no_reason_not_to_start(
     make_daemon: MakeDaemon, receiver: Receiver, workers: int, closed: str
 ) -> None:
-    receiver.on("/get", 200)
-    daemon = make_daemon(workers=workers)
-    daemon.api("shop", receiver.url)
-    daemon.endpoint("shop/get", "/get")
+    daemon = shop(make_daemon(workers=workers), receiver)
     daemon.wrapper = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh"]
     daemon.start()
     assert daemon.finish(daemon.call("shop/get"))["status"] == "succeeded"

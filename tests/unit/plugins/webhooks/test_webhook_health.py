@@ -120,6 +120,22 @@ async def test_what_another_daemon_disabled_is_disabled_here(table: Table) -> No
     assert health.disabled(ENDPOINT, "ops") is None
 
 
+@pytest.mark.parametrize(
+    ("phase", "outcome", "status"),
+    [("on_success", answered(200), "succeeded"), ("on_final_failure", answered(503), "failed")],
+)
+async def test_what_a_person_says_of_a_delivery_says_nothing_of_its_receiver(
+    table: Table, phase: str, outcome: Outcome, status: str
+) -> None:
+    await table.tell("on_retry", answered(503))
+    before = await table.row()
+    assert before["failures"] == 1
+    await table.tell(phase, outcome, status=status, reason="resolved")
+    assert await table.row() == before
+    await table.tell(phase, outcome, status=status)
+    assert await table.row() != before
+
+
 async def test_what_did_not_change_is_not_written(table: Table) -> None:
     await table.tell("on_retry", answered(503))
     assert await table.adopt(declared(status_code=["5xx", "error"], secret=SECRET)) == 0

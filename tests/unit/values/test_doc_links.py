@@ -14,9 +14,9 @@ import pytest
 from orchestratord.api.server.http_connection import Peer
 from orchestratord.api.server.problem_json import PROBLEMS, Refusal
 from orchestratord.cli.doctor.doctor_command import checks
-from orchestratord.documentation import doc_links
 from orchestratord.model.task import Reason
 from orchestratord.queue.daemon_health import CLAIMS_FAILING, DATABASE, FATAL, MEMORY, STALLED, Code
+from orchestratord.values import doc_links
 
 ROOT = Path(__file__).parents[3]
 LEVELS = {"warning", "error", "exception", "critical", "log"}
