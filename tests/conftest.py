@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Iterator
 
 import orchestratord_webhooks
@@ -60,7 +61,7 @@ def pytest_collection_finish() -> None:
 def webhooks_that_nobody_disabled() -> Iterator[None]:
     """A process has the plugin once; what one test's webhooks went through is none of another's."""
     yield
-    orchestratord_webhooks.health.__init__()  # type: ignore[misc]
+    orchestratord_webhooks.health.__init__(time.time)  # type: ignore[misc]
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,6 @@ from orchestratord import (
     format_duration,
     hookimpl,
     only_for,
-    world,
 )
 from orchestratord_webhooks.attempt_counts import HOUR_MS, AttemptCounts
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
@@ -105,9 +104,7 @@ class Health:
     """What is known of the webhooks that are declared."""
 
     def __init__(
-        self,
-        now: Callable[[], float] = lambda: world.time(),
-        skipped: Callable[[int], int] = lambda since: 0,
+        self, now: Callable[[], float], skipped: Callable[[int], int] = lambda since: 0
     ) -> None:
         self._now, self._skipped = now, skipped
         self._redactor = Redactor()

@@ -201,7 +201,7 @@ async def test_ids_are_stable_over_retries_and_new_for_a_forced_repeat(rig: Rig)
 
 async def test_the_timestamp_is_that_of_the_attempt(rig: Rig) -> None:
     clock = FakeClock(1_000_000.9)
-    executor = Deliveries(Health())
+    executor = Deliveries(Health(time.time))
     executor.now = clock.now
     executor.bind("q1", {})
     stamps = []

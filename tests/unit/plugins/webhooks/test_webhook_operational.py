@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -235,7 +236,7 @@ async def test_what_a_person_disables_is_told_with_it(rig: Rig) -> None:
     assert (member.since, again.since) == (event.at - 120_000, None)
     # Nothing is known any more of one that was not declared for a while: that counts as long as
     # others may have found out the same.
-    health.__init__()
+    health.__init__(time.time)
     new = OneWrite(control.config)
     for effect in rig.adopt(new.config):
         new.apply(effect)
