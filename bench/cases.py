@@ -5,6 +5,7 @@ A race sends requests and is told by their rate; a measure has figures of its ow
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,9 @@ from bench.measures import (
     events,
     hanging,
     lateness,
+    locked,
     memory,
+    pruned,
     startup,
 )  # fmt: skip
 from bench.measures.drain import Drained
@@ -149,6 +152,17 @@ def own(quick: bool) -> Iterator[Case]:
         "just after the crowd has connected",
         _alone(partial(connections.measure, count=3_000 // part)),
     )
+    yield Measure(
+        "locked",
+        f"PostgreSQL with its defaults; a call every {locked.EACH * 1000:g} ms and what it takes",
+        _alone(partial(locked.measure, seconds=60 // part)),
+    )
+    if os.geteuid() == 0:
+        yield Measure(
+            "pruned",
+            "the queue has filled a disk of its own; then retention removes all of it",
+            _alone(partial(pruned.measure, megabytes=128 // part)),
+        )
     for name, waiting in (("memory", 0), ("memory-million", 1_000_000 // part)):
         yield Measure(
             name,
