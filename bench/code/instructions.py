@@ -3,6 +3,7 @@
 \b
     python -m bench.code.instructions            webhook deliveries, under valgrind
     python -m bench.code.instructions --calls    calls of one request
+    python -m bench.code.instructions --told     calls with a webhook each: two requests
     python -m bench.code.instructions --start    an endpoint of the configuration, and a start
 
 valgrind counts what the daemon executes, in all of its threads, without the kernel's part. It does
@@ -16,7 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -42,22 +46,38 @@ LIMIT = 900.0
 """Seconds; under valgrind all is fifty times slower."""
 
 
+class Work(NamedTuple):
+    """What the daemon does while it is counted: so many `requests` for each task that is queued."""
+
+    what: str
+    queue: Callable[[Daemon, Nginx, int], None]
+    requests: int = 1
+
+
+WORK = {
+    "deliveries": Work("a webhook delivery", deliveries.queue),
+    "calls": Work("a call", calls.queue),
+    "told": Work("a call with a webhook", partial(calls.queue, told=True), 2),
+}
+
+
 @click.command(help=__doc__)
-@click.option("--calls", "of_calls", is_flag=True, help="calls, instead of webhook deliveries")
-@click.option("--start", "of_start", is_flag=True, help="what is read and imported at a start")
-def main(of_calls: bool, of_start: bool) -> None:
+@click.option("--calls", "of", flag_value="calls", help="calls, instead of webhook deliveries")
+@click.option("--told", "of", flag_value="told", help="calls with a webhook each")
+@click.option("--start", "of", flag_value="start", help="what is read and imported at a start")
+def main(of: str | None) -> None:
     install_debian({"valgrind": ("valgrind", "/usr/bin")})
-    if of_start:
+    if of == "start":
         with tempfile.TemporaryDirectory() as home:
             start(Path(home))
         return
-    what = "a call" if of_calls else "a webhook delivery"
+    work = WORK[of or "deliveries"]
     with tempfile.TemporaryDirectory() as home, Nginx(Path(home) / "nginx") as nginx:
-        _run(Path(home) / "1", nginx, 1, of_calls)  # which compiles what has changed
+        _run(Path(home) / "1", nginx, 1, work)  # which compiles what has changed
         few, many = (
-            _executed(Path(home) / f"{count}", nginx, count, of_calls) for count in (FEW, MANY)
+            _executed(Path(home) / f"{count}", nginx, count, work) for count in (FEW, MANY)
         )
-    click.echo(f"{(many - few) / (MANY - FEW):,.0f} instructions for {what}")
+    click.echo(f"{(many - few) / (MANY - FEW):,.0f} instructions for {work.what}")
     click.echo(f"{few - FEW * (many - few) // (MANY - FEW):,} for the start and the end")
 
 
@@ -86,28 +106,29 @@ def _summary(found: Path) -> int:
     return int(summary[1])
 
 
-def _executed(home: Path, nginx: Nginx, count: int, of_calls: bool) -> int:
+def _executed(home: Path, nginx: Nginx, count: int, work: Work) -> int:
     """Instructions of a daemon from its start to its end, in which it does so many tasks."""
     found = home.with_name(f"{home.name}.counted")
-    _run(home, nginx, count, of_calls, *CACHEGRIND, f"--cachegrind-out-file={found}")
+    _run(home, nginx, count, work, *CACHEGRIND, f"--cachegrind-out-file={found}")
     return _summary(found)
 
 
-def _run(home: Path, nginx: Nginx, count: int, of_calls: bool, *wrapper: str) -> None:
+def _run(home: Path, nginx: Nginx, count: int, work: Work, *wrapper: str) -> None:
+    requests = count * work.requests
     with daemon(home) as made:
-        (calls if of_calls else deliveries).queue(made, nginx, count)
+        work.queue(made, nginx, count)
         made.wrapper = [*wrapper]
         before = nginx.count()
         made.launch()
         deadline = time.monotonic() + LIMIT
-        while nginx.count() - before < count:
+        while nginx.count() - before < requests:
             if made.process is None or made.process.poll() is not None:
                 raise RuntimeError(f"it ended:\n{made.log()[-2000:]}")
             if time.monotonic() > deadline:
-                raise RuntimeError(f"it did not come to {count} requests within {LIMIT:g} s")
+                raise RuntimeError(f"it did not come to {requests} requests within {LIMIT:g} s")
             time.sleep(0.1)
         made.stop(LIMIT)
-        verify(made, count)
+        verify(made, requests)
 
 
 if __name__ == "__main__":

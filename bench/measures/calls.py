@@ -6,6 +6,7 @@ The calls are accepted while their endpoint is paused; the clock runs from its r
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from bench.environment.daemon import (
     SECRET,
@@ -23,9 +24,10 @@ from orchestratord.model.task import NewTask
 from tests.acceptance.daemon import Daemon
 
 
-def queue(made: Daemon, nginx: Nginx, count: int) -> None:
-    """Declare calls without a webhook, and queue `count`, of a daemon that does not run yet."""
-    declare_post(made, nginx)
+def queue(made: Daemon, nginx: Nginx, count: int, *, told: bool = False) -> None:
+    """Declare calls, `told` by a webhook or not, and queue `count`, of a daemon that does not run
+    yet."""
+    declare_post(made, nginx, webhooks=_webhooks(nginx, told))
     new = (
         NewTask("call", "bench/post", params={"number": number, "text": TEXT}, max_attempts=10)
         for number in range(count)
@@ -46,11 +48,8 @@ def measure(
         workers: of the daemon.
     """
     each = 2 if told else 1
-    webhook = {
-        "name": "told", "phase": "after_request", "url": nginx.url(1), "secret": SECRET,
-    }  # fmt: skip
     with daemon(home, workers=workers) as made:
-        declare_post(made, nginx, webhooks=[webhook] if told else [])
+        declare_post(made, nginx, webhooks=_webhooks(nginx, told))
         made.start()
         made.post("/v1/endpoints/bench/post/pause").raise_for_status()
         call_all(made, "bench/post", count)
@@ -64,3 +63,9 @@ def measure(
         made.stop()
         verify(made, each * count)
     return drained
+
+
+def _webhooks(nginx: Nginx, told: bool) -> list[dict[str, Any]]:
+    url = nginx.url(1)
+    webhook = {"name": "told", "phase": "after_request", "url": url, "secret": SECRET}
+    return [webhook] if told else []

@@ -25,7 +25,12 @@ from orchestratord.engine import task_events
 from orchestratord.engine.attempt_result import AttemptResult, Deadlines, Plans, ResultTeller, Run
 from orchestratord.engine.feedback import Feedback
 from orchestratord.engine.lanes.breaker import is_down
-from orchestratord.engine.lanes.call_partition import lacks_partition, partition_of, with_partition
+from orchestratord.engine.lanes.call_partition import (
+    lacks_partition,
+    partition_of,
+    wants_partition,
+    with_partition,
+)
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Immediate, Placement
 from orchestratord.engine.poison import SURELY
@@ -464,7 +469,8 @@ class Pipe:
         if (
             outcome.verdict == "success"
             and outcome.final_reason is None
-            and not (plan.announces or run.interrupted or run.early)
+            and not (run.interrupted or run.early)
+            and not (plan.after in plan.announces or "on_success" in plan.announces)
         ):
             result = self.results.succeeded(run, outcome)
             if plan.tells and not result.recurring:
@@ -532,16 +538,14 @@ class Pipe:
 
     def _settle_soon(self, run: Run, result: AttemptResult, now: int) -> bool:
         """Have the end of an attempt written without waiting for it, together with all that end in
-        this turn of the loop. False where something has to be awaited before, new tasks follow from
-        it, or nothing can be written now."""
-        task, plan, effects = run.task, run.plan, result.effects
-        items: Sequence[StoredEffect] = ()
+        this turn of the loop. False where something has to be awaited before, much follows from it,
+        or nothing can be written now."""
+        task, plan = run.task, run.plan
         if task.deaths or self._claims.closing:
             return False
-        if effects:
-            if len(effects) > SLICE or not are_rows(effects):
-                return False
-            items = effects
+        items = self._items_at_hand(result.effects, run_of(task)) if result.effects else ()
+        if items is None:
+            return False
         settlement = settlement_of(task, result, plan.config, plan.target, items, now)
         if items or plan.tells_runs:
             self._note_run(settlement, plan.config)
@@ -550,6 +554,25 @@ class Pipe:
         self._ended.append(run)
         self._ends.append(settlement)
         return True
+
+    def _items_at_hand(
+        self, effects: Sequence[Effect], run_id: int | None
+    ) -> Sequence[StoredEffect] | None:
+        """What `items` makes of these, where they are few, none is an event, and no partition has
+        to be found out; else None."""
+        if are_rows(effects):
+            return effects if len(effects) <= SLICE else None
+        if len(effects) > EVENTS_AT_ONCE or self._placement.immediate(effects, 0):
+            return None
+        items: list[StoredEffect] = []
+        for effect in effects:
+            if not isinstance(effect, NewTask):
+                items.append(effect)
+            elif wants_partition(effect, self._placement.config):
+                return None
+            else:
+                items.append(self.insert(effect, run_id))
+        return items
 
     def write_ended(self) -> None:
         """Write now how attempts have ended in this turn of the loop."""
@@ -575,6 +598,8 @@ class Pipe:
                 results = operation.result
             for end, settled, run in zip(ends, results, operation.about, strict=True):
                 if settled is not None and settled.accepted:
+                    if settled.inserted:
+                        self._written_now(end, settled.inserted)
                     written.append((end, settled, run.result))
                     taken.append(run)
                 else:
@@ -720,19 +745,34 @@ class Pipe:
         for number, (insert, item) in enumerate(zip(inserts, inserted, strict=True), 1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-            if self._events.listening and not item.duplicate:
-                self._events.publish(task_events.created(insert, item, self._clock.now_ms()))
-            if item.duplicate:
-                continue
-            if insert.happened is not None:
+            self._created(insert, item)
+            if insert.happened is not None and not item.duplicate:
                 await self._happened(insert, insert.happened, item)
-            elif item.next_try is not None:
+            else:
                 due.append(item)
         if due:  # those that were claimed in the same transaction start now
             await asyncio.sleep(0)
-        for item in due:
-            if item.next_try is not None and item.id not in self._claims.running:
-                self._placement.touched(item.key, item.next_try)
+        self._are_due(due)
+
+    def _written_now(self, end: Settlement, inserted: Sequence[Inserted]) -> None:
+        """The same for what `_items_at_hand` has made."""
+        try:
+            inserts = [item for item in end.effects if isinstance(item, Insert)]
+            for insert, item in zip(inserts, inserted, strict=True):
+                self._created(insert, item)
+            self._are_due(inserted)
+        except Exception:
+            worker_log.exception("what follows from task %s is not done", end.task.id)
+
+    def _created(self, insert: Insert, item: Inserted) -> None:
+        if self._events.listening and not item.duplicate:
+            self._events.publish(task_events.created(insert, item, self._clock.now_ms()))
+
+    def _are_due(self, inserted: Sequence[Inserted]) -> None:
+        for item in inserted:
+            if item.next_try is None or item.duplicate or item.id in self._claims.running:
+                continue
+            self._placement.touched(item.key, item.next_try)
 
     async def _happened(self, insert: Insert, happened: Happened, item: Inserted) -> None:
         """A task that needed no attempt is on disk."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from orchestratord.model.task import (
     made,
 )
 from orchestratord.plugin.executor import Executor, Target
-from orchestratord.plugin.hookspecs import END_PHASES
+from orchestratord.plugin.hookspecs import ANNOUNCE, END_PHASES, PHASES
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import is_ctrl_c
 from orchestratord.plugin.long_work import off_loop, seconds_queued
@@ -81,7 +81,7 @@ class Plan:
         evaluates: whether making it may evaluate expressions.
         decides: whether a hook is to be asked about its answers.
         after: the after_ phase that an attempt reaches; None for none.
-        announces: whether hooks are to be told of its phases.
+        announces: the phases of which hooks are to be told.
         tells: whether hooks are to be told of its successes.
         tells_runs: whether they are to be told of the ends of the runs that begin with its tasks.
         answers: by status code what they would say of one more success, where they need not be
@@ -97,7 +97,7 @@ class Plan:
     evaluates: bool
     decides: bool
     after: str | None
-    announces: bool
+    announces: Collection[str]
     tells: bool
     tells_runs: bool
     answers: dict[StatusCode, Recurrence] = field(default_factory=dict)
@@ -136,7 +136,9 @@ class Plans:
             return None
         endpoint, concerned = standing.endpoint, self._host.concerned
         before, after = executor.phases
-        announces = concerned("announce", kind, endpoint) is not None
+        announces = {
+            phase for phase in PHASES if concerned(ANNOUNCE, kind, endpoint, phase) is not None
+        }
         try:
             evaluates = executor.evaluates(standing)
         except BaseException as error:  # an executor is a plugin's, too
@@ -148,7 +150,7 @@ class Plans:
             direct=standing.idempotent
             and standing.retry.give_up_after is None
             and endpoint.partition is None
-            and not (before and (announces or concerned(before, kind, endpoint))),
+            and not (before and (before in announces or concerned(before, kind, endpoint))),
             evaluates=evaluates,
             decides=bool(after) and concerned(after, kind, endpoint) is not None,
             after=None if executor.immediate else after,
@@ -244,11 +246,11 @@ class ResultTeller:
     async def started(self, run: Run) -> Sequence[Effect]:
         """What the hooks want written before the first byte is sent."""
         before = run.plan.executor.phases[0]
-        if not (run.plan.announces and before):
+        if before not in run.plan.announces:
             return ()
         reached = run.reached(None)
         reached.phase = before
-        effects = await self._host.collect("announce", reached)
+        effects = await self._host.collect(ANNOUNCE, reached)
         return effects if len(effects) <= SLICE else await self._in_slices(effects, run.task)
 
     async def _in_slices(self, effects: list[Effect], task: Task) -> list[Effect]:
@@ -270,7 +272,13 @@ class ResultTeller:
         host, task, endpoint = self._host, reached.task, reached.endpoint
         outcome, phase = reached.outcome, END_PHASES.get(decision.status)
         assert outcome is not None
-        announcing = endpoint is not None and host.concerned("announce", task.kind, endpoint)
+        announced = [
+            name
+            for name in (after, phase)
+            if name is not None
+            and endpoint is not None
+            and host.concerned(ANNOUNCE, task.kind, endpoint, name)
+        ]
         telling = None
         if phase is not None and (endpoint is not None or phase == "on_final_failure"):
             telling = host.concerned(phase, task.kind, endpoint)
@@ -278,17 +286,15 @@ class ResultTeller:
             outcome = replace(outcome, final_reason=decision.reason)
         effects: list[Effect] = []
         self._ask_again(task.key, phase)
-        if announcing or telling:  # as for few calls
+        if announced or telling:  # as for few calls
             reached.outcome, reached.next_try = outcome, decision.next_try
             reached.task = task.after(
                 decision.status, decision.reason, decision.next_try,
                 outcome.status_code, outcome.error,
             )  # fmt: skip
-            if announcing:
-                for name in (after, phase):
-                    if name is not None:
-                        reached.phase = name
-                        effects += await host.collect("announce", reached)
+            for name in announced:
+                reached.phase = name
+                effects += await host.collect(ANNOUNCE, reached)
             if telling and phase is not None:
                 recurring: list[RecurringRows] | None = [] if phase == "on_success" else None
                 effects += await host.collect(phase, reached, recurring)

@@ -77,7 +77,7 @@ def pure(function: F) -> F:
     return function
 
 
-def only_for(concerned: Callable[[str, Endpoint], object]) -> Callable[[F], F]:
+def only_for(concerned: Callable[..., object]) -> Callable[[F], F]:
     """Mark a deciding or telling hook that has nothing to say of most tasks.
 
     What hooks are not asked costs nothing: without this, each of them is called for each attempt.
@@ -85,8 +85,8 @@ def only_for(concerned: Callable[[str, Endpoint], object]) -> Callable[[F], F]:
     Args:
         concerned: whether the hook is to be asked about the tasks of this kind and endpoint: a
             `def`, and its answer is remembered for as long as the endpoint's files stay as they
-            are, so it has to go by these two alone. Where the endpoint is gone, and where this
-            raises, the hook is asked.
+            are, so it has to go by these alone. That of `announce` may take the phase as third.
+            Where the endpoint is gone, and where this raises, the hook is asked.
     """
 
     def mark(function: F) -> F:
@@ -117,7 +117,9 @@ END_PHASES = {
 """The phase that each decision reaches, by what becomes of the task."""
 RUN_END = "on_run_end"
 """The phase that a run reaches once all of its calls have ended."""
-TELLING = ("announce", *END_PHASES.values(), RUN_END, "explain")
+ANNOUNCE = "announce"
+"""The hook that is told of each phase."""
+TELLING = (ANNOUNCE, *END_PHASES.values(), RUN_END, "explain")
 BATCHING = ("batch_closed",)
 RECORD = "on_event"
 """What is returned of it is written with what an event tells of."""

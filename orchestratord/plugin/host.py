@@ -71,14 +71,20 @@ class Implementation(NamedTuple):
     given: Callable[[Reached], Sequence[Any]]
     """What a telling hook is called with, of what it is told of."""
 
-    def concerns(self, kind: str, endpoint: Endpoint) -> bool:
-        """Whether it wants to be asked about the tasks of a kind of an endpoint."""
-        return self.only_for is None or bool(plain(self.only_for(kind, endpoint)))
+    def concerns(self, kind: str, endpoint: Endpoint, phase: str | None) -> bool:
+        """Whether it wants to be asked about the tasks of a kind of an endpoint; `phase`: the one
+        that is announced, None for other hooks."""
+        only_for = self.only_for
+        if only_for is None:
+            return True
+        arguments = (kind, endpoint, phase)
+        takes = 2 if phase is None else len(inspect.signature(only_for).parameters)
+        return bool(plain(only_for(*arguments[:takes])))
 
     @property
-    def only_for(self) -> Callable[[str, Endpoint], object] | None:
+    def only_for(self) -> Callable[..., object] | None:
         """What it was marked with, None for nothing."""
-        found: Callable[[str, Endpoint], object] | None
+        found: Callable[..., object] | None
         found = getattr(self.function, "orchestratord_only_for", None)
         return found
 
@@ -240,23 +246,27 @@ class Host:
             return self._compiled[hook]
 
     def concerned(
-        self, hook: str, kind: str, endpoint: Endpoint | None
+        self, hook: str, kind: str, endpoint: Endpoint | None, phase: str | None = None
     ) -> tuple[Implementation, ...] | None:
         """Those of a hook's implementations that want to be asked about the tasks of a kind of an
-        endpoint, None for none. Of an endpoint that is gone, all are asked."""
+        endpoint, None for none; of `announce`, about this phase. Of an endpoint that is gone, all
+        are asked."""
         if endpoint is None:
             return self.compiled(hook)
+        question = self.loaded, hook, kind, phase
         try:
-            known: tuple[Implementation, ...] | None = endpoint.remembered[self.loaded, hook, kind]
+            known: tuple[Implementation, ...] | None = endpoint.remembered[question]
         except KeyError:
-            known = endpoint.remembered[self.loaded, hook, kind] = self._ask(hook, kind, endpoint)
+            known = endpoint.remembered[question] = self._ask(hook, kind, endpoint, phase)
         return known
 
-    def _ask(self, hook: str, kind: str, endpoint: Endpoint) -> tuple[Implementation, ...] | None:
+    def _ask(
+        self, hook: str, kind: str, endpoint: Endpoint, phase: str | None
+    ) -> tuple[Implementation, ...] | None:
         asked: list[Implementation] = []
         for item in self.compiled(hook) or ():
             try:
-                if item.concerns(kind, endpoint):
+                if item.concerns(kind, endpoint, phase):
                     asked.append(item)
             except BaseException as fault:  # a plugin may raise anything
                 if is_ctrl_c(fault):
@@ -349,8 +359,9 @@ class Host:
         """
         effects: list[Effect] = []
         running = reached.running or asyncio.current_task()
-        before = running.cancelling() if running else 0
-        for item in self.concerned(hook, reached.task.kind, reached.endpoint) or ():
+        before, params = running.cancelling() if running else 0, reached.task.params
+        phase = reached.phase if hook == hookspecs.ANNOUNCE else None
+        for item in self.concerned(hook, reached.task.kind, reached.endpoint, phase) or ():
             result, raised = ask(item.function, item.given(reached))
             try:
                 if (
@@ -366,10 +377,12 @@ class Host:
                     recurring.append(result)
                 elif type(result) is list and len(result) > _AT_ONCE:
                     effects += await off_loop(
-                        check_effects, result, self.registry, item.plugin, self.max_params
+                        check_effects, result, self.registry, item.plugin, self.max_params, params
                     )
                 else:
-                    effects += check_effects(result, self.registry, item.plugin, self.max_params)
+                    effects += check_effects(
+                        result, self.registry, item.plugin, self.max_params, params
+                    )
             except Exception as fault:  # what it returned may fail the one who looks at it
                 self.fault(item.plugin, hook, fault)
         return effects

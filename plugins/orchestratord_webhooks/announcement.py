@@ -47,8 +47,13 @@ def _declares(kind: str, endpoint: Endpoint) -> bool:
     return kind == "call" and bool(endpoint[WEBHOOKS])
 
 
+def _awaits(kind: str, endpoint: Endpoint, phase: str) -> bool:
+    webhooks = endpoint[WEBHOOKS] if kind == "call" else ()
+    return any(webhook.phase == phase and webhook.enabled for webhook in webhooks)
+
+
 def _follows_runs(kind: str, endpoint: Endpoint) -> bool:
-    return any(webhook.phase == RUN_END and webhook.enabled for webhook in endpoint[WEBHOOKS])
+    return _awaits("call", endpoint, RUN_END)
 
 
 class Announcer:
@@ -60,7 +65,7 @@ class Announcer:
         self._large: set[tuple[str, str]] = set()
 
     @hookimpl
-    @only_for(_declares)
+    @only_for(_awaits)
     def announce(
         self,
         phase: str,
@@ -122,7 +127,8 @@ class Announcer:
 
         def deliveries() -> list[NewTask | BatchMember]:
             data = data_now()
-            context = self._context(task, at)
+            named = any(one.payload is not None or one.partition is not None for one in firing)
+            context = self._context(task, at) if named else {"params": task.params}
             made: list[NewTask | BatchMember] = []
             for one in firing:
                 if one.batch is not None:

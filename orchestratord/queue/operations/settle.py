@@ -138,7 +138,7 @@ def settle(settlement: Settlement) -> Write[Settled]:
 
 
 def settle_all(settlements: Sequence[Settlement]) -> Write[list[Settled]]:
-    """Write how several claims ended, of which no new tasks follow: each as `settle` does it."""
+    """Write how several claims ended: each as `settle` does it."""
     return Write(Rank.SETTLE, None, STEPS, settlements, patient=True, many=True)
 
 

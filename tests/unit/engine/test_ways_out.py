@@ -156,10 +156,17 @@ async def test_what_fails_before_the_executor_is_called_is_released(
 
 AFTER: list[tuple[object, str]] = [
     (Pipe, "_after"), (Pipe, "_conclude"), (Pipe, "_tell"), (Pipe, "_settle_soon"),
-    (Pipe, "items"), (attempt, "settlement_of"), (attempt, "check_outcome"),
-    (Pipe, "_note_run"), (Feedback, "note"), (Claims, "settle"),
+    (Pipe, "items"), (Pipe, "_items_at_hand"), (attempt, "settlement_of"),
+    (attempt, "check_outcome"), (Pipe, "_note_run"), (Feedback, "note"), (Claims, "settle"),
 ]  # fmt: skip
 """What is called after it."""
+AWAITED = ["items", "settle", "written"]
+"""What is called where something has to be awaited before an end is written."""
+
+
+def has_to_wait(patch: pytest.MonkeyPatch, step: str) -> None:
+    if step in AWAITED:
+        patch.setattr(Pipe, "_items_at_hand", lambda *effects: None)
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -176,6 +183,7 @@ async def test_what_fails_after_the_executor_was_called_is_settled(
     """Nothing of it may look unsent: a POST waits for a person, the rest for its backoff."""
     if step == "items" and not idempotent:
         pytest.skip("its start makes some as well")
+    has_to_wait(monkeypatch, step)
     async with one_task(tmp_path, monkeypatch, idempotent=idempotent) as work:
         fail(monkeypatch, of, step, error=error)
         work.adopt()
@@ -192,12 +200,14 @@ async def test_what_fails_after_the_executor_was_called_is_settled(
         assert len(await work.bench.store.read(search.attempts(work.id))) == 1
 
 
+@pytest.mark.parametrize("step", ["written", "_are_due"])
 async def test_an_end_that_is_on_disk_is_not_written_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
 ) -> None:
     """Where what follows from it cannot be begun."""
+    has_to_wait(monkeypatch, step)
     async with one_task(tmp_path, monkeypatch, idempotent=True) as work:
-        fail(monkeypatch, Pipe, "written")
+        fail(monkeypatch, Pipe, step)
         work.adopt()
         task = await work.end()
         assert work.ways == ["settled"]
@@ -247,6 +257,7 @@ async def test_a_cancellation_while_the_database_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: type[Any], way: str
 ) -> None:
     """Of the start nothing was sent; after the call it is not known what the database took."""
+    has_to_wait(monkeypatch, "settle")
     async with one_task(tmp_path, monkeypatch, idempotent=False) as work:
         store, waits = work.bench.store, asyncio.Event()
         write = store.write
@@ -275,6 +286,7 @@ async def test_a_claim_is_lost_only_where_the_store_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """And it is left to its new owner as it is."""
+    has_to_wait(monkeypatch, step)
     async with one_task(tmp_path, monkeypatch, idempotent=False) as work:
         function = getattr(Pipe, step)
 
