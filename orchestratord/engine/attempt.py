@@ -28,7 +28,6 @@ from orchestratord.engine.lanes.breaker import is_down
 from orchestratord.engine.lanes.call_partition import (
     lacks_partition,
     partition_of,
-    wants_partition,
     with_partition,
 )
 from orchestratord.engine.lanes.lane_set import LaneSet
@@ -78,7 +77,6 @@ from orchestratord.queue.records import (
     Settled,
     Settlement,
     StoredEffect,
-    are_rows,
 )
 from orchestratord.queue.store import Store
 from orchestratord.values import world
@@ -214,7 +212,7 @@ class Pipe:
     async def _run(self, task: Task, lane: str, began: int) -> WayOut:
         """One attempt of a task that has a slot since `began`."""
         # Its lease may have run out, and it be claimed here again: only the store tells the two.
-        running, has_slot, soon = asyncio.current_task(), True, False
+        running, has_slot, ended = asyncio.current_task(), True, False
         assert running is not None
         run: Run | None = None
         try:
@@ -230,10 +228,14 @@ class Pipe:
             has_slot = False
             self._lanes.ended()
             self._release_slot(task, lane, now)
-            soon = self._settle_soon(run, result, now)
-            if soon:
-                return "settled"
-            return await self.settle(run.task, result, run.plan.config, run.plan.target, now)
+            items: Sequence[StoredEffect] = ()
+            if result.effects:
+                items = await self.items(result.effects, run_id=run_of(run.task))
+            if self._claims.closing:
+                return "left"
+            self._end(run, result, items, now)
+            ended = True
+            return "settled"
         except (Exception, asyncio.CancelledError) as error:
             return await self._end_anyway(task, run, error)
         finally:
@@ -242,9 +244,9 @@ class Pipe:
                 if run is None or not run.sent:
                     self._lanes.return_token(lane, now, task.id, began)
                 self._release_slot(task, lane, now)
-            elif not soon:
+            elif not ended:
                 self._lanes.settled()
-            if not soon:
+            if not ended:
                 self._claims.gone(task, running)
 
     async def _end_anyway(self, task: Task, run: Run | None, error: BaseException) -> WayOut:
@@ -536,43 +538,19 @@ class Pipe:
         row = run.row(outcome, decision)
         return AttemptResult(decision, outcome, row, uncounted=decision.uncounted)
 
-    def _settle_soon(self, run: Run, result: AttemptResult, now: int) -> bool:
-        """Have the end of an attempt written without waiting for it, together with all that end in
-        this turn of the loop. False where something has to be awaited before, much follows from it,
-        or nothing can be written now."""
-        task, plan = run.task, run.plan
-        if task.deaths or self._claims.closing:
-            return False
-        items = self._items_at_hand(result.effects, run_of(task)) if result.effects else ()
-        if items is None:
-            return False
-        settlement = settlement_of(task, result, plan.config, plan.target, items, now)
+    def _end(
+        self, run: Run, result: AttemptResult, items: Sequence[StoredEffect], now: int
+    ) -> None:
+        """Have the end of an attempt written, together with all that end in this turn of the loop.
+        `_ends_told` learns what became of it."""
+        plan = run.plan
+        settlement = settlement_of(run.task, result, plan.config, plan.target, items, now)
         if items or plan.tells_runs:
             self._note_run(settlement, plan.config)
         if not self._ended:
             self._loop.call_soon(self.write_ended)
         self._ended.append(run)
         self._ends.append(settlement)
-        return True
-
-    def _items_at_hand(
-        self, effects: Sequence[Effect], run_id: int | None
-    ) -> Sequence[StoredEffect] | None:
-        """What `items` makes of these, where they are few, none is an event, and no partition has
-        to be found out; else None."""
-        if are_rows(effects):
-            return effects if len(effects) <= SLICE else None
-        if len(effects) > EVENTS_AT_ONCE or self._placement.immediate(effects, 0):
-            return None
-        items: list[StoredEffect] = []
-        for effect in effects:
-            if not isinstance(effect, NewTask):
-                items.append(effect)
-            elif wants_partition(effect, self._placement.config):
-                return None
-            else:
-                items.append(self.insert(effect, run_id))
-        return items
 
     def write_ended(self) -> None:
         """Write now how attempts have ended in this turn of the loop."""
@@ -591,23 +569,45 @@ class Pipe:
         """What became of the ends of attempts, all those that were written at once."""
         written: list[SettledAttempt] = []
         taken: list[Run] = []
+        following: list[tuple[Run, SettledAttempt]] = []
         for operation in operations:
             ends, error = operation.item, operation.error
             results: Sequence[Settled | None] = [None] * len(ends)
             if error is None and operation.result is not None:
                 results = operation.result
             for end, settled, run in zip(ends, results, operation.about, strict=True):
-                if settled is not None and settled.accepted:
-                    if settled.inserted:
-                        self._written_now(end, settled.inserted)
-                    written.append((end, settled, run.result))
-                    taken.append(run)
-                else:
+                if settled is None or not settled.accepted:
                     again = self._loop.create_task(self._settle_again(run, end, settled, error))
                     self._claims.hand_over(run.task.id, run.running, again)
+                elif settled.inserted or len(end.effects) > SLICE:
+                    following.append((run, (end, settled, run.result)))
+                else:
+                    written.append((end, settled, run.result))
+                    taken.append(run)
         self._claims.told(taken)
         self._lanes.settled(len(taken))
         self.teller.tell(written)
+        if following:
+            task = self._loop.create_task(self._follow_all(following))
+            for run, _ in following:
+                self._claims.hand_over(run.task.id, run.running, task)
+
+    async def _follow_all(self, attempts: Sequence[tuple[Run, SettledAttempt]]) -> WayOut:
+        """Do what follows from ends that were written, of all those that have new tasks."""
+        running = asyncio.current_task()
+        try:
+            items = [item for _, (end, *_) in attempts for item in end.effects]
+            inserted = [item for _, (_, settled, _) in attempts for item in settled.inserted]
+            await self.written(items, inserted)
+        except Exception:
+            ids = ", ".join(str(run.task.id) for run, _ in attempts)
+            worker_log.exception("what follows from task %s is not done", ids)
+        finally:
+            self.teller.tell([attempt for _, attempt in attempts])
+            self._lanes.settled(len(attempts))
+            for run, _ in attempts:
+                self._claims.gone(run.task, running)
+        return "settled"
 
     async def _settle_again(
         self, run: Run, settlement: Settlement, settled: Settled | None, error: Exception | None
@@ -745,34 +745,19 @@ class Pipe:
         for number, (insert, item) in enumerate(zip(inserts, inserted, strict=True), 1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-            self._created(insert, item)
-            if insert.happened is not None and not item.duplicate:
+            if self._events.listening and not item.duplicate:
+                self._events.publish(task_events.created(insert, item, self._clock.now_ms()))
+            if item.duplicate:
+                continue
+            if insert.happened is not None:
                 await self._happened(insert, insert.happened, item)
-            else:
+            elif item.next_try is not None:
                 due.append(item)
         if due:  # those that were claimed in the same transaction start now
             await asyncio.sleep(0)
-        self._are_due(due)
-
-    def _written_now(self, end: Settlement, inserted: Sequence[Inserted]) -> None:
-        """The same for what `_items_at_hand` has made."""
-        try:
-            inserts = [item for item in end.effects if isinstance(item, Insert)]
-            for insert, item in zip(inserts, inserted, strict=True):
-                self._created(insert, item)
-            self._are_due(inserted)
-        except Exception:
-            worker_log.exception("what follows from task %s is not done", end.task.id)
-
-    def _created(self, insert: Insert, item: Inserted) -> None:
-        if self._events.listening and not item.duplicate:
-            self._events.publish(task_events.created(insert, item, self._clock.now_ms()))
-
-    def _are_due(self, inserted: Sequence[Inserted]) -> None:
-        for item in inserted:
-            if item.next_try is None or item.duplicate or item.id in self._claims.running:
-                continue
-            self._placement.touched(item.key, item.next_try)
+        for item in due:
+            if item.next_try is not None and item.id not in self._claims.running:
+                self._placement.touched(item.key, item.next_try)
 
     async def _happened(self, insert: Insert, happened: Happened, item: Inserted) -> None:
         """A task that needed no attempt is on disk."""

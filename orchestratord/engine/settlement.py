@@ -129,9 +129,11 @@ class Claims:
         """How these have ended is written: they run no more."""
         running = self.running
         for run in runs:  # as in `gone`
-            task_id = run.task.id
-            if running.get(task_id) is run.running:
-                del running[task_id]
+            task = run.task
+            if running.get(task.id) is run.running:
+                del running[task.id]
+            if task.deaths:
+                self.poison.ended(task)
         if self._next_told is not None:
             self._next_told.set_result(None)
             self._next_told = None

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, TypeGuard
+from typing import Any, ClassVar, NamedTuple
 
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.task import (
     Action,
     Attempt,
     BatchMember,
-    Effect,
     Key,
     NewTask,
     RowEffect,
@@ -54,14 +53,6 @@ class Insert:
 
 StoredEffect = Insert | RowEffect | BatchMember
 """An `Effect` as it is written."""
-
-
-def are_rows(effects: Sequence[Effect]) -> TypeGuard[Sequence[RowEffect | BatchMember]]:
-    """Whether these are written as they are: there is no new task among them."""
-    for effect in effects:  # noqa: SIM110  # a generator for each attempt takes longer
-        if isinstance(effect, NewTask):
-            return False
-    return True
 
 
 @dataclass(slots=True)

@@ -398,10 +398,12 @@ def room_behind(picks: Sequence[Pick], tasks: Sequence[Task]) -> list[tuple[Pick
     """Where tasks were claimed and left room: from which of their partitions to claim more, and how
     many of each. One with many tasks that are quick is claimed in full batches so, and not one by
     one; those that are ordered or have a limit go by their heads."""
-    counts = Counter(task.key for task in tasks)
     quick = {pick.key: pick.quick for pick in picks if pick.quick}
+    if not quick:
+        return []
+    counts = Counter(task.key for task in tasks)
     lines: dict[Key, dict[Line, None]] = {}
-    for task in tasks if quick else ():
+    for task in tasks:
         if task.ordered or task.partition_limit or task.partition is None:
             continue
         if task.partition in quick.get(task.key, ()):

@@ -265,7 +265,8 @@ class Writer:
             self._unfit = 0
             self._write(session, fitting)
         # A new task is told of before its claim is.
-        done = sorted((one for one in self._in_hand if one not in self.locked), key=_rank_of)
+        done = [one for one in self._in_hand if one not in self.locked]
+        done.sort(key=_rank_of)
         self._in_hand = []
         self._tell(deliver, done)
 

@@ -40,23 +40,17 @@ def lacks_partition(task: Task) -> bool:
     )
 
 
-def wants_partition(task: NewTask, config: Config) -> bool:
-    """Whether `with_partition` has something to do."""
-    if task.webhook or task.kind != Kind.CALL or task.partition is not None:
-        return False
-    endpoint = config.endpoints.get(task.endpoint_id)
-    return endpoint is not None and endpoint.partition is not None
-
-
 async def with_partition(task: NewTask, config: Config) -> NewTask:
     """A call that follows from another, or that a plugin makes, with its partition.
 
     Where that does not render, the task says so and fails at its first attempt: nothing that is to
     follow is lost.
     """
-    if not wants_partition(task, config):
+    endpoint = config.endpoints.get(task.endpoint_id)
+    if endpoint is None or endpoint.partition is None or task.kind != Kind.CALL:
         return task
-    endpoint = config.endpoints[task.endpoint_id]
+    if task.partition is not None:
+        return task
     try:
         return replace(task, partition=await partition_of(endpoint, task.params))
     except InvalidPayload as error:

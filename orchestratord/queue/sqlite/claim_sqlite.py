@@ -233,7 +233,8 @@ class SqliteSession(Session):
         tasks = tasks_of(self.db, ids)
         tasks += self._take_on(picks, tasks, now)
         for task in tasks:
-            if not task.ordered:  # that holds its partition while it runs as it did before
+            # An ordered one holds its partition while it runs as it did before.
+            if task.turn is not None and not task.ordered:
                 self.touch(task)
         return Claimed(tasks, earliest)
 

@@ -526,6 +526,24 @@ async def test_a_hook_whose_question_fails_is_asked(
     assert f"plugin broken: on_success {words}" in caplog.text
 
 
+async def test_what_is_announced_goes_by_the_phase_too() -> None:
+    told: list[str] = []
+
+    class Plugin:
+        @hookimpl
+        @only_for(lambda kind, endpoint, phase: phase == "on_success")
+        def announce(self, phase: str) -> None:
+            told.append(phase)
+
+    rig = Rig(Plugin())
+    endpoint = rig.endpoint("demo/get")
+    about = Reached(task(), endpoint, rig.config(endpoint))
+    for phase in ("after_request", "on_success"):
+        about.phase = phase
+        await rig.host.collect("announce", about)
+    assert told == ["on_success"]
+
+
 def test_explain_only_asks_those_that_a_task_is_for() -> None:
     class Plugin:
         @hookimpl
