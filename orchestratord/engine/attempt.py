@@ -304,10 +304,7 @@ class Pipe:
         task, plan = run.task, run.plan
         target, executor, config = plan.target, plan.executor, plan.config
         endpoint, before = target.endpoint, executor.phases[0]
-        deadline = None
-        if target.retry.give_up_after is not None:
-            skipped = self._clock.skipped_since(give_up_from(task))
-            deadline = give_up_at(task, target.retry, skipped)
+        deadline = give_up_at(task, target.retry, self._clock.skipped_since)
         if deadline is not None and run.began > deadline:
             why = f"give_up_after {format_duration(target.retry.give_up_after or 0)} is over"
             return await self.results.fail(task, endpoint, config, Reason.EXPIRED, why)
@@ -496,19 +493,20 @@ class Pipe:
         decision = decide(
             run.task, target.retry, target.idempotent, outcome,
             now=now, chance=self._chance, fault=self._host.backoff_fault,
-            skipped=self._clock.skipped_since(give_up_from(run.task)),
+            skipped=self._clock.skipped_since,
         )  # fmt: skip
         return decide_early(decision, run.task.floor(now)) if run.early else decision
 
     async def _decide_probe(self, run: Run, decision: Decision) -> Decision:
         task, policy = run.task, run.plan.target.retry
-        since = give_up_from(task)
-        try:
-            first = await self._store.read(stored_throttles.first_attempt(task.id, since))
-        except Exception as error:  # the probe failed, and not what was asked of it
-            log.warning("when task %s was tried first is not known now: %s", task.id, error)
-            first = None
-        first, now = run.began if first is None else first, self._clock.now_ms()
+        first, now = give_up_from(task), self._clock.now_ms()
+        if policy.give_up_after is None:
+            try:
+                found = await self._store.read(stored_throttles.first_attempt(task.id, first))
+                first = found or run.began
+            except Exception as error:  # the probe failed, and not what was asked of it
+                log.warning("when task %s was tried first is not known now: %s", task.id, error)
+                first = run.began
         first += self._clock.skipped_since(first)
         fault = self._host.backoff_fault
         return decide_probe(task, policy, decision, now=now, first=first, fault=fault)
