@@ -360,15 +360,15 @@ class Pipe:
         byte. What was announced stays, should nothing be sent: the next start is another one."""
         task = run.task
         effects = await self.results.started(run)
-        ordered = task.turn is not None and task.ordered
-        if ordered and self.deadlines.leases.may_be_lost(run):
+        # Another daemon may have it soon, and a person may have it go on there.
+        if self.deadlines.leases.may_be_lost(run):
             return "released"
         # What is not idempotent counts as started from here on, and not from its claim.
         claimed_as_start = task.idempotent and run.plan.target.idempotent
         if (effects or not claimed_as_start) and not await self._start(run, effects):
             return "lost"
         await self.deadlines.rates.keep(run)
-        if self.deadlines.stopping or (ordered and self.deadlines.leases.may_be_lost(run)):
+        if self.deadlines.stopping or self.deadlines.leases.may_be_lost(run):
             return "released"  # it has started, and still nothing was sent
         count_anew(run.running)
         return run
