@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 
 from tests.simulation.evidence import ENDED, UNTOLD, Evidence, Row
 from tests.simulation.model import covers
+from tests.simulation.records import ACKNOWLEDGED, REFUSED
 
 HOURS = 3600.0
 
@@ -115,9 +116,31 @@ def webhooks(seen: Evidence) -> None:
         failed = [not covers("2xx", _code(row["status_code"])) for row in logs[key]]
         if counted[key] != [len(failed), sum(failed)]:
             seen.broken(f"{key} counts {counted[key]} attempts, not {[len(failed), sum(failed)]}")
-        in_a_row = (failed[::-1].index(False) if False in failed else len(failed)) if failed else 0
-        if (one["failures"] or 0) != in_a_row:
+        in_a_row = {_in_a_row(logs[key], since) for since in _enabled(seen, *key)}
+        if (one["failures"] or 0) not in in_a_row:
             seen.broken(f"{key} counts {one['failures']} failures in a row, not {in_a_row}")
+
+
+def _in_a_row(log: list[Row], since: float) -> int:
+    """How many failures there were after the last success, of what ended after `since`."""
+    count = 0
+    for row in log:
+        fails = not covers("2xx", _code(row["status_code"]))
+        if row["started_at"] + row["duration_ms"] >= since:
+            count = count + 1 if fails else 0
+    return count
+
+
+def _enabled(seen: Evidence, endpoint_id: str, name: str) -> set[float]:
+    """From when its failures count, in milliseconds: a person who enables it begins anew, at a
+    moment between question and answer, and perhaps where no answer came."""
+    machine, found = seen.universe.machine, {0.0}
+    for deed in seen.deeds("enable"):
+        if deed.target == f"{endpoint_id}#{name}" and deed.outcome != REFUSED:
+            done = {deed.at, deed.answered_at or deed.at}
+            times = {1000 * (machine.slept + machine.wall_ahead + at) for at in done}
+            found = times if deed.outcome == ACKNOWLEDGED else found | times
+    return found
 
 
 def _code(text: str) -> int | str:

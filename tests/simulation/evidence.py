@@ -35,6 +35,8 @@ RENEWED = 19.0
 every third of 30."""
 FOLLOWED = 120.0
 """Seconds after a jump of the wall clock in which daemons may come to go by it."""
+RESUMED = 5.0
+"""Seconds that it takes until what waits in a lane comes forward which a person lets go on."""
 GONE = 60.0
 """Seconds after which what is not declared any more is."""
 
@@ -232,7 +234,13 @@ class Evidence:
                 yield Act(0.0, -100_000 - number, "disable")
 
     def touched(self, row: Row, since: float, until: float) -> bool:
-        """Whether a person may have done something to it in this time."""
+        """Whether a person may have done something to it in this time, or had its lane go on."""
+        lane = f"api:{row['endpoint_id'].partition('/')[0]}"
+        if any(
+            deed.target == lane and since - RESUMED <= deed.at <= until
+            for deed in self.deeds("lift")
+        ):
+            return True
         for act in self.acts(row):
             deed = self.universe.deeds[act.place]
             # What is done to many goes on after its answer.
