@@ -216,15 +216,16 @@ class Worker:
 
     async def _past(self) -> dict[str, tuple[RateLimit, list[int]]]:
         """Of lanes with a rate limit: that, and when calls began before this daemon did."""
-        limits = [api.rate_limit for api in self.placement.config.apis.values() if api.rate_limit]
+        apis = self.placement.config.apis
+        limits = {name: api.rate_limit for name, api in apis.items() if api.rate_limit}
         if not limits:
             return {}
-        reach = max(limit.window + limit.margin for limit in limits)
+        reach = max(limit.window + limit.margin for limit in limits.values())
         past: dict[str, tuple[RateLimit, list[int]]] = {}
         for key, began in await self.store.read(claim.begun(self.clock.now_ms() - reach)):
-            standing = self.placement.of(key)
-            if isinstance(standing, Target) and standing.rate is not None:
-                past.setdefault(standing.lane, (standing.rate, []))[1].append(began)
+            api = key.endpoint_id.partition("/")[0]  # its endpoint may be gone
+            if api in limits and not key.webhook:
+                past.setdefault(f"api:{api}", (limits[api], []))[1].append(began)
         for _, times in past.values():
             times.sort()
         return past
