@@ -101,6 +101,9 @@ def webhooks(seen: Evidence) -> None:
     for one in sorted(seen.tables["attempts"], key=lambda one: one["id"]):
         row = seen.by_id.get(one["task_id"])
         told = one["status_code"] is not None and not str(one["why"]).startswith(UNTOLD)
+        # What a death has ended, and was to be cancelled, says nothing of its receiver.
+        died = str(one["error"]).startswith("the daemon died")
+        told = told and not (died and one["why"].startswith("cancelled"))
         if row is not None and row["webhook"] and told:
             logs[row["endpoint_id"], row["webhook"]].append(one)
     counted: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
