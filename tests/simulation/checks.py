@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.simulation import counts
 from tests.simulation.burst import UNITS
-from tests.simulation.evidence import ENDED, UNTOLD, Evidence, Row
+from tests.simulation.evidence import ENDED, Evidence, Row
 from tests.simulation.model import Life, covers
 
 if TYPE_CHECKING:
@@ -196,13 +196,14 @@ def partitions(seen: Evidence) -> None:
     for row in seen.rows:
         owner = seen.by_id.get(row["parent_id"], {}) if row["webhook"] else row
         params = json.loads(owner.get("params") or "null")
-        # What replaces another one has the place of that.
-        if params is None or row["phase"] == "on_run_end" or row["replaces"] is not None:
+        if params is None or row["phase"] == "on_run_end":
             continue
         said = {
             _partition(each, row["endpoint_id"], row["webhook"], params)
             for each in seen.having(row)
         }
+        if row["replaces"] is not None:  # it has the place of that, and no turn of its own
+            said |= {(value, 1 if rule and rule < 0 else rule) for value, rule in said}
         if (is_ := (row["partition"], row["partition_rule"])) not in said:
             seen.broken(f"task {row['id']} is in the partition {is_}, and not in {said}")
 
@@ -289,7 +290,7 @@ def _lines(seen: Evidence) -> dict[tuple[Any, ...], list[Row]]:
     found = defaultdict(list)
     for row in seen.rows:
         if row["partition"] is not None:
-            ordered = row["partition_rule"] < 0
+            ordered = seen.by_id.get(row["replaces"], row)["partition_rule"] < 0
             found[row["endpoint_id"], row["webhook"], row["partition"], ordered].append(row)
     return found
 
@@ -302,7 +303,8 @@ def _check_order(seen: Evidence, members: list[Row]) -> None:
         if seen.is_late(before) or seen.is_late(after):
             continue
         one, two = place[first["id"]], place[second["id"]]
-        if one > two and not any(seen.acts(second)):
+        # What replaces another one is a person's, who may have it come out of order.
+        if one > two and not second["replaces"] and not any(seen.acts(second)):
             seen.broken(f"task {second['id']} was sent after {first['id']}, which is behind it")
         if one != two and seen.until(before) > after.at:
             seen.broken(f"task {second['id']} was sent while {first['id']} was under way")
@@ -458,19 +460,30 @@ def retries_told(seen: Evidence) -> None:
         if row["kind"] != "call":
             continue
         event = any(rule.event for rule in seen.rules(row, seen.configurations))
+        attempts = [] if event else log[row["id"]]
         for name, phase, everywhere in _webhooks(seen, row["endpoint_id"], *BY_ATTEMPT):
-            codes = seen.having(row)[-1].webhooks(row["endpoint_id"]).get(name, {})
-            attempts = [] if event else log[row["id"]]
-            some = [one for one in attempts if _asked_for(codes.get("status_code"), one)]
-            surely = [one for one in some if not str(one["why"]).startswith(UNTOLD)]
-            if phase == "on_retry":
-                surely = [one for one in surely if one["delay"]]
-            count, least = made[row["id"], name, phase], len(surely) if everywhere else 0
-            by_hand = [one for one in attempts if one["why"].startswith("resolved")]
-            most = len(some) + len(by_hand)
+            webhook = seen.having(row)[-1].webhooks(row["endpoint_id"]).get(name, {})
+            told = [_told(one, phase, webhook.get("status_code")) for one in attempts]
+            least = told.count("told") if everywhere else 0
+            most, count = len(told) - told.count("not"), made[row["id"], name, phase]
             if not least <= count <= most:
                 of = f"the {phase} of {row['id']}"
                 seen.broken(f"{count} deliveries to {name} of {of}, not {least} to {most}")
+
+
+def _told(attempt: Row, phase: str, codes: Any) -> str:
+    """Whether a webhook for these status codes is told of an attempt: told, not, or perhaps."""
+    why = attempt["why"]
+    died = str(attempt["error"]).startswith("the daemon died")
+    if why.startswith("stopped") or (died and why.startswith("cancelled")):
+        return "not"  # it is given back, or nobody knows how it ended
+    if phase == "on_retry":
+        again = attempt["delay"] is not None or why.startswith("early, since")
+        return "told" if again and _asked_for(codes, attempt) else "not"
+    if why.startswith("resolved manually as failed"):
+        # Where it had failed already, only its reason is another one.
+        return "perhaps" if codes is None or covers(codes, "error") else "not"
+    return "told" if _asked_for(codes, attempt) else "not"
 
 
 BY_ATTEMPT = ("on_retry", "after_request")
