@@ -223,12 +223,12 @@ class Worker:
         reach = max(limit.window + limit.margin for limit in limits.values())
         past: dict[str, tuple[RateLimit, list[int]]] = {}
         for key, began in await self.store.read(claim.begun(self.clock.now_ms() - reach)):
-            api = key.endpoint_id.partition("/")[0]  # its endpoint may be gone
-            if api in limits and not key.webhook:
+            standing, api = self.placement.of(key), key.endpoint_id.partition("/")[0]
+            # Where its endpoint is gone, only statements cannot be told from calls.
+            counts = standing.rate if isinstance(standing, Target) else not key.webhook
+            if counts and api in limits:
                 past.setdefault(f"api:{api}", (limits[api], []))[1].append(began)
-        for _, times in past.values():
-            times.sort()
-        return past
+        return {lane: (limit, sorted(times)) for lane, (limit, times) in past.items()}
 
     async def _go_round(self) -> None:
         loop, wake = asyncio.get_running_loop(), self.lanes.wake
