@@ -188,9 +188,9 @@ class Worker:
         while not self.lanes.draining:
             try:
                 await self.learn_last_success()
+                past = await self._past()  # what was under way is known as long as it is claimed
                 await self.take_over()
                 await self.removed.mend_partitions()
-                past = await self._past()
                 await claim.charge_past(self.store, past)
                 self.lanes.learn_past({lane: times for lane, (_, times) in past.items()})
                 for key, next_try in (await self.store.read(claim.earliest())).items():
