@@ -400,7 +400,11 @@ def rates(seen: Evidence) -> None:
         row = seen.by_id.get(one.task)
         rules = seen.rules(row, seen.configurations) if row is not None else ()
         inline = any(rule.retry.get("inline") for rule in rules) and before is not None
-        if not (inline and (before.process, before.attempt) == (one.process, one.attempt)):
+        # Who stands still with a request on its way has counted it before.
+        stood = seen.processes[one.process].stood
+        halted = any(since < one.at and until > one.left_at for since, until in stood)
+        same = inline and (before.process, before.attempt) == (one.process, one.attempt)
+        if not (same or halted):
             by_host[one.host].append(one.at)
     for host, times in by_host.items():
         api = host.removesuffix(".test")

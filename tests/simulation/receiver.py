@@ -49,6 +49,8 @@ class Arrival:
     body: bytes = b""
     status: int | None = None
     """What it has answered, as far as the receiver knows."""
+    left_at: float = 0.0
+    """When its process gave it to the network."""
     ended_at: float | None = None
     """When it was done with the request, or the request was given up; None: its process died."""
 
@@ -164,10 +166,11 @@ class Network:
     ) -> httpx.Response:
         """Send a request, and have its answer by the loop's `deadline`. Raises SendError."""
         loop = asyncio.get_running_loop()
-        began, url = loop.time(), request.url
+        began, url, left_at = loop.time(), request.url, self._universe.baton.now
         kind = self.receiver(url.host).answer()
         await asyncio.sleep(self._chance.uniform(*CONNECTING))
         arrival = self._arrival(process, request, kind)
+        arrival.left_at = left_at
         if kind in UNSENT:
             arrival.ended_at = arrival.at
             self.refused.append(arrival)
