@@ -220,9 +220,7 @@ def with_rates(
         rate = lane["rate"]
         if rate is not None and lane["name"] in rates:
             theirs, stamps = rates[lane["name"]]
-            window = RateWindow(RateLimit.parse(rate["limit"]))
-            for at, count in stamps:
-                window.charge(count, at)
+            window = RateWindow(RateLimit.parse(rate["limit"]), stamps)
             free, following = window.free(theirs), window.next_free(theirs)
             until = None if free or following is None else now + following - theirs
             lane = {**lane, "rate": {**rate, "used": window.used, "next": until}}

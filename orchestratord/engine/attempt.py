@@ -311,10 +311,7 @@ class Pipe:
         task, plan = run.task, run.plan
         target, executor, config = plan.target, plan.executor, plan.config
         endpoint, before = target.endpoint, executor.phases[0]
-        deadline = None
-        if target.retry.give_up_after is not None:
-            skipped = self._clock.skipped_since(give_up_from(task))
-            deadline = give_up_at(task, target.retry, skipped)
+        deadline = give_up_at(task, target.retry, self._clock.skipped_since)
         if deadline is not None and run.began > deadline:
             why = f"give_up_after {format_duration(target.retry.give_up_after or 0)} is over"
             return await self.results.fail(task, endpoint, config, Reason.EXPIRED, why)
@@ -370,15 +367,15 @@ class Pipe:
         byte. What was announced stays, should nothing be sent: the next start is another one."""
         task = run.task
         effects = await self.results.started(run)
-        ordered = task.turn is not None and task.ordered
-        if ordered and self.deadlines.leases.may_be_lost(run):
+        # Another daemon may have it soon, and a person may have it go on there.
+        if self.deadlines.leases.may_be_lost(run):
             return "released"
         # What is not idempotent counts as started from here on, and not from its claim.
         claimed_as_start = task.idempotent and run.plan.target.idempotent
         if (effects or not claimed_as_start) and not await self._start(run, effects):
             return "lost"
         await self.deadlines.rates.keep(run)
-        if self.deadlines.stopping or (ordered and self.deadlines.leases.may_be_lost(run)):
+        if self.deadlines.stopping or self.deadlines.leases.may_be_lost(run):
             return "released"  # it has started, and still nothing was sent
         count_anew(run.running)
         return run
@@ -504,19 +501,20 @@ class Pipe:
         decision = decide(
             run.task, target.retry, target.idempotent, outcome,
             now=now, chance=self._chance, fault=self._host.backoff_fault,
-            skipped=self._clock.skipped_since(give_up_from(run.task)),
+            skipped=self._clock.skipped_since,
         )  # fmt: skip
         return decide_early(decision, run.task.floor(now)) if run.early else decision
 
     async def _decide_probe(self, run: Run, decision: Decision) -> Decision:
         task, policy = run.task, run.plan.target.retry
-        since = give_up_from(task)
-        try:
-            first = await self._store.read(stored_throttles.first_attempt(task.id, since))
-        except Exception as error:  # the probe failed, and not what was asked of it
-            log.warning("when task %s was tried first is not known now: %s", task.id, error)
-            first = None
-        first, now = run.began if first is None else first, self._clock.now_ms()
+        first, now = give_up_from(task), self._clock.now_ms()
+        if policy.give_up_after is None:
+            try:
+                found = await self._store.read(stored_throttles.first_attempt(task.id, first))
+                first = found or run.began
+            except Exception as error:  # the probe failed, and not what was asked of it
+                log.warning("when task %s was tried first is not known now: %s", task.id, error)
+                first = run.began
         first += self._clock.skipped_since(first)
         fault = self._host.backoff_fault
         return decide_probe(task, policy, decision, now=now, first=first, fault=fault)

@@ -15,6 +15,7 @@ before its delay was over, since a breaker closed, is asked 1 to 3, and then `de
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from orchestratord.engine.retry_delay import Fault, choose_delay, longest
@@ -28,6 +29,8 @@ CALLS_LAST = 86_400.0
 """Seconds for which calls are probes at least, whatever their attempts would take."""
 FREE_PROBE = "a probe of an open breaker costs no attempt"
 EARLY = "early, since a breaker closed"
+
+Skipped = Callable[[int], int]
 
 AMBIGUOUS = "may have been carried out, and a repeat is not safe: look, then retry manually"
 
@@ -56,7 +59,7 @@ def decide(
     now: int,
     chance: world.Random,
     fault: Fault,
-    skipped: int = 0,
+    skipped: Skipped = lambda since: 0,
 ) -> Decision:
     """Apply the rules above.
 
@@ -68,7 +71,7 @@ def decide(
         now: milliseconds since the epoch.
         chance: where jitter is drawn from.
         fault: told where the strategy misbehaves.
-        skipped: milliseconds since the task was made that a clock has jumped over.
+        skipped: milliseconds since a time that a clock has jumped over.
     """
     if outcome.verdict == "success":
         return succeeded(outcome)
@@ -89,9 +92,7 @@ def decide(
     deadline = give_up_at(task, policy, skipped)
     if deadline is not None and next_try > deadline:
         limit = format_duration(policy.give_up_after or 0)
-        return Decision(
-            Status.FAILED, f"{why}: past give_up_after {limit}", Reason.EXPIRED, delay=None
-        )
+        return Decision(Status.FAILED, f"{why}: past give_up_after {limit}", Reason.EXPIRED)
     return Decision(Status.PENDING, _by(outcome, why), None, next_try, delay, backed_off)
 
 
@@ -112,27 +113,28 @@ def succeeded(outcome: Outcome) -> Decision:
 def decide_probe(
     task: Task, policy: RetryPolicy, decision: Decision, *, now: int, first: int, fault: Fault
 ) -> Decision:
-    """Of a probe that has failed while the breaker is open: it costs no attempt, until the time has
-    passed that all attempts would have taken; a dead receiver ends its tasks too.
+    """Of a probe that has failed while the breaker is open: it costs no attempt, until
+    `give_up_after` has passed, or without one the time that all attempts would have taken; a dead
+    receiver ends its tasks too.
 
     Args:
         task: the task.
         policy: today's retry policy.
         decision: what `decide` says of a failure that counts.
         now: milliseconds since the epoch.
-        first: when the first attempt began.
+        first: when the first attempt began; with `give_up_after`, what that counts from.
         fault: told where the strategy misbehaves.
     """
     if not _counts(decision):
         return decision
-    limit = longest(policy, policy.max_attempts + task.granted, fault)
-    if task.kind == Kind.CALL:
-        limit = policy.give_up_after or max(limit, CALLS_LAST)
+    limit, reason = longest(policy, policy.max_attempts + task.granted, fault), Reason.EXHAUSTED
+    if policy.give_up_after is not None:
+        limit, reason = policy.give_up_after, Reason.EXPIRED
+    elif task.kind == Kind.CALL:
+        limit = max(limit, CALLS_LAST)
     if now - first > limit * 1000:
         passed = format_duration(round(limit))
-        return Decision(
-            Status.FAILED, f"the breaker is open, and {passed} have passed", Reason.EXHAUSTED
-        )
+        return Decision(Status.FAILED, f"the breaker is open, and {passed} have passed", reason)
     return Decision(Status.PENDING, FREE_PROBE, None, now, 0.0, uncounted=True)
 
 
@@ -165,11 +167,12 @@ def give_up_from(task: Task) -> int:
     return max(first_at, task.retried_at or 0) or task.created_at
 
 
-def give_up_at(task: Task, policy: RetryPolicy, skipped: int = 0) -> int | None:
+def give_up_at(task: Task, policy: RetryPolicy, skipped: Skipped = lambda since: 0) -> int | None:
     """When the task expires, milliseconds; None where it never does. `skipped` as in `decide`."""
     if policy.give_up_after is None:
         return None
-    return give_up_from(task) + round(policy.give_up_after * 1000) + skipped
+    since = give_up_from(task)
+    return since + round(policy.give_up_after * 1000) + skipped(since)
 
 
 def _reason(text: str | None) -> Reason:

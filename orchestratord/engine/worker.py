@@ -188,9 +188,9 @@ class Worker:
         while not self.lanes.draining:
             try:
                 await self.learn_last_success()
+                past = await self._past()  # what was under way is known as long as it is claimed
                 await self.take_over()
                 await self.removed.mend_partitions()
-                past = await self._past()
                 await claim.charge_past(self.store, past)
                 self.lanes.learn_past({lane: times for lane, (_, times) in past.items()})
                 for key, next_try in (await self.store.read(claim.earliest())).items():
@@ -216,18 +216,19 @@ class Worker:
 
     async def _past(self) -> dict[str, tuple[RateLimit, list[int]]]:
         """Of lanes with a rate limit: that, and when calls began before this daemon did."""
-        limits = [api.rate_limit for api in self.placement.config.apis.values() if api.rate_limit]
+        apis = self.placement.config.apis
+        limits = {name: api.rate_limit for name, api in apis.items() if api.rate_limit}
         if not limits:
             return {}
-        reach = max(limit.window + limit.margin for limit in limits)
+        reach = max(limit.window + limit.margin for limit in limits.values())
         past: dict[str, tuple[RateLimit, list[int]]] = {}
         for key, began in await self.store.read(claim.begun(self.clock.now_ms() - reach)):
-            standing = self.placement.of(key)
-            if isinstance(standing, Target) and standing.rate is not None:
-                past.setdefault(standing.lane, (standing.rate, []))[1].append(began)
-        for _, times in past.values():
-            times.sort()
-        return past
+            standing, api = self.placement.of(key), key.endpoint_id.partition("/")[0]
+            # Where its endpoint is gone, only statements cannot be told from calls.
+            counts = standing.rate if isinstance(standing, Target) else not key.webhook
+            if counts and api in limits:
+                past.setdefault(f"api:{api}", (limits[api], []))[1].append(began)
+        return {lane: (limit, sorted(times)) for lane, (limit, times) in past.items()}
 
     async def _go_round(self) -> None:
         loop, wake = asyncio.get_running_loop(), self.lanes.wake

@@ -34,6 +34,9 @@ BUSY_MS = 20
 FULL_MS = 100
 """When to look again whether one more may run in all daemons together."""
 
+AHEAD_MS = 60_000
+"""By more than this is ahead only what a clock that was wrong has counted."""
+
 STAMPS = "SELECT lane, stamps FROM rates"
 
 RUNNING = f"""
@@ -56,14 +59,22 @@ def charge_past(session: Session, past: Past) -> None:
     db, now = session.db, session.leases.now(session.clock)
     for lane, (limit, times) in sorted(past.items()):
         stamps = _locked(db, lane)
-        if stamps is None:
-            continue
-        window = _window(limit, stamps)
-        if window.stamps(now):
-            continue  # who has charged it has done this before
-        for at in times:
-            window.charge(1, at)
-        db.run(CHARGE, (json.dumps(window.stamps(now)), lane))
+        # Who has charged it has done this before.
+        if stamps is not None and not RateWindow(limit, json.loads(stamps)).stamps(now):
+            window = RateWindow(limit, [(at, 1) for at in times])
+            db.run(CHARGE, (json.dumps(window.stamps(now)), lane))
+
+
+def bring_back(session: Session) -> int:
+    """Have what began when now was still to come, by a clock that was ahead, count from now on; of
+    how many lanes."""
+    db, now, changed = session.db, session.leases.now(session.clock), 0
+    for lane, _ in db.all(STAMPS):
+        stamps = json.loads(_locked(db, lane) or "[]")
+        if stamps and stamps[-1][0] > now + AHEAD_MS:
+            began = [[min(at, now), count] for at, count in stamps]
+            changed += db.run(CHARGE, (json.dumps(began), lane))
+    return changed
 
 
 @writes(Rank.CLAIM)
@@ -74,17 +85,10 @@ def postpone(session: Session, lane: str, limit: RateLimit, since: int, within: 
     db, now = session.db, session.leases.now(session.clock)
     if (stamps := _locked(db, lane)) is None:
         return BUSY_MS
-    window = _window(limit, stamps)
+    window = RateWindow(limit, json.loads(stamps))
     wait = window.postpone(since, now, now + within)
     db.run(CHARGE, (json.dumps(window.stamps(now)), lane))
     return wait
-
-
-def _window(limit: RateLimit, stamps: str) -> RateWindow:
-    window = RateWindow(limit)
-    for at, count in json.loads(stamps):
-        window.charge(count, at)
-    return window
 
 
 def _locked(db: Connection, lane: str) -> str | None:
@@ -119,7 +123,7 @@ class SharedLimits:
                 self._busy.add(lane)
                 continue
             if pick.rate is not None:
-                self._windows[lane] = _window(pick.rate, stamps)
+                self._windows[lane] = RateWindow(pick.rate, json.loads(stamps))
             if pick.global_concurrency is not None:
                 api = pick.key.endpoint_id.partition("/")[0] + "/"
                 row = db.one(RUNNING, (api, api))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -83,7 +83,8 @@ class RateWindow:
 
     __slots__ = ("_grid", "_length", "_stamps", "_used_up", "limit", "reserved", "used")
 
-    def __init__(self, limit: RateLimit) -> None:
+    def __init__(self, limit: RateLimit, stamps: Iterable[Sequence[int]] = ()) -> None:
+        """`stamps`: pairs of a time and how many began then, as of `stamps` elsewhere."""
         self.used = 0
         """How many began and count still, as of the last look."""
         self.reserved = 0
@@ -92,6 +93,8 @@ class RateWindow:
         """Pairs of a time and how many began then."""
         self._used_up = 0
         self.adopt(limit)
+        for at, count in stamps:
+            self.charge(count, at)
 
     def adopt(self, limit: RateLimit) -> None:
         """Count by another limit from now on; what began before stays counted."""

@@ -11,11 +11,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import pairwise
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation import counts
 from tests.simulation.burst import UNITS
-from tests.simulation.evidence import ENDED, UNTOLD, Evidence, Row
+from tests.simulation.evidence import ENDED, Evidence, Row
 from tests.simulation.model import Life, covers
 
 if TYPE_CHECKING:
@@ -90,23 +91,38 @@ def ready(seen: Evidence) -> None:
 
 
 def tokens(seen: Evidence) -> None:
-    """No token of a rate is missing: none is used but by what was sent within its unit."""
-    network = seen.universe.network
+    """No token of a rate is missing: none is used but by what was sent within its unit; where
+    daemons share a rate, by what was claimed, which is not given back where it was not sent."""
+    network, alone = seen.universe.network, seen.universe.rule == "alone"
     for report in seen.universe.reports:
         for lane in report.status["lanes"]:
             if lane["rate"] is None:
                 continue
             _, _, unit = lane["rate"]["limit"].partition("/")
-            since = report.at - 1.1 * UNITS[unit] - 1.0
-            host = lane["name"].rpartition(":")[2] + ".test"
-            sent = [
-                one for one in (*network.arrivals, *network.refused)
-                if one.host == host and one.at >= since
-            ]  # fmt: skip
-            # What was claimed by one that has died is counted, though it was never sent.
+            since, api = report.at - 1.1 * UNITS[unit] - 1.0, lane["name"].rpartition(":")[2]
+            arrivals = *network.arrivals, *network.refused
+            sent = [one for one in arrivals if one.host == f"{api}.test" and one.at >= since]
+            # Of what was under way as a daemon died its successor cannot know what was sent.
             died = any((one.died_at or 0) >= since for one in seen.universe.processes)
-            if lane["rate"]["used"] > len(sent) and not died:
-                seen.broken(f"{report.process} misses tokens: {lane}, {len(sent)} were sent")
+            known = alone and not died
+            most = len(sent) if known else _claims(seen, api, since, report.at)
+            if lane["rate"]["used"] > most:
+                seen.broken(f"{report.process} misses tokens: {lane}, {most} were used")
+
+
+def _claims(seen: Evidence, api: str, since: float, until: float) -> float:
+    """How many there may have been of the calls of an API in this time."""
+    if seen.prunes:
+        return inf
+    # By a clock that was put back it is not known when a row was last written.
+    machine, jumped = seen.universe.machine, seen.jumped(since, until)
+    latest = 0.0 if jumped else (machine.slept + machine.wall_ahead + since) * 1000
+    claimed = [
+        row["claims"] for row in seen.rows
+        if row["endpoint_id"].startswith(f"{api}/") and not row["webhook"]
+        and row["updated_at"] >= latest
+    ]  # fmt: skip
+    return sum(claimed)
 
 
 def flow(seen: Evidence) -> None:
@@ -171,7 +187,7 @@ def known_requests(seen: Evidence) -> None:
             one.headers.get("webhook-id", one.headers.get("idempotency-key", ""))
             for one in requests
         }
-        if len(mine) > 1 and not row["generation"]:
+        if len(mine) > 1 + row["generation"]:  # each success that is repeated by force has its own
             seen.broken(f"task {task} was repeated by several keys: {sorted(mine)}")
         for key in mine - {""}:
             if keys.setdefault(key, (task, 0))[0] != task:
@@ -183,13 +199,14 @@ def partitions(seen: Evidence) -> None:
     for row in seen.rows:
         owner = seen.by_id.get(row["parent_id"], {}) if row["webhook"] else row
         params = json.loads(owner.get("params") or "null")
-        # What replaces another one has the place of that.
-        if params is None or row["phase"] == "on_run_end" or row["replaces"] is not None:
+        if params is None or row["phase"] == "on_run_end":
             continue
         said = {
             _partition(each, row["endpoint_id"], row["webhook"], params)
             for each in seen.having(row)
         }
+        if row["replaces"] is not None:  # it has the place of that, and no turn of its own
+            said |= {(value, 1 if rule and rule < 0 else rule) for value, rule in said}
         if (is_ := (row["partition"], row["partition_rule"])) not in said:
             seen.broken(f"task {row['id']} is in the partition {is_}, and not in {said}")
 
@@ -276,7 +293,7 @@ def _lines(seen: Evidence) -> dict[tuple[Any, ...], list[Row]]:
     found = defaultdict(list)
     for row in seen.rows:
         if row["partition"] is not None:
-            ordered = row["partition_rule"] < 0
+            ordered = (seen.by_id.get(row["replaces"], row)["partition_rule"] or 0) < 0
             found[row["endpoint_id"], row["webhook"], row["partition"], ordered].append(row)
     return found
 
@@ -289,7 +306,8 @@ def _check_order(seen: Evidence, members: list[Row]) -> None:
         if seen.is_late(before) or seen.is_late(after):
             continue
         one, two = place[first["id"]], place[second["id"]]
-        if one > two and not any(seen.acts(second)):
+        # What replaces another one is a person's, who may have it come out of order.
+        if one > two and not second["replaces"] and not any(seen.acts(second)):
             seen.broken(f"task {second['id']} was sent after {first['id']}, which is behind it")
         if one != two and seen.until(before) > after.at:
             seen.broken(f"task {second['id']} was sent while {first['id']} was under way")
@@ -385,7 +403,11 @@ def rates(seen: Evidence) -> None:
         row = seen.by_id.get(one.task)
         rules = seen.rules(row, seen.configurations) if row is not None else ()
         inline = any(rule.retry.get("inline") for rule in rules) and before is not None
-        if not (inline and (before.process, before.attempt) == (one.process, one.attempt)):
+        # Who stands still with a request on its way has counted it before.
+        stood = seen.processes[one.process].stood
+        halted = any(since < one.at and until > one.left_at for since, until in stood)
+        same = inline and (before.process, before.attempt) == (one.process, one.attempt)
+        if not (same or halted):
             by_host[one.host].append(one.at)
     for host, times in by_host.items():
         api = host.removesuffix(".test")
@@ -435,7 +457,7 @@ def _made(seen: Evidence) -> Counter[tuple[int, str, str]]:
 
 def retries_told(seen: Evidence) -> None:
     """A delivery, or a member of a batch, for each retry and each answer that a webhook asks for,
-    and none else: as many as there are rows in `attempts`."""
+    and none else: as many as there are rows in `attempts`. An event has neither."""
     if seen.prunes:
         return
     made, log = _made(seen), defaultdict(list)
@@ -444,18 +466,31 @@ def retries_told(seen: Evidence) -> None:
     for row in seen.rows:
         if row["kind"] != "call":
             continue
+        event = any(rule.event for rule in seen.rules(row, seen.configurations))
+        attempts = [] if event else log[row["id"]]
         for name, phase, everywhere in _webhooks(seen, row["endpoint_id"], *BY_ATTEMPT):
-            codes = seen.having(row)[-1].webhooks(row["endpoint_id"]).get(name, {})
-            some = [one for one in log[row["id"]] if _asked_for(codes.get("status_code"), one)]
-            surely = [one for one in some if not str(one["why"]).startswith(UNTOLD)]
-            if phase == "on_retry":
-                surely = [one for one in surely if one["delay"]]
-            count, least = made[row["id"], name, phase], len(surely) if everywhere else 0
-            by_hand = [one for one in log[row["id"]] if one["why"].startswith("resolved")]
-            most = len(some) + len(by_hand)
+            webhook = seen.having(row)[-1].webhooks(row["endpoint_id"]).get(name, {})
+            told = [_told(one, phase, webhook.get("status_code")) for one in attempts]
+            least = told.count("told") if everywhere else 0
+            most, count = len(told) - told.count("not"), made[row["id"], name, phase]
             if not least <= count <= most:
                 of = f"the {phase} of {row['id']}"
                 seen.broken(f"{count} deliveries to {name} of {of}, not {least} to {most}")
+
+
+def _told(attempt: Row, phase: str, codes: Any) -> str:
+    """Whether a webhook for these status codes is told of an attempt: told, not, or perhaps."""
+    why = attempt["why"]
+    died = str(attempt["error"]).startswith("the daemon died")
+    if why.startswith("stopped") or (died and why.startswith("cancelled")):
+        return "not"  # it is given back, or nobody knows how it ended
+    if phase == "on_retry":
+        again = attempt["delay"] is not None or why.startswith("early, since")
+        return "told" if again and _asked_for(codes, attempt) else "not"
+    if why.startswith("resolved manually as failed"):
+        # Where it had failed already, only its reason is another one.
+        return "perhaps" if codes is None or covers(codes, "error") else "not"
+    return "told" if _asked_for(codes, attempt) else "not"
 
 
 BY_ATTEMPT = ("on_retry", "after_request")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 
-from tests.simulation.evidence import ENDED, UNTOLD, Evidence, Row
+from tests.simulation.evidence import ENDED, Evidence, Row
 from tests.simulation.model import covers
+from tests.simulation.records import ACKNOWLEDGED, REFUSED
 
-HOURS = 3600.0
+UNTOLD = ("stopped", "resolved", "cancelled")
+"""How `why` of an attempt begins that says nothing of its receiver."""
 
 
 def statuses(seen: Evidence) -> None:
@@ -99,7 +101,7 @@ def webhooks(seen: Evidence) -> None:
     logs: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for one in sorted(seen.tables["attempts"], key=lambda one: one["id"]):
         row = seen.by_id.get(one["task_id"])
-        told = one["status_code"] is not None and not str(one["why"]).startswith(UNTOLD)
+        told = one["status_code"] is not None and not one["why"].startswith(UNTOLD)
         if row is not None and row["webhook"] and told:
             logs[row["endpoint_id"], row["webhook"]].append(one)
     counted: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
@@ -109,15 +111,41 @@ def webhooks(seen: Evidence) -> None:
         sums[1] += one["failed"]
     for one in seen.tables.get("webhooks", ()):
         key = one["endpoint_id"], one["name"]
-        # The hours that are over are deleted, and by a clock that jumps they are over soon.
-        if seen.prunes or seen.jumps or not _always_there(seen, *key):
+        if seen.prunes or not _always_there(seen, *key):
             continue
         failed = [not covers("2xx", _code(row["status_code"])) for row in logs[key]]
-        if counted[key] != [len(failed), sum(failed)]:
+        # Hours are deleted two hours later, which a clock that is set may bring soon.
+        was_set = seen.universe.machine.was_set
+        if not was_set and counted[key] != [len(failed), sum(failed)]:
             seen.broken(f"{key} counts {counted[key]} attempts, not {[len(failed), sum(failed)]}")
-        in_a_row = (failed[::-1].index(False) if False in failed else len(failed)) if failed else 0
-        if (one["failures"] or 0) != in_a_row:
+        in_a_row = {_in_a_row(logs[key], since) for since in _enabled(seen, *key)}
+        if in_a_row and (one["failures"] or 0) not in in_a_row:
             seen.broken(f"{key} counts {one['failures']} failures in a row, not {in_a_row}")
+
+
+def _in_a_row(log: list[Row], since: float) -> int:
+    """How many failures there were after the last success, of what ended after `since`."""
+    count = 0
+    for row in log:
+        fails = not covers("2xx", _code(row["status_code"]))
+        if row["started_at"] + row["duration_ms"] >= since:
+            count = count + 1 if fails else 0
+    return count
+
+
+def _enabled(seen: Evidence, endpoint_id: str, name: str) -> set[float]:
+    """From when its failures count, in milliseconds: a person who enables it begins anew, at a
+    moment between question and answer, and perhaps where no answer came. Of no use where clocks
+    have jumped."""
+    machine, found = seen.universe.machine, {0.0}
+    for deed in seen.deeds("enable"):
+        if deed.target == f"{endpoint_id}#{name}" and deed.outcome != REFUSED:
+            if seen.jumps:
+                return set()
+            done = {deed.at, deed.answered_at or deed.at}
+            times = {1000 * (machine.slept + machine.wall_ahead + at) for at in done}
+            found = times if deed.outcome == ACKNOWLEDGED else found | times
+    return found
 
 
 def _code(text: str) -> int | str:

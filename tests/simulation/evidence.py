@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-UNTOLD = ("stopped", "resolved")
-"""How `why` of an attempt begins that is told of to nobody, or that was none."""
 ENDED = ("succeeded", "failed", "cancelled")
 SETTLING = 15.0
 """Seconds after an answer in which its daemon has written it, if it lives and its disk is well."""
@@ -35,6 +33,11 @@ RENEWED = 19.0
 every third of 30."""
 FOLLOWED = 120.0
 """Seconds after a jump of the wall clock in which daemons may come to go by it."""
+DISABLED = 0.9
+"""Seconds for which a webhook with `disable_after` has to fail, as configurations have it, and a
+little less."""
+RESUMED = 5.0
+"""Seconds that it takes until what waits in a lane comes forward which a person lets go on."""
 GONE = 60.0
 """Seconds after which what is not declared any more is."""
 
@@ -225,14 +228,36 @@ class Evidence:
         """That its webhook may be disabled: its receiver has failed for long, or wants no more; and
         again, once a person has enabled it."""
         rules = [one.webhooks(row["endpoint_id"]) for one in self.having(row) if row["webhook"]]
-        gone = any("disable_after" in one.get(row["webhook"], ()) for one in rules)
-        requests = self.requests.get(row["id"], ())
-        if gone or (rules and any(one.status == 410 for one in requests)):
-            for number in range(1 + len(self.deeds("enable", "retry", "retry_many"))):
-                yield Act(0.0, -100_000 - number, "disable")
+        disables = any("disable_after" in one.get(row["webhook"], ()) for one in rules)
+        failed = self._failed.get((row["endpoint_id"], row["webhook"]))
+        at = inf
+        if any(one.status == 410 for one in self.requests.get(row["id"], ())):
+            at = 0.0
+        elif disables and failed and failed[-1] - failed[0] >= DISABLED:
+            at = failed[0] + DISABLED
+        for number in range(1 + len(self.deeds("enable", "retry", "retry_many"))):
+            if at < inf:
+                yield Act(at, -100_000 - number, "disable")
+
+    @cached_property
+    def _failed(self) -> dict[tuple[str, str], list[float]]:
+        """When attempts of each webhook have failed, in their order."""
+        found: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for task, requests in self.requests.items():
+            row = self.by_id.get(task)
+            if row is not None and row["webhook"]:
+                failed = [one for one in requests if not 200 <= (one.told or 0) < 300]
+                found[row["endpoint_id"], row["webhook"]] += map(self.until, failed)
+        return {key: sorted(times) for key, times in found.items()}
 
     def touched(self, row: Row, since: float, until: float) -> bool:
-        """Whether a person may have done something to it in this time."""
+        """Whether a person may have done something to it in this time, or had its lane go on."""
+        lane = f"api:{row['endpoint_id'].partition('/')[0]}"
+        if any(
+            deed.target == lane and since - RESUMED <= deed.at <= until
+            for deed in self.deeds("lift")
+        ):
+            return True
         for act in self.acts(row):
             deed = self.universe.deeds[act.place]
             # What is done to many goes on after its answer.

@@ -229,7 +229,8 @@ def lives(rules: Sequence[Rule], created_at: float, events: Sequence[Any]) -> se
         events: what was seen since, each a `Try`, a `Death` or an `Act`.
     """
     found = {Life(most=rule.most) for rule in rules}
-    if any(rule.event for rule in rules):
+    happens = any(rule.event for rule in rules)
+    if happens:
         found |= {one.end("succeeded", None, n) for one in found for n in (0, 1)}
     expires_at = created_at + min((rule.limit for rule in rules), default=inf)
     acts: dict[int, Act] = {}
@@ -237,9 +238,7 @@ def lives(rules: Sequence[Rule], created_at: float, events: Sequence[Any]) -> se
         if isinstance(event, Death) and all(one.status != "pending" for one in found):
             continue
         before = found
-        if any(rule.event for rule in rules):
-            found = _happened(found)
-        found = _meanwhile(found, acts, event.at > expires_at)
+        found = _meanwhile(found, acts, event.at > expires_at, happens)
         if isinstance(event, Try):
             found = {life for one in found for life in _tried(one, event, created_at)}
         elif isinstance(event, Death):
@@ -254,21 +253,15 @@ def lives(rules: Sequence[Rule], created_at: float, events: Sequence[Any]) -> se
         if not found:
             known = sorted({one.words() for one in before})
             return f"{event.words()} cannot be, as it is {' or '.join(known)}"
-    if any(rule.event for rule in rules):
-        found = _happened(found)
-    return _meanwhile(found, acts, expires_at < inf)
+    return _meanwhile(found, acts, expires_at < inf, happens)
 
 
-def _happened(found: set[Life]) -> set[Life]:
-    """These, and what becomes of an event that waits: nothing is sent for it."""
-    waiting = {one for one in found if one.status == "pending"}
-    return found | {one.end("succeeded", None, one.attempts + 1) for one in waiting}
-
-
-def _meanwhile(found: set[Life], acts: Mapping[int, Act], expires: bool) -> set[Life]:
-    """These, and what they may have become by what people have begun to do; and by time, where it
-    `expires`."""
-    if not (acts or expires):
+def _meanwhile(
+    found: set[Life], acts: Mapping[int, Act], expires: bool, happens: bool
+) -> set[Life]:
+    """These, and what they may have become by what people have begun to do; by time, where it
+    `expires`; and by itself, where it is an event that `happens`: nothing is sent for it."""
+    if not (acts or expires or happens):
         return found
     seen: set[Life] = set()
     waiting = list(found)
@@ -279,6 +272,8 @@ def _meanwhile(found: set[Life], acts: Mapping[int, Act], expires: bool) -> set[
         seen.add(life)
         if expires and life.status == "pending":
             waiting.append(life.end("failed", "expired", life.attempts))
+        if happens and life.status == "pending":
+            waiting.append(life.end("succeeded", None, life.attempts + 1))
         if life.asked and life.status == "pending":  # its claim was released
             waiting.append(life.again(life.attempts))
         for place in life.open:

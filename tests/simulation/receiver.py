@@ -27,8 +27,9 @@ ANSWERING = (0.001, 0.3)
 """Seconds until it answers."""
 UNSENT = {"refused": "connection refused", "unsent": "connection reset before anything was sent"}
 """Ways in which nothing reaches the receiver."""
-LARGE = b'{"items": "' + b"x" * 40_000 + b'"}'
-"""A body that is read in the thread for long work, where it is read."""
+LARGE = "x" * 40_000
+"""What stands beside the items in a large body: it is read in the thread for long work, where it is
+read."""
 
 
 @dataclass(slots=True)
@@ -48,6 +49,8 @@ class Arrival:
     body: bytes = b""
     status: int | None = None
     """What it has answered, as far as the receiver knows."""
+    left_at: float = 0.0
+    """When its process gave it to the network."""
     ended_at: float | None = None
     """When it was done with the request, or the request was given up; None: its process died."""
 
@@ -163,10 +166,11 @@ class Network:
     ) -> httpx.Response:
         """Send a request, and have its answer by the loop's `deadline`. Raises SendError."""
         loop = asyncio.get_running_loop()
-        began, url = loop.time(), request.url
+        began, url, left_at = loop.time(), request.url, self._universe.baton.now
         kind = self.receiver(url.host).answer()
         await asyncio.sleep(self._chance.uniform(*CONNECTING))
         arrival = self._arrival(process, request, kind)
+        arrival.left_at = left_at
         if kind in UNSENT:
             arrival.ended_at = arrival.at
             self.refused.append(arrival)
@@ -183,8 +187,10 @@ class Network:
         finally:
             self._waiting[process] -= 1
             arrival.ended_at = self._universe.baton.now
-        items = range(int(url.params.get("items", 0)))
-        body = LARGE if kind == "large" else json.dumps({"items": list(items)}).encode()
+        said: dict[str, Any] = {"items": list(range(int(url.params.get("items", 0))))}
+        if kind == "large":
+            said["text"] = LARGE
+        body = json.dumps(said).encode()
         extensions = {"http_version": b"HTTP/1.1", "reason_phrase": b"", "truncated": False}
         took = loop.time() - began
         return Response(arrival.status or 0, answer, body, request, extensions, None, took)

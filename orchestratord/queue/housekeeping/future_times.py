@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from peewee import Case, fn
 
 from orchestratord.model.task import Key, Status
+from orchestratord.queue import shared_rates
 from orchestratord.queue.batch import Rank, long_reads, writes
 from orchestratord.queue.connection import (
     BY_CREATED,
@@ -222,6 +223,7 @@ def _others(session: Session, successes: Mapping[str, int | None]) -> int:
     since = ThrottleRow.since
     throttles = ThrottleRow.update(since=now, until=ThrottleRow.until - (since - now))
     others += session.db.run(*sql(throttles.where(since > latest)))
+    others += shared_rates.bring_back(session)
     return others + _batches(session, now, latest) + _leases(session)
 
 

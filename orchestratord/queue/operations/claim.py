@@ -8,13 +8,7 @@ from dataclasses import replace
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.queue import shared_rates
 from orchestratord.queue.batch import Rank, Read, Write, reads, writes
-from orchestratord.queue.connection import (
-    BY_HELD,
-    BY_READY,
-    BY_RUNNING,
-    READY,
-    Connection,
-)
+from orchestratord.queue.connection import BY_HELD, BY_READY, BY_RUNNING, READY, RUNNING, Connection
 from orchestratord.queue.models import GOES_ON, BulkRow, DaemonRow, sql
 from orchestratord.queue.operations.partitions import give_place
 from orchestratord.queue.records import Claimed, Pick
@@ -39,6 +33,10 @@ BEGUN = """
 SELECT endpoint_id, webhook, attempts.started_at, duration_ms FROM attempts
 JOIN retry_schedule ON retry_schedule.id = attempts.task_id
 WHERE attempts.id > ? AND attempts.id <= ? AND attempts.status_code IS NOT NULL
+"""
+
+UNDER_WAY = f"""
+SELECT endpoint_id, webhook, started_at FROM retry_schedule {BY_RUNNING} WHERE {RUNNING}
 """
 
 FORSAKE = f"""
@@ -148,12 +146,12 @@ def earliest(db: Connection) -> dict[Key, int]:
 
 @reads
 def begun(db: Connection, since: int) -> list[tuple[Key, int]]:
-    """Attempts that have ended, sent something, and began at `since` (milliseconds) or later: whose
-    they are, and when they began. Of the last 200,000 at most.
+    """Attempts that are under way, or have ended and sent something, and that began at `since`
+    (milliseconds) or later: whose they are, and when they began. Of the last 200,000 at most.
 
     By their ids, which are in the order in which they ended: no index holds their times.
     """
-    found: list[tuple[Key, int]] = []
+    found = [(Key(*row[:2]), row[2]) for row in db.all(UNDER_WAY) if (row[2] or 0) >= since]
     row = db.one(LAST_ATTEMPT)
     last = row[0] or 0 if row is not None else 0
     for _ in range(_PAGES):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Any
 
 import pytest
@@ -211,3 +213,20 @@ async def test_a_manual_retry_of_what_waits_ahead(queue: Queue) -> None:
     queue.clock.turn(-DAY)
     await queue.store.write(manual.trigger(id_))
     assert [task.id for task in await queue.claim()] == [id_]
+
+
+async def test_what_a_rate_has_counted_ahead_counts_from_now_on(queue: Queue) -> None:
+    """Not for as long as the clock was ahead, nor from when its lane is claimed from next."""
+    now = queue.clock.now_ms()
+    if not queue.url.startswith("sqlite"):
+        now = round(time.time() * 1000)  # about what the database's clock says
+    old, ahead = [now - 100, 1], [now + DAY * 1000, 3]
+    stamps = json.dumps([old, ahead])
+    queue.run(f"INSERT INTO rates (lane, stamps) VALUES ('api:crm', '{stamps}')")
+    found = await future_times.bring_back(queue.store)
+    assert found.others == 1
+    [row] = queue.run("SELECT stamps FROM rates")
+    first, [at, count] = json.loads(row["stamps"])
+    assert first == old
+    assert (count, now <= at < now + 60_000) == (3, True)
+    assert (await future_times.bring_back(queue.store)).others == 0

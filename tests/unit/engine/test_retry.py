@@ -115,7 +115,7 @@ class Judge:
             now=now,
             chance=Chance(chance),
             fault=lambda name, error: self.faults.append((name, str(error))),
-            skipped=skipped,
+            skipped=lambda since: skipped,
         )
 
 
@@ -642,18 +642,24 @@ def test_a_probe_costs_no_attempt_until_its_attempts_would_be_over(judge: Judge)
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "hours"),
-    [("call", {}, 24), ("call", {"give_up_after": "2h"}, 2), ("webhook", {}, 3 / 3600)],
+    ("kind", "options", "hours", "reason"),
+    [
+        ("call", {}, 24, Reason.EXHAUSTED),
+        ("call", {"give_up_after": "2h"}, 2, Reason.EXPIRED),
+        ("webhook", {}, 3 / 3600, Reason.EXHAUSTED),
+        ("webhook", {"give_up_after": "2h"}, 2, Reason.EXPIRED),
+    ],
 )
 def test_for_how_long_it_costs_none(
-    judge: Judge, kind: str, options: dict[str, Any], hours: float
+    judge: Judge, kind: str, options: dict[str, Any], hours: float, reason: Reason
 ) -> None:
-    """Two attempts lie three seconds apart; a call lasts for a day all the same."""
+    """Two attempts lie three seconds apart; a call lasts for a day all the same. What is given up
+    after a time has expired then."""
     retry = policy(backoff=Fixed(delay=3), max_attempts=2, **options)
     task = replace(TASK, kind=kind, created_at=NOW)
     decision = judge(retry, answer(503, retry), task=task)
     assert probed(task, retry, decision, hours - 0.0001).uncounted
-    assert probed(task, retry, decision, hours + 0.0001).reason is Reason.EXHAUSTED
+    assert probed(task, retry, decision, hours + 0.0001).reason is reason
 
 
 def test_what_is_final_is_so_for_a_probe_too(judge: Judge) -> None:

@@ -316,12 +316,12 @@ async def change(bench: Bench, what: str) -> None:
 
 
 @pytest.mark.parametrize("stops", ["drain", "lease"])
+@pytest.mark.parametrize("partition", [None, Partition("acme", ordered=True)])
 async def test_a_start_that_is_committed_and_not_sent_is_taken_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: str, partition: Partition | None
 ) -> None:
     """It had not begun: its attempt is given back, and what was announced stays."""
-    ordered = Partition("acme", ordered=True)
-    async with one_task(tmp_path, monkeypatch, idempotent=False, partition=ordered) as work:
+    async with one_task(tmp_path, monkeypatch, idempotent=False, partition=partition) as work:
         pipe, start = work.bench.worker.pipe, Pipe._start
         leases = pipe.deadlines.leases
 

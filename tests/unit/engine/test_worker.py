@@ -326,3 +326,24 @@ async def test_a_drain_waits_for_what_is_quick_and_takes_nothing_new(tmp_path: P
         assert states.count(("pending", 0)) == 300 - len(bench.receiver.tasks)
         assert bench.receiver.counts == {1}
         assert bench.worker.lanes.claimed == 0
+
+
+async def test_a_start_counts_what_endpoints_began_that_are_gone(tmp_path: Path) -> None:
+    """The rate is their API's, whatever became of them."""
+    async with parts.working(tmp_path, rate="5/h") as bench:
+        bench.receiver.open.set()
+        await bench.idle(await bench.put([parts.CALL] * 2))
+        bench.config = replace(bench.config, endpoints={})
+        bench.worker.placement.adopt(bench.config)
+        past = await bench.worker._past()
+        limit, times = past["api:a"]
+        assert (str(limit), len(times)) == ("5/h", 2)
+
+
+async def test_a_start_counts_what_was_under_way_as_a_daemon_died(tmp_path: Path) -> None:
+    async with parts.working(tmp_path, rate="5/h") as bench:
+        [id_] = await bench.put([parts.CALL])
+        await bench.until(lambda: bench.receiver.in_flight == 1)
+        task = await bench.store.read(search.get(id_))
+        past = await bench.worker._past()
+        assert past["api:a"][1] == [task.started_at]
