@@ -6,8 +6,10 @@ import asyncio
 import gc
 import os
 import shutil
+import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import ExitStack, suppress
 from functools import cache, partial
@@ -17,6 +19,7 @@ from random import Random
 from typing import Any
 
 from orchestratord.api.manual import task_service
+from orchestratord.config import load
 from orchestratord.config.cache import Cache
 from orchestratord.daemon import daemon
 from orchestratord.engine import attempt, attempt_result
@@ -48,7 +51,7 @@ from tests.simulation.machine import Machine
 from tests.simulation.people import People
 from tests.simulation.plan import Plan
 from tests.simulation.plants import replaced
-from tests.simulation.process import PLUGINS, Mailbox, Process, SimulatedDaemon
+from tests.simulation.process import PLUGINS, Mailbox, Process, Quiet, SimulatedDaemon
 from tests.simulation.receiver import Network
 from tests.simulation.records import (
     ACKNOWLEDGED,
@@ -353,6 +356,8 @@ class Universe:
             seams.enter_context(replaced(daemon, "take_over", lambda end: end))
             health = import_module("orchestratord_webhooks.health")
             seams.enter_context(replaced(health, "APART_MS", APART_MS))
+            # What it sets aside for good would outlast the universe; the collector is off anyway.
+            seams.enter_context(replaced(load, "gc", Quiet()))
             for module in (attempt, attempt_result, run_end_teller, slices, task_service):
                 seams.enter_context(replaced(module, "SLICE", SLICE))
             for place in range(self.count):
@@ -441,5 +446,8 @@ def run(seed: int, only: Collection[int] | None = None) -> Universe:
     finally:
         asyncio._set_running_loop(None)
         shutil.rmtree(folder)
-        gc.collect()
+        # What killed processes had begun is given up here, in vain.
+        with replaced(sys, "unraisablehook", lambda error: None), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
         gc.enable()
