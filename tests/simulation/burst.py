@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from tests.simulation.evidence import Evidence
     from tests.simulation.universe import Universe
 
-PAUSE = 30.0
-"""Seconds before, in which nothing is due: what a receiver had asked for may still be in force."""
+PAUSE = 5.0
+"""Seconds before, in which nothing is due."""
+ASKED = 35.0
+"""Seconds after the faults in which what a receiver had asked for may still be in force."""
 EACH = 5
 """Calls for each slot."""
 TAKES = 0.2
@@ -32,7 +34,8 @@ class Burst:
     def __init__(self, universe: Universe) -> None:
         self._configuration = universe.configurations[-1]
         self._universe = universe
-        self.began_at = universe.baton.now + PAUSE
+        calm_at = universe.began + universe.duration
+        self.began_at = max(universe.baton.now + PAUSE, calm_at + ASKED)
         self.calls: list[Call] = []
         for api in self._configuration.apis:
             endpoint = _plain(self._configuration, api)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -186,6 +185,11 @@ class Disk:
 
 
 def _read(path: Path, suffix: str, size: int) -> bytes:
-    with suppress(FileNotFoundError), open(f"{path}{suffix}", "rb", buffering=0) as file:
-        return file.read(size)
-    return b""
+    try:
+        descriptor = os.open(f"{path}{suffix}", os.O_RDONLY)
+    except FileNotFoundError:
+        return b""
+    try:
+        return os.read(descriptor, size)
+    finally:
+        os.close(descriptor)

@@ -60,6 +60,8 @@ class Evidence:
         self.leases = universe.rule == "leases"
         self._rules: dict[tuple[int, str, str], Rule | None] = {}
         self._lives: dict[int, set[Life] | str] = {}
+        self._deaths: dict[tuple[str, str], list[Death]] = {}
+        self._removals: dict[tuple[str, str], list[Act]] = {}
         self.jumps = universe.machine.jumps
         self.prunes = any("retention" in one.daemon for one in universe.configurations)
         """Rows of what has ended are deleted."""
@@ -184,12 +186,17 @@ class Evidence:
 
     # -- what else happened ------------------------------------------------------------------------
 
-    def deaths(self, row: Row) -> Iterator[Death]:
+    def deaths(self, row: Row) -> list[Death]:
         """Of the daemons that may have had the task."""
-        rules = self.rules(row, self.configurations)
-        for process in self.universe.processes:
-            for since, _, stopped in self.losses(process):
-                yield Death(since, rules, stopped)
+        place = row["endpoint_id"], row["webhook"]
+        if place not in self._deaths:
+            rules = self.rules(row, self.configurations)
+            self._deaths[place] = [
+                Death(since, rules, stopped)
+                for process in self.universe.processes
+                for since, _, stopped in self.losses(process)
+            ]
+        return self._deaths[place]
 
     def acts(self, row: Row) -> Iterator[Act]:
         """What people did to the task, or may have done with many."""
@@ -215,8 +222,14 @@ class Evidence:
                 done = deed.outcome == ACKNOWLEDGED
                 yield Act(deed.answered_at, place, verb, force, ends=done, refused=not done)
 
-    def removals(self, row: Row) -> Iterator[Act]:
+    def removals(self, row: Row) -> list[Act]:
         """When its endpoint or webhook had been gone for long enough."""
+        place = row["endpoint_id"], row["webhook"]
+        if place not in self._removals:
+            self._removals[place] = list(self._find_removals(row))
+        return self._removals[place]
+
+    def _find_removals(self, row: Row) -> Iterator[Act]:
         for number, one in enumerate(self.universe.in_force):
             gone = not self.rules(row, [one.configuration])
             after = 0.0 if self.jumps else GONE

@@ -111,7 +111,7 @@ def answer_comes_late(universe: Universe) -> None:
         process = strand.process
         if process.dead or process.stopped or not universe.network.waits(process):
             return False
-        _stop([process], universe, LEASE * universe.chance.uniform(1.5, 3))
+        _stop([process], universe, LEASE * universe.chance.uniform(1.2, 2))
         return True
 
     universe.baton.watches.append(watch)
@@ -126,7 +126,8 @@ def suspend(universe: Universe) -> None:
 
 
 def _standing(universe: Universe) -> float:
-    return universe.chance.choice((0.2, 2.0, LEASE / 2, LEASE * 1.5, LEASE * 3))
+    seconds = 0.2, 2.0, LEASE / 2, LEASE * 1.5, LEASE * 3
+    return universe.chance.choices(seconds, (3, 3, 2, 3, 1))[0]
 
 
 def _one(universe: Universe) -> Process | None:

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from orchestratord.config import loader as loader_module
@@ -113,17 +113,18 @@ class SimulatedDaemon(Daemon):
 
 
 @cache
-def _spec(name: str) -> Any:
-    return import_module(name).__spec__
+def _spec(name: str) -> tuple[Any, CodeType]:
+    spec: Any = import_module(name).__spec__
+    return spec, spec.loader.get_code(name)
 
 
 def own_copy(name: str) -> ModuleType:
     """A plugin's module, for one process alone where it keeps its state in it."""
     if name not in STATEFUL:
         return import_module(f"orchestratord_{name}")
-    spec = _spec(f"orchestratord_{name}")
+    spec, code = _spec(f"orchestratord_{name}")
     module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    exec(code, vars(module))  # as its loader does, which reads it each time
     return module
 
 

@@ -64,11 +64,11 @@ from tests.simulation.seats import Seats, over
 from tests.simulation.trace import Trace
 
 HOUR = 3600.0
-LOOK = 5.0
+LOOK = 2.0
 """Seconds between two looks whether everything has ended."""
 BURSTS = 0.25
 """In how many universes more calls come at the end."""
-QUIET = 3.0
+QUIET = 2.0
 """Seconds for which it goes on then."""
 MOST_TURNS = 2_000_000
 """Of a universe, which lasts for some ten thousand: something goes round for nothing."""
@@ -77,9 +77,11 @@ APART_MS = 1_000
 day."""
 SHM = Path("/dev/shm")
 
-CALLS = 20, 70
+CALLS = 30, 62
 """How many a universe has, from and to."""
-ITEMS = (*(0, 0, 1, 2, 3) * 4, SLICE * 2 + 5)
+SEVERAL = 10, 16
+"""How many faults it has, from and to, with those that find nothing to do."""
+ITEMS = (*(0, 0, 1, 2, 3) * 6, SLICE * 2 + 1)
 """Of which a call has one as the number of its children, where it has some."""
 ASK_AGAIN = 2.0
 """Seconds after which a client with a key asks again where no answer has come."""
@@ -276,7 +278,7 @@ class Universe:
             when = now + chance.uniform(0.5, self.duration)
             self.plan.add(when, f"call {number} of {call.endpoint}", self.calling(call))
         self.people.plan(now + self.duration)
-        several = chance.randint(6, 18)
+        several = chance.randint(*SEVERAL)
         for fault in chance.choices(list(FAULTS), list(FAULTS.values()), k=several):
             when, what = now + chance.uniform(0.5, self.duration), fault.__name__.replace("_", " ")
             self.plan.add(when, what, partial(fault, self))
@@ -392,10 +394,13 @@ class Universe:
             return False
         self._look_at = now + LOOK
         awake = [one.serves and not one.stopped for one in self.living] == [True] * self.count
-        if self._bursts and awake and checks.all_ended(self):
+        # What is carried out is known without a look at the file.
+        busy = any(one.daemon._worker.claims.running for one in self.living if one.daemon)
+        ended = not busy and checks.all_ended(self)
+        if self._bursts and awake and ended:
             self._bursts, self.burst = False, Burst(self)
             self._look_at = self.burst.began_at + LOOK
-        elif not checks.all_ended(self) or checks.newest(self) != self._newest:
+        elif not ended or checks.newest(self) != self._newest:
             self._quiet_at, self._newest = None, checks.newest(self)
         elif self._quiet_at is None and awake:
             self._quiet_at = now

@@ -68,7 +68,7 @@ def _counts(db: Connection, statements: Sequence[str]) -> dict[str, int]:
 
 
 def _accepted(db: Connection) -> set[str]:
-    row = db.one(*sql(Fact.select(Fact.value).where(Fact.name == REMOVED)))
+    row = db.one("SELECT value FROM meta WHERE name = ?", (REMOVED,))
     return set() if row is None else set(json.loads(row[0]))
 
 

@@ -40,6 +40,10 @@ COLUMNS = [
 ]
 RUNNING, PAUSED, FINISHED, CANCELLED = "running", "paused", "finished", "cancelled"
 """What a bulk is; while it is `PAUSED` it moves nothing, and can be resumed."""
+_OVER = (BulkRow.status == PAUSED) | BulkRow.ended_at.is_null(False)
+UNTOLD = sql(BulkRow.select(*COLUMNS).where(BulkRow.untold == 1, _OVER).order_by(BulkRow.id))
+GOING_ON = sql(BulkRow.select(*COLUMNS).where(GOES_ON).order_by(BulkRow.id))
+ONE, _ = sql(BulkRow.select(*COLUMNS).where(BulkRow.id == 0))
 
 MOST_WAITING = 10_000
 """Tasks of a bulk that are counted at most. Where more wait, they are those that have neither
@@ -426,9 +430,7 @@ def look_after(session: Session, bulk_id: int) -> tuple[Bulk, bool]:
 def untold(db: Connection, owner: str, now: int) -> list[Bulk]:
     """Those that have paused or ended, of which no event has told yet, and that no other daemon
     than `owner` seems to tell of at `now`."""
-    over = (BulkRow.status == PAUSED) | BulkRow.ended_at.is_null(False)
-    query = BulkRow.select(*COLUMNS).where(BulkRow.untold == 1, over).order_by(BulkRow.id)
-    found = [_bulk_of(row) for row in db.all(*sql(query))]
+    found = [_bulk_of(row) for row in db.all(*UNTOLD)]
     return [bulk for bulk in found if _left_to(db, bulk, owner, now)]
 
 
@@ -482,8 +484,7 @@ def _with_waiting(db: Connection, bulk: Bulk) -> Bulk:
 
 def _get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
     """`lock` is the connection's `for_update`, or nothing."""
-    text, values = sql(BulkRow.select(*COLUMNS).where(BulkRow.id == bulk_id))
-    row = db.one(text + lock, values)
+    row = db.one(ONE + lock, (bulk_id,))
     if row is None:
         raise NotFound.of("bulk", bulk_id)
     return _bulk_of(row)
@@ -507,8 +508,7 @@ def left_to(db: Connection, owner: str, now: int) -> list[Bulk]:
 
 
 def _running(db: Connection) -> list[Bulk]:
-    query = BulkRow.select(*COLUMNS).where(GOES_ON).order_by(BulkRow.id)
-    return [_bulk_of(row) for row in db.all(*sql(query))]
+    return [_bulk_of(row) for row in db.all(*GOING_ON)]
 
 
 @long_reads

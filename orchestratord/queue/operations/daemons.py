@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.models import CLOCK, GOES_ON, BulkRow, DaemonRow, Fact, sql
+from orchestratord.queue.models import CLOCK, GOES_ON, BulkRow, DaemonRow, sql
 from orchestratord.queue.records import Beat, DaemonSeen
 from orchestratord.queue.schema import VERSION
 from orchestratord.queue.session import Session
@@ -15,17 +15,28 @@ from orchestratord.queue.session import Session
 FORGOTTEN_MS = 3600 * 1000
 """How long after its lease a daemon that said nothing more is still listed, as gone."""
 
+ALIVE = """
+UPDATE daemons SET generation = ?, lanes = ?, beat_at = ?, lease_until = ?
+WHERE owner = ? RETURNING fingerprint
+"""
+SEEN = """
+SELECT owner, host, pid, version, generation, fingerprint, started_at, beat_at, lease_until, lanes
+FROM daemons ORDER BY started_at, owner
+"""
+FORGOTTEN = "SELECT owner FROM daemons WHERE owner <> ? AND lease_until < ?"
+BULKS, WHOSE = sql(BulkRow.select(BulkRow.id).where(BulkRow.owner == "", GOES_ON))
+MARK = """
+INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value
+"""
+
 
 @writes(Rank.CLAIM)
 def give_sign(session: Session, beat: Beat) -> int:
     """Give a sign of life; the time by the database's clock, milliseconds since the epoch."""
-    leases = session.leases
-    now, until = leases.now(session.clock), leases.until(session.clock)
-    own = DaemonRow.owner == session.owner
+    now, until = session.leases.now(session.clock), session.leases.until(session.clock)
     alive = {"generation": beat.generation, "lanes": json.dumps(list(beat.lanes))}
     alive |= {"beat_at": now, "lease_until": until}
-    told = DaemonRow.update(**alive).where(own).returning(DaemonRow.fingerprint)
-    row = session.db.one(*sql(told))
+    row = session.db.one(ALIVE, (*alive.values(), session.owner))
     session.look_for_older()
     if row is None:
         first = DaemonRow.insert(
@@ -40,21 +51,16 @@ def give_sign(session: Session, beat: Beat) -> int:
         )
         session.db.run(*sql(first))
     elif row[0] != beat.fingerprint:
+        own = DaemonRow.owner == session.owner
         session.db.run(*sql(DaemonRow.update(**_said(beat)).where(own)))
     free = session.db.skip_locked  # no sign of life waits for a row of another kind
-    bulks = BulkRow.select(BulkRow.id).where(BulkRow.owner == session.owner, GOES_ON)
-    statement, values = sql(bulks)
-    for (id_,) in session.db.all(statement + free, values):
+    for (id_,) in session.db.all(BULKS + free, (session.owner, *WHOSE[1:])):
         session.db.run(*sql(BulkRow.update(lease_until=until).where(BulkRow.id == id_)))
-    forgotten = DaemonRow.lease_until < session.db.dead_before(now - FORGOTTEN_MS)
-    others = DaemonRow.select(DaemonRow.owner).where(DaemonRow.owner != session.owner, forgotten)
-    statement, values = sql(others)
-    for (owner,) in session.db.all(statement + free, values):
+    before = session.db.dead_before(now - FORGOTTEN_MS)
+    for (owner,) in session.db.all(FORGOTTEN + free, (session.owner, before)):
         session.db.run(*sql(DaemonRow.delete().where(DaemonRow.owner == owner)))
     if session.clock.source == "machine":
-        mark = Fact.insert(name=CLOCK, value=session.clock.mark())
-        mark = mark.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])
-        session.db.run(*sql(mark))
+        session.db.run(MARK, (CLOCK, session.clock.mark()))
     return now
 
 
@@ -80,12 +86,7 @@ def leave(session: Session) -> None:
 @reads
 def seen(db: Connection) -> list[DaemonSeen]:
     """All that gave a sign of life within the last hour, the oldest first."""
-    row = DaemonRow
-    fixed = (row.owner, row.host, row.pid, row.version, row.generation, row.fingerprint)
-    times = (row.started_at, row.beat_at, row.lease_until)
-    query = row.select(*fixed, *times, row.lanes).order_by(row.started_at, row.owner)
-    rows = ((*found[:-1], json.loads(found[-1] or "[]")) for found in db.all(*sql(query)))
-    return [DaemonSeen(*found) for found in rows]
+    return [DaemonSeen(*(*row[:-1], json.loads(row[-1] or "[]"))) for row in db.all(SEEN)]
 
 
 @reads

@@ -37,13 +37,13 @@ _FIELDS = (
     _ROW.until,
     _ROW.why,
 )
+ALL = sql(_ROW.select(*_FIELDS).order_by(_ROW.name, _ROW.kind, _ROW.owner))
 
 
 @reads
 def stored(db: Connection) -> list[StoredThrottle]:
     """All rows; times are by the database's clock."""
-    query = _ROW.select(*_FIELDS).order_by(_ROW.name, _ROW.kind, _ROW.owner)
-    return [StoredThrottle(*row) for row in db.all(*sql(query))]
+    return [StoredThrottle(*row) for row in db.all(*ALL)]
 
 
 class Change(NamedTuple):
