@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from tests.simulation import counts
 from tests.simulation.burst import UNITS
-from tests.simulation.evidence import ENDED, Evidence, Row
+from tests.simulation.evidence import CLAIMED, ENDED, Evidence, Row
 from tests.simulation.model import Life, covers
+from tests.simulation.records import ACKNOWLEDGED
 
 if TYPE_CHECKING:
     from tests.simulation.configuration import Configuration
@@ -123,6 +124,44 @@ def _claims(seen: Evidence, api: str, since: float, until: float) -> float:
         and row["updated_at"] >= latest
     ]  # fmt: skip
     return sum(claimed)
+
+
+def let_go(seen: Evidence) -> None:
+    """What was served last by a receiver is not throttled there any more: no breaker of it is open,
+    and it is not slowed."""
+    network = seen.universe.network
+    for report in seen.universe.reports:
+        last: dict[str, Arrival] = {}
+        sent = [
+            one for one in (*network.arrivals, *network.refused)
+            if one.process == report.process and one.ended_at is not None
+        ]  # fmt: skip
+        for one in sorted(sent, key=seen.until):
+            last[f"api:{one.host.removesuffix('.test')}"] = last[f"receiver:{one.host}:80"] = one
+            if (row := seen.row_of.get(id(one))) is not None:
+                webhook = f"#{row['webhook']}" if row["webhook"] else ""
+                last[f"{row['endpoint_id']}{webhook}"] = one
+        for scope in (*report.status["lanes"], *report.status["throttled"]):
+            served = (one := last.get(scope["name"])) is not None and 200 <= (one.told or 0) < 300
+            if served and (scope["breaker"] or scope["overload"]):
+                seen.broken(f"{report.process} throttles still what was served: {scope}")
+
+
+def drained(seen: Evidence) -> None:
+    """A daemon that is to end waits for the answers that it waits for, as long as `drain_timeout`
+    says."""
+    for one in seen.universe.network.arrivals:
+        process, until = seen.processes[one.process], seen.until(one)
+        begun, left = process.ending_at, one.given_up or one.ended_at is None
+        if begun is None or process.ended is None or one.at > begun or until <= begun:
+            continue
+        overdue = until - one.at >= SHORTEST_TIMEOUT or seen.is_late(one)
+        if left and not overdue and until < begun + DRAINS - ROUNDED:
+            seen.broken(f"{_words(one)} was left {until - begun:.3f} s after a SIGTERM")
+
+
+SHORTEST_TIMEOUT, DRAINS = 5.0, 5.0
+"""Seconds, as the configuration says: of an attempt, and until a daemon that is to end gives up."""
 
 
 def flow(seen: Evidence) -> None:
@@ -234,7 +273,7 @@ def _partition(
 def floors(seen: Evidence) -> None:
     """The backoff is a floor: between an attempt that counted and the next automatic one at least
     the delay passes that stands in `attempts`. But for a breaker that was open, or has closed, and
-    never with `breaker: off`."""
+    never with `breaker: off`. It is no shorter than what the receiver has asked for."""
     delays = {(one["task_id"], one["attempt"]): one["delay"] for one in seen.tables["attempts"]}
     for task, requests in seen.requests.items():
         row = seen.by_id.get(task)
@@ -251,8 +290,15 @@ def floors(seen: Evidence) -> None:
                 seen.broken(f"task {task} was sent {floor - after.at:.3f} s early: {_words(after)}")
             rules = seen.rules(row, seen.in_force(before.process, before.at, before.at))
             shortest = min((rule.delay(1) * (1 - rule.jitter) for rule in rules), default=0.0)
+            shortest = max(shortest, _asked_to_wait(before))
             if counted and floor and floor < seen.until(before) + shortest - ROUNDED:
                 seen.broken(f"the delay after {_words(before)} is {delay}, and not {shortest}")
+
+
+def _asked_to_wait(one: Arrival) -> float:
+    """The seconds that its answer has as Retry-After."""
+    after = one.kind.partition(" ")[2]
+    return float(after) if after.isdigit() and one.told is not None else 0.0
 
 
 def _words(one: Arrival) -> str:
@@ -280,9 +326,33 @@ def _may_be_early(seen: Evidence, row: Row, one: Arrival) -> bool:
     return len(failed) >= least
 
 
+def paused(seen: Evidence) -> None:
+    """The calls of an endpoint wait while it is paused."""
+    for deed in seen.deeds("pause"):
+        resumes = [one for one in seen.deeds("resume") if one.target == deed.target]
+        until = min((one.at for one in resumes if (one.answered_at or inf) >= deed.at), default=inf)
+        if deed.outcome != ACKNOWLEDGED or deed.answered_at is None:
+            continue
+        for one in seen.universe.network.arrivals:
+            row, awake = seen.row_of.get(id(one)), deed.answered_at
+            if row is None or row["webhook"] or row["endpoint_id"] != deed.target:
+                continue
+            for since, end in seen.processes[one.process].stood:
+                awake = max(awake, end) if since <= one.at else awake
+            after = PREPARED if one.process == deed.process else PREPARED + TOLD
+            if awake + after < one.at < until:
+                seen.broken(f"{_words(one)} is of an endpoint that is paused")
+
+
+PREPARED, TOLD = 4.0, 10.0
+"""Seconds from a claim to its request, by a slow disk; and until each daemon knows what another has
+written."""
+
+
 def order(seen: Evidence) -> None:
     """An ordered partition goes in the order of ids: none is sent once a later one has been, nor
-    while another is under way; where it holds, none after one that has failed."""
+    while another is under way; where it holds, none after one that has failed. What replaces
+    another one has the place of that."""
     for line, members in _lines(seen).items():
         if line[-1]:
             _check_order(seen, members)
@@ -292,31 +362,52 @@ def _lines(seen: Evidence) -> dict[tuple[Any, ...], list[Row]]:
     """The rows of each partition, and whether that is ordered."""
     found = defaultdict(list)
     for row in seen.rows:
-        if row["partition"] is not None:
-            ordered = (seen.by_id.get(row["replaces"], row)["partition_rule"] or 0) < 0
-            found[row["endpoint_id"], row["webhook"], row["partition"], ordered].append(row)
+        place = _place(seen, row)
+        if place["partition"] is not None:
+            line = place["endpoint_id"], place["webhook"], place["partition"]
+            found[*line, (place["partition_rule"] or 0) < 0].append(row)
     return found
 
 
+def _place(seen: Evidence, row: Row) -> Row:
+    """The row whose place in an ordered partition it has: its own, or that of one it replaces."""
+    place = seen.by_id.get(row["replaces"], row)
+    return place if (place["partition_rule"] or 0) < 0 else row
+
+
 def _check_order(seen: Evidence, members: list[Row]) -> None:
-    place = {row["id"]: row["replaces"] or row["id"] for row in members}
     requests = [(one.at, row, one) for row in members for one in seen.requests.get(row["id"], ())]
     requests.sort(key=lambda one: one[0])
     for (_, first, before), (_, second, after) in pairwise(requests):
-        if seen.is_late(before) or seen.is_late(after):
+        if _sent_late(seen, before) or _sent_late(seen, after):
             continue
-        one, two = place[first["id"]], place[second["id"]]
-        # What replaces another one is a person's, who may have it come out of order.
-        if one > two and not second["replaces"] and not any(seen.acts(second)):
+        place, other = _place(seen, first), _place(seen, second)
+        one, two = place["id"], other["id"]
+        if one > two and not _is_moved(seen, second):
             seen.broken(f"task {second['id']} was sent after {first['id']}, which is behind it")
-        if one != two and seen.until(before) > after.at:
+        if one != two and seen.until(before) > after.at and not seen.is_late(before):
             seen.broken(f"task {second['id']} was sent while {first['id']} was under way")
         if one < two and first["status"] in ENDED and not any(seen.acts(first)):
-            holds = first["partition_rule"] == -2 and first["status"] == "failed"
+            holds = place["partition_rule"] == -2 and first["status"] == "failed"
             if holds and first["reason"] not in LETS_GO:
                 seen.broken(
                     f"task {second['id']} was sent, though {first['id']} holds its partition"
                 )
+
+
+def _is_moved(seen: Evidence, row: Row) -> bool:
+    """Whether a person may have had it go at another time than its place says."""
+    made = [one for one in seen.deeds("replace") if one.target == row["parent_id"]]
+    by_force = row["replaces"] is not None and any(one.arguments["force"] for one in made)
+    return by_force or any(seen.acts(row))
+
+
+def _sent_late(seen: Evidence, one: Arrival) -> bool:
+    """Whether it was sent by a daemon that could not know that it had lost the claim: it stood
+    still as the request was on its way, or the clock of leases was set."""
+    stood = seen.processes[one.process].stood
+    on_its_way = any(since <= one.at and end > one.left_at for since, end in stood)
+    return seen.is_late(one) and (on_its_way or seen.jumped(one.at - CLAIMED, one.at))
 
 
 LETS_GO = ("expired", "endpoint_removed", "webhook_removed", "webhook_disabled", "resolved")
@@ -550,9 +641,9 @@ def _webhooks(seen: Evidence, endpoint_id: str, *phases: str) -> set[tuple[str, 
 
 
 CHECKS = (
-    *(ends, ready, tokens, flow),
+    *(ends, ready, tokens, let_go, drained, flow),
     *(acknowledged, lived, known_requests, partitions),
-    *(floors, order, concurrency, rates),
+    *(floors, paused, order, concurrency, rates),
     *(deliveries, retries_told, children),
     *counts.CHECKS,
 )

@@ -92,6 +92,8 @@ answer has; or which task it follows from, and by which item."""
 FAILED, RUN_ENDED = -1, -2
 """The `item` of what follows from a failure, and from the end of a run."""
 TENTH = 0.1
+LONG = "40s"
+"""A timeout of attempts that may last longer than a lease."""
 
 Said = dict[str, Any]
 """What a file says, or a part of it."""
@@ -147,9 +149,11 @@ class Drawing:
             "webhooks": self._webhooks(name),
         }
         if has(chance, 0.2):
+            api["timeout"] = LONG
+        if has(chance, 0.25):
             api["global_concurrency"] = chance.randint(1, 4)
-        if has(chance, 0.2):
-            api["rate_limit"] = chance.choice(("2/s", "10/s", "60/min"))
+        if has(chance, 0.25):
+            api["rate_limit"] = chance.choice(("2/s", "2/s", "10/s", "60/min"))
         if has(chance, 0.2):
             api["pace"] = "off"
         if has(chance, 0.5):
@@ -204,7 +208,7 @@ class Drawing:
     def _partition(self, by: str) -> Any:
         chance = self._chance
         one: Said = {"by": by}
-        kind = chance.choice(("fair", "several", "ordered", "ordered", "hold"))
+        kind = chance.choice(("fair", "several", "ordered", "hold"))
         if kind == "several":
             one["concurrency"] = chance.randint(1, 2)
         elif kind != "fair":

@@ -158,8 +158,15 @@ class Evidence:
             for since, until in process.stood:
                 if until - since >= RENEWED:
                     yield since, until + CLAIMED, False
-            for at in self.jumps:  # by which leases may have run out
+            for at in self.lived_through:
                 yield at, at + FOLLOWED, False
+
+    @cached_property
+    def lived_through(self) -> list[float]:
+        """Jumps of the clock by which leases may have run out, since a daemon that lived before
+        may go by another time than the next; after a power cut none does."""
+        lives = [(one.began_at, one.died_at or inf) for one in self.universe.processes]
+        return [at for at in self.jumps if any(began <= at < died for began, died in lives)]
 
     def is_late(self, one: Arrival) -> bool:
         """Whether its daemon may have lost the claim before it was over."""
@@ -277,7 +284,10 @@ class Evidence:
             ended = None if deed.target is None else deed.answered_at
             if deed.at <= until and (ended or inf) >= since:
                 return True
-        return False
+        # What failures have put off in a lane goes on with it.
+        lane = f"api:{row['endpoint_id'].partition('/')[0]}"
+        lifted = [one.at for one in self.deeds("lift") if one.target == lane]
+        return any(since <= at <= until for at in lifted)
 
     def lives(self, row: Row) -> set[Life] | str:
         """Which lives it may have had, by the model."""

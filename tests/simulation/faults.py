@@ -3,7 +3,9 @@ says which comes when (`Universe._plan`). A new one is a function here, and its 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,12 +14,15 @@ from tests.simulation.disk import FULL, PLENTY, TIGHT
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
+    from tests.simulation.receiver import Arrival
     from tests.simulation.universe import Universe
 
 LEASE = 30.0
 """Seconds; as the configuration of universes says."""
 FAR = 40 * 86400.0
 """Seconds: longer than anything that has ended is kept."""
+AFTER_COMMIT = ("committed", "unlock", "sync", "synced")
+"""Turns between a COMMIT and what follows it."""
 LOOKS = 0.5
 """Seconds between two looks of the watchdog."""
 
@@ -37,10 +42,8 @@ def kill_in_transaction(universe: Universe) -> None:
 
 def kill_after_commit(universe: Universe) -> None:
     """Kill -9 between COMMIT and what follows it: the next writer's turn, the sync, the answer."""
-    after = ("committed", "unlock", "sync", "synced")
-    _after(
-        universe, 8, after, lambda strand, what: _kill(universe, strand, f"after COMMIT ({what})")
-    )
+    words = "after COMMIT ({})"
+    _after(universe, 8, AFTER_COMMIT, lambda one, what: _kill(universe, one, words.format(what)))
 
 
 def cut_power(universe: Universe) -> None:
@@ -103,15 +106,76 @@ def all_stand_still(universe: Universe) -> None:
     _stop([one for one in universe.living if not one.stopped], universe, _standing(universe))
 
 
-def answer_comes_late(universe: Universe) -> None:
-    """One stands still that waits for an answer, until another has taken its claim over; then it
-    finds that answer."""
+def stand_after_commit(universe: Universe) -> None:
+    """SIGSTOP of one between COMMIT and what follows it: of what it has claimed, nothing is sent
+    yet, and another may have taken it over by when it goes on."""
+    seconds = universe.chance.choice((2.0, LEASE * 1.2, LEASE * 1.5, LEASE * 2))
+
+    def stand(strand: Strand, what: str) -> None:
+        if _is_beside(strand.process, universe):
+            _stop([strand.process], universe, seconds)
+
+    _after(universe, 8, AFTER_COMMIT, stand)
+
+
+def stand_after_claim(universe: Universe) -> None:
+    """The same once it has claimed what others of an ordered partition wait behind."""
+    seconds = LEASE * universe.chance.uniform(1.2, 2)
 
     def watch(strand: Strand, what: str) -> bool:
         process = strand.process
-        if process.dead or process.stopped or not universe.network.waits(process):
+        if what != "committed" or process.dead or not _is_beside(process, universe):
+            return process.dead
+        with closing(sqlite3.connect(universe.path)) as db:
+            just_now = round(universe.machine.time() * 1000) - 50
+            if db.execute(FIRST_CLAIMED, (just_now,)).fetchone() is None:
+                return False
+        _stop([process], universe, seconds)
+        return True
+
+    universe.baton.watches.append(watch)
+
+
+FIRST_CLAIMED = """
+SELECT 1 FROM retry_schedule AS claimed WHERE status = 'running' AND updated_at >= ?
+AND partition_rule < 0 AND EXISTS (
+    SELECT 1 FROM retry_schedule WHERE id > claimed.id AND status = 'pending'
+    AND endpoint_id = claimed.endpoint_id AND webhook = claimed.webhook
+    AND partition = claimed.partition
+)
+"""
+
+
+def _is_beside(process: Process, universe: Universe) -> bool:
+    """Whether another one goes on should it stand still."""
+    return any(one.serves and not one.stopped for one in universe.living if one is not process)
+
+
+def answer_comes_late(universe: Universe) -> None:
+    """One stands still that waits for an answer, until another has taken its claim over; then it
+    finds that answer, perhaps while the other one waits long for an answer to the same."""
+    seconds = LEASE * universe.chance.uniform(1.2, 2)
+    together = universe.chance.random() < 0.7
+
+    def watch(strand: Strand, what: str) -> bool:
+        process = strand.process
+        if process.dead or process.stopped or not universe.network.awaited(process):
             return False
-        _stop([process], universe, LEASE * universe.chance.uniform(1.2, 2))
+        if not _is_beside(process, universe):
+            return False
+        asked = {(one.host, one.path, one.task): one for one in universe.network.awaited(process)}
+        go_on = _stop([process], universe, seconds)
+
+        def arrives(one: Arrival) -> bool:
+            if one.process == process.name or (one.host, one.path, one.task) not in asked:
+                return process.dead or not process.stopped
+            answer = asked[one.host, one.path, one.task].kind
+            one.kind = "hang" if answer.startswith("2") else "slow"  # another one than the first
+            universe.baton.at(universe.baton.now, go_on)
+            return True
+
+        if together:
+            universe.network.watches.append(arrives)
         return True
 
     universe.baton.watches.append(watch)
@@ -135,21 +199,29 @@ def _one(universe: Universe) -> Process | None:
     return universe.chance.choice(serving) if serving else None
 
 
-def _stop(processes: list[Process], universe: Universe, seconds: float) -> None:
+def _stop(processes: list[Process], universe: Universe, seconds: float) -> Callable[[], None]:
+    """Have these stand still; what has them go on, which comes by itself after so many seconds."""
     universe.faults += 1
+    stands = True
     for process in processes:
         process.stopped = True
         process.stood.append((universe.baton.now, universe.baton.now + seconds))
         universe.trace.note(process.name, f"stands still for {seconds:.1f} seconds")
 
     def go_on() -> None:
+        nonlocal stands
+        if not stands:
+            return
+        stands = False
         for process in processes:
+            process.stood[-1] = process.stood[-1][0], universe.baton.now
             if not process.dead:
                 universe.trace.note(process.name, "goes on")
             universe.baton.resume(process)
 
     universe.baton.at(universe.baton.now + seconds, go_on)
     _perhaps_kill(universe, seconds)
+    return go_on
 
 
 # -- the disk --------------------------------------------------------------------------------------
@@ -280,11 +352,10 @@ FAULTS: dict[Callable[[Universe], None], float] = {
     kill_at_turn: 4,
     kill_in_transaction: 3,
     kill_after_commit: 2,
-    cut_power: 1.5,
+    cut_power: 2,
     terminate: 1,
     stand_still: 1,
     all_stand_still: 0.5,
-    answer_comes_late: 1,
     suspend: 0.5,
     slow_disk: 1,
     full_disk: 1,
@@ -292,3 +363,9 @@ FAULTS: dict[Callable[[Universe], None], float] = {
     jumping_clock: 1,
 }
 """Each, and how often it comes in comparison with the others."""
+BY_LEASES: dict[Callable[[Universe], None], float] = {
+    stand_after_commit: 1,
+    stand_after_claim: 3,
+    answer_comes_late: 3,
+}
+"""The same of those that matter where another daemon takes over what one has meanwhile."""

@@ -197,6 +197,8 @@ class Life(NamedTuple):
     successes: int = 0
     failures: int = 0
     """How often its end was told."""
+    orphan: bool = False
+    """It ended so by a death, and may still run as far as the queue knows."""
     open: frozenset[int] = frozenset()
     """What people have begun to do and may still happen."""
 
@@ -205,7 +207,7 @@ class Life(NamedTuple):
         return self._replace(
             status=status, reason=reason, attempts=attempts, asked=False,
             successes=self.successes + (status == "succeeded"),
-            failures=self.failures + (status == "failed"),
+            failures=self.failures + (status == "failed"), orphan=False,
         )  # fmt: skip
 
     def again(self, attempts: int) -> Life:
@@ -290,13 +292,13 @@ def _acted(life: Life, act: Act) -> Iterator[Life]:
     if verb == "retry" and (status != "succeeded" or act.force):
         more = max(life.attempts + 1 - life.most, 0)
         granted, most = life.granted + more, life.most + more
-        yield life._replace(status="pending", reason=None, granted=granted, most=most)
+        yield life._replace(status="pending", reason=None, granted=granted, most=most, orphan=False)
     elif verb == "cancel" and status != "succeeded":
         doubt = life.reason if life.reason in DOUBTFUL else None
         yield life._replace(status="cancelled", reason=doubt)
         if status == "pending":
             yield life._replace(asked=True)
-        elif status == "cancelled":
+        elif status == "cancelled" or life.orphan:  # what was asked for then is no cancel
             yield life
     elif verb in ("succeed", "fail") and status in ("pending", "failed"):
         ended = "succeeded" if verb == "succeed" else "failed"
@@ -357,7 +359,7 @@ def _decided(life: Life, one: Try, rule: Rule, created_at: float) -> Iterator[Li
 def _lost(life: Life, rule: Rule, *, stopped: bool) -> Iterator[Life]:
     """Nothing was written of an attempt that had started."""
     if not rule.idempotent:
-        yield life.end("failed", "ambiguous", life.attempts)
+        yield life.end("failed", "ambiguous", life.attempts)._replace(orphan=True)
         if stopped:  # it still said so itself
             yield life.end("failed", "ambiguous", life.attempts + 1)
         return

@@ -7,6 +7,7 @@ in `Universe.deeds`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 LISTED = 30
 """Tasks that a person looks at before choosing one."""
+LOOKS = 10
+"""How often, where there is none such."""
 LOOK_AFTER = 10.0
 """Seconds between two times at which what waits for a person is looked after in the end."""
 
@@ -137,7 +140,10 @@ async def resume_bulk(hand: Hand, chance: Random) -> None:
 
 
 async def pause(hand: Hand, chance: Random) -> None:
-    endpoint = chance.choice(list(hand.people.universe.configurations[-1].endpoints))
+    """Have the calls of an endpoint wait, mostly of one of which some are to be sent."""
+    endpoints = hand.people.universe.configurations[-1].endpoints
+    waits = hand.task is not None and hand.task["endpoint"] in endpoints and has(chance, 0.8)
+    endpoint = hand.task["endpoint"] if waits else chance.choice(list(endpoints))
     await hand.does(hand.service.pause(endpoint), endpoint)
 
 
@@ -163,14 +169,14 @@ async def enable(hand: Hand, chance: Random) -> None:
 
 DEEDS: dict[Callable[[Hand, Random], Awaitable[None]], float] = {
     retry: 4,
-    replace: 2,
+    replace: 3,
     cancel: 3,
     resolve: 2,
     retry_many: 3,
     cancel_many: 0.6,
     end_bulk: 0.5,
     resume_bulk: 0.5,
-    pause: 1,
+    pause: 1.5,
     resume: 1,
     lift: 0.5,
     enable: 1,
@@ -187,12 +193,14 @@ class People:
         self._chance = chance
         self.bulks: list[int] = []
         """That were begun."""
+        self._gives_up = has(chance, 0.4)
+        """They cancel some of what may have been carried out, once no fault comes any more."""
 
     def plan(self, until: float) -> None:
         """Say what they will do, until a time."""
         chance, plan, now = self._chance, self.universe.plan, self.universe.baton.now
-        if has(chance, 0.6):
-            for _ in range(chance.randint(4, 16)):
+        if has(chance, 0.7):
+            for _ in range(chance.randint(8, 24)):
                 plan.add(chance.uniform(now + 2.0, until), "a person does something", self._act)
         if has(chance, 0.4):
             for _ in range(chance.randint(1, 2)):
@@ -213,12 +221,25 @@ class People:
 
         async def look(daemon: SimulatedDaemon) -> None:
             statuses = ("pending", "failed", "cancelled", "running", "succeeded")
-            usual = "pending" if wanted[0] is cancel else "failed"
-            status = usual if has(chance, 0.7) else chance.choice(statuses)
+            usual = "failed"
+            if wanted[0] is cancel:
+                usual = chance.choice(("pending", "running", "running"))
+            elif wanted[0] is pause:
+                usual = "pending"
+            filter_ = {"status": usual if has(chance, 0.7) else chance.choice(statuses)}
+            if has(chance, 0.25):
+                filter_ = {"reason": "ambiguous"}
             tasks: list[Any] = []
             with suppress(OrchestratordError):  # nothing can be looked at now
                 ask = daemon._service.retries
-                tasks = (await ask({"status": status}, limit=LISTED))["retries"]
+                for _ in range(LOOKS):
+                    tasks = tasks or (await ask(filter_, limit=LISTED))["retries"]
+                    if not tasks:
+                        await asyncio.sleep(0.1)
+                if wanted[0] is replace:  # mostly what others wait behind
+                    waiting = (await ask({"status": "pending"}, limit=100))["retries"]
+                    lines = {_part(one) for one in waiting if one["partition"] is not None}
+                    tasks = [one for one in tasks if _part(one) in lines] or tasks
                 tasks = tasks or (await ask({}, limit=LISTED))["retries"]
             task = chance.choice(tasks) if tasks else None
             for deed in wanted:
@@ -291,6 +312,12 @@ class People:
             if bulk["status"] == "paused":
                 hand = Hand(self, process, daemon, "resume_bulk", None)
                 await hand.does(service.many.resume(bulk["id"]), bulk["id"])
+        if self._gives_up:
+            self._gives_up = False
+            doubtful = {"status": "failed", "reason": "ambiguous"}
+            for task in (await service.retries(doubtful, limit=5))["retries"]:
+                hand = Hand(self, process, daemon, "cancel", task)
+                await hand.does(service.cancel(task["id"]), task["id"])
         waiting = await service.retries({"status": "pending"}, limit=100)
         held = {_part(one) for one in waiting["retries"] if one["partition"] is not None}
         if not held:
@@ -298,9 +325,19 @@ class People:
         failed = await service.retries({"status": "failed"}, limit=200)
         for task in failed["retries"]:
             if _part(task) in held and task["reason"] != "resolved":
-                hand, id_ = Hand(self, process, daemon, "resolve", task), task["id"]
-                asking = service.one.resolve(id_, "failed", note="let the others go on")
-                await hand.does(asking, id_, status="failed", body=None)
+                await self._let_others_go_on(process, daemon, task)
+
+    async def _let_others_go_on(self, process: Process, daemon: SimulatedDaemon, task: Any) -> None:
+        """Correct or give up a task behind which others may wait."""
+        id_, one = task["id"], daemon._service.one
+        if has(self._chance, 0.5) and task["kind"] == "call":
+            params = {"items": 0}
+            hand = Hand(self, process, daemon, "replace", task)
+            await hand.does(one.replace(id_, params, {}), id_, params=params, force=False)
+            return
+        hand = Hand(self, process, daemon, "resolve", task)
+        asking = one.resolve(id_, "failed", note="let the others go on")
+        await hand.does(asking, id_, status="failed", body=None)
 
 
 def _part(task: Any) -> tuple[str, str | None, str | None]:

@@ -2,7 +2,7 @@
 
 A plant replaces something of the product while a universe lasts. A new one is a function here that
 says what is wrong with it and does so, with its row in `PLANTS`, and a seed that shows it in
-`test_plants.py`."""
+`SHOWN_BY`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from orchestratord.queue.batch import Rank, Write, deliver, writes
 from orchestratord.queue.connection import ManyRows
 from orchestratord.queue.housekeeping import batch_closing, run_ends
 from orchestratord.queue.housekeeping.future_times import BroughtBack
-from orchestratord.queue.operations import claim, manual, partitions, settle
+from orchestratord.queue.operations import bulk, claim, manual, partitions, settle
 from orchestratord.queue.operations.insert import NewRows
 from orchestratord.queue.run_counts import RunCounts
 from orchestratord.queue.session import Session
@@ -357,7 +357,8 @@ def success_that_nobody_answered() -> Planted:
 
 def cancel_that_hides_ambiguous() -> Planted:
     """Of a task that may have been carried out, a cancel says that it was not."""
-    return respelled(manual, "CANCEL", KEEPS_DOUBT, "reason = NULL")
+    modules = manual, bulk
+    return several(*(respelled(one, "CANCEL", KEEPS_DOUBT, "reason = NULL") for one in modules))
 
 
 def cancel_that_is_forgotten() -> Planted:
@@ -438,7 +439,7 @@ def pace_that_crawls() -> Planted:
 
     def crawl(self: Pace, served: float, share: float, now: int) -> None:
         cut_to(self, served, share, now)
-        self.rate = min(served, 0.01)
+        self.rate = min(served, 0.1)
 
     def lower(self: Pace, rate: float | None, now: int) -> None:
         if self.rate is None or (rate is not None and rate < self.rate):
@@ -569,3 +570,34 @@ PLANTS: dict[str, Callable[[], Planted]] = {
     )
 }
 """Each by the name that `--plant` takes."""
+
+SHOWN_BY: dict[str, int] = {
+    "acknowledged-and-not-written": 2,
+    "acknowledged-before-the-commit": 4,
+    "batch-member-that-is-told-twice": 8,
+    "brought-forward-before-its-floor": 5,
+    "bulk-that-counts-twice": 2,
+    "clock-whose-times-stay": 2,
+    "count-off-by-one-after-a-kill": 15,
+    "delivery-of-another-phase": 2,
+    "effect-that-is-lost": 2,
+    "effect-that-is-written-twice": 2,
+    "key-that-is-not-looked-up": 3,
+    "lock-that-two-hold": 8,
+    "one-more-than-its-concurrency": 2,
+    "order-that-is-not-kept": 4,
+    "post-that-is-sent-again": 2,
+    "reload-that-drops-what-waits": 13,
+    "retention-that-removes-what-waits": 2,
+    "run-end-that-is-told-twice": 2,
+    "run-that-ends-before-its-last-call": 2,
+    "settlement-that-is-not-repeated": 7,
+    "slot-that-is-fired-twice": 5,
+    "slot-that-is-not-given-back": 2,
+    "start-committed-and-not-sent": 2,
+    "success-that-nobody-answered": 2,
+    "sync-that-is-left-out": 8,
+    "take-over-does-nothing": 2,
+    "token-that-is-not-given-back": 2,
+}
+"""A seed that shows each, and what it shows; none shows anything without its plant."""

@@ -148,6 +148,7 @@ class Process:
         self._folder = folder
         self._workers = workers
         self.dead = False
+        self.began_at = universe.baton.now
         self.died_at: float | None = None
         self.ending_at: float | None = None
         """When it was told to end."""

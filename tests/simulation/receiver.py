@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter, deque
-from collections.abc import Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from random import Random
@@ -25,6 +25,8 @@ CONNECTING = (0.0005, 0.02)
 """Seconds until a request is at its receiver."""
 ANSWERING = (0.001, 0.3)
 """Seconds until it answers."""
+LONG, TAKES_LONG = 30.0, 0.25
+"""Who is given more seconds than that takes all of them, so often."""
 UNSENT = {"refused": "connection refused", "unsent": "connection reset before anything was sent"}
 """Ways in which nothing reaches the receiver."""
 LARGE = "x" * 40_000
@@ -53,6 +55,8 @@ class Arrival:
     """When its process gave it to the network."""
     ended_at: float | None = None
     """When it was done with the request, or the request was given up; None: its process died."""
+    given_up: bool = False
+    """Its daemon did not wait for the answer any longer."""
 
     @property
     def told(self) -> int | None:
@@ -94,6 +98,11 @@ class Receiver:
         self._until = 0.0
         self._taken: deque[float] = deque()
         """When it took those of the last second."""
+
+    def overload(self) -> None:
+        """For some seconds it takes few requests, and turns the others away."""
+        self._until = self._universe.baton.now + self._chance.uniform(5, 20)
+        self._weather = Weather(("200",), (1,), most=self._chance.randint(2, 4))
 
     def answer(self) -> str:
         """What it does with the next request."""
@@ -140,8 +149,9 @@ class Network:
         self.arrivals: list[Arrival] = []
         self.refused: list[Arrival] = []
         """What did not arrive, since its receiver took no connection."""
-        self._waiting: Counter[Process] = Counter()
-        """How many answers each process waits for."""
+        self._awaited: dict[Process, list[Arrival]] = defaultdict(list)
+        self.watches: list[Callable[[Arrival], bool]] = []
+        """Each is told of what arrives, and is done with that where it says so."""
 
     def receiver(self, host: str) -> Receiver:
         """The receiver of a host."""
@@ -157,9 +167,9 @@ class Network:
         for receiver in self._receivers.values():
             receiver.healthy = True
 
-    def waits(self, process: Process) -> bool:
-        """Whether the process waits for an answer to a call."""
-        return self._waiting[process] > 0
+    def awaited(self, process: Process) -> list[Arrival]:
+        """The requests whose answers the process waits for."""
+        return self._awaited[process]
 
     async def exchange(
         self, process: Process, request: httpx.Request, deadline: float
@@ -167,7 +177,10 @@ class Network:
         """Send a request, and have its answer by the loop's `deadline`. Raises SendError."""
         loop = asyncio.get_running_loop()
         began, url, left_at = loop.time(), request.url, self._universe.baton.now
-        kind = self.receiver(url.host).answer()
+        receiver = self.receiver(url.host)
+        kind = receiver.answer()
+        if deadline - began > LONG and not receiver.healthy and self._chance.random() < TAKES_LONG:
+            kind = "slow"
         await asyncio.sleep(self._chance.uniform(*CONNECTING))
         arrival = self._arrival(process, request, kind)
         arrival.left_at = left_at
@@ -181,11 +194,16 @@ class Network:
         self._universe.trace.note(
             process.name, "arrives", url.host, url.path, arrival.task, arrival.attempt, kind
         )
-        self._waiting[process] += 1
+        self.watches = [watch for watch in self.watches if not watch(arrival)]
+        awaited = self._awaited[process]
+        awaited.append(arrival)
         try:
             answer = await self._answer(arrival, deadline)
+        except asyncio.CancelledError:
+            arrival.given_up = True
+            raise
         finally:
-            self._waiting[process] -= 1
+            awaited.remove(arrival)
             arrival.ended_at = self._universe.baton.now
         said: dict[str, Any] = {"items": list(range(int(url.params.get("items", 0))))}
         if kind == "large":

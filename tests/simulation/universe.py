@@ -20,6 +20,7 @@ from orchestratord.api.manual import task_service
 from orchestratord.config.cache import Cache
 from orchestratord.daemon import daemon
 from orchestratord.engine import attempt, attempt_result
+from orchestratord.engine.lanes import pace
 from orchestratord.errors import (
     Conflict,
     InvalidParams,
@@ -41,7 +42,7 @@ from tests.simulation import checks
 from tests.simulation.baton import Baton, Stuck
 from tests.simulation.burst import Burst
 from tests.simulation.configuration import SLICE, Drawing, has
-from tests.simulation.faults import FAULTS
+from tests.simulation.faults import BY_LEASES, FAULTS
 from tests.simulation.leased_file import LeasedFile
 from tests.simulation.loop import restart_serials
 from tests.simulation.machine import Machine
@@ -83,6 +84,10 @@ SEVERAL = 10, 16
 """How many faults it has, from and to, with those that find nothing to do."""
 ITEMS = (*(0, 0, 1, 2, 3) * 6, SLICE * 2 + 1)
 """Of which a call has one as the number of its children, where it has some."""
+RUSHES = 0.5
+"""In how many universes most calls come at once, of one endpoint."""
+LEAST, SURE = 8, 3
+"""Answers by which a pace judges; the product's are some ten times as many."""
 ASK_AGAIN = 2.0
 """Seconds after which a client with a key asks again where no answer has come."""
 REFUSALS = (Conflict, InvalidParams, NotFound, Stopping, StorageFull, UniqueKeyReused)
@@ -272,17 +277,42 @@ class Universe:
         """Say what will happen: calls, and faults."""
         chance, now = self.chance, self.baton.now
         self.duration = chance.uniform(8, 40)
+        rush, wanted = now + self.duration * chance.uniform(0.3, 1), self._rushed()
         for number in range(chance.randint(*CALLS)):
             call = self._drawn_call(number)
             self.calls.append(call)
             when = now + chance.uniform(0.5, self.duration)
+            if wanted is not None and has(chance, 0.6):
+                call.endpoint, when = wanted, rush
             self.plan.add(when, f"call {number} of {call.endpoint}", self.calling(call))
         self.people.plan(now + self.duration)
         several = chance.randint(*SEVERAL)
-        for fault in chance.choices(list(FAULTS), list(FAULTS.values()), k=several):
+        faults = FAULTS | BY_LEASES if self.rule == "leases" else FAULTS
+        for fault in chance.choices(list(faults), list(faults.values()), k=several):
             when, what = now + chance.uniform(0.5, self.duration), fault.__name__.replace("_", " ")
             self.plan.add(when, what, partial(fault, self))
         self.baton.at(now + self.duration, self._calm_down)
+
+        if wanted is not None and "partition" not in self.configurations[0].endpoints[wanted]:
+            receiver = self.network.receiver(f"{wanted.partition('/')[0]}.test")
+            self.plan.add(rush, f"{receiver.host} is overloaded", receiver.overload)
+
+    def _rushed(self) -> str | None:
+        """The endpoint of which many calls come at once, None where they do not: one with
+        partitions; or one without, which they overload, as many as may be sent at once."""
+        chance, configuration = self.chance, self.configurations[0]
+        if not has(chance, RUSHES):
+            return None
+        endpoints, divides = configuration.endpoints, has(chance, 0.5)
+        found = [
+            name for name, endpoint in endpoints.items()
+            if "method" in endpoint and ("partition" in endpoint) == divides
+        ]  # fmt: skip
+        if divides:
+            return chance.choice(found or list(endpoints))
+        return max(
+            found or endpoints, key=lambda id_: configuration.of_endpoint(id_, "concurrency")
+        )
 
     def _drawn_call(self, number: int) -> Call:
         chance, endpoints = self.chance, self.configurations[0].endpoints
@@ -355,6 +385,8 @@ class Universe:
             seams.enter_context(replaced(daemon, "take_over", lambda end: end))
             health = import_module("orchestratord_webhooks.health")
             seams.enter_context(replaced(health, "APART_MS", APART_MS))
+            seams.enter_context(replaced(pace, "LEAST", LEAST))
+            seams.enter_context(replaced(pace, "SURE", SURE))
             for module in (attempt, attempt_result, run_end_teller, slices, task_service):
                 seams.enter_context(replaced(module, "SLICE", SLICE))
             for place in range(self.count):
