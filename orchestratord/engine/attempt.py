@@ -68,7 +68,7 @@ from orchestratord.plugin.long_work import bounded, count_anew
 from orchestratord.queue.batch import Write
 from orchestratord.queue.operations import stored_throttles
 from orchestratord.queue.operations.reserved_ids import ReservedIds
-from orchestratord.queue.operations.settle import settle_all, start
+from orchestratord.queue.operations.settle import settle, start
 from orchestratord.queue.operations.slices import SLICE
 from orchestratord.queue.records import (
     Happened,
@@ -136,10 +136,6 @@ class Pipe:
         self.teller = SettlementTeller(claims, placement, host.events, stats, clock)
         self._chance = world.Random()
         self._loop = asyncio.get_running_loop()
-        self._ended: list[Run] = []
-        """Attempts that have ended in this turn of the loop."""
-        self._ends: list[Settlement] = []
-        """How they have, in the same order."""
         self.feedback = Feedback(lanes, claims, host.events, clock)
         self._shortages = ShortageLog()
         self.deadlines = Deadlines(store, lanes)
@@ -539,49 +535,35 @@ class Pipe:
     def _end(
         self, run: Run, result: AttemptResult, items: Sequence[StoredEffect], now: int
     ) -> None:
-        """Have the end of an attempt written, together with all that end in this turn of the loop.
-        `_ends_told` learns what became of it."""
+        """Have the end of an attempt written; `_ends_told` learns what became of it."""
         plan = run.plan
         settlement = settlement_of(run.task, result, plan.config, plan.target, items, now)
         if items or plan.tells_runs:
             self._note_run(settlement, plan.config)
-        if not self._ended:
-            self._loop.call_soon(self.write_ended)
-        self._ended.append(run)
-        self._ends.append(settlement)
-
-    def write_ended(self) -> None:
-        """Write now how attempts have ended in this turn of the loop."""
-        if not self._ended:
-            return
-        operation = settle_all(self._ends)
-        operation.about = self._ended
-        self._ended, self._ends = [], []
+        operation = settle(settlement)
+        operation.about = run
         try:
             self._store.write_told(operation, self._ends_told)
-        except Exception as error:  # or their claims would have no way out
+        except Exception as error:  # or its claim would have no way out
             operation.error = error
             self._ends_told([operation])
 
-    def _ends_told(self, operations: Sequence[Write[list[Settled]]]) -> None:
+    def _ends_told(self, operations: Sequence[Write[Settled]]) -> None:
         """What became of the ends of attempts, all those that were written at once."""
         written: list[SettledAttempt] = []
         taken: list[Run] = []
         following: list[tuple[Run, SettledAttempt]] = []
         for operation in operations:
-            ends, error = operation.item, operation.error
-            results: Sequence[Settled | None] = [None] * len(ends)
-            if error is None and operation.result is not None:
-                results = operation.result
-            for end, settled, run in zip(ends, results, operation.about, strict=True):
-                if settled is None or not settled.accepted:
-                    again = self._loop.create_task(self._settle_again(run, end, settled, error))
-                    self._claims.hand_over(run.task.id, run.running, again)
-                elif settled.inserted or len(end.effects) > SLICE:
-                    following.append((run, (end, settled, run.result)))
-                else:
-                    written.append((end, settled, run.result))
-                    taken.append(run)
+            end, run, error = operation.item, operation.about, operation.error
+            settled = operation.result if error is None else None
+            if settled is None or not settled.accepted:
+                again = self._loop.create_task(self._settle_again(run, end, settled, error))
+                self._claims.hand_over(run.task.id, run.running, again)
+            elif settled.inserted or len(end.effects) > SLICE:
+                following.append((run, (end, settled, run.result)))
+            else:
+                written.append((end, settled, run.result))
+                taken.append(run)
         self._claims.told(taken)
         self._lanes.settled(len(taken))
         self.teller.tell(written)
@@ -594,14 +576,8 @@ class Pipe:
         """Do what follows from ends that were written, of all those that have new tasks."""
         running = asyncio.current_task()
         try:
-            items = [item for _, (end, *_) in attempts for item in end.effects]
-            inserted = [item for _, (_, settled, _) in attempts for item in settled.inserted]
-            await self.written(items, inserted)
-        except Exception:
-            ids = ", ".join(str(run.task.id) for run, _ in attempts)
-            worker_log.exception("what follows from task %s is not done", ids)
+            await self._are_on_disk([attempt for _, attempt in attempts])
         finally:
-            self.teller.tell([attempt for _, attempt in attempts])
             self._lanes.settled(len(attempts))
             for run, _ in attempts:
                 self._claims.gone(run.task, running)
@@ -652,7 +628,7 @@ class Pipe:
         target: Target | None,
     ) -> WayOut:
         """What follows from an end that was written; None where the daemon ended before."""
-        task, items = settlement.task, settlement.effects
+        task = settlement.task
         if settled is None:
             return "left"
         if not settled.accepted:
@@ -663,13 +639,20 @@ class Pipe:
                 "a late result of task %s is refused: it has another owner now", task.id
             )
             return "lost"
-        try:
-            if settled.inserted or len(items) > SLICE:
-                await self.written(items, settled.inserted)
-            self.teller.tell(((settlement, settled, result),))
-        except Exception:
-            worker_log.exception("what follows from task %s is not done", task.id)
+        await self._are_on_disk([(settlement, settled, result)])
         return "settled"
+
+    async def _are_on_disk(self, attempts: Sequence[SettledAttempt]) -> None:
+        """Tell of ends that were written, and of the new tasks that were written with them."""
+        try:
+            try:
+                items = [item for end, *_ in attempts for item in end.effects]
+                await self.written(items, [one for _, how, _ in attempts for one in how.inserted])
+            finally:
+                self.teller.tell(attempts)
+        except Exception:
+            ids = ", ".join(str(end.task.id) for end, *_ in attempts)
+            worker_log.exception("what follows from task %s is not done", ids)
 
     # -- new tasks, from where they are named until they run -----------------------------------
 

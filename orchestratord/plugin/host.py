@@ -359,7 +359,7 @@ class Host:
         """
         effects: list[Effect] = []
         running = reached.running or asyncio.current_task()
-        before, params = running.cancelling() if running else 0, reached.task.params
+        before = running.cancelling() if running else 0
         phase = reached.phase if hook == hookspecs.ANNOUNCE else None
         for item in self.concerned(hook, reached.task.kind, reached.endpoint, phase) or ():
             result, raised = ask(item.function, item.given(reached))
@@ -377,12 +377,10 @@ class Host:
                     recurring.append(result)
                 elif type(result) is list and len(result) > _AT_ONCE:
                     effects += await off_loop(
-                        check_effects, result, self.registry, item.plugin, self.max_params, params
+                        check_effects, result, self.registry, item.plugin, self.max_params
                     )
                 else:
-                    effects += check_effects(
-                        result, self.registry, item.plugin, self.max_params, params
-                    )
+                    effects += check_effects(result, self.registry, item.plugin, self.max_params)
             except Exception as fault:  # what it returned may fail the one who looks at it
                 self.fault(item.plugin, hook, fault)
         return effects

@@ -276,17 +276,11 @@ _EFFECTS = tuple(kind.__name__ for kind in get_args(Effect))
 
 
 def check_effects(
-    result: Any,
-    registry: Registry,
-    plugin: str,
-    max_params: int = 256 << 10,
-    params: Mapping[str, Any] | None = None,
+    result: Any, registry: Registry, plugin: str, max_params: int = 256 << 10
 ) -> list[Effect]:
     """What a telling hook returned, as a list; HookFault where it is something else, or too large.
 
-    Args:
-        max_params: bytes that the parameters of a call may have as JSON.
-        params: the parameters of the call that it is told of; a delivery that has them, too, may.
+    `max_params`: bytes that the parameters of a call may have as JSON.
     """
     if result is None:
         return []
@@ -304,7 +298,7 @@ def check_effects(
             else:
                 room -= _size_of_texts(effect, texts, row, kind)
         else:
-            room -= _size_of_other(effect, registry, plugin, max_params, params)
+            room -= _size_of_other(effect, registry, plugin, max_params)
         if room < 0:
             raise HookFault(_TOO_LARGE)
     return effects
@@ -329,13 +323,7 @@ def check_recurring(recurring: RecurringRows, registry: Registry, plugin: str) -
     check_effects(rows, registry, plugin)
 
 
-def _size_of_other(
-    effect: Effect,
-    registry: Registry,
-    plugin: str,
-    max_params: int,
-    params: Mapping[str, Any] | None,
-) -> int:
+def _size_of_other(effect: Effect, registry: Registry, plugin: str, max_params: int) -> int:
     """The bytes of what is no plain upsert. Raises HookFault for what may not be returned."""
     if isinstance(effect, NewTask):
         _check_task(effect)
@@ -349,7 +337,7 @@ def _size_of_other(
             f"returned a {type(effect).__name__} among its effects; "
             f"allowed are {', '.join(_EFFECTS[:-1])} and {_EFFECTS[-1]}"
         )
-    return _size_of(effect, max_params, params)
+    return _size_of(effect, max_params)
 
 
 def _effects_of(result: Any) -> list[Any]:
@@ -387,10 +375,10 @@ def check_sizes(effects: Iterable[Effect], max_params: int) -> None:
             raise HookFault(_TOO_LARGE)
 
 
-def _size_of(effect: Effect, max_params: int, params: Mapping[str, Any] | None = None) -> int:
+def _size_of(effect: Effect, max_params: int) -> int:
     if isinstance(effect, NewTask):
         try:
-            return _size_of_task(effect, max_params, params)
+            return _size_of_task(effect, max_params)
         except (TypeError, ValueError, RecursionError) as error:
             raise HookFault(f"returned a NewTask whose params are not JSON: {error}") from error
     if isinstance(effect, BatchMember):
@@ -404,22 +392,21 @@ def _size_of(effect: Effect, max_params: int, params: Mapping[str, Any] | None =
     return _size_of_texts(effect, texts, row, kind)
 
 
-def _size_of_task(task: NewTask, max_params: int, params: Mapping[str, Any] | None) -> int:
+def _size_of_task(task: NewTask, max_params: int) -> int:
     for name in _NAMES:
         value = getattr(task, name)
         if value is not None and len(value) > _LONGEST_NAME:
             raise HookFault(f"returned a NewTask whose {name} is longer than {_LONGEST_NAME}")
-    is_call, size = task.kind == Kind.CALL, 0
-    most = max_params if is_call else _LARGEST_PARAMS
+    most = max_params if task.kind == Kind.CALL else _LARGEST_PARAMS
     for given in (task.params, task.asked):
-        if given and (is_call or given is not params) and is_larger(given, most):
-            said = "max_params" if is_call else "any may be"
+        if given and is_larger(given, most):
+            said = "max_params" if task.kind == Kind.CALL else "any may be"
             raise HookFault(
                 f"returned a NewTask whose params are larger, as JSON, than {said}: {most} bytes"
             )
-    if task.params and (is_call or task.params is not params):
-        # Those of a delivery are its call's, and the same for all deliveries.
-        size = len(json.dumps(task.params, allow_nan=False)) * is_call
+    size = 0  # of a delivery: its parameters are its call's, and the same for all of them
+    if task.params and task.kind == Kind.CALL:
+        size = len(json.dumps(task.params, allow_nan=False))
     return size + (_size(task.payload, "the payload of a NewTask") if task.payload else 0)
 
 

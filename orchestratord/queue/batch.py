@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import wraps
-from itertools import groupby, islice
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -80,17 +80,13 @@ class Write(Generic[R_co]):
     """What to do; None where it is a part of a batch."""
     batch: Batch[Any, R_co] | None = None
     item: Any = None
-    """What the batch is to be done for, or several of that."""
+    """What the batch is to be done for."""
     patient: bool = False
     """No caller needs it done at once; while there is much to do, it waits for more."""
     needs_room: bool = False
     """It is refused while the disk has no room for new work."""
     less: Callable[[Session], R_co] | None = None
     """Does less of it instead, where the disk has no room for all."""
-    many: bool = False
-    """`item` is a list of what the batch is to be done for, and makes no exceptions of; the result
-    and `about` are lists as well. It is done by `Store.write_told`: where it fails, each is done
-    alone, and told as an operation of its own, with lists of one."""
     future: asyncio.Future[R_co] = field(init=False)
     """What its caller waits for, once it is on its way; it goes there once."""
     told: Told | None = field(init=False, default=None)
@@ -104,24 +100,10 @@ class Write(Generic[R_co]):
 
     def run(self, session: Session) -> R_co:
         """Do it alone; raises what the operation raises."""
-        if self.batch is not None and self.many:
-            alone: Any = [self.batch.alone(session, one) for one in self.item]
-            return alone  # type: ignore[no-any-return]
         if self.batch is not None:
             return self.batch.alone(session, self.item)
         assert self.do is not None
         return self.do(session)
-
-    def parts(self) -> list[Write[R_co]]:
-        """The same as operations for one item each; itself, where it is that."""
-        if not self.many or len(self.item) == 1:
-            return [self]
-        parts = []
-        for item, about in zip(self.item, self.about, strict=True):
-            part = replace(self, item=[item])
-            part.told, part.about = self.told, [about]
-            parts.append(part)
-        return parts
 
 
 Told = Callable[[Sequence[Write[Any]]], None]
@@ -182,10 +164,8 @@ def prepare(operations: Sequence[Write[Any]]) -> None:
     for operation in operations:
         batch = operation.batch
         if batch is not None and batch.prepare is not None and operation.prepared is None:
-            item = operation.item
             try:
-                many = operation.many
-                operation.prepared = list(map(batch.prepare, item)) if many else batch.prepare(item)
+                operation.prepared = batch.prepare(operation.item)
             except Exception:
                 operation.prepared = None  # it is done alone, and raises that then
 
@@ -209,7 +189,7 @@ def do_all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[
         given = operation.item if batch.prepare is None else operation.prepared
         if given is None:
             return False  # it cannot be prepared
-        items += given if operation.many else (given,)
+        items.append(given)
     try:
         results = batch.together(session, items)
     except Exception as error:
@@ -217,9 +197,7 @@ def do_all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[
         return False
     if len(results) != len(items):
         raise RuntimeError(f"{len(results)} results of {len(items)} operations")
-    rest = iter(results)
-    for operation in operations:
-        found = list(islice(rest, len(operation.item))) if operation.many else next(rest)
+    for operation, found in zip(operations, results, strict=True):
         if isinstance(found, Exception):
             operation.result, operation.error = None, found
         else:

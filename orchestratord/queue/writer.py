@@ -181,7 +181,7 @@ class Writer:
     def _put(self, operation: Write[Any]) -> None:
         self._inbox.put(operation)
         if self._gather:
-            self._waiting += _size(operation)
+            self._waiting += 1
             if not operation.patient or self._waiting >= ENOUGH:
                 self._hurry.set()
         if self.health.fatal is not None:  # the thread may have died without having seen this one
@@ -232,8 +232,7 @@ class Writer:
 
     def _round(self, session: Session) -> bool:
         if operations := self._take():
-            size = sum(map(_size, operations))
-            self._began = world.monotonic() if size >= TOGETHER else 0.0
+            self._began = world.monotonic() if len(operations) >= TOGETHER else 0.0
             self._serve(session, operations)
         if self.locked and world.monotonic() >= self._locked_again:
             self._try_locked(session)
@@ -332,7 +331,6 @@ class Writer:
         while True:
             try:
                 if not self._together(session, operations):
-                    operations = self._split(operations)
                     if not self._waited:  # else those are first that were not tried the last time
                         operations.sort(key=_rank_of)
                     self._one_by_one(session, operations)
@@ -353,15 +351,6 @@ class Writer:
                     if committed is False and tries <= REPEATS:
                         continue
                 return self._refuse(session, operations, cause)
-
-    def _split(self, operations: list[Write[Any]]) -> list[Write[Any]]:
-        """The same, but for those of several items, which are taken apart, one each; those in hand,
-        which are told of, as well."""
-        parts = {one: one.parts() for one in operations if one.many}
-        if not parts:
-            return operations
-        self._in_hand = [part for one in self._in_hand for part in parts.get(one, (one,))]
-        return [part for one in operations for part in parts.get(one, (one,))]
 
     def _mend(self, session: Session, cause: Exception, deadline: float) -> bool | None:
         """Connect again. Whether the transaction was committed; None where the database was not
@@ -516,7 +505,6 @@ class Writer:
         False where not all of that fits.
         """
         named = self._failures.named(cause)
-        operations = self._split(operations)
         for operation in operations:
             operation.error = copy(named)
         if self._note(cause) is not Code.FULL:
@@ -684,7 +672,3 @@ class Writer:
 
 
 _needs_room, _rank_of = attrgetter("needs_room"), attrgetter("rank")
-
-
-def _size(operation: Write[Any]) -> int:
-    return len(operation.item) if operation.many else 1

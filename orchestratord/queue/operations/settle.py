@@ -137,11 +137,6 @@ def settle(settlement: Settlement) -> Write[Settled]:
     return Write(Rank.SETTLE, None, STEPS, settlement, patient=True)
 
 
-def settle_all(settlements: Sequence[Settlement]) -> Write[list[Settled]]:
-    """Write how several claims ended: each as `settle` does it."""
-    return Write(Rank.SETTLE, None, STEPS, settlements, patient=True, many=True)
-
-
 @reads
 def last_success(db: Connection) -> dict[str, int]:
     """Of each endpoint that ever had one: when its last call that succeeded began; and of each

@@ -194,13 +194,13 @@ async def test_the_ends_of_a_group_are_told_as_each_alone(queue: Any, store: Sto
     def tell(operations: Sequence[Write[Any]]) -> None:
         for operation in operations:
             assert operation.error is None
-            told.update(zip(operation.about, operation.result, strict=True))
+            told[operation.about] = operation.result
         if len(told) == len(ends):
             all_told.set()
 
-    for first, last in ((0, 1), (1, 20), (20, 60)):
-        operation = settle.settle_all(ends[first:last])
-        operation.about = [end.task.id for end in ends[first:last]]
+    for end in ends:
+        operation = settle.settle(end)
+        operation.about = end.task.id
         store.write_told(operation, tell)
     await asyncio.wait_for(all_told.wait(), 30)
     counted = "SELECT task_id, count(*) AS attempts FROM attempts GROUP BY task_id"

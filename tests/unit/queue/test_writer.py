@@ -307,17 +307,17 @@ async def test_what_comes_as_the_writer_dies_is_refused_once(
         raise SystemExit("a bug")
 
     told: list[Write[Any]] = []
-    group = Write(Rank.SETTLE, None, Notes().batch, ["a", "b"], many=True)
-    late = Write(Rank.SETTLE, None, Notes().batch, ["c"], many=True)
+    first = Write(Rank.SETTLE, None, Notes().batch, "a")
+    late = Write(Rank.SETTLE, None, Notes().batch, "b")
     async with Gate(writer):
         dies = writer.submit(Write(Rank.NEW, die))
-        writer.submit_told(group, told.extend)
+        writer.submit_told(first, told.extend)
     await asyncio.wait([dies])
     monkeypatch.setattr(writer, "_check_open", lambda: None)  # it had not died yet
     writer.submit_told(late, told.extend)
     with pytest.raises(Unreachable, match="the writing thread has died: a bug"):
-        await writer.submit(Write(Rank.KEEP, note("d")))
-    assert told == [group, late]
+        await writer.submit(Write(Rank.KEEP, note("c")))
+    assert told == [first, late]
     assert [type(one.error) for one in told] == [Unreachable] * 2
 
 
@@ -391,7 +391,7 @@ class TestBatch:
         assert writer.counts["pending"] == 2  # those of the first try do not count
 
     @pytest.mark.parametrize("name", ["b", "bad"])
-    async def test_an_operation_of_many_is_done_alone_for_each_where_it_fails(
+    async def test_those_of_one_transaction_are_told_at_once(
         self, writer: Writer, name: str
     ) -> None:
         each, told = Notes(), list[list[tuple[Any, ...]]]()
@@ -400,22 +400,22 @@ class TestBatch:
             told.append([(o.item, o.about, o.error or o.result) for o in operations])
 
         async with Gate(writer):
-            for names in (["a", name, "c"], ["d"]):
-                operation = Write(Rank.NEW, None, each.batch, names, many=True)
-                operation.about = [one.upper() for one in names]
+            for one in ("a", name, "c"):
+                operation = Write(Rank.NEW, None, each.batch, one)
+                operation.about = one.upper()
                 writer.submit_told(operation, tell)
-            other = asyncio.ensure_future(writer.submit(Write(Rank.NEW, None, each.batch, "e")))
-        assert await other == "e"
+            other = asyncio.ensure_future(writer.submit(Write(Rank.NEW, None, each.batch, "d")))
+        assert await other == "d"
+        [[first, (item, about, result), last]] = told
+        assert (first, last) == (("a", "A", "a"), ("c", "C", "c"))
+        assert (item, about) == (name, name.upper())
         if name == "b":
-            assert each.asked == ["a b c d e"]
-            assert told == [[(["a", "b", "c"], ["A", "B", "C"], ["a", "b", "c"]),
-                             (["d"], ["D"], ["d"])]]  # fmt: skip
+            assert result == "b"
+            assert each.asked == ["a b c d"]
         else:
-            assert each.asked == ["a bad c d e", "a", "bad", "c", "d", "e"]
-            [[first, (item, about, error), *others]] = told
-            assert (item, about, type(error)) == (["bad"], ["BAD"], ValueError)
-            assert [first, *others] == [([one], [one.upper()], [one]) for one in "acd"]
-        assert await notes(writer) == {"a", "c", "d", "e"} | ({"b"} if name == "b" else set())
+            assert isinstance(result, ValueError)
+            assert each.asked == ["a bad c d", "a", "bad", "c", "d"]
+        assert await notes(writer) == {"a", "c", "d"} | ({"b"} if name == "b" else set())
 
     async def test_an_error_of_one_is_only_its_own(self, writer: Writer) -> None:
         each = Notes()
