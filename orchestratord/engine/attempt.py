@@ -136,6 +136,7 @@ class Pipe:
         self.teller = SettlementTeller(claims, placement, host.events, stats, clock)
         self._chance = world.Random()
         self._loop = asyncio.get_running_loop()
+        self._ended: list[Write[Settled]] = []
         self.feedback = Feedback(lanes, claims, host.events, clock)
         self._shortages = ShortageLog()
         self.deadlines = Deadlines(store, lanes)
@@ -224,9 +225,8 @@ class Pipe:
             has_slot = False
             self._lanes.ended()
             self._release_slot(task, lane, now)
-            items: Sequence[StoredEffect] = ()
-            if result.effects:
-                items = await self.items(result.effects, run_id=run_of(run.task))
+            effects = result.effects
+            items = await self.items(effects, run_id=run_of(run.task)) if effects else []
             if self._claims.closing:
                 return "left"
             self._end(run, result, items, now)
@@ -542,11 +542,20 @@ class Pipe:
             self._note_run(settlement, plan.config)
         operation = settle(settlement)
         operation.about = run
+        if not self._ended:
+            self._loop.call_soon(self.write_ended)
+        self._ended.append(operation)
+
+    def write_ended(self) -> None:
+        """Have it written how attempts have ended in this turn of the loop: the thread that writes
+        would have begun a transaction with the first of them."""
+        ended, self._ended = self._ended, []
         try:
-            self._store.write_told(operation, self._ends_told)
-        except Exception as error:  # or its claim would have no way out
-            operation.error = error
-            self._ends_told([operation])
+            self._store.write_told(ended, self._ends_told)
+        except Exception as error:  # or their claims would have no way out
+            for operation in ended:
+                operation.error = error
+            self._ends_told(ended)
 
     def _ends_told(self, operations: Sequence[Write[Settled]]) -> None:
         """What became of the ends of attempts, all those that were written at once."""

@@ -127,13 +127,8 @@ class Claims:
 
     def told(self, runs: Iterable[Run]) -> None:
         """How these have ended is written: they run no more."""
-        running = self.running
-        for run in runs:  # as in `gone`
-            task = run.task
-            if running.get(task.id) is run.running:
-                del running[task.id]
-            if task.deaths:
-                self.poison.ended(task)
+        for run in runs:
+            self.gone(run.task, run.running)
         if self._next_told is not None:
             self._next_told.set_result(None)
             self._next_told = None

@@ -327,6 +327,7 @@ class Worker:
         tasks: list[Task] = []
         earliest: dict[Key, int | None] = {choice.key: now + 1000 for choice in choices}
         try:
+            self.pipe.write_ended()  # which have room in the same transaction
             claimed = await self.store.write(claim.claim(picks))
             tasks, earliest = claimed.tasks, claimed.earliest
             if self._failing_since:

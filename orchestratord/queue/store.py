@@ -158,13 +158,13 @@ class Store:
             raise StorageFull(found.why) if full else Unreachable(found.why, found.code)
         return await self._writer.submit(operation)
 
-    def write_told(self, operation: Write[Any], told: Told) -> None:
+    def write_told(self, operations: Sequence[Write[Any]], told: Told) -> None:
         """The same for what comes in numbers: `told` is called, once for all operations of a
         transaction that came with it, each of which has its `result` or its `error` then.
 
         Raises Unreachable, and QueueError where the store is closed: nothing is written then.
         """
-        self._writer.submit_told(operation, told)
+        self._writer.submit_told(operations, told)
 
     async def read(self, operation: Read[T]) -> T:
         """Look something up, while what is written goes on. Raises what the operation raises."""

@@ -171,12 +171,13 @@ class Writer:
         self._put(operation)
         return operation.future
 
-    def submit_told(self, operation: Write[Any], told: Told) -> None:
+    def submit_told(self, operations: Sequence[Write[Any]], told: Told) -> None:
         """The same, where `told` is called instead, once for all operations of a transaction that
         came with it; each has its result, or the error that a future would have."""
         self._check_open()
-        operation.told = told
-        self._put(operation)
+        for operation in operations:
+            operation.told = told
+            self._put(operation)
 
     def _put(self, operation: Write[Any]) -> None:
         self._inbox.put(operation)

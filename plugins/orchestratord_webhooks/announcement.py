@@ -52,10 +52,6 @@ def _awaits(kind: str, endpoint: Endpoint, phase: str) -> bool:
     return any(webhook.phase == phase and webhook.enabled for webhook in webhooks)
 
 
-def _follows_runs(kind: str, endpoint: Endpoint) -> bool:
-    return _awaits("call", endpoint, RUN_END)
-
-
 class Announcer:
     """Makes the deliveries of what happens to calls. Deliveries themselves cause none."""
 
@@ -78,8 +74,6 @@ class Announcer:
     ) -> list[NewTask | BatchMember] | Awaitable[list[NewTask | BatchMember]]:
         """The hook `announce`: for each webhook that waits for this a delivery, or a member of the
         batch that one will tell of."""
-        if task.kind != "call":
-            return []
 
         def data() -> dict[str, Any]:
             return data_of(phase, outcome, request, task, next_try, config.redactor)
@@ -87,7 +81,7 @@ class Announcer:
         return self._deliveries(phase, outcome, task, endpoint, data, config)
 
     @hookimpl
-    @only_for(_follows_runs)
+    @only_for(lambda kind, endpoint: _awaits("call", endpoint, RUN_END))
     def on_run_end(
         self,
         run: RunSummary,

@@ -201,7 +201,7 @@ async def test_the_ends_of_a_group_are_told_as_each_alone(queue: Any, store: Sto
     for end in ends:
         operation = settle.settle(end)
         operation.about = end.task.id
-        store.write_told(operation, tell)
+        store.write_told([operation], tell)
     await asyncio.wait_for(all_told.wait(), 30)
     counted = "SELECT task_id, count(*) AS attempts FROM attempts GROUP BY task_id"
     attempts = {row["task_id"]: row["attempts"] for row in queue.run(counted)}

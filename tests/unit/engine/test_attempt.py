@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -367,9 +367,10 @@ async def test_a_settlement_that_the_database_refuses_is_written_later(
             raise refusals.pop(0)
         return await write(operation)
 
-    def refuse_told(operation: Write[Any], told: Told) -> None:
-        operation.error = refusals.pop(0)
-        asyncio.get_running_loop().call_soon(told, [operation])
+    def refuse_told(operations: Sequence[Write[Any]], told: Told) -> None:
+        for operation in operations:
+            operation.error = refusals.pop(0)
+        asyncio.get_running_loop().call_soon(told, operations)
 
     monkeypatch.setattr(bench.store, "write", refuse)
     monkeypatch.setattr(bench.store, "write_told", refuse_told)
@@ -391,8 +392,8 @@ async def test_a_drain_waits_until_it_is_written_how_attempts_have_ended(
 ) -> None:
     write_told, late = bench.store.write_told, 0.3
 
-    def write_later(operation: Write[Any], told: Told) -> None:
-        asyncio.get_running_loop().call_later(late, write_told, operation, told)
+    def write_later(operations: Sequence[Write[Any]], told: Told) -> None:
+        asyncio.get_running_loop().call_later(late, write_told, operations, told)
 
     monkeypatch.setattr(bench.store, "write_told", write_later)
     bench.receiver.open.set()
