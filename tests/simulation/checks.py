@@ -43,11 +43,17 @@ GOES_ON = (
 """Rows of which something is still to come."""
 
 
-def newest(universe: Universe) -> int:
-    """The id of the newest task."""
+def written(universe: Universe) -> tuple[int, int]:
+    """The id of the newest task, and what each write of a task changes."""
     with closing(sqlite3.connect(universe.path)) as db:
-        row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'retry_schedule'").fetchone()
-    return int(row[0]) if row else 0
+        row = db.execute(WRITTEN).fetchone()
+    return row[0] or 0, row[1] or 0
+
+
+WRITTEN = """
+SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'retry_schedule'),
+    (SELECT sum(updated_at) FROM retry_schedule)
+"""
 
 
 def check(universe: Universe) -> None:
