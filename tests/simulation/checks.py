@@ -578,9 +578,8 @@ def retries_told(seen: Evidence) -> None:
 def _told(attempt: Row, phase: str, codes: Any) -> str:
     """Whether a webhook for these status codes is told of an attempt: told, not, or perhaps."""
     why = attempt["why"]
-    died = str(attempt["error"]).startswith("the daemon died")
-    if why.startswith("stopped") or (died and why.startswith("cancelled")):
-        return "not"  # it is given back, or nobody knows how it ended
+    if why.startswith("stopped"):
+        return "not"  # it is given back
     if phase == "on_retry":
         again = attempt["delay"] is not None or why.startswith("early, since")
         return "told" if again and _asked_for(codes, attempt) else "not"

@@ -3,6 +3,7 @@ from outside."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -263,12 +264,18 @@ class Evidence:
     def _failed(self) -> dict[tuple[str, str], list[float]]:
         """When attempts of each webhook have failed, in their order."""
         found: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for task, requests in self.requests.items():
-            row = self.by_id.get(task)
-            if row is not None and row["webhook"]:
-                failed = [one for one in requests if not 200 <= (one.told or 0) < 300]
-                found[row["endpoint_id"], row["webhook"]] += map(self.until, failed)
+        network = self.universe.network
+        for one in (*network.arrivals, *network.refused):
+            if "webhook-id" in one.headers and not 200 <= (one.told or 0) < 300:
+                found[self._webhook_of(one)].append(self.until(one))
         return {key: sorted(times) for key, times in found.items()}
+
+    def _webhook_of(self, one: Arrival) -> tuple[str, str]:
+        """The endpoint and the webhook of a delivery; its row may have been deleted since."""
+        row = self.row_of.get(id(one))
+        if row is not None:
+            return row["endpoint_id"], row["webhook"]
+        return json.loads(one.body)["data"]["endpoint"], one.path.rpartition("/")[2]
 
     def touched(self, row: Row, since: float, until: float) -> bool:
         """Whether a person may have done something to it in this time, or had its lane go on."""
