@@ -222,13 +222,22 @@ class Evidence:
                 continue
             if verb == "resolve":
                 verb = "succeed" if deed.arguments["status"] == "succeeded" else "fail"
-            force = bool(deed.arguments.get("force"))
-            yield Act(deed.at, place, verb, force)
+            force, early = bool(deed.arguments.get("force")), self._is_early(row, deed)
+            yield Act(deed.at, place, verb, force, early=early)
             if verb == "replace":  # it ends once the other one has succeeded
                 continue
             if deed.outcome in (ACKNOWLEDGED, REFUSED) and deed.answered_at is not None:
                 done = deed.outcome == ACKNOWLEDGED
                 yield Act(deed.answered_at, place, verb, force, ends=done, refused=not done)
+
+    def _is_early(self, row: Row, deed: Deed) -> bool:
+        """Whether the disk had refused the end of an attempt, which then is written later."""
+        refused = self.universe.machine.disk.refused_at
+        known = [self.until(one) for one in self.requests.get(row["id"], ())]
+        return any(
+            since <= at <= deed.at and deed.at - since <= SETTLING
+            for at in refused for since in known
+        )  # fmt: skip
 
     def removals(self, row: Row) -> list[Act]:
         """When its endpoint or webhook had been gone for long enough."""

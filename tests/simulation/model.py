@@ -164,6 +164,8 @@ class Act(NamedTuple):
     """The answer came, that it is done."""
     refused: bool = False
     """The answer came, that it is not."""
+    early: bool = False
+    """The end of an attempt was known, and may not have been written yet."""
     only: tuple[str, str | None, bool] | None = None
     """Done to many: to those with this status, this reason if there is one, and whether also to
     those that may have been carried out."""
@@ -289,6 +291,8 @@ def _acted(life: Life, act: Act) -> Iterator[Life]:
     status, verb = life.status, act.verb
     if not act.concerns(life):
         return
+    if verb == "cancel" and act.early and status in ("succeeded", "failed"):
+        yield life  # it ran still: it is cancelled instead of its next retry, and there is none
     if verb == "retry" and (status != "succeeded" or act.force):
         more = max(life.attempts + 1 - life.most, 0)
         granted, most = life.granted + more, life.most + more
