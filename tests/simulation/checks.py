@@ -107,8 +107,7 @@ def tokens(seen: Evidence) -> None:
                 continue
             _, _, unit = lane["rate"]["limit"].partition("/")
             since, api = report.at - 1.1 * UNITS[unit] - 1.0, lane["name"].rpartition(":")[2]
-            arrivals = *network.arrivals, *network.refused
-            sent = [one for one in arrivals if one.host == f"{api}.test" and one.at >= since]
+            sent = [one for one in network.sent if one.host == f"{api}.test" and one.at >= since]
             # Of what was under way as a daemon died its successor cannot know what was sent.
             died = any((one.died_at or 0) >= since for one in seen.universe.processes)
             known = alone and not died
@@ -139,7 +138,7 @@ def let_go(seen: Evidence) -> None:
     for report in seen.universe.reports:
         last: dict[str, Arrival] = {}
         sent = [
-            one for one in (*network.arrivals, *network.refused)
+            one for one in network.sent
             if one.process == report.process and one.ended_at is not None
         ]  # fmt: skip
         for one in sorted(sent, key=seen.until):
@@ -324,9 +323,8 @@ def _may_be_early(seen: Evidence, row: Row, one: Arrival) -> bool:
     configurations = seen.in_force(one.process, one.at, one.at)
     said = [found.of_endpoint(row["endpoint_id"], "breaker") or {} for found in configurations]
     least = min((rule.get("failures", 20) for rule in said if rule != "off"), default=20)
-    network = seen.universe.network
     failed = [
-        other for other in (*network.arrivals, *network.refused)
+        other for other in seen.universe.network.sent
         if other.host == one.host and other.at <= one.at and (other.status or 500) >= 500
     ]  # fmt: skip
     return len(failed) >= least

@@ -116,12 +116,11 @@ class Evidence:
 
     @cached_property
     def requests(self) -> dict[int, list[Arrival]]:
-        """Those of each task, also those that their receiver refused, in their order; of 0 what
-        cannot be told."""
+        """Those of each task, also those that did not come to their receiver, in their order; of 0
+        what cannot be told."""
         nonces = {f"msg_{row['nonce']}": row["id"] for row in self.rows if row["webhook"]}
         found: dict[int, list[Arrival]] = defaultdict(list)
-        network = self.universe.network
-        for one in sorted((*network.arrivals, *network.refused), key=lambda one: one.at):
+        for one in sorted(self.universe.network.sent, key=lambda one: one.at):
             headers = one.headers
             if "webhook-id" not in headers:
                 task = one.task
@@ -273,8 +272,7 @@ class Evidence:
     def _failed(self) -> dict[tuple[str, str], list[float]]:
         """When attempts of each webhook have failed, in their order."""
         found: dict[tuple[str, str], list[float]] = defaultdict(list)
-        network = self.universe.network
-        for one in (*network.arrivals, *network.refused):
+        for one in self.universe.network.sent:
             if "webhook-id" in one.headers and not 200 <= (one.told or 0) < 300:
                 found[self._webhook_of(one)].append(self.until(one))
         return {key: sorted(times) for key, times in found.items()}
@@ -284,7 +282,8 @@ class Evidence:
         row = self.row_of.get(id(one))
         if row is not None:
             return row["endpoint_id"], row["webhook"]
-        return json.loads(one.body)["data"]["endpoint"], one.path.rpartition("/")[2]
+        of = json.loads(one.body)["data"].get("endpoint", "")  # a batch is of several
+        return of, one.path.rpartition("/")[2]
 
     def touched(self, row: Row, since: float, until: float) -> bool:
         """Whether a person may have done something to it in this time, or had its lane go on."""
