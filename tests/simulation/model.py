@@ -156,7 +156,7 @@ class Act(NamedTuple):
 
     at: float
     place: int
-    """Which of all that was done."""
+    """Which of all that was done; negative for what happens by itself."""
     verb: str
     """retry, cancel, succeed, fail, replace; of its endpoint or webhook: remove, lose, disable."""
     force: bool = False
@@ -280,7 +280,9 @@ def _meanwhile(
             waiting.append(life.end("succeeded", None, life.attempts + 1))
         if life.asked and life.status == "pending":  # its claim was released
             waiting.append(life.again(life.attempts))
-        for place in life.open:
+        # Of what happens by itself, one of each kind: which of them, makes no difference.
+        alike = {acts[place].verb: place for place in sorted(life.open) if place < 0}
+        for place in (*alike.values(), *(one for one in life.open if one >= 0)):
             done = life._replace(open=life.open - {place})
             waiting += _acted(done, acts[place])
     return seen
