@@ -255,7 +255,6 @@ class Feedback:
 
     def _opened(self, throttle: Throttle, now: int) -> None:
         breaker, name = throttle.breaker, throttle.name
-        failures = breaker.failures
         self._end_pace(throttle, now)
         lane = self._lanes.lanes.get(name)
         if lane is not None and lane.throttle is throttle:
@@ -264,7 +263,7 @@ class Feedback:
             "the breaker of %s is open: %d attempts failed, the last with: %s; its tasks wait, "
             "and lose no attempt, while single ones find out whether it is back",
             name,
-            failures,
+            breaker.failures,
             breaker.why,
         )
         self._tell(
@@ -272,7 +271,7 @@ class Feedback:
                 EventType.BREAKER_OPENED,
                 now,
                 self._redactor.text(name),
-                failures,
+                breaker.failures,
                 breaker.why,
                 next_probe=breaker.next_probe,
             )
@@ -317,11 +316,10 @@ class Feedback:
     def _scope_of_refusal(self, lane: Lane, key: Key, target: Target, now: int) -> Throttle:
         """The throttle of what a refusal speaks of."""
         if key.webhook:
-            name = target.url
-        else:
-            alone = target.endpoint.api.retry_after_scope == "endpoint"
-            name = own_scope(key) if alone else ""
-        return self._scopes.get(name, now) if name else self._lanes.throttle_of(lane, now)
+            return self._scopes.get(target.url, now)
+        if target.endpoint.api.retry_after_scope == "endpoint":
+            return self._scopes.get(own_scope(key), now)
+        return self._lanes.throttle_of(lane, now)
 
     def _hold(self, throttle: Throttle, until: int, why: str, now: int) -> None:
         begins = throttle.told_until <= now
@@ -432,15 +430,18 @@ class Feedback:
         """Tell of a scope that is slowed for long, and that it is so no more."""
         pace = throttle.pace
         if pace is not None and throttle.is_slowed:
-            if throttle.pace_told is None and now - pace.since >= LASTING_MS:
+            lanes = map(self._scopes.lane, self._scopes.keys(throttle.name))
+            if not any(map(self._lanes.is_due, lanes)):
+                pace.end(now)  # another daemon may have taken the last of it
+            elif throttle.pace_told is None and now - pace.since >= LASTING_MS:
                 throttle.pace_told = pace.since
                 self._began(throttle, OVERLOAD, "it refuses more the more it is sent", None, now)
         elif throttle.pace_told is not None or (pace is not None and pace.is_over(now)):
             self._end_pace(throttle, now)
 
     def _all(self) -> list[Throttle]:
-        of_lanes = (lane.throttle for lane in self._lanes.lanes.values())
-        found = [throttle for throttle in of_lanes if throttle is not None]
+        lanes = self._lanes.lanes.values()
+        found = [lane.throttle for lane in lanes if lane.throttle is not None]
         return [*found, *self._scopes.by_name.values()]
 
     # -- what others say, and people -------------------------------------------------------------

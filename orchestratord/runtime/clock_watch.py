@@ -96,8 +96,8 @@ class ClockWatch:
                 and world.monotonic() >= due
                 and not self._clock.in_doubt
             ):
-                # Where daemons share a queue, an older one may go by a clock of its own.
-                again = self._clock.source == "database"
+                # Others may go by another clock for a while, as those that stood still.
+                again = self._store.several_daemons
                 self._look_back_at = due + LOOK_BACK_EACH if again else None
                 await self._look_back()
             await asyncio.sleep(LOOK)

@@ -43,11 +43,17 @@ GOES_ON = (
 """Rows of which something is still to come."""
 
 
-def newest(universe: Universe) -> int:
-    """The id of the newest task."""
+def written(universe: Universe) -> tuple[int, int]:
+    """The id of the newest task, and what each write of a task changes."""
     with closing(sqlite3.connect(universe.path)) as db:
-        row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'retry_schedule'").fetchone()
-    return int(row[0]) if row else 0
+        row = db.execute(WRITTEN).fetchone()
+    return row[0] or 0, row[1] or 0
+
+
+WRITTEN = """
+SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'retry_schedule'),
+    (SELECT sum(updated_at) FROM retry_schedule)
+"""
 
 
 def check(universe: Universe) -> None:
@@ -101,8 +107,7 @@ def tokens(seen: Evidence) -> None:
                 continue
             _, _, unit = lane["rate"]["limit"].partition("/")
             since, api = report.at - 1.1 * UNITS[unit] - 1.0, lane["name"].rpartition(":")[2]
-            arrivals = *network.arrivals, *network.refused
-            sent = [one for one in arrivals if one.host == f"{api}.test" and one.at >= since]
+            sent = [one for one in network.sent if one.host == f"{api}.test" and one.at >= since]
             # Of what was under way as a daemon died its successor cannot know what was sent.
             died = any((one.died_at or 0) >= since for one in seen.universe.processes)
             known = alone and not died
@@ -133,7 +138,7 @@ def let_go(seen: Evidence) -> None:
     for report in seen.universe.reports:
         last: dict[str, Arrival] = {}
         sent = [
-            one for one in (*network.arrivals, *network.refused)
+            one for one in network.sent
             if one.process == report.process and one.ended_at is not None
         ]  # fmt: skip
         for one in sorted(sent, key=seen.until):
@@ -318,9 +323,8 @@ def _may_be_early(seen: Evidence, row: Row, one: Arrival) -> bool:
     configurations = seen.in_force(one.process, one.at, one.at)
     said = [found.of_endpoint(row["endpoint_id"], "breaker") or {} for found in configurations]
     least = min((rule.get("failures", 20) for rule in said if rule != "off"), default=20)
-    network = seen.universe.network
     failed = [
-        other for other in (*network.arrivals, *network.refused)
+        other for other in seen.universe.network.sent
         if other.host == one.host and other.at <= one.at and (other.status or 500) >= 500
     ]  # fmt: skip
     return len(failed) >= least
@@ -572,9 +576,8 @@ def retries_told(seen: Evidence) -> None:
 def _told(attempt: Row, phase: str, codes: Any) -> str:
     """Whether a webhook for these status codes is told of an attempt: told, not, or perhaps."""
     why = attempt["why"]
-    died = str(attempt["error"]).startswith("the daemon died")
-    if why.startswith("stopped") or (died and why.startswith("cancelled")):
-        return "not"  # it is given back, or nobody knows how it ended
+    if why.startswith("stopped"):
+        return "not"  # it is given back
     if phase == "on_retry":
         again = attempt["delay"] is not None or why.startswith("early, since")
         return "told" if again and _asked_for(codes, attempt) else "not"

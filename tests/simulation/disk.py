@@ -59,6 +59,8 @@ class Disk:
         self.pause: tuple[float, float] | None = None
         """Seconds that a write takes, from and to, while the disk is slow."""
         self.free = PLENTY
+        self.refused_at: list[float] = []
+        """When it has refused a COMMIT or a statement."""
         self.refuses: str | None = None
         """What it refuses once: to `read`, to `write`, or to `sync`."""
 
@@ -155,6 +157,7 @@ class Disk:
         self, connection: SimulatedConnection, words: str, code: int, undo: bool = True
     ) -> None:
         self._universe.trace.note(connection.process.name, "is refused by its disk:", words)
+        self.refused_at.append(self._universe.baton.now)
         if undo and connection.in_transaction:
             sqlite3.Connection.rollback(connection)
         error = sqlite3.OperationalError(words)

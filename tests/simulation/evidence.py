@@ -3,6 +3,7 @@ from outside."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -115,12 +116,11 @@ class Evidence:
 
     @cached_property
     def requests(self) -> dict[int, list[Arrival]]:
-        """Those of each task, also those that their receiver refused, in their order; of 0 what
-        cannot be told."""
+        """Those of each task, also those that did not come to their receiver, in their order; of 0
+        what cannot be told."""
         nonces = {f"msg_{row['nonce']}": row["id"] for row in self.rows if row["webhook"]}
         found: dict[int, list[Arrival]] = defaultdict(list)
-        network = self.universe.network
-        for one in sorted((*network.arrivals, *network.refused), key=lambda one: one.at):
+        for one in sorted(self.universe.network.sent, key=lambda one: one.at):
             headers = one.headers
             if "webhook-id" not in headers:
                 task = one.task
@@ -221,13 +221,22 @@ class Evidence:
                 continue
             if verb == "resolve":
                 verb = "succeed" if deed.arguments["status"] == "succeeded" else "fail"
-            force = bool(deed.arguments.get("force"))
-            yield Act(deed.at, place, verb, force)
+            force, early = bool(deed.arguments.get("force")), self._is_early(row, deed)
+            yield Act(deed.at, place, verb, force, early=early)
             if verb == "replace":  # it ends once the other one has succeeded
                 continue
             if deed.outcome in (ACKNOWLEDGED, REFUSED) and deed.answered_at is not None:
                 done = deed.outcome == ACKNOWLEDGED
                 yield Act(deed.answered_at, place, verb, force, ends=done, refused=not done)
+
+    def _is_early(self, row: Row, deed: Deed) -> bool:
+        """Whether the disk had refused the end of an attempt, which then is written later."""
+        refused = self.universe.machine.disk.refused_at
+        known = [self.until(one) for one in self.requests.get(row["id"], ())]
+        return any(
+            since <= at <= deed.at and deed.at - since <= SETTLING
+            for at in refused for since in known
+        )  # fmt: skip
 
     def removals(self, row: Row) -> list[Act]:
         """When its endpoint or webhook had been gone for long enough."""
@@ -263,12 +272,18 @@ class Evidence:
     def _failed(self) -> dict[tuple[str, str], list[float]]:
         """When attempts of each webhook have failed, in their order."""
         found: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for task, requests in self.requests.items():
-            row = self.by_id.get(task)
-            if row is not None and row["webhook"]:
-                failed = [one for one in requests if not 200 <= (one.told or 0) < 300]
-                found[row["endpoint_id"], row["webhook"]] += map(self.until, failed)
+        for one in self.universe.network.sent:
+            if "webhook-id" in one.headers and not 200 <= (one.told or 0) < 300:
+                found[self._webhook_of(one)].append(self.until(one))
         return {key: sorted(times) for key, times in found.items()}
+
+    def _webhook_of(self, one: Arrival) -> tuple[str, str]:
+        """The endpoint and the webhook of a delivery; its row may have been deleted since."""
+        row = self.row_of.get(id(one))
+        if row is not None:
+            return row["endpoint_id"], row["webhook"]
+        of = json.loads(one.body)["data"].get("endpoint", "")  # a batch is of several
+        return of, one.path.rpartition("/")[2]
 
     def touched(self, row: Row, since: float, until: float) -> bool:
         """Whether a person may have done something to it in this time, or had its lane go on."""

@@ -156,7 +156,7 @@ class Act(NamedTuple):
 
     at: float
     place: int
-    """Which of all that was done."""
+    """Which of all that was done; negative for what happens by itself."""
     verb: str
     """retry, cancel, succeed, fail, replace; of its endpoint or webhook: remove, lose, disable."""
     force: bool = False
@@ -164,6 +164,8 @@ class Act(NamedTuple):
     """The answer came, that it is done."""
     refused: bool = False
     """The answer came, that it is not."""
+    early: bool = False
+    """The end of an attempt was known, and may not have been written yet."""
     only: tuple[str, str | None, bool] | None = None
     """Done to many: to those with this status, this reason if there is one, and whether also to
     those that may have been carried out."""
@@ -278,7 +280,9 @@ def _meanwhile(
             waiting.append(life.end("succeeded", None, life.attempts + 1))
         if life.asked and life.status == "pending":  # its claim was released
             waiting.append(life.again(life.attempts))
-        for place in life.open:
+        # Of what happens by itself, one of each kind: which of them, makes no difference.
+        alike = {acts[place].verb: place for place in sorted(life.open) if place < 0}
+        for place in (*alike.values(), *(one for one in life.open if one >= 0)):
             done = life._replace(open=life.open - {place})
             waiting += _acted(done, acts[place])
     return seen
@@ -289,6 +293,8 @@ def _acted(life: Life, act: Act) -> Iterator[Life]:
     status, verb = life.status, act.verb
     if not act.concerns(life):
         return
+    if verb == "cancel" and act.early and status in ("succeeded", "failed"):
+        yield life  # it ran still: it is cancelled instead of its next retry, and there is none
     if verb == "retry" and (status != "succeeded" or act.force):
         more = max(life.attempts + 1 - life.most, 0)
         granted, most = life.granted + more, life.most + more

@@ -149,9 +149,16 @@ class Network:
         self.arrivals: list[Arrival] = []
         self.refused: list[Arrival] = []
         """What did not arrive, since its receiver took no connection."""
+        self.left: list[Arrival] = []
+        """What its daemon gave up before it arrived, since it had stood still meanwhile."""
         self._awaited: dict[Process, list[Arrival]] = defaultdict(list)
         self.watches: list[Callable[[Arrival], bool]] = []
         """Each is told of what arrives, and is done with that where it says so."""
+
+    @property
+    def sent(self) -> tuple[Arrival, ...]:
+        """All that was sent, whether it arrived or not."""
+        return *self.arrivals, *self.refused, *self.left
 
     def receiver(self, host: str) -> Receiver:
         """The receiver of a host."""
@@ -181,7 +188,11 @@ class Network:
         kind = receiver.answer()
         if deadline - began > LONG and not receiver.healthy and self._chance.random() < TAKES_LONG:
             kind = "slow"
-        await asyncio.sleep(self._chance.uniform(*CONNECTING))
+        try:
+            await asyncio.sleep(self._chance.uniform(*CONNECTING))
+        except asyncio.CancelledError:
+            self.leave(process, request, "hang")
+            raise
         arrival = self._arrival(process, request, kind)
         arrival.left_at = left_at
         if kind in UNSENT:
@@ -212,6 +223,13 @@ class Network:
         extensions = {"http_version": b"HTTP/1.1", "reason_phrase": b"", "truncated": False}
         took = loop.time() - began
         return Response(arrival.status or 0, answer, body, request, extensions, None, took)
+
+    def leave(self, process: Process, request: httpx.Request, kind: str) -> None:
+        """A request does not come to its receiver; of one that `hang`s its daemon cannot know."""
+        arrival = self._arrival(process, request, kind)
+        arrival.left_at = arrival.ended_at = arrival.at
+        arrival.given_up = True
+        self.left.append(arrival)
 
     def _arrival(self, process: Process, request: httpx.Request, kind: str) -> Arrival:
         headers, url, now = request.headers, request.url, self._universe.baton.now
@@ -258,9 +276,11 @@ class SimulatedClient(HttpClient):
     async def send_by(
         self, request: httpx.Request, options: SendOptions, now: float, deadline: float
     ) -> httpx.Response:
+        network = self.process.universe.network
         if now >= deadline:
+            network.leave(self.process, request, "unsent")
             raise SendError("no time was left to send it", kind="timeout", sent=False)
-        return await self.process.universe.network.exchange(self.process, request, deadline)
+        return await network.exchange(self.process, request, deadline)
 
 
 async def _resolve(host: str, port: int) -> list[tuple[int, str]]:

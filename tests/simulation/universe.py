@@ -145,8 +145,8 @@ class Universe:
         self.reports_asked = False
         self.burst: Burst | None = None
         self._bursts = Random(f"burst {seed}").random() < BURSTS
-        self._newest = 0
-        """The id of the newest task, as of the last look."""
+        self._written = 0, 0
+        """What tells whether a task was written, as of the last look."""
         self.people = People(self, self._stream())
 
     def _stream(self) -> Random:
@@ -400,7 +400,7 @@ class Universe:
             except Stuck:
                 self.broken("nothing can run any more")
             checks.check(self)
-            self.tasks = checks.newest(self)
+            self.tasks, _ = checks.written(self)
             self.over = True
             strands = [strand for process in self.processes for strand in process.strands]
             for process in self.processes:
@@ -432,8 +432,8 @@ class Universe:
         if self._bursts and awake and ended:
             self._bursts, self.burst = False, Burst(self)
             self._look_at = self.burst.began_at + LOOK
-        elif not ended or checks.newest(self) != self._newest:
-            self._quiet_at, self._newest = None, checks.newest(self)
+        elif not ended or checks.written(self) != self._written:
+            self._quiet_at, self._written = None, checks.written(self)
         elif self._quiet_at is None and awake:
             self._quiet_at = now
             self.reports.clear()

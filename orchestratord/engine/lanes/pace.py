@@ -61,11 +61,12 @@ class Pace:
         self._base = 0.0
         """The share that is refused at whatever rate, as the last trial has it."""
         self._refused_at = now
-        self._end(now)
+        self.end(now)
         self._start = now - now % WINDOW_MS
         self._by_attempt[1] = [served, 0]
 
-    def _end(self, now: int) -> None:
+    def end(self, now: int) -> None:
+        """Nothing is due any more."""
         self.rate: float | None = None
         """How many may begin in a second; None for any number."""
         self.since = now
@@ -99,7 +100,7 @@ class Pace:
         if refused:
             self._refused_at = now
         if not due:
-            self._end(now)
+            self.end(now)
         if not due or began < self._start <= now:
             return False  # it says nothing of this rate
         counts = self._by_attempt.setdefault(attempt, [0, 0])

@@ -115,7 +115,9 @@ TAKE_ON = f"""
     ORDER BY n, CASE WHEN taken THEN id END, place
 )
 UPDATE retry_schedule
-SET held = 0, updated_at = clock.now, cancel_requested = 0,
+SET held = 0, cancel_requested = 0,
+    updated_at = CASE WHEN taken THEN clock.now
+        ELSE GREATEST(retry_schedule.updated_at, clock.now) END,
     status = CASE WHEN taken THEN 'running' ELSE 'pending' END,
     next_try = CASE WHEN taken THEN retry_schedule.next_try
         ELSE GREATEST(retry_schedule.next_try, clock.now) END,
@@ -197,7 +199,9 @@ FROM found WHERE retry_schedule.id = found.id RETURNING retry_schedule.id
 STEP_BACK = _STEP.format(held=0, changes="held = 1")
 STEP_FORWARD = _STEP.format(
     held=1,
-    changes="""held = 0, updated_at = ?::bigint, next_try = GREATEST(next_try, ?::bigint),
+    # That a clock which was ahead has written it has still to be seen.
+    changes="""held = 0, updated_at = GREATEST(updated_at, ?::bigint),
+    next_try = GREATEST(next_try, ?::bigint),
     turn_at = CASE WHEN turn_at = 1 THEN ?::bigint ELSE turn_at END""",
 )
 

@@ -115,9 +115,10 @@ UPDATE OR ROLLBACK retry_schedule {BY_ID} SET held = 1
 WHERE id IN (SELECT value FROM json_each(?))
 """
 
+# That a clock which was ahead has written it has still to be seen, where its `next_try` stays.
 STEP_FORWARD = f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
-SET held = 0, updated_at = ?, next_try = max(next_try, ?),
+SET held = 0, updated_at = max(updated_at, ?), next_try = max(next_try, ?),
     turn_at = CASE WHEN turn_at = 1 THEN ? ELSE turn_at END
 WHERE id IN (SELECT value FROM json_each(?))
 """

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestratord.model.event import RETRY_AFTER, StoredThrottle
+from orchestratord.model.partition_turn import Partition
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Key, NewTask, Status
 from orchestratord.queue.housekeeping import future_times, prune
@@ -69,6 +70,18 @@ async def test_what_waits_waits_for_as_long_as_it_was_asked_to(queue: Queue, ahe
     assert [task.id for task in await queue.claim(Key("crm/due"))] == [due]
     clock.turn(30)
     assert [task.id for task in await queue.claim(OTHER)] == [first]
+
+
+async def test_what_comes_to_its_turn_meanwhile_is_due_as_it_was(queue: Queue) -> None:
+    """A partition goes on between the return of the clock and the look for what it has written."""
+    queue.clock.turn(DAY)
+    turn = {"partition": Partition("acme", ordered=True)}
+    first, second = [await queue.add(**turn) for _ in range(2)]
+    queue.clock.turn(-DAY)
+    await queue.store.write(manual.cancel(first))
+    assert (await rows(queue))[second]["held"] == 0
+    await future_times.bring_back(queue.store)
+    assert [task.id for task in await queue.claim()] == [second]
 
 
 async def test_small_differences_are_left_alone(queue: Queue) -> None:

@@ -14,6 +14,7 @@ from worker_parts import CALL, KEY, Bench, working
 from bench.outage import outage, without_breaker
 from orchestratord.engine.attempt_result import Run
 from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST, LONGEST_PAUSE_MS
+from orchestratord.engine.lanes.pace import Pace
 from orchestratord.errors import Reject, Snooze
 from orchestratord.model.event import BreakerEvent, Event, EventType, StoredThrottle
 from orchestratord.model.retry_policy import RetryPolicy
@@ -400,3 +401,19 @@ async def test_ten_minutes_of_an_outage(tmp_path: Path) -> None:
     assert guarded.most <= 5 < 6 <= bare.most  # with the probes, which cost nothing
     assert guarded.first <= 10.5
     assert guarded.last <= 31
+
+
+# -- the pace -------------------------------------------------------------------------------------
+
+
+async def test_a_lane_of_which_another_daemon_took_the_last_is_slowed_no_longer(
+    bench: Bench,
+) -> None:
+    await ended(bench, await bench.put([CALL]))
+    now = bench.clock.now_ms()
+    throttle = bench.worker.lanes.throttle_of(bench.lane, now)
+    throttle.pace = Pace(now)
+    throttle.pace.take_back(1.0, now)
+    assert throttle.is_slowed
+    bench.worker.feedback.tick()
+    assert not throttle.is_slowed
