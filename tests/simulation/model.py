@@ -268,7 +268,7 @@ def _meanwhile(
 ) -> set[Life]:
     """These, and what they may have become by what people have begun to do; by time, where it
     `expires`; and by itself, where it is an event that `happens`: nothing is sent for it. What
-    each becomes next stands in `nexts`."""
+    each becomes next stands in `nexts` from then on."""
     if not (acts or expires or happens):
         return found
     seen: set[Life] = set()
@@ -278,29 +278,28 @@ def _meanwhile(
         if life in seen:
             continue
         seen.add(life)
-        after = nexts.get((life, expires))
-        if after is None:
-            after = nexts[life, expires] = list(_becomes(life, acts, expires, happens))
-        waiting += after
+        if (life, expires) in nexts:
+            waiting += nexts[life, expires]
+            continue
+        before = len(waiting)
+        if expires and life.status == "pending":
+            waiting.append(life.end("failed", "expired", life.attempts))
+        if happens and life.status == "pending":
+            waiting.append(life.end("succeeded", None, life.attempts + 1))
+        if life.asked and life.status == "pending":  # its claim was released
+            waiting.append(life.again(life.attempts))
+        for place in life.open:
+            done = life._replace(open=life.open - {place})
+            waiting += _acted(done, acts[place])
+        nexts[life, expires] = waiting[before:]
     return seen
-
-
-def _becomes(life: Life, acts: Mapping[int, Act], expires: bool, happens: bool) -> Iterator[Life]:
-    """What may become of it next without a request."""
-    if expires and life.status == "pending":
-        yield life.end("failed", "expired", life.attempts)
-    if happens and life.status == "pending":
-        yield life.end("succeeded", None, life.attempts + 1)
-    if life.asked and life.status == "pending":  # its claim was released
-        yield life.again(life.attempts)
-    for place in life.open:
-        if acts[place].concerns(life):
-            yield from _acted(life._replace(open=life.open - {place}), acts[place])
 
 
 def _acted(life: Life, act: Act) -> Iterator[Life]:
     """What a person makes of it."""
     status, verb = life.status, act.verb
+    if not act.concerns(life):
+        return
     if verb == "retry" and (status != "succeeded" or act.force):
         more = max(life.attempts + 1 - life.most, 0)
         granted, most = life.granted + more, life.most + more
