@@ -17,8 +17,9 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import cache, partial
+from itertools import islice
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ CAMPAIGN = range(1, 10_001)
 """The seeds of a campaign."""
 PLANTED = range(1, 201)
 """Those within which each planted fault is found."""
+RENEWED = 250
+"""Universes that a process runs."""
 LARGE = "60 tasks or more, eight faults or more and two owners or more"
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 """`map`, by several processes where there are."""
@@ -90,17 +93,19 @@ def _attribute(plugin: Any, name: str, *default: Any) -> Any:
     return inspect.getattr_static(plugin, name, *default)
 
 
-@contextmanager
-def mapping(jobs: int) -> Iterator[Map]:
-    """`map` by so many processes."""
+def mapping(jobs: int) -> Map:
+    """`map` by so many processes, which are others after a while: each universe leaves some of
+    the memory behind that it took."""
     if jobs == 1:
-        yield map
-        return
-    with ProcessPoolExecutor(jobs, initializer=prepare) as pool:
-        try:
-            yield pool.map
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return map
+
+    def by_processes(do: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        left = iter(items)
+        while some := list(islice(left, jobs * RENEWED)):
+            with ProcessPoolExecutor(jobs, initializer=prepare) as pool:
+                yield from pool.map(do, some)
+
+    return by_processes
 
 
 def run_seeds(seeds: Iterable[int], plant: str | None, each: Map, digests: bool = False) -> bool:
@@ -236,14 +241,14 @@ def main() -> int:
     prepare()
     if asked.trace is not None:
         return int(tell_story(asked.trace, asked.plant, asked.only))
-    with mapping(asked.jobs) as each:
-        if asked.shrink is not None:
-            return int(shrink_universe(asked.shrink, asked.plant, each))
-        if asked.campaign:
-            return int(run_campaign(each))
-        if of_all:
-            return int(run_plants(asked.seeds, each))
-        return int(run_seeds(asked.seeds, asked.plant, each, asked.digests))
+    each = mapping(asked.jobs)
+    if asked.shrink is not None:
+        return int(shrink_universe(asked.shrink, asked.plant, each))
+    if asked.campaign:
+        return int(run_campaign(each))
+    if of_all:
+        return int(run_plants(asked.seeds, each))
+    return int(run_seeds(asked.seeds, asked.plant, each, asked.digests))
 
 
 if __name__ == "__main__":

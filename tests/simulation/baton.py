@@ -27,6 +27,9 @@ TURN = 0.00002
 SWITCHES = 0.3
 """How often another strand is given the baton at a point at which both could go on."""
 
+LOOKS = 0.05
+"""Seconds between two looks whether it is over."""
+
 
 class Killed(BaseException):
     """Ends what is left of a strand once its universe is over; no code of the product catches it
@@ -100,7 +103,12 @@ class Baton:
 
     def run(self, over: Callable[[], bool]) -> None:
         """Give the baton round until it is `over`. Raises Stuck where nothing can run any more."""
-        while not over():
+        look_at = self.now
+        while True:
+            if self.now >= look_at:
+                if over():
+                    return
+                look_at = self.now + LOOKS
             events, ready = self._events, self._ready
             while events and events[0][0] <= self.now:
                 self._happens()

@@ -238,11 +238,12 @@ def lives(rules: Sequence[Rule], created_at: float, events: Sequence[Any]) -> se
         found |= {one.end("succeeded", None, n) for one in found for n in (0, 1)}
     expires_at = created_at + min((rule.limit for rule in rules), default=inf)
     acts: dict[int, Act] = {}
+    nexts: dict[tuple[Life, bool], list[Life]] = {}
     for event in sorted(events, key=lambda one: one.at):
         if isinstance(event, Death) and all(one.status != "pending" for one in found):
             continue
         before = found
-        found = _meanwhile(found, acts, event.at > expires_at, happens)
+        found = _meanwhile(found, acts, nexts, event.at > expires_at, happens)
         if isinstance(event, Try):
             found = {life for one in found for life in _tried(one, event, created_at)}
         elif isinstance(event, Death):
@@ -257,14 +258,19 @@ def lives(rules: Sequence[Rule], created_at: float, events: Sequence[Any]) -> se
         if not found:
             known = sorted({one.words() for one in before})
             return f"{event.words()} cannot be, as it is {' or '.join(known)}"
-    return _meanwhile(found, acts, expires_at < inf, happens)
+    return _meanwhile(found, acts, nexts, expires_at < inf, happens)
 
 
 def _meanwhile(
-    found: set[Life], acts: Mapping[int, Act], expires: bool, happens: bool
+    found: set[Life],
+    acts: Mapping[int, Act],
+    nexts: dict[tuple[Life, bool], list[Life]],
+    expires: bool,
+    happens: bool,
 ) -> set[Life]:
     """These, and what they may have become by what people have begun to do; by time, where it
-    `expires`; and by itself, where it is an event that `happens`: nothing is sent for it."""
+    `expires`; and by itself, where it is an event that `happens`: nothing is sent for it. What
+    each becomes next stands in `nexts` from then on."""
     if not (acts or expires or happens):
         return found
     seen: set[Life] = set()
@@ -274,6 +280,10 @@ def _meanwhile(
         if life in seen:
             continue
         seen.add(life)
+        if (life, expires) in nexts:
+            waiting += nexts[life, expires]
+            continue
+        before = len(waiting)
         if expires and life.status == "pending":
             waiting.append(life.end("failed", "expired", life.attempts))
         if happens and life.status == "pending":
@@ -285,6 +295,7 @@ def _meanwhile(
         for place in (*alike.values(), *(one for one in life.open if one >= 0)):
             done = life._replace(open=life.open - {place})
             waiting += _acted(done, acts[place])
+        nexts[life, expires] = waiting[before:]
     return seen
 
 

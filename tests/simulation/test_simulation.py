@@ -1,4 +1,4 @@
-"""A few universes, and that a seed is the same wherever it runs."""
+"""No universe shows a violation, and a seed is the same wherever it runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import pytest
 
 from tests.simulation.shrink import shrink
 
@@ -21,8 +23,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_no_universe_shows_a_violation() -> None:
-    done = run("--seeds", "1:10", "--jobs", "1")
+CAMPAIGN = [
+    pytest.param(seeds, marks=pytest.mark.campaign) for seeds in ("11:100", "101:200", "201:300")
+]
+"""Parts, none of which takes too long for a test on a busy machine."""
+
+
+@pytest.mark.parametrize("seeds", ["1:10", *CAMPAIGN])
+def test_no_universe_shows_a_violation(seeds: str) -> None:
+    done = run("--seeds", seeds)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
 
 

@@ -78,7 +78,7 @@ APART_MS = 1_000
 day."""
 SHM = Path("/dev/shm")
 
-CALLS = 30, 62
+CALLS = 34, 48
 """How many a universe has, from and to."""
 SEVERAL = 10, 16
 """How many faults it has, from and to, with those that find nothing to do."""
@@ -166,8 +166,9 @@ class Universe:
             self.trace.note("universe", *traceback.format_exception(error))
 
     def start(self, place: int) -> None:
-        """Start a process in this place, from 0, unless one lives there."""
-        if any(one.place == place for one in self.living):
+        """Start a process in this place, from 0, unless one lives there, or all end first."""
+        ending = self.seats is not None and self.seats.ending
+        if ending or any(one.place == place for one in self.living):
             return
         workers = None
         if self.count > 1:
