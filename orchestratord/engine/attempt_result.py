@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from orchestratord.engine.lanes.lane_set import LaneSet
@@ -272,13 +273,9 @@ class ResultTeller:
         host, task, endpoint = self._host, reached.task, reached.endpoint
         outcome, phase = reached.outcome, END_PHASES.get(decision.status)
         assert outcome is not None
-        announced = [
-            name
-            for name in (after, phase)
-            if name is not None
-            and endpoint is not None
-            and host.concerned(ANNOUNCE, task.kind, endpoint, name)
-        ]
+        phases = (after, phase) if endpoint is not None else ()
+        concerned = partial(host.concerned, ANNOUNCE, task.kind, endpoint)
+        announced = [name for name in phases if name is not None and concerned(name)]
         telling = None
         if phase is not None and (endpoint is not None or phase == "on_final_failure"):
             telling = host.concerned(phase, task.kind, endpoint)
