@@ -59,6 +59,7 @@ class Disk:
         self.pause: tuple[float, float] | None = None
         """Seconds that a write takes, from and to, while the disk is slow."""
         self.free = PLENTY
+        self.free_since = 0.0
         self.refused_at: list[float] = []
         """When it has refused a COMMIT or a statement."""
         self.refuses: str | None = None

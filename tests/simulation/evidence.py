@@ -207,6 +207,12 @@ class Evidence:
 
     def acts(self, row: Row) -> Iterator[Act]:
         """What people did to the task, or may have done with many."""
+        later: list[Deed] = []
+        if row["replaces"] is not None:  # the same may be replaced again, by another one
+            made = [one["id"] for one in self.rows if one["replaces"] == row["replaces"]]
+            taken = [one for one in self.deeds("replace") if one.outcome != REFUSED]
+            taken = [one for one in taken if one.target == row["replaces"]]
+            later = taken[made.index(row["id"]) + 1 :]
         for place, deed in enumerate(self.universe.deeds):
             verb = VERBS.get(deed.verb)
             if deed.verb in ("retry_many", "cancel_many"):
@@ -217,7 +223,7 @@ class Evidence:
                     only = by.get("status", "failed"), by.get("reason"), bool(doubtful)
                     yield Act(deed.at, place, verb or "", only=only)
                 continue
-            if verb is None or deed.target != row["id"]:
+            if verb is None or (deed.target != row["id"] and deed not in later):
                 continue
             if verb == "resolve":
                 verb = "succeed" if deed.arguments["status"] == "succeeded" else "fail"

@@ -247,7 +247,7 @@ def full_disk(universe: Universe) -> None:
     disk.free = universe.chance.choice((FULL, FULL, TIGHT))
 
     def go_on() -> None:
-        disk.free = PLENTY
+        disk.free, disk.free_since = PLENTY, universe.baton.now
 
     words = "is full" if disk.free == FULL else "has little room"
     seconds = universe.chance.uniform(0.5, 10)

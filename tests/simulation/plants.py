@@ -435,7 +435,7 @@ def breaker_that_never_closes() -> Planted:
 
 def pace_that_crawls() -> Planted:
     """A lane that refuses is slowed, and is never let go."""
-    cut_to, set_, end = Pace._cut_to, Pace._set, Pace._end
+    cut_to, set_, end = Pace._cut_to, Pace._set, Pace.end
 
     def crawl(self: Pace, served: float, share: float, now: int) -> None:
         cut_to(self, served, share, now)
@@ -451,7 +451,7 @@ def pace_that_crawls() -> Planted:
         self.rate = rate
 
     crawls = replaced(Pace, "_cut_to", crawl)
-    return several(crawls, replaced(Pace, "_set", lower), replaced(Pace, "_end", go_on))
+    return several(crawls, replaced(Pace, "_set", lower), replaced(Pace, "end", go_on))
 
 
 # -- configuration, people -------------------------------------------------------------------------

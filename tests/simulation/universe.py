@@ -42,6 +42,7 @@ from tests.simulation import checks
 from tests.simulation.baton import Baton, Stuck
 from tests.simulation.burst import Burst
 from tests.simulation.configuration import SLICE, Drawing, has
+from tests.simulation.disk import PLENTY
 from tests.simulation.faults import BY_LEASES, FAULTS
 from tests.simulation.leased_file import LeasedFile
 from tests.simulation.loop import restart_serials
@@ -69,6 +70,8 @@ LOOK = 2.0
 """Seconds between two looks whether everything has ended."""
 BURSTS = 0.25
 """In how many universes more calls come at the end."""
+FOLLOWS = 4.0
+"""Seconds within which all processes know that the disk has room again."""
 QUIET = 2.0
 """Seconds for which it goes on then."""
 MOST_TURNS = 2_000_000
@@ -429,7 +432,9 @@ class Universe:
         awake = [one.serves and not one.stopped for one in self.living] == [True] * self.count
         # What is carried out is known without a look at the file.
         busy = any(one.daemon._worker.claims.running for one in self.living if one.daemon)
-        ended = not busy and checks.all_ended(self)
+        disk = self.machine.disk
+        has_room = disk.free == PLENTY and now > disk.free_since + FOLLOWS
+        ended = not busy and has_room and checks.all_ended(self)
         if self._bursts and awake and ended:
             self._bursts, self.burst = False, Burst(self)
             self._look_at = self.burst.began_at + LOOK
