@@ -97,8 +97,7 @@ class ClockWatch:
                 and not self._clock.in_doubt
             ):
                 # Others may go by another clock for a while, as those that stood still.
-                again = self._store.several_daemons
-                self._look_back_at = due + LOOK_BACK_EACH if again else None
+                self._look_back_at = due + LOOK_BACK_EACH
                 await self._look_back()
             await asyncio.sleep(LOOK)
 
