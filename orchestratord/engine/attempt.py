@@ -25,11 +25,7 @@ from orchestratord.engine import task_events
 from orchestratord.engine.attempt_result import AttemptResult, Deadlines, Plans, ResultTeller, Run
 from orchestratord.engine.feedback import Feedback
 from orchestratord.engine.lanes.breaker import is_down
-from orchestratord.engine.lanes.call_partition import (
-    lacks_partition,
-    partition_of,
-    with_partition,
-)
+from orchestratord.engine.lanes.call_partition import lacks_partition, partition_of, with_partition
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Immediate, Placement
 from orchestratord.engine.poison import SURELY
@@ -137,6 +133,7 @@ class Pipe:
         self._chance = world.Random()
         self._loop = asyncio.get_running_loop()
         self._ended: list[Write[Settled]] = []
+        """How attempts have ended in this turn of the loop."""
         self.feedback = Feedback(lanes, claims, host.events, clock)
         self._shortages = ShortageLog()
         self.deadlines = Deadlines(store, lanes)

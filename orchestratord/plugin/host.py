@@ -77,9 +77,9 @@ class Implementation(NamedTuple):
         only_for = self.only_for
         if only_for is None:
             return True
-        arguments = (kind, endpoint, phase)
-        takes = 2 if phase is None else len(inspect.signature(only_for).parameters)
-        return bool(plain(only_for(*arguments[:takes])))
+        if phase is not None and len(inspect.signature(only_for).parameters) > 2:
+            return bool(plain(only_for(kind, endpoint, phase)))
+        return bool(plain(only_for(kind, endpoint)))
 
     @property
     def only_for(self) -> Callable[..., object] | None:
