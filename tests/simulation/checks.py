@@ -132,8 +132,7 @@ def _claims(seen: Evidence, api: str, since: float, until: float) -> float:
 
 
 def let_go(seen: Evidence) -> None:
-    """What was served last by a receiver is not throttled there any more: no breaker of it is open,
-    and it is not slowed."""
+    """No breaker is open of what a receiver served last; as nothing waits, nothing is slowed."""
     network = seen.universe.network
     for report in seen.universe.reports:
         last: dict[str, Arrival] = {}
@@ -148,8 +147,8 @@ def let_go(seen: Evidence) -> None:
                 last[f"{row['endpoint_id']}{webhook}"] = one
         for scope in (*report.status["lanes"], *report.status["throttled"]):
             served = (one := last.get(scope["name"])) is not None and 200 <= (one.told or 0) < 300
-            if served and (scope["breaker"] or scope["overload"]):
-                seen.broken(f"{report.process} throttles still what was served: {scope}")
+            if scope["overload"] or (served and scope["breaker"]):
+                seen.broken(f"{report.process} throttles still: {scope}")
 
 
 def drained(seen: Evidence) -> None:
