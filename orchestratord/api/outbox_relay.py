@@ -229,7 +229,7 @@ class OutboxRelay:
                     tries = 0
                 await asyncio.sleep(AGAIN[min(tries, len(AGAIN) - 1)])
             except Exception:
-                log.exception("the outbox cannot be relayed; again in %g s", AGAIN[-1])
+                log.exception("cannot relay the outbox; again in %g s", AGAIN[-1])
                 await asyncio.sleep(AGAIN[-1])
 
     async def leave(self) -> None:
@@ -245,7 +245,7 @@ class OutboxRelay:
         # That the queue's own database is away is told of as that.
         is_of_queue = outbox.name is None and isinstance(error, Unreachable)
         if words != self._error and not is_of_queue:
-            log.warning("the outbox in %s cannot be relayed now, tried again: %s", outbox, words)
+            log.warning("cannot relay the outbox in %s now; trying again: %s", outbox, words)
         self._error = words
         if outbox.name is None and str(error) == MISSING:
             self._store.health.begin(TROUBLE, words)  # a part of the queue is gone
@@ -411,7 +411,7 @@ class OutboxRelay:
             except Exception as error:  # a row that is looked at in vain would stop all others
                 if isinstance(error, MemoryError) or Refusal.of(error).code == SHORTAGE:
                     raise
-                log.exception("row %d of the outbox cannot be looked at", row.id)
+                log.exception("cannot check row %d of the outbox", row.id)
                 refused.append(RefusedRow(row, Refusal.of(error)))
             if world.monotonic() - breathed > AT_ONCE:
                 await asyncio.sleep(0)

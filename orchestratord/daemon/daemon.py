@@ -446,7 +446,7 @@ class Daemon:
             try:
                 await executor.close()
             except Exception:
-                log.exception("the executor of %s tasks cannot be closed", executor.kind)
+                log.exception("cannot close the executor of %s tasks", executor.kind)
         await self._client.aclose()
 
     # -- while it runs -------------------------------------------------------------------------
@@ -525,18 +525,18 @@ class Daemon:
         async def tell() -> None:
             health.look_at_troubles(self._loader.config.redactor)
 
-        chores.every(1, "what goes wrong", tell)
-        chores.every(60, "which endpoints only fail", health.look_at_endpoints)
+        chores.every(1, "publish troubles", tell)
+        chores.every(60, "look for endpoints that only fail", health.look_at_endpoints)
         chores.every(30, "prune", prune, at_once=True)
-        chores.every(1, "batches of webhooks", close)
-        chores.every(5, "whether what was refused may go", self._reloader.judge_again)
-        chores.every(10, "what plugins note of the configuration", self._reloader.write)
+        chores.every(1, "close batches of webhooks", close)
+        chores.every(5, "judge a refused configuration again", self._reloader.judge_again)
+        chores.every(10, "write what plugins note", self._reloader.write)
         # What SQLite's caches leave free between what lives stays with the process otherwise, and
         # grows: under 77 calls a second from 63 to 75 MiB in an hour. musl's libc has no such call.
         if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
             chores.every(15, "give memory back", lambda: asyncio.to_thread(trim, 0))
         if self._notifier.listening:
-            chores.every(10, "status line", status)
+            chores.every(10, "write the status line", status)
         return chores
 
     async def _feed_watchdog(self) -> None:

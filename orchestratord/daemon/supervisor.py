@@ -350,7 +350,7 @@ class Supervisor:
         wait = AGAIN[min(len(self._deaths), len(AGAIN)) - 1]
         self._due[child.number] = now + wait
         log.error(
-            "worker %d (pid %d) ended %s; what it was at goes on in the others, and another worker "
+            "worker %d (pid %d) ended %s; its tasks go on in the others, and another worker "
             "takes its place%s", child.number, child.pid, how,
             f" in {wait:g} s" if wait else "",
         )  # fmt: skip

@@ -144,7 +144,7 @@ class Watchdog:
                 world.sleep(TICK)
             except Exception:
                 with suppress(Exception):
-                    log.exception("the watchdog looks again in a moment")
+                    log.exception("a check of the watchdog failed; again in a moment")
                 world.sleep(TICK)
 
     def _look(self, passed: float) -> None:

@@ -79,9 +79,9 @@ class Enqueue:
                 while (found := await self._store.read(oldest_slice())) is not None:
                     written = await self._whole(found.tasks, partial(write_slice, found))
                     if made := sum(not item.duplicate for item in written):
-                        log.info("%d more tasks are written, of a slice", made)
+                        log.info("wrote %d more tasks of a slice", made)
             except Exception as error:
-                log.error("what waits in slices cannot be written yet: %s", error)
+                log.error("cannot write the next slice of tasks yet: %s", error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._pipe.slices_wait.wait(), LOOK)
 

@@ -112,7 +112,7 @@ class Feedback:
                 self._lanes.end_probe(run.lane, task.id, now)
         except Exception:
             # It was sent: whatever goes wrong here must not make it look unsent.
-            log.exception("what the end of task %s means for %s is not noted", task.id, run.lane)
+            log.exception("cannot apply the answer to task %s to %s", task.id, run.lane)
 
     def probes_open_breaker(self, task: Task, lane: str) -> bool:
         """Whether a task is the probe of a breaker that is open."""
@@ -399,7 +399,7 @@ class Feedback:
         if len(self.changes) >= MOST_CHANGES:
             lost = self.changes.popleft()
             log.error(
-                "plugins are not told of %s of %s: more than %d such events wait for the database",
+                "dropped the event %s of %s: more than %d such events wait for the database",
                 lost.type,
                 lost.lane if isinstance(lost, BreakerEvent) else lost.scope,
                 MOST_CHANGES,

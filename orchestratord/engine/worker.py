@@ -181,7 +181,7 @@ class Worker:
                 try:
                     self.placement.touched(key, next_try)
                 except Exception:
-                    log.exception("that tasks of %s %s have their turn is not noted", *key)
+                    log.exception("cannot note that tasks of %s %s are due", *key)
 
     async def _begin(self) -> None:
         """Learn how the queue stands, as soon as the database says it."""
@@ -197,13 +197,11 @@ class Worker:
                     self.placement.touched(key, next_try)
                 return
             except QueueError as error:
-                log.warning("how the queue stands is not known yet: %s", error)
+                log.warning("cannot read the queue yet: %s", error)
                 if not isinstance(error, Unreachable):  # which the health tells of
                     self._claims_fail(error)
             except Exception as error:
-                log.exception(
-                    "what a dead daemon had claimed cannot be taken over; again in a second"
-                )
+                log.exception("cannot take over a dead daemon's claims; again in a second")
                 self._claims_fail(error)
             await asyncio.sleep(1.0)
 
@@ -338,7 +336,7 @@ class Worker:
             for lane, wait in claimed.full.items():
                 self.lanes.lanes[lane].full_until = self.clock.now_ms() + wait
         except Unreachable as error:
-            log.warning("nothing is claimed for now: %s", error)
+            log.warning("cannot claim tasks for now: %s", error)
         except Exception as error:
             log.exception("claiming failed; trying again in a second")
             self._claims_fail(error)

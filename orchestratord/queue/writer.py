@@ -245,9 +245,9 @@ class Writer:
                 self._failures.twice(partial(self._look, session))
         except self._failures.errors as error:
             if not self._note(error):
-                log.warning("the database cannot be looked after: %s", error)
+                log.warning("cannot look after the database: %s", error)
         except OSError as error:
-            log.warning("the database cannot be looked after: %s", error)
+            log.warning("cannot look after the database: %s", error)
         return not self._last or self._waits_at_end()
 
     def _try_locked(self, session: Session) -> None:
@@ -586,7 +586,7 @@ class Writer:
         why = f"rows are locked by {'; '.join(who) or 'an unknown session'}"
         if self.health.begin(Code.LOCKED, why, refuses=False):
             log.error(
-                "what waits for these rows is not written, all else goes on: %s", why,
+                "cannot write rows that others lock, all else goes on: %s", why,
                 extra={"help": doc_links.trouble(Code.LOCKED)},
             )  # fmt: skip
 

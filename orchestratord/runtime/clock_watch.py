@@ -157,7 +157,7 @@ class ClockWatch:
                 "let NTP set it", abs(ahead), "ahead of" if ahead > 0 else "behind",
             )  # fmt: skip
         else:
-            log.info("the clock of this machine is as the database's again")
+            log.info("the clock of this machine agrees with the database's again")
 
     def _whose(self) -> str:
         of = "this machine" if self._clock.source == "machine" else "the database"
@@ -174,11 +174,11 @@ class ClockWatch:
                 return
             await worker.learn_last_success()
         except QueueError as error:
-            log.warning("times that lie ahead of now are brought back later: %s", error)
+            log.warning("cannot bring back times in the future yet: %s", error)
             self._look_back_at = world.monotonic() + AGAIN
             return
         except Exception:
-            log.exception("times that lie ahead of now cannot be brought back; again in 5 s")
+            log.exception("cannot bring back times in the future; again in 5 s")
             self._look_back_at = world.monotonic() + AGAIN
             return
         now = self._clock.now_ms()
@@ -186,8 +186,8 @@ class ClockWatch:
         for key, next_try in found.due.items():
             worker.placement.touched(key, next_try)
         log.warning(
-            "%d tasks had times that are still to come, which a clock that was ahead had written: "
-            "they are brought back, and go on from now", found.tasks,
+            "brought back the times of %d tasks, which a clock that was ahead had written: they go "
+            "on from now", found.tasks,
         )  # fmt: skip
         self._events.publish(ClockEvent(EventType.CLOCK_BROUGHT_BACK, now, tasks=found.tasks))
 

@@ -196,7 +196,7 @@ class Reloader:
         try:
             await self.reload(cause)
         except Stopping:
-            log.info("the daemon ends: the configuration is not reloaded any more")
+            log.info("left the configuration as it is: the daemon ends")
         except Exception:
             log.exception("reloading failed; the last good configuration goes on")
 
@@ -315,7 +315,7 @@ class Reloader:
         try:
             await self._store.write(undeclared.accept(removed, self._config.endpoints))
         except QueueError as error:
-            log.error("which endpoints were removed is not written down: %s", error)
+            log.error("cannot record the removed endpoints: %s", error)
 
     def _tell(self, cause: str, changes: Changes, began: float | None = None) -> None:
         """The configuration is in force; `began` (`world.monotonic`) is when the reload did."""
@@ -402,7 +402,7 @@ class Reloader:
             await self.write()
         except Exception as error:
             # The swap is done; what plugins keep of it in their tables follows.
-            log.error("what plugins note of the configuration is not written yet: %s", error)
+            log.error("cannot write what plugins note of the configuration yet: %s", error)
 
     async def _noted(self, config: Config, tables: Tables) -> list[Effect]:
         """What plugins want written; everything else has its turns while they say it."""

@@ -55,7 +55,7 @@ class RunEndTeller:
             except Unreachable as error:  # which is logged where it is found
                 log.debug("the ends of runs wait: %s", error)
             except Exception as error:
-                log.warning("the ends of runs cannot be told yet: %s", error)
+                log.warning("cannot announce the ends of runs yet: %s", error)
             await asyncio.sleep(APART)
             with suppress(TimeoutError):
                 await asyncio.wait_for(look.wait(), LOOK)
@@ -78,7 +78,7 @@ class RunEndTeller:
                 except Exception as error:
                     faulty.add(run.id)
                     if run.id not in self._faulty:
-                        log.warning("the end of run %d cannot be told yet: %s", run.id, error)
+                        log.warning("cannot announce the end of run %d yet: %s", run.id, error)
         self._faulty = faulty
 
     def _is_quiet(self, run: RunSummary) -> bool:

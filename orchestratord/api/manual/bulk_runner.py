@@ -75,7 +75,7 @@ class BulkRunner:
                 try:
                     await self._look()
                 except QueueError as error:
-                    log.warning("bulks that others left cannot be looked for yet: %s", error)
+                    log.warning("cannot look for bulks that others left yet: %s", error)
                 await asyncio.sleep(LOOK)
         finally:
             for mover in list(self._movers.values()):
@@ -153,7 +153,7 @@ class BulkRunner:
             except NotFound:  # it was deleted
                 return
             except QueueError as error:
-                log.warning("how it goes with bulk %d is not known now: %s", bulk.id, error)
+                log.warning("cannot read the progress of bulk %d now: %s", bulk.id, error)
             self._tell_progress(bulk)
             now = *bulk.counts, bulk.waiting
             pause = FIRST_LOOK if now != known else min(2 * pause, LOOK)

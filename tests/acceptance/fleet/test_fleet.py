@@ -22,7 +22,7 @@ from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
 LEASE = 3.0
-UNREACHABLE = (r"the database cannot be reached", r"claiming failed", r"cannot be written \(")
+UNREACHABLE = (r"the database cannot be reached", r"claiming failed", r"cannot write task \d+ \(")
 
 
 @pytest.fixture
@@ -302,7 +302,7 @@ def test_who_has_an_older_schedule_stands_aside(
     fleet = one, two = make_fleet(2, lease=2 * LEASE)
     for daemon in fleet:
         daemon.endpoint("crm/tick", "/tick", schedule={"every": "1s", "overlap": "allow"})
-        daemon.expect(r"the schedule of crm/tick is another one in the queue")
+        daemon.expect(r"ignored the schedule of crm/tick as declared here")
         daemon.start()
 
     def slots() -> list[int]:

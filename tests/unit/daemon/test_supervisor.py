@@ -108,7 +108,7 @@ def test_a_worker_that_dies_is_replaced_and_the_run_ends_by_a_signal() -> None:
     code, count, log = supervised(ONE_DIES)
     assert (code, count) == (0, 3)
     [line] = log.splitlines()
-    assert re.match(r"ERROR worker 2 \(pid \d+\) ended by signal SIGKILL; what it was at", line)
+    assert re.match(r"ERROR worker 2 \(pid \d+\) ended by signal SIGKILL; its tasks", line)
     assert line.endswith("goes on in the others, and another worker takes its place")
 
 

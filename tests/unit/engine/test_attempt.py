@@ -380,10 +380,10 @@ async def test_a_settlement_that_the_database_refuses_is_written_later(
     await bench.idle(ids)
     assert await bench.states(ids) == [("succeeded", 1)]
     assert bench.receiver.tasks == ids
-    said = [line for line in caplog.messages if "cannot be written" in line]
+    said = [line for line in caplog.messages if "cannot write task" in line]
     assert said == [
-        f"task {ids[0]} cannot be written (no room); again in 0.01s",
-        f"task {ids[0]} cannot be written (no room yet); again in 0.02s",
+        f"cannot write task {ids[0]} (no room); again in 0.01s",
+        f"cannot write task {ids[0]} (no room yet); again in 0.02s",
     ]
 
 

@@ -131,4 +131,4 @@ async def test_what_is_told_of_no_more_is_logged(
         for event in (OPENED, CLOSED):
             kept.feedback._tell(event)
     assert list(kept.feedback.changes) == [CLOSED]
-    assert "plugins are not told of breaker.opened of api:a" in caplog.text
+    assert "dropped the event breaker.opened of api:a" in caplog.text

@@ -253,7 +253,7 @@ async def test_what_cannot_be_told_of_is_left_out(
     assert queue.run("SELECT once FROM batch_members ORDER BY id") == [
         {"once": None}, {"once": "good"},
     ]  # fmt: skip
-    assert caplog.text.count("what a plugin wrote is left out (ops)") == 3
+    assert caplog.text.count("skipped a plugin's write to ops") == 3
 
 
 async def test_those_that_wait_are_in_no_ones_way(
