@@ -80,10 +80,10 @@ ALONE = 3
 LOOK = 0.1
 """Seconds between two looks while rows come."""
 IDLE_LOOK = 1.0
-"""The same when none has come for `IDLE_AFTER` seconds."""
+"""Seconds between two looks when none has come for `IDLE_AFTER` seconds."""
 IDLE_AFTER = 10.0
 IDLE_AFTER_START = 1.0
-"""The same while none has come since it began to relay."""
+"""Seconds after which it is idle if none has come since it began to relay."""
 HOLD = 1.0
 """Seconds between two times that this daemon says that it relays, or looks whether it may."""
 AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -371,8 +371,8 @@ class OutboxRelay:
     async def _checked_singly(
         self, outbox: Outbox, rows: Sequence[OutboxRow]
     ) -> tuple[list[OutboxTask], list[RefusedRow]]:
-        """The same, row by row, as far as it comes in `SINGLY` seconds. Each is noted meanwhile:
-        the daemon before may have died of it, and one of which it did `DEATHS` times is refused."""
+        """Check row by row, as far as it comes in `SINGLY` seconds. Each is noted meanwhile: the
+        daemon before may have died of it, and one of which it did `DEATHS` times is refused."""
         fit: list[OutboxTask] = []
         refused: list[RefusedRow] = []
         began = world.monotonic()

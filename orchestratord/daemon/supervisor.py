@@ -126,7 +126,7 @@ class Supervisor:
         self._wanted = ""
         """How the next version is to take over, once it is asked for and the last one has."""
         self._upgrade = ""
-        """The same, once this one drains for it."""
+        """How it takes over, once this one drains for it."""
         self._count = count
         self._work = work
         self._notifier = notifier

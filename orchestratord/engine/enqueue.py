@@ -171,7 +171,7 @@ async def fitted_call(
     delay: float = 0.0,
     key: str | None = None,
 ) -> NewTask:
-    """The same, before `rule_problems`, which is asked of many at once.
+    """A task that calls an endpoint, before `rule_problems`, which is asked of many at once.
 
     What is large is checked beside the loop.
 

@@ -50,7 +50,7 @@ NAMED = 20
 
 
 def at_start(database: str) -> str:
-    """The same for a start, with what is meant where two folders share a database by default.
+    """How a person says so at a start, also where two folders share a database by default.
 
     `database`: its URL, without a password.
     """

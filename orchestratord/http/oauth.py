@@ -333,7 +333,7 @@ def _for_call(message: str, error: SendError) -> SendError:
 
 
 def _again(error: SendError) -> SendError:
-    """The same error for another call: each is raised, and changed, by itself."""
+    """A copy of an error for another call: each is raised, and changed, by itself."""
     if isinstance(error, EgressDenied):
         return EgressDenied(error.message)
     return _for_call(error.message, error)

@@ -133,7 +133,7 @@ class EventBus:
         self.publish_all((event,))
 
     def publish_all(self, events: Sequence[Event]) -> None:
-        """The same for several."""
+        """Hand several events on soon."""
         if self._timer is None:
             if self._loop is None or not events:
                 return

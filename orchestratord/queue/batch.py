@@ -119,7 +119,7 @@ class Read(Generic[R_co]):
     """Whether it may go through a million rows; what is short does not wait for it."""
 
     def map(self, make: Callable[[R_co], R]) -> Read[R]:
-        """The same, with what `make` makes of its result, on the reading thread as well."""
+        """This read, whose result `make` turns into another on the reading thread."""
         look = self.look
         return Read(lambda db: make(look(db)), self.long)
 
@@ -150,7 +150,7 @@ def reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Read[R]]
 
 
 def long_reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Read[R]]:
-    """The same for what may go through a million rows."""
+    """Make a `Read` that may go through a million rows."""
 
     @wraps(look)
     def make(*args: P.args, **kwargs: P.kwargs) -> Read[R]:

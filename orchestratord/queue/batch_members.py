@@ -65,7 +65,7 @@ class BatchMembers:
     """Of what each daemon finds out for itself: the last member that was written here, or found to
     tell of it."""
     _new: dict[_Name, int] = field(default_factory=dict)
-    """The same of this transaction."""
+    """Those of this transaction."""
 
     def begin(self, committed: bool) -> None:
         """Forget what the last transaction wrote; `committed`: whether that was."""

@@ -48,8 +48,7 @@ class Workers:
         return cls(0, count, tuple(pairs))
 
     def worker(self, number: int) -> Workers:
-        """The same as the worker with this number sees it; also one that takes the place of another
-        that has died."""
+        """What the worker with this number sees; also one that takes a dead one's place."""
         return replace(self, number=number)
 
     def post(self, message: bytes) -> None:

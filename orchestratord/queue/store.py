@@ -159,7 +159,7 @@ class Store:
         return await self._writer.submit(operation)
 
     def write_told(self, operations: Sequence[Write[Any]], told: Told) -> None:
-        """The same for what comes in numbers: `told` is called, once for all operations of a
+        """Write what comes in numbers: `told` is called, once for all operations of a
         transaction that came with it, each of which has its `result` or its `error` then.
 
         Raises Unreachable, and QueueError where the store is closed: nothing is written then.

@@ -18,8 +18,8 @@ from orchestratord.values import world
 DUE_SOON_MS = 1_000
 """How soon a task has to be due, for other daemons to be told of it in any case."""
 DUE_LATER_MS = 60_000
-"""The same where they do not know yet of one that is due before, and there is room in the message:
-so long may they take until they find it by looking."""
+"""How soon where they do not know yet of one that is due before, and the message has room: so long
+may they take until they find it by looking."""
 TOLD = 10_000
 """Keys of which it is remembered what was told."""
 

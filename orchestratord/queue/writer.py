@@ -52,9 +52,9 @@ ENOUGH = 600
 TOGETHER_WAITS = 0.5
 """Seconds that a transaction waits for what others have locked."""
 ALONE_WAITS = 0.001
-"""The same for an operation that is done alone."""
+"""Seconds that an operation which is done alone waits for them."""
 WARY_WAITS = 0.005
-"""The same for a transaction, once an operation was locked within the last `WARY` seconds."""
+"""Seconds that a transaction waits, once one was locked within the last `WARY` seconds."""
 WARY = 10.0
 LOCKED_AGAIN = 0.25
 """Seconds between two tries of what others have locked."""
@@ -172,7 +172,7 @@ class Writer:
         return operation.future
 
     def submit_told(self, operations: Sequence[Write[Any]], told: Told) -> None:
-        """The same, where `told` is called instead, once for all operations of a transaction that
+        """Write operations and call `told` once for all those of a transaction that
         came with it; each has its result, or the error that a future would have."""
         self._check_open()
         for operation in operations:

@@ -100,7 +100,7 @@ class HandedOver:
         return handed_over
 
     def copied(self) -> HandedOver:
-        """The same, with descriptors of its own for the listening sockets and the lock."""
+        """A copy, with descriptors of its own for the listening sockets and the lock."""
         control, tcp, lock = (
             None if found is None else os.dup(found)
             for found in (self.control, self.tcp, self.lock)

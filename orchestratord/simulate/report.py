@@ -60,7 +60,7 @@ class Report:
 
 
 def report_json(report: Report, redactor: Redactor) -> dict[str, Any]:
-    """The same as JSON-like data with secrets masked."""
+    """A report as JSON-like data, secrets masked."""
     outcome, decision = report.outcome, report.decision
     return {
         "endpoint": report.endpoint.id,
@@ -146,8 +146,8 @@ def request_json(request: Any, redactor: Redactor) -> dict[str, Any] | None:
 def with_curl(
     request: dict[str, Any] | None, options: Sequence[tuple[str, str]] = ()
 ) -> dict[str, Any] | None:
-    """The same with `curl`, its command line, where it is one of HTTP; `options` are its further
-    ones."""
+    """A request with `curl`, its command line, where it is one of HTTP; `options` are further
+    ones of curl."""
     if request is not None and "method" in request:
         request["curl"] = curl(**request, options=options)
     return request

@@ -36,7 +36,7 @@ class SpanTarget:
     attributes: Attributes = field(default_factory=dict)
 
     def masked(self, redactor: Redactor) -> SpanTarget:
-        """The same without secrets: a webhook may be named after a receiver that is one."""
+        """A copy without secrets: a webhook may be named after a receiver that is one."""
         return SpanTarget(redactor.text(self.name), self.is_http, redactor.value(self.attributes))
 
 

@@ -35,7 +35,7 @@ ECHO_WAIT = 10.0
 TRIED_AGAIN = 60.0
 """Seconds until that is tried again."""
 TRIED_AGAIN_POOLED = 600.0
-"""The same behind a pooler, which gives connections up over what it does not expect."""
+"""Seconds until then behind a pooler, which gives connections up over what it does not expect."""
 
 
 class PostgresMessenger(Messenger):
