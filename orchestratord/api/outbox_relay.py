@@ -159,7 +159,7 @@ class OutboxRelay:
         self._passed_at = 0.0
         self._unread: tuple[int, int] | None = None
         """The row that could not be read alone, and how often."""
-        self._untold: list[NotedRefusal] = []
+        self._unlogged: list[NotedRefusal] = []
         """Rows that were refused, and of which the log does not tell yet."""
 
     def place(self) -> Outbox | None:
@@ -234,7 +234,7 @@ class OutboxRelay:
 
     async def leave(self) -> None:
         """The daemon ends: another one may relay."""
-        self._tell_refused()
+        self._log_refused()
         if self._relays:
             self._relays = False
             with suppress(QueueError):
@@ -309,7 +309,7 @@ class OutboxRelay:
                 if found:
                     found_at = now
                 if found < page:  # else there may be more already
-                    self._tell_refused()
+                    self._log_refused()
                     await connection.wait(LOOK if now - found_at < IDLE_AFTER else IDLE_LOOK)
 
     async def _round(self, outbox: Outbox, connection: OutboxConnection) -> int:
@@ -485,14 +485,14 @@ class OutboxRelay:
         self._refused += 1
         if self._counts is not None:  # until they are counted again
             self._counts = (self._counts[0], self._counts[1] + 1)
-        self._untold.append(noted)
+        self._unlogged.append(noted)
         self._host.events.publish(self._event_of(noted))
 
-    def _tell_refused(self) -> None:
+    def _log_refused(self) -> None:
         """One line for all rows that were refused since the last one."""
-        if self._untold:
-            noted, others = self._untold[0], len(self._untold) - 1
-            self._untold = []
+        if self._unlogged:
+            noted, others = self._unlogged[0], len(self._unlogged) - 1
+            self._unlogged = []
             log.warning(
                 "row %d of the outbox is refused: %s: %s%s", noted.id, noted.endpoint,
                 _words(noted.problem), f"; and {others:,} other rows" if others else "",

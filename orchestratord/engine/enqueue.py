@@ -20,7 +20,7 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import Effect, Kind, NewTask
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import Write
-from orchestratord.queue.housekeeping.batch_closing import tell
+from orchestratord.queue.housekeeping.batch_closing import write_delivery
 from orchestratord.queue.operations.insert import enqueue
 from orchestratord.queue.operations.settle import happen, write_effects
 from orchestratord.queue.operations.slices import oldest_slice, write_slice
@@ -85,9 +85,9 @@ class Enqueue:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._pipe.slices_wait.wait(), LOOK)
 
-    async def tell_batch(self, batch_id: int, delivery: NewTask) -> bool:
+    async def write_batch(self, batch_id: int, delivery: NewTask) -> bool:
         """Write the delivery of a closed batch; False where another daemon has."""
-        written = await self._whole([delivery], partial(tell, batch_id))
+        written = await self._whole([delivery], partial(write_delivery, batch_id))
         return not written[0].duplicate
 
     async def take(self, rows: Sequence[OutboxTask], *, same_database: bool) -> list[Result]:

@@ -19,7 +19,7 @@ from orchestratord.engine.lanes.lane_set import Choice, LaneSet
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.lanes.share import Share
 from orchestratord.engine.lanes.throttle_view import lane_view, scope_views
-from orchestratord.engine.lanes.wait_reason import Waiting, behind, waits
+from orchestratord.engine.lanes.wait_reason import Waiting, behind, wait_reason
 from orchestratord.engine.removed_tasks import RemovedTasks
 from orchestratord.engine.settlement import Claims
 from orchestratord.engine.stats import Stats
@@ -124,21 +124,21 @@ class Worker:
         """The scopes that wait for their receiver, as other daemons are told of them."""
         return self.feedback.waiting(self.placement.config.redactor)
 
-    async def waits(self, task: Task) -> Waiting | None:
+    async def wait_reason(self, task: Task) -> Waiting | None:
         """What a task waits for beside its `next_try`; None for nothing."""
         if not task.held:
-            return self._waits(task)
+            return self._wait_reason(task)
         found = await self.store.read(partitions.holder(task))
         if found is None:  # its turn comes at this moment
             return None
         other = await self.store.read(search.get(found))
-        return behind(task, other, self._waits(other))
+        return behind(task, other, self._wait_reason(other))
 
-    def _waits(self, task: Task) -> Waiting | None:
+    def _wait_reason(self, task: Task) -> Waiting | None:
         if task.status != Status.PENDING or task.next_try is None:
             return None
         standing = self.placement.of(task.key)
-        return waits(task.key, standing, task.next_try, self.lanes, self.clock.now_ms())
+        return wait_reason(task.key, standing, task.next_try, self.lanes, self.clock.now_ms())
 
     def snapshot(self) -> dict[str, Any]:
         """What `status` shows of the worker."""

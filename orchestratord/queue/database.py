@@ -95,7 +95,7 @@ class Messenger:
     async def stop(self) -> None:
         """End it; waits for that."""
 
-    def tell(self, *flags: str) -> None:
+    def notify(self, *flags: str) -> None:
         """Have the others told of what `Wakeup` has a flag for; from any thread."""
 
     def committed(self, session: Session) -> None:

@@ -79,7 +79,7 @@ class ClockWatch:
         """The last change of the clock, and when it was."""
         self._back: tuple[int, BroughtBack] | None = None
         """What was brought back last, and when."""
-        self._machine_told = False
+        self._machine_logged = False
         """It was told that the machine's clock is not the database's."""
 
     async def run(self) -> None:
@@ -147,11 +147,11 @@ class ClockWatch:
         if (
             not self._first
             or self._clock.source == "machine"
-            or (abs(ahead) > APART) == self._machine_told
+            or (abs(ahead) > APART) == self._machine_logged
         ):
             return
-        self._machine_told = not self._machine_told
-        if self._machine_told:
+        self._machine_logged = not self._machine_logged
+        if self._machine_logged:
             log.warning(
                 "the clock of this machine is %.1f s %s the database's, which all daemons go by; "
                 "let NTP set it", abs(ahead), "ahead of" if ahead > 0 else "behind",

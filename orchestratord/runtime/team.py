@@ -271,7 +271,7 @@ class Team:
         for peer in self._asked:
             peer.link.send("commit")
         if self._seat is not None:
-            self._seat.tell_adopted(in_force)
+            self._seat.notify_adopted(in_force)
 
     def abort(self) -> None:
         """What was prepared is not to come into force."""

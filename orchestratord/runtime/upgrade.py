@@ -291,7 +291,7 @@ class Upgrade:
             drains = self._seat is None or not found.fits
             if self._seat is None:
                 self.asked.set()
-            elif not self._seat.tell(upgrade=DRAINED if drains else BESIDE):
+            elif not self._seat.notify(upgrade=DRAINED if drains else BESIDE):
                 raise Conflict("the supervisor has too much to hear at this moment; ask again")
             return {"version": found.version, "drains_first": drains}
         except BaseException:

@@ -52,7 +52,7 @@ class Report:
     """The shortest and the longest delay that jitter makes of it."""
     reached: tuple[str, ...]
     """The phases that the attempt goes through."""
-    told: tuple[str, ...]
+    asked: tuple[str, ...]
     """The phases that `consequences` is about."""
     consequences: tuple[Consequence, ...]
     notes: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ def report_json(report: Report, redactor: Redactor) -> dict[str, Any]:
             "longest": report.span[1] if report.span else None,
         },
         "reached": list(report.reached),
-        "phases": list(report.told),
+        "phases": list(report.asked),
         "consequences": [_consequence(item, redactor) for item in report.consequences],
         "notes": [redactor.text(note) for note in report.notes],
     }

@@ -76,7 +76,7 @@ class PostgresMessenger(Messenger):
         os.close(self._bell)
         os.close(self._bell_out)
 
-    def tell(self, *flags: str) -> None:
+    def notify(self, *flags: str) -> None:
         """As in the interface."""
         if not self._stopped and self._words.add_flags(*flags):
             self._ring()

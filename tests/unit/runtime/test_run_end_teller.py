@@ -57,7 +57,7 @@ async def test_an_end_that_cannot_be_told_holds_up_no_other(
 
     monkeypatch.setattr(teller, "_root", broken)
     caplog.set_level(logging.WARNING, "orchestratord.runs")
-    running: asyncio.Task[Any] = asyncio.create_task(teller.tell_ends())
+    running: asyncio.Task[Any] = asyncio.create_task(teller.ask_at_ends())
     async with asyncio.timeout(20):
         while len(told) < 2:
             await asyncio.sleep(0.01)
