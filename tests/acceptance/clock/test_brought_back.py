@@ -71,7 +71,7 @@ def test_what_was_written_ahead_is_brought_back(
         assert daemon.rows(ahead, (time.time() + 5) * 1000) == []
     back = daemon.status()["clock"]["brought_back"]
     assert back["tasks"] >= 2
-    assert daemon.log().count("had times that are still to come") == 1
+    assert daemon.log().count("brought back the times of") == 1
     _, found = doctor(daemon)
     assert any("brought back" in finding["what"] for finding in found["clock"])
 
