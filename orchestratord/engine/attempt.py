@@ -506,7 +506,7 @@ class Pipe:
                 found = await self._store.read(stored_throttles.first_attempt(task.id, first))
                 first = found or run.began
             except Exception as error:  # the probe failed, and not what was asked of it
-                log.warning("when task %s was tried first is not known now: %s", task.id, error)
+                log.warning("cannot read the first attempt of task %s: %s", task.id, error)
                 first = run.began
         first += self._clock.skipped_since(first)
         fault = self._host.backoff_fault
@@ -522,7 +522,7 @@ class Pipe:
 
     def _unclear(self, run: Run, error: BaseException) -> AttemptResult:
         """The end of what was sent, where no more can be known of it."""
-        log.exception("how task %s ended cannot be told", run.task.id)
+        log.exception("cannot determine how task %s ended", run.task.id)
         text = f"{type(error).__name__}: {error}"
         outcome = Outcome("retry", "error", error=text, maybe_done=True)
         decision = self._decide(run, outcome)
@@ -658,7 +658,7 @@ class Pipe:
                 self.teller.tell(attempts)
         except Exception:
             ids = ", ".join(str(end.task.id) for end, *_ in attempts)
-            worker_log.exception("what follows from task %s is not done", ids)
+            worker_log.exception("cannot follow up the end of task %s", ids)
 
     # -- new tasks, from where they are named until they run -----------------------------------
 

@@ -161,9 +161,9 @@ def acknowledged_before_the_commit() -> Planted:
     commit = Writer._commit
 
     def early(self: Writer, of: Session) -> None:
-        new = [one for one in self._in_hand if one.rank == Rank.NEW and one.told is None]
+        new = [one for one in self._in_hand if one.rank == Rank.NEW and one.on_committed is None]
         if new:
-            self._tell(deliver, new)
+            self._call_on_loop(deliver, new)
             world.sleep(0.02)
         commit(self, of)
 
