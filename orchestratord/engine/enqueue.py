@@ -185,7 +185,7 @@ async def fitted_call(
     Raises what `check_call` raises, and InvalidParams where it has no partition, or would hold up
     an ordered one.
     """
-    if is_larger({**params, **texts}, INLINE_BYTES):
+    if is_larger({**params, **texts} if texts else params, INLINE_BYTES):
         checked = await off_loop(check_call, config, endpoint, params, texts, key)
     else:
         checked = check_call(config, endpoint, params, texts, key)
