@@ -77,7 +77,13 @@ class Peer(ABC):
             count: of the jobs.
             told: each queues one more, which posts the signed envelope; of a `NodePeer`.
             workers: how many times its command of the workers is run.
+
+        Raises:
+            RuntimeError: also for several workers by `chrt -f`, which leaves others no time: two
+                processes of Node.js would keep the database from both cores for good.
         """
+        if workers > 1 and os.sched_getscheduler(0) == os.SCHED_FIFO:
+            raise RuntimeError("several processes of a peer do not run by chrt -f; take nice")
         jobs = 2 * count if told else count
         environ = {"BENCH_URL": nginx.url()}
         if told:

@@ -6,6 +6,7 @@ import socketserver
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -33,13 +34,14 @@ class Handler(socketserver.BaseRequestHandler):
     server: Server
 
     def handle(self) -> None:
-        while self.request.recv(4096) == REQUEST:
-            with self.server.lock:
-                self.server.requests += 1
-                if self.server.requests <= self.server.hung_up:
-                    return
-            self.request.sendall(self.server.answer)
-            self.request.sendall(b'{"id": 1}')
+        with suppress(ConnectionResetError):
+            while self.request.recv(4096) == REQUEST:
+                with self.server.lock:
+                    self.server.requests += 1
+                    if self.server.requests <= self.server.hung_up:
+                        return
+                self.request.sendall(self.server.answer)
+                self.request.sendall(b'{"id": 1}')
 
 
 @pytest.fixture
