@@ -252,8 +252,8 @@ class Pipe:
                 await asyncio.sleep(1.0)
             return await self._claims.release_claim(task)
         result = run.result = self._unclear(run, error)
-        # Without its target no hook is told, should it be cancelled: that may have failed here.
-        return await self.settle(run.task, result, run.plan.config, None, self._clock.now_ms())
+        config, target, now = run.plan.config, run.plan.target, self._clock.now_ms()
+        return await self.settle(run.task, result, config, target, now)
 
     # -- the steps, in their order -------------------------------------------------------------
 
@@ -639,7 +639,7 @@ class Pipe:
             return "left"
         if not settled.accepted:
             if settled.cancel_asked:  # there is no retry to tell of
-                result = await self.results.cancelled(task, result, target, config)
+                result = await self.results.cancelled(task, result, config)
                 return await self.settle(task, result, config, target, self._clock.now_ms())
             worker_log.warning(
                 "a late result of task %s is refused: it has another owner now", task.id
