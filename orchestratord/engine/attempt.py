@@ -252,8 +252,7 @@ class Pipe:
                 await asyncio.sleep(1.0)
             return await self._claims.release_claim(task)
         result = run.result = self._unclear(run, error)
-        config, target, now = run.plan.config, run.plan.target, self._clock.now_ms()
-        return await self.settle(run.task, result, config, target, now)
+        return await self.settle(run.task, result, run.plan.config, None, self._clock.now_ms())
 
     # -- the steps, in their order -------------------------------------------------------------
 
