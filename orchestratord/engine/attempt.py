@@ -252,8 +252,8 @@ class Pipe:
                 await asyncio.sleep(1.0)
             return await self._claims.release_claim(task)
         result = run.result = self._unclear(run, error)
-        # Without its target no hook is told, should it be cancelled: that may have failed here.
-        return await self.settle(run.task, result, run.plan.config, None, self._clock.now_ms())
+        config, target, now = run.plan.config, run.plan.target, self._clock.now_ms()
+        return await self.settle(run.task, result, config, target, now)
 
     # -- the steps, in their order -------------------------------------------------------------
 
@@ -506,7 +506,7 @@ class Pipe:
                 found = await self._store.read(stored_throttles.first_attempt(task.id, first))
                 first = found or run.began
             except Exception as error:  # the probe failed, and not what was asked of it
-                log.warning("when task %s was tried first is not known now: %s", task.id, error)
+                log.warning("cannot read the first attempt of task %s: %s", task.id, error)
                 first = run.began
         first += self._clock.skipped_since(first)
         fault = self._host.backoff_fault
@@ -522,7 +522,7 @@ class Pipe:
 
     def _unclear(self, run: Run, error: BaseException) -> AttemptResult:
         """The end of what was sent, where no more can be known of it."""
-        log.exception("how task %s ended cannot be told", run.task.id)
+        log.exception("cannot determine how task %s ended", run.task.id)
         text = f"{type(error).__name__}: {error}"
         outcome = Outcome("retry", "error", error=text, maybe_done=True)
         decision = self._decide(run, outcome)
@@ -639,7 +639,7 @@ class Pipe:
             return "left"
         if not settled.accepted:
             if settled.cancel_asked:  # there is no retry to tell of
-                result = await self.results.cancelled(task, result, target, config)
+                result = await self.results.cancelled(task, result, config)
                 return await self.settle(task, result, config, target, self._clock.now_ms())
             worker_log.warning(
                 "a late result of task %s is refused: it has another owner now", task.id
@@ -658,7 +658,7 @@ class Pipe:
                 self.teller.tell(attempts)
         except Exception:
             ids = ", ".join(str(end.task.id) for end, *_ in attempts)
-            worker_log.exception("what follows from task %s is not done", ids)
+            worker_log.exception("cannot follow up the end of task %s", ids)
 
     # -- new tasks, from where they are named until they run -----------------------------------
 

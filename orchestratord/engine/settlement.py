@@ -139,7 +139,7 @@ class Claims:
         try:
             await self._store.write(start(task, self._clock.now_ms(), (), alone=alone))
         except Exception as error:
-            log.warning("task %s runs alone for longer: %s", task.id, error)
+            log.warning("cannot let others run beside task %s yet: %s", task.id, error)
             return False
         return True
 
@@ -180,7 +180,7 @@ class Claims:
             if error is not None:
                 delay = AGAIN[min(tries, len(AGAIN) - 1)]
                 tries += 1
-                log.error("task %s cannot be written (%s); again in %gs", task.id, error, delay)
+                log.error("cannot write task %s (%s); again in %gs", task.id, error, delay)
                 await asyncio.sleep(delay)
             if self.closing:
                 break
@@ -188,7 +188,7 @@ class Claims:
                 return await self._store.write(operation())
             except Exception as again:
                 error = again
-        log.error("task %s stays as it is until the next start", task.id)
+        log.error("gave up writing task %s until the next start", task.id)
         return None
 
 
@@ -247,7 +247,7 @@ def settlement_of(
             try:
                 response = response_record(outcome.response, redactor, code)
             except Exception:  # it may be a plugin's; it was sent, and must not look unsent
-                log.exception("the answer to task %s cannot be kept", task.id)
+                log.exception("cannot keep the answer to task %s", task.id)
     next_try, last_success_at = decision.next_try, None
     if result.uncounted and next_try is not None:
         # What costs no attempt does not shorten the delay that the last one which did has chosen.
@@ -307,7 +307,7 @@ class SettlementTeller:
             if self._events.listening:
                 self._events.publish_all(task_events.settled(ends))
         except Exception:
-            log.exception("the ends of %d tasks are not told", len(attempts))
+            log.exception("cannot publish the ends of %d tasks", len(attempts))
         self._claims.waiters.all_finished(end.task.id for end in ends if end.status in FINAL)
         for settlement, settled, result in attempts:
             task, status = settlement.task, settlement.status
@@ -319,7 +319,7 @@ class SettlementTeller:
             try:
                 self._follow_up(settlement, settled, result)
             except Exception:
-                log.exception("what follows from task %s is not done", task.id)
+                log.exception("cannot follow up the end of task %s", task.id)
 
     def _follow_up(self, settlement: Settlement, settled: Settled, result: AttemptResult) -> None:
         """Tell the lanes what an end means for the task, its partition, or its webhook."""
