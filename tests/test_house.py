@@ -124,6 +124,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "Send": "the public face's: what an executor calls before the first byte",
     },
     "hands_itself": {
+        "ServedConnection → Exchange": "uvicorn has it so: an answer ends, and the next one begins",
         "Assets → Route": "a route is a path and the method that answers there",
         "WebhookRoutes → Route": "a route is a path and the method that answers there",
     },

@@ -12,9 +12,10 @@ from pathlib import Path
 from bench import inbound
 from bench.environment.daemon import daemon
 from bench.results.figures import Figure
+from orchestratord.api.server.server import MAX_CONNECTIONS
 from tests.acceptance.processes import free_port
 
-UNSIGNED = 260
+UNSIGNED = MAX_CONNECTIONS + 4
 """More connections than a port has places."""
 LIMIT = 60.0
 IN = {

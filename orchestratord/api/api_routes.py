@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.requests import Request
+from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
 from orchestratord.api import bodies, event_stream, plugin_api
@@ -46,7 +46,7 @@ from orchestratord.api.daemon_documents import (
 from orchestratord.api.filters import MAX_ID, NAMES, items, whole_number
 from orchestratord.api.openapi import ApiDescription
 from orchestratord.api.run_document import RunDocument
-from orchestratord.api.server.handler import Asked, Handler, endpoint_of, no_route
+from orchestratord.api.server.handler import Asked, Handler, Responder, endpoint_of, no_route
 from orchestratord.api.server.problem_json import Refusal
 from orchestratord.api.service import DEFAULT_BY, Service
 from orchestratord.errors import (
@@ -447,20 +447,26 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
     def max_params() -> int:
         return service.config.daemon.max_params
 
-    starlette = Starlette(
-        routes=[
-            # Each takes every method, and refuses what it has not: else `GET /v1/retries/cancel`
-            # would be about a task of that name. So paths without a parameter come first.
-            Route(path, endpoint_of(methods, service.record, max_params), methods=())
-            for path, methods in sorted(by_path.items(), key=lambda item: "{" in item[0])
-        ],
-        exception_handlers={HTTPException: no_route},
-    )
-    starlette.router.redirect_slashes = False
+    # Each takes every method, and refuses what it has not: else `GET /v1/retries/cancel` would be
+    # about a task of that name. So paths without a parameter come first.
+    plain: dict[str, Responder] = {}
+    patterns: list[tuple[Callable[[str], re.Match[str] | None], Responder]] = []
+    for path, methods in by_path.items():
+        endpoint = endpoint_of(methods, service.record, max_params)
+        if "{" in path:
+            patterns.append((compile_path(path)[0].match, endpoint))
+        else:
+            plain[path] = endpoint
 
     async def run(scope: Scope, receive: Receive, send: Send) -> None:
-        # Routes are found by the path as it was sent, so that `%2F` is a part of a name.
-        await starlette({**scope, "path": scope["raw_path"].decode("ascii")}, receive, send)
+        scope.setdefault("state", {})
+        endpoint = plain.get(path := scope["path"])
+        for match, of_pattern in patterns if endpoint is None else ():
+            if (found := match(path)) is not None:
+                scope["path_params"], endpoint = found.groupdict(), of_pattern
+                break
+        response = await (endpoint or no_route)(Request(scope, receive))
+        await response(scope, receive, send)
 
     return run
 

@@ -65,6 +65,10 @@ _RATE = WithJsonSchema(
     {"type": "string", "pattern": r"^\d+(\.\d+)?/(s|sec|second|m|min|minute|h|hour)$"}
 )
 
+EMPTY: Any = Field(default_factory=dict, json_schema_extra={"default": {}})
+"""An empty object by default. As a plain default it would be copied for each body, which takes as
+long as checking all else of a call."""
+
 M = TypeVar("M", bound="RequestBody")
 
 
@@ -109,9 +113,9 @@ class ResumeBody(RequestBody):
 class CallBody(RequestBody):
     """A call, or a batch of calls."""
 
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = EMPTY
     """By their names."""
-    text_params: dict[str, StrictStr] = {}
+    text_params: dict[str, StrictStr] = EMPTY
     """More parameters, as texts that become what the endpoint declares."""
     batch: list[dict[str, Any]] | None = None
     """The params of each call, 10,000 at most; `params` does not go with it."""
@@ -312,7 +316,9 @@ def read_wait(query: Mapping[str, str], most: float) -> float:
 
 def read_key(headers: Mapping[str, str]) -> str | None:
     """The idempotency key of a request; None where it has none. Raises InvalidParams."""
-    return check_key(headers.get("idempotency-key"), "Idempotency-Key")
+    name = "Idempotency-Key"
+    # `get` of these raises an error and catches it where the name is missing, as mostly.
+    return check_key(headers[name], name) if name in headers else None
 
 
 def check_key(key: str | None, name: str) -> str | None:

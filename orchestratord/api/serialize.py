@@ -38,13 +38,16 @@ def json_bytes(value: Any) -> bytes:
 
     Plain ASCII: whatever a receiver answered, it does not steer the terminal that shows this.
     """
-    return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain)
 
 
 def task_json(task: Task, redactor: Redactor) -> TaskDocument:

@@ -53,7 +53,7 @@ class Enqueue:
     def __init__(self, store: Store, pipe: Pipe) -> None:
         self._store = store
         self._pipe = pipe
-        self.under_way: set[asyncio.Task[Any]] = set()
+        self.under_way: set[asyncio.Future[Any]] = set()
         """What is being written at this moment."""
 
     async def accept(self, tasks: Sequence[NewTask]) -> list[Inserted]:
@@ -107,23 +107,51 @@ class Enqueue:
         await self._pipe.written(written, inserted)
         return results
 
-    async def _write(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
+    async def _whole(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
         items = await self._pipe.items(effects)
         self._pipe.expect(items)
-        await asyncio.sleep(0)  # the worker claims these now, in the transaction that writes them
-        inserted = await self._store.write(operation(items))
-        await self._pipe.written(items, inserted)
-        return inserted
+        loop, written = asyncio.get_running_loop(), operation(items)
+        told: asyncio.Future[list[Inserted]] = loop.create_future()
+        written.about = items, told
+        self.under_way.add(told)
+        # The worker claims these first, in the transaction that writes them.
+        loop.call_soon(self._submit, written)
+        return await told
 
-    async def _whole(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
-        return await self._shielded(self._write(effects, operation))
+    def _submit(self, operation: Write[list[Inserted]]) -> None:
+        try:
+            self._store.check_room(operation)
+            self._store.write_told((operation,), self._told)
+        except Exception as error:  # its caller waits for it
+            operation.error = error
+            self._told((operation,))
+
+    def _told(self, operations: Sequence[Write[list[Inserted]]]) -> None:
+        """What became of what was asked for, all of it that was written at once; what follows is
+        done although a caller was cancelled."""
+        done = [one for one in operations if one.error is None]
+        items = [item for one in done for item in one.about[0]]
+        inserted = [item for one in done for item in one.result or ()]
+        self._begin(self._pipe.written(items, inserted))  # begins before a caller goes on
+        for one in operations:
+            told: asyncio.Future[list[Inserted]] = one.about[1]
+            self.under_way.discard(told)
+            if told.done():
+                continue  # its caller was cancelled
+            if one.error is not None:
+                told.set_exception(one.error)
+            else:
+                told.set_result(one.result or [])
 
     async def _shielded(self, step: Coroutine[Any, Any, T]) -> T:
         """Write to the end although the caller is cancelled: it may be written already."""
+        return await asyncio.shield(self._begin(step))
+
+    def _begin(self, step: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(step)
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
-        return await asyncio.shield(task)
+        return task
 
 
 def _accepted(items: Sequence[Any]) -> Write[list[Inserted]]:

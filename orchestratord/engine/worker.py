@@ -295,8 +295,8 @@ class Worker:
         end = loop.time() + timeout
         claims, under_way = self.claims, self.enqueue.under_way
         while (left := len(claims.running) + len(under_way)) and loop.time() < end:
-            running = [one for one in claims.running.values() if not one.done()]
-            busy = {*running, *under_way, claims.next_told()}
+            waits = [*claims.running.values(), *under_way]
+            busy = {*(one for one in waits if not one.done()), claims.next_told()}
             rest = min(end - loop.time(), TICK)
             await asyncio.wait(busy, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
             self.pipe.deadlines.expire(world.monotonic())

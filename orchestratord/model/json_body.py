@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from json.decoder import JSONArray, JSONObject  # type: ignore[attr-defined]  # it has no types
 from json.scanner import c_make_scanner, py_make_scanner  # type: ignore[attr-defined]
 from typing import Any
@@ -57,8 +57,14 @@ def parse_json(content: bytes | str, room: int | None = None, **options: Any) ->
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text), "surrogatepass")
     if len(text) <= PIECE:
-        return json.loads(text, **options)
+        return json.loads(text, cls=_decoder, **options)  # type: ignore[arg-type]  # it makes one
     return _Decoder(room, **options).decode(text)
+
+
+@lru_cache(maxsize=16)
+def _decoder(**options: Any) -> json.JSONDecoder:
+    """One that was made before: making it takes longer than most texts."""
+    return json.JSONDecoder(**options)
 
 
 class _Decoder(json.JSONDecoder):

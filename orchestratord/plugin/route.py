@@ -212,7 +212,7 @@ class Control(Protocol):
 JSON = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each request makes one, and a field takes a call then
 class Answer:
     """What a route answers.
 

@@ -207,15 +207,14 @@ def do_all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[
 
 def deliver(operations: Sequence[Write[Any]]) -> None:
     """Tell the callers that still wait; on the loop."""
-    called: list[Write[Any]] = []
+    # First those of ends and of new tasks: a task is told of before its claim is.
+    called = [operation for operation in operations if operation.on_committed is not None]
+    for call, mine in groupby(called, attrgetter("on_committed")):  # nearly all have the same
+        call(list(mine))
     for operation in operations:
-        if operation.on_committed is not None:
-            called.append(operation)
-        elif operation.future.done():
+        if operation.on_committed is not None or operation.future.done():
             continue  # the caller that waited was cancelled
-        elif operation.error is not None:
+        if operation.error is not None:
             operation.future.set_exception(operation.error)
         else:
             operation.future.set_result(operation.result)
-    for call, mine in groupby(called, attrgetter("on_committed")):  # nearly all have the same
-        call(list(mine))

@@ -153,10 +153,14 @@ class Store:
 
         Raises what the operation raises, StorageFull, and Unreachable.
         """
+        self.check_room(operation)
+        return await self._writer.submit(operation)
+
+    def check_room(self, operation: Write[Any]) -> None:
+        """Raise StorageFull or Unreachable where new work is refused, and this is some."""
         if operation.needs_room and (found := self.health.refusing) is not None:
             full = found.code == Code.FULL
             raise StorageFull(found.why) if full else Unreachable(found.why, found.code)
-        return await self._writer.submit(operation)
 
     def write_told(self, operations: Sequence[Write[Any]], on_committed: OnCommitted) -> None:
         """Write what comes in numbers: `on_committed` is called, once for all operations of a

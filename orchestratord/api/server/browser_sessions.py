@@ -65,17 +65,22 @@ class Callers:
         self._settings = settings
         self._now = now
         self._sessions: dict[str, tuple[KnownCaller, float]] = {}
+        self._tokens_of: Http | None = None
+        self._tokens: list[tuple[bytes, KnownCaller]] = []
+        """Digests of the tokens of `_tokens_of`, and who shows them."""
         self._wrong = 0.0
         self._counted_at = now()
 
     def by_token(self, given: bytes) -> KnownCaller | None:
         """Whose token it is; None for a wrong one. As long for every wrong one."""
-        http = self._settings()
-        digest = sha256(given).digest()
-        found = None
-        for token, writes in ((http.read_token, False), (http.token, True)):
-            if token is not None and compare_digest(_digest(token), digest):
-                found = KnownCaller(token, writes)
+        digest, found = sha256(given).digest(), None
+        if (http := self._settings()) is not self._tokens_of:
+            tokens = (http.read_token, False), (http.token, True)
+            self._tokens = [(_digest(one), KnownCaller(one, may)) for one, may in tokens if one]
+            self._tokens_of = http
+        for known, caller in self._tokens:
+            if compare_digest(known, digest):
+                found = caller
         return found
 
     def by_session(self, session: str) -> KnownCaller | None:

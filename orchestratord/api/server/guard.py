@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from functools import lru_cache
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
@@ -81,7 +82,7 @@ class Guard:
                 await (await self._door(request, path))(scope, receive, send)
                 return
             caller = await self._caller(request)
-            seat: Seat = request.state.seat
+            seat: Seat = scope["state"]["seat"]
             seat.known = caller is not None
             if caller is None:
                 await _stranger(request, path)(scope, receive, send)
@@ -92,9 +93,8 @@ class Guard:
             return
         except ClientDisconnect:
             return
-        request.state.caller = f"{caller}, {_peer(request)}"
-        request.state.writes = caller.writes
-        request.state.session = caller.session is not None
+        who, session = f"{caller}, {_peer(request)}", caller.session is not None
+        scope["state"] |= {"caller": who, "writes": caller.writes, "session": session}
         await self._application(scope, receive, self._while_it_stands(caller, send))
 
     def _hosts(self) -> frozenset[str]:
@@ -258,6 +258,7 @@ def _foreign() -> Refusal:
 
 # -- The headers that make browsers careful; every answer over TCP has them ------------------------
 
+Headers = tuple[tuple[bytes, bytes], ...]
 CAREFUL: dict[str, str] = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -273,7 +274,14 @@ CAREFUL: dict[str, str] = {
 }
 """Name → value."""
 
-_RAW = [(name.encode(), value.encode()) for name, value in CAREFUL.items()]
+_RAW = tuple((name.encode(), value.encode()) for name, value in CAREFUL.items())
+
+
+@lru_cache(maxsize=256)
+def with_careful(own: Headers) -> Headers:
+    """Headers, with those that make browsers careful."""
+    names = {name.lower() for name, _ in own}
+    return (*own, *(header for header in _RAW if header[0] not in names))
 
 
 def careful(send: Send) -> Send:
@@ -281,10 +289,7 @@ def careful(send: Send) -> Send:
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            own = list(message.get("headers", ()))
-            names = {name.lower() for name, _ in own}
-            own += [header for header in _RAW if header[0] not in names]
-            message = {**message, "headers": own}
+            message = {**message, "headers": with_careful(tuple(message["headers"]))}
         await send(message)
 
     return sending

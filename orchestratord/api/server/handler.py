@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
+from orchestratord import log as logs
 from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.problem_json import Refusal, no_memory
 from orchestratord.api.server.request_body import SentBody
@@ -34,7 +34,7 @@ _ON_LOOP = 16 << 10
 _PER_VALUE = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each request makes one, and a field takes a call then
 class Asked:
     """One request, taken apart. A query parameter that was given twice is joined by a comma."""
 
@@ -52,24 +52,30 @@ class Asked:
 
 Handler = Callable[[Asked], Awaitable[Answer]]
 
+Responder = Callable[[Request], Awaitable[Response]]
+"""Answers the requests for a path."""
+
 Record = Callable[[str, Action], Awaitable[None]]
 """Writes down who has done what manually; does not fail."""
 
 
 def endpoint_of(
     methods: Mapping[str, Handler], record: Record, max_params: Callable[[], int]
-) -> Callable[[Request], Awaitable[Response]]:
-    """What starlette calls for a path that has these methods.
+) -> Responder:
+    """What is called for a path that has these methods.
 
     `max_params`: as it is configured now.
     """
 
     async def endpoint(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
-        if method not in methods:
-            allowed = sorted(methods.keys() | ({"HEAD"} if "GET" in methods else set()))
-            raise HTTPException(405, headers={"Allow": ", ".join(allowed)})
-        response = await _answer(methods[method], request, record, max_params)
+        if (handler := methods.get(method)) is None:
+            allowed = ", ".join(sorted(methods.keys() | ({"HEAD"} if "GET" in methods else set())))
+            detail = f"{request.method} is not possible here; possible: {allowed}"
+            refusal = Refusal("method_not_allowed", detail, headers={"Allow": allowed})
+            response = refusal.response()
+        else:
+            response = await _answer(handler, request, record, max_params)
         _log(request, response)
         return response
 
@@ -112,28 +118,29 @@ async def _answer(
 
 async def _asked(request: Request, sent: SentBody, max_params: Callable[[], int]) -> Asked:
     query: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        query[name] = f"{query[name]},{value}" if name in query else value
+    if request.scope["query_string"]:
+        for name, value in request.query_params.multi_items():
+            query[name] = f"{query[name]},{value}" if name in query else value
     path = {name: unquote(value) for name, value in request.path_params.items()}
     body = None if request.method in READING else await sent.read_json(max_params)
+    state = request.scope["state"]
+    await _learn_user(state)
     # A caller at the control socket may do everything.
-    writes = getattr(request.state, "writes", True)
-    session = getattr(request.state, "session", False)
-    await _learn_user(request)
-    return Asked(path, query, body, request.headers, _who(request), writes, session)
+    writes, session = state.get("writes", True), state.get("session", False)
+    return Asked(path, query, body, request.headers, _who(state), writes, session)
 
 
-def _who(request: Request) -> str:
-    peer = getattr(request.state, "peer", None)
+def _who(state: Mapping[str, Any]) -> str:
+    peer = state.get("peer")
     if not peer:
-        return getattr(request.state, "caller", None) or ""
+        return state.get("caller") or ""
     name, ids = _users.get(peer.uid), f"uid {peer.uid}, pid {peer.pid}"
     return f"{name} ({ids})" if name else ids
 
 
-async def _learn_user(request: Request) -> None:
+async def _learn_user(state: Mapping[str, Any]) -> None:
     """Look the user's name up where it is not known yet: a directory service may take its time."""
-    peer = getattr(request.state, "peer", None)
+    peer = state.get("peer")
     if peer and peer.uid not in _users:
         _users[peer.uid] = await asyncio.to_thread(_user, peer.uid)
 
@@ -152,7 +159,7 @@ def _user(uid: int) -> str | None:
 
 async def _while_connected(request: Request, asking: Awaitable[Answer]) -> Answer:
     """The answer; work on it ends once the client has gone."""
-    seat: Seat = request.state.seat
+    seat: Seat = request.scope["state"]["seat"]
     seat.waits = True
     working = asyncio.ensure_future(asking)
     leaving = asyncio.ensure_future(_gone(request))
@@ -182,7 +189,7 @@ class _Stream(StreamingResponse):
 def _stream(request: Request, answer: Answer) -> Response:
     if request.method == "HEAD":
         return Response(None, answer.status, answer.headers, answer.media_type)
-    request.state.seat.waits = True
+    request.scope["state"]["seat"].waits = True
     return _Stream(answer.body, answer.status, answer.headers, answer.media_type)
 
 
@@ -204,6 +211,8 @@ def _is_small(value: Any) -> bool:
         room -= len(item) if isinstance(item, str | bytes) else _PER_VALUE
         if room < 0:
             return False
+        if isinstance(item, str | int):
+            continue  # it is asked first, as a look at an abstract class takes long
         if isinstance(item, Mapping):
             waiting.extend(item.values())
         elif isinstance(item, list | tuple):
@@ -211,16 +220,9 @@ def _is_small(value: Any) -> bool:
     return True
 
 
-async def no_route(request: Request, error: Exception) -> Response:
+async def no_route(request: Request) -> Response:
     """The answer where no route fits."""
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        detail = f"{request.method} is not possible here; possible: {allowed}"
-        refusal = Refusal("method_not_allowed", detail, headers=error.headers)
-    else:
-        refusal = Refusal("not_found", "there is nothing at this path")
-    response = refusal.response()
+    response = Refusal("not_found", "there is nothing at this path").response()
     _log(request, response)
     return response
 
@@ -228,23 +230,21 @@ async def no_route(request: Request, error: Exception) -> Response:
 def _log(request: Request, response: Response) -> None:
     if request.method in READING:
         return
-    peer = getattr(request.state, "peer", None)
-    caller = getattr(request.state, "caller", None)
-    who = _who(request)
-    log.info(
-        "%s %s: %d%s",
-        request.method,
-        _path(request),
-        response.status_code,
-        f", by {who}" if who else "",
-        extra={
-            "method": request.method,
-            "path": _path(request),
-            "status_code": response.status_code,
-            **({f"peer_{name}": value for name, value in peer._asdict().items()} if peer else {}),
-            **({"caller": caller} if caller else {}),
-        },
-    )
+    state = request.scope["state"]
+    who, what = _who(state), f"{request.method} {_path(request)}: {response.status_code}"
+    line = f"{what}, by {who}" if who else what
+    logs.info(log, (line,), _log_fields, ((request, response),))
+
+
+def _log_fields(request: Request, response: Response) -> dict[str, Any]:
+    peer, caller = (request.scope["state"].get(name) for name in ("peer", "caller"))
+    return {
+        "method": request.method,
+        "path": _path(request),
+        "status_code": response.status_code,
+        **({f"peer_{name}": value for name, value in peer._asdict().items()} if peer else {}),
+        **({"caller": caller} if caller else {}),
+    }
 
 
 def _path(request: Request) -> str:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import logging
 import socket
 import struct
 import sys
 import termios
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_RE,
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
-from orchestratord.api.server.guard import CAREFUL, OPEN
-from orchestratord.api.server.problem_json import MEDIA_TYPE, Refusal, no_memory
+from orchestratord.api.server.guard import OPEN, Headers, with_careful
+from orchestratord.api.server.problem_json import Refusal, no_memory
 from orchestratord.api.server.seat import Seat
 
 log = logging.getLogger("orchestratord.control")
@@ -28,13 +35,14 @@ SILENCE = 10.0
 """Seconds between two pieces of a body."""
 BODY_WITHIN = 60.0
 """Seconds for a whole request."""
+KEEP_ALIVE = 5.0
+"""Seconds for which a connection waits for another request."""
 READ_WITHIN = 120.0
 """Seconds for which a peer may leave its answer unread; it may be a person at a pager."""
 SPARED = 1.0
 """Seconds for which a connection that waits for a request is kept, however few places there are."""
 
 _OPEN = frozenset(path.encode() for path in OPEN)
-_CAREFUL = "".join(f"{name}: {value}\r\n" for name, value in CAREFUL.items())
 
 
 class Peer(NamedTuple):
@@ -51,6 +59,67 @@ def peer_of(sock: Any) -> Peer | None:
         return None
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return Peer(*struct.unpack("3i", raw))
+
+
+@lru_cache(maxsize=256)
+def _head_of(status: int, headers: Headers) -> tuple[bytes, dict[bytes, bytes]]:
+    """The lines of an answer's head, and its headers. Raises RuntimeError for what is no header."""
+    lines = [STATUS_LINE[status]]
+    for name, value in headers:
+        if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
+            raise RuntimeError(f"{name!r}: {value!r} cannot be a header")
+        lines.append(b"%s: %s\r\n" % (name, value))
+    return b"".join(lines), {name.lower(): value for name, value in headers}
+
+
+class Exchange(RequestResponseCycle):
+    """A request and its answer. Where the answer says how long it is, its head goes out with the
+    first piece of the body: a write takes as long as parsing the request."""
+
+    _head = b""
+    """What of the answer is still to be written."""
+
+    async def send(self, message: Any) -> None:
+        """Send the head of the answer, or a piece of its body."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected or self.response_complete:
+            return
+        if not self.response_started:
+            self._begin(message["status"], (*self.default_headers, *message["headers"]))
+            return
+        body, ends = message["body"], not message.get("more_body")
+        if self.scope["method"] == "HEAD":
+            body, self.expected_content_length = b"", 0
+        elif self.chunked_encoding:
+            body = (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n" * ends
+        else:
+            self.expected_content_length -= len(body)
+        if self.expected_content_length < 0 or (ends and self.expected_content_length):
+            raise RuntimeError("the body is not as long as the answer's head says")
+        self.transport.write(self._head + body)
+        self._head = b""
+        if ends:
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
+
+    def _begin(self, status: int, headers: Headers) -> None:
+        self.response_started, self.waiting_for_100_continue = True, False
+        self._head, said = _head_of(status, headers)
+        if b"close" in said.get(b"connection", b"").lower():
+            self.keep_alive = False
+        elif not self.keep_alive:
+            self._head += b"connection: close\r\n"
+        self.expected_content_length = int(said.get(b"content-length", 0))
+        if b"content-length" in said or self.scope["method"] == "HEAD" or status in (204, 304):
+            self._head += b"\r\n"
+            return
+        self.chunked_encoding = True  # its reader may wait for the head
+        self.transport.write(self._head + b"transfer-encoding: chunked\r\n\r\n")
+        self._head = b""
 
 
 class ServedConnection(HttpToolsProtocol):
@@ -119,7 +188,40 @@ class ServedConnection(HttpToolsProtocol):
             self._refuse(_busy())
             return
         self._in_body = True
-        super().on_headers_complete()
+        target = httptools.parse_url(self.url)
+        path, version = target.path, self.parser.get_http_version()
+        # As it was sent: what is encoded otherwise is another path, and `%2F` a part of a name.
+        self.scope |= {
+            "method": self.parser.get_method().decode("ascii"),
+            "http_version": version,
+            "path": path.decode("ascii"),
+            "raw_path": path,
+            "query_string": target.query or b"",
+        }
+        before = self.cycle
+        self.cycle = Exchange(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start(self.cycle)
+        else:  # it waits for the one before it
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _start(self, exchange: RequestResponseCycle) -> None:
+        task = self.loop.create_task(exchange.run_asgi(self.app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
         if not self.transport.is_closing():
@@ -135,7 +237,11 @@ class ServedConnection(HttpToolsProtocol):
         self._began = self._heard = self.loop.time()
         self._received = 0
         self.seat.waits = False
-        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start(self.pipeline.pop()[0])
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP is answered like any other bad request."""
@@ -208,7 +314,8 @@ class ServedConnection(HttpToolsProtocol):
     def _is_late(self, now: float) -> bool:
         if self._in_body:
             return now - self._heard > SILENCE or now - self._began > BODY_WITHIN
-        return now - self._began > HEAD_WITHIN
+        kept = self.cycle is not None and self._head is None
+        return now - self._began > (KEEP_ALIVE if kept else HEAD_WITHIN)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer, if there is a request to answer, and hang up."""
@@ -219,14 +326,10 @@ class ServedConnection(HttpToolsProtocol):
         begun = self._in_body or self._head is not None or refusal.status != 408
         # An answer that is under way, to this request or to the one before it, cannot be undone.
         if begun and (not answering or (self._in_body and not self.cycle.response_started)):
-            document = refusal.document()
-            body = json.dumps(document).encode()
-            own = "".join(f"{name}: {value}\r\n" for name, value in refusal.headers.items())
-            head = (
-                f"HTTP/1.1 {refusal.status} {document['title']}\r\ncontent-type: {MEDIA_TYPE}\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n{own}{_CAREFUL}\r\n"
-            )
-            self.transport.write(head.encode() + body)
+            answer = refusal.response()
+            headers = with_careful((*answer.raw_headers, (b"connection", b"close")))
+            head, _ = _head_of(refusal.status, headers)
+            self.transport.write(head + b"\r\n" + bytes(answer.body))
         if answering:
             # What the handler says from here on has no reader.
             self.cycle.disconnected = True

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from orchestratord.api.server.problem_json import Refusal
 from orchestratord.model.json_body import (
@@ -92,7 +92,12 @@ class SentBody:
             raise _too_large()
         chunks: list[bytes] = []
         size = 0
-        async for chunk in self._request.stream():
+        more = True
+        while more:
+            message = await self._request.receive()
+            if message["type"] != "http.request":
+                raise ClientDisconnect
+            chunk, more = message["body"], message["more_body"]
             size += len(chunk)
             if size > _READ_ON:
                 break
@@ -138,7 +143,8 @@ def json_value(raw: bytes, room: int | None = None) -> Any:
         raise Refusal("invalid_params", f"{error} is {why}", errors=[problem]) from None
     except ValueError as error:
         raise Refusal("bad_json", f"the body is not JSON: {error}") from None
-    if not is_shallow(value):
+    # Each level begins with a bracket, of which most texts have few.
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and not is_shallow(value):
         raise _too_deep()
     return value
 

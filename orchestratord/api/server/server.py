@@ -32,9 +32,10 @@ from orchestratord.http.egress import Network
 
 log = logging.getLogger("orchestratord.control")
 
-MAX_CONNECTIONS = 256
-"""Open at once at a port, beside those whose requests wait, so that an ordinary burst finds room;
-another one takes the place of the slowest one that has no request yet, or waits for a place."""
+MAX_CONNECTIONS = 320
+"""Open at once at a port, beside those whose requests wait, so that an ordinary burst finds room,
+and a client's pool of 256 below `CROWDED`; another one takes the place of the slowest one that has
+no request yet, or waits for a place."""
 MAX_LOCAL = 4096
 """Connections at the control socket, where no request is refused: a crowd is to leave room for
 probes and an operator's commands. Half of the files that may be open, where those are fewer."""
@@ -42,7 +43,7 @@ CROWDED = 0.8
 """The part of all places from which on each peer's address has a share of them."""
 SHARE = 0.2
 AT_ONCE = 64
-"""Connections to the control socket that are accepted in one turn of the loop."""
+"""Connections that are accepted in one turn of the loop."""
 FOR_PROBES = 8
 """More of them over TCP, for /healthz and /readyz, where all others are at work."""
 BACKLOG = 4096
@@ -53,7 +54,6 @@ GRACE = 2.0
 SWEEP_EVERY = 1.0
 """Seconds between two looks for peers that neither send nor read."""
 
-_KEEP_ALIVE = 5
 _ACCEPT_AGAIN = 1.0
 _LOOK_AGAIN = 0.05
 """Seconds after which a new connection is looked at again for which there is no room."""
@@ -165,17 +165,10 @@ class Server:
         self._state = ServerState()
         self._config = uvicorn.Config(
             _in_turns(application),
-            http=ServedConnection,
             ws="none",
-            lifespan="off",
             interface="asgi3",
             log_config=None,
-            access_log=False,
             proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=_KEEP_ALIVE,
-            workers=1,
         )
         self._config.load()
         self._chores: list[asyncio.Task[None]] = []
@@ -258,7 +251,8 @@ class Server:
             connecting = asyncio.create_task(self._connect(connection, sock))
             self._connecting.add(connecting)
             connecting.add_done_callback(self._connecting.discard)
-            if not self._is_local or len(self._connecting) >= AT_ONCE:
+            # A turn of a busy loop takes long: many are accepted in each, unless places are few.
+            if len(self._connecting) >= AT_ONCE or (self._is_crowded() and not self._is_local):
                 await asyncio.gather(*self._connecting)
 
     async def _connect(self, connection: ServedConnection, sock: socket.socket) -> None:
@@ -278,6 +272,10 @@ class Server:
         finally:
             loop.remove_reader(listening)
 
+    def _is_crowded(self) -> bool:
+        taken = len(self._state.connections) + len(self._connecting)
+        return taken >= CROWDED * self._places
+
     async def _make_room(self, peer: str | None) -> bool:
         """Return once there is room for another connection of this peer; whether only for a probe.
 
@@ -289,7 +287,7 @@ class Server:
         # plugin's port there is nothing to probe.
         for_probes = 0 if self._is_local or self._proxies is not None else FOR_PROBES
         while True:
-            if len(self._state.connections) + len(self._connecting) < CROWDED * places:
+            if not self._is_crowded():
                 return False
             ordinary = [
                 item

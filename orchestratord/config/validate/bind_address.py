@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
@@ -52,7 +53,8 @@ def default_hosts(address: str, port: int) -> frozenset[str]:
     )
 
 
-def allowed_hosts(hosts: Iterable[str], address: str, port: int) -> frozenset[str]:
+@lru_cache(maxsize=8)
+def allowed_hosts(hosts: tuple[str, ...], address: str, port: int) -> frozenset[str]:
     """The values of the header Host that are answered, in lower case.
 
     Args:

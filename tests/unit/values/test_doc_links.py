@@ -151,6 +151,11 @@ def fields_of(tree: ast.Module) -> Iterator[str]:
         for keyword in node.keywords
         if keyword.arg == "extra" and not isinstance(keyword.value, ast.Constant)
     }
+    given |= {  # lines that are written together: `info(log, lines, fields, about)`
+        ast.unparse(node.args[2])
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("info", "logs.info")
+    }
     for node in ast.walk(tree):
         match node:
             case ast.Call(keywords=keywords):

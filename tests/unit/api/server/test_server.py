@@ -99,7 +99,7 @@ class Wire:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "SWEEP_EVERY", 0.02)
-    for name in ("HEAD_WITHIN", "SILENCE", "READ_WITHIN"):
+    for name in ("HEAD_WITHIN", "KEEP_ALIVE", "SILENCE", "READ_WITHIN"):
         monkeypatch.setattr(connection_module, name, 0.5)
     monkeypatch.setattr(connection_module, "BODY_WITHIN", 1.2)
 
@@ -251,6 +251,28 @@ async def test_connections_are_kept_and_requests_can_queue(parts: Parts) -> None
     assert (await wire.answer())[2] == {"status": "ok"}
     assert (await wire.answer())[2] == {"status": "ok"}
     await wire.close()
+
+
+async def test_a_head_and_its_body_come_together(parts: Parts) -> None:
+    wire = await Wire.to(parts)
+    await wire.send(GET)
+    await wire._more()  # what one write has sent
+    assert wire._read.endswith(b'\r\n\r\n{"status":"ok"}')
+    await wire.close()
+
+
+async def test_a_turn_of_the_loop_accepts_many(parts: Parts) -> None:
+    listener = TcpListener("127.0.0.1:0")
+    server = Server(application(parts.service, parts.host), listener)
+    server.start()
+    await asyncio.sleep(0)
+    waiting = [await Wire.over_tcp(listener) for _ in range(server_module.AT_ONCE)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(server._connections()) == server_module.AT_ONCE
+    for wire in waiting:
+        await wire.close()
+    await server.stop()
 
 
 @pytest.mark.parametrize(
