@@ -23,7 +23,8 @@ from orchestratord.api.server.problem_json import SHORTAGE, Refusal
 from orchestratord.api.server.request_body import json_value
 from orchestratord.config.outbox_database import Outbox, outbox_of
 from orchestratord.config.params import prepare_rules, rule_problems
-from orchestratord.engine.enqueue import Enqueue, callable_endpoint, fitted_call
+from orchestratord.engine.enqueue import callable_endpoint, fitted_call
+from orchestratord.engine.worker import Worker
 from orchestratord.errors import (
     InvalidParams,
     NotFound,
@@ -38,7 +39,6 @@ from orchestratord.model.event import EventType, OutboxEvent, TroubleEvent
 from orchestratord.model.json_body import INLINE_BYTES, parse_json
 from orchestratord.model.settings import Config
 from orchestratord.model.task import NewTask
-from orchestratord.plugin.host import Host
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.outbox.outbox_refusal import (
     NotedRefusal,
@@ -60,10 +60,9 @@ from orchestratord.queue.outbox.outbox_take import (
 )
 from orchestratord.queue.postgres.outbox_schema import MISSING
 from orchestratord.queue.records import Inserted
-from orchestratord.queue.store import Store
 from orchestratord.runtime.reload import Reloader
 from orchestratord.values import world
-from orchestratord.values.clock import Clock, rfc3339
+from orchestratord.values.clock import rfc3339
 from orchestratord.values.durations import MAX_DURATION
 
 if TYPE_CHECKING:  # psycopg is an extra
@@ -130,21 +129,13 @@ class RefusedRow:
 class OutboxRelay:
     """Relays the outbox, if there is one, and tells how that goes."""
 
-    def __init__(
-        self,
-        store: Store,
-        enqueue: Enqueue,
-        reloader: Reloader,
-        clock: Clock,
-        host: Host,
-        queue_url: str,
-    ) -> None:
+    def __init__(self, worker: Worker, reloader: Reloader, queue_url: str) -> None:
         """`queue_url`: where the queue is."""
-        self._store = store
-        self._enqueue = enqueue
+        self._store = worker.store
+        self._enqueue = worker.enqueue
         self._reloader = reloader
-        self._clock = clock
-        self._host = host
+        self._clock = worker.clock
+        self._host = worker.host
         self._queue_url = queue_url
         self._relays = self._singly = False
         self._error: str | None = None

@@ -56,12 +56,10 @@ from orchestratord.model.json_body import MAX_BATCH
 from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Action, Effect, Key, NewTask, Reason, Task, Upsert
 from orchestratord.plugin.executor import Doomed
-from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import check_sizes
 from orchestratord.queue.operations import claim, manual, plugin_rows, search
 from orchestratord.queue.operations.schedules import MissedSlots
 from orchestratord.queue.reports import backlog, batch_page, failing, grouped
-from orchestratord.queue.store import Store
 from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.reload import COMMAND, Reloader
@@ -72,7 +70,7 @@ from orchestratord.simulate.next_request import repeat_key, request_of, upcoming
 from orchestratord.simulate.report import report_json, request_json, with_curl
 from orchestratord.simulate.timetable import timetable
 from orchestratord.values import world
-from orchestratord.values.clock import Clock, rfc3339
+from orchestratord.values.clock import rfc3339
 from orchestratord.values.redact import Redactor
 from orchestratord.values.suggest import suggest
 
@@ -146,31 +144,28 @@ class Service:
 
     def __init__(
         self,
-        store: Store,
         worker: Worker,
         scheduler: Scheduler,
         reloader: Reloader,
         fleet: Fleet,
-        host: Host,
-        clock: Clock,
         clock_watch: ClockWatch,
         team: Team,
         upgrade: Upgrade,
         relay: OutboxRelay,
     ) -> None:
-        self._store, self._worker, self._scheduler, self._clock = store, worker, scheduler, clock
+        self._worker, self._scheduler = worker, scheduler
+        self._store, self._host, self._clock = worker.store, worker.host, worker.clock
         self._failing: list[failing.FailingKey] = []
         self._looking: asyncio.Task[None] | None = None
         self._look_again = 0.0
-        self.many = BulkService(store, worker, clock, host.events)
-        self.one = TaskService(store, worker, host, clock)
+        self.many = BulkService(worker)
+        self.one = TaskService(worker)
         self.throttles = ThrottleService(worker, fleet)
         self._reloader = reloader
         self._fleet = fleet
-        self._host = host
         self._clock_watch, self._team, self._upgrade = clock_watch, team, upgrade
         self._relay = relay
-        self._started_at = clock.now_ms()
+        self._started_at = worker.clock.now_ms()
         self._version = importlib.metadata.version("orchestratord")
         self._pausing, self._editing = asyncio.Lock(), asyncio.Lock()
         self._closing, self._waiting = asyncio.Event(), 0

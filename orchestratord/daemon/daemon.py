@@ -179,7 +179,7 @@ class Daemon:
         self._clock = clock
         self._host = host = start.host
         self._loader = loader = start.loader
-        settings, seat = loader.config.daemon, place.seat
+        seat = place.seat
         self._notifier = SystemdNotifier.from_environ() if seat is None else SeatNotifier(seat)
         self._tcp = place.tcp if place.seat is not None else start.listen_tcp()
         own = frozenset((one.address, one.port) for one in self._tcp.values())
@@ -190,29 +190,24 @@ class Daemon:
             store, host, self._client, clock, share=place.share, make_keeper=keeper
         )
         self._scheduler = Scheduler(store, clock, worker.placement, host)
-        self._team = Team(host, worker, seat if place.first else None)
+        self._team = Team(worker, seat if place.first else None)
         self._reloader = reloader = Reloader(
-            loader, store, host, worker, self._scheduler, clock, start.handler, self._notifier,
-            self._team, seat,
-        )  # fmt: skip
-        self._fleet = Fleet(
-            store, worker, self._scheduler, reloader, host, clock, settings.lease, self._team,
-            keeps_row=place.first,
-        )  # fmt: skip
+            loader, worker, self._scheduler, start.handler, self._notifier, self._team, seat
+        )
+        self._fleet = Fleet(worker, self._scheduler, reloader, self._team, keeps_row=place.first)
         self._member = (
             None
             if self._borrower is None
-            else TeamMember(store, worker, reloader, loader, host, self._fleet, self._borrower)
+            else TeamMember(worker, reloader, loader, self._fleet, self._borrower)
         )
         self._clock_watch = ClockWatch(
-            clock, store, worker, self._scheduler, host.events, self._fleet.throttles,
-            first=place.first,
-        )  # fmt: skip
+            worker, self._scheduler, self._fleet.throttles, first=place.first
+        )
         self._upgrade = Upgrade(seat)
-        self._relay = OutboxRelay(store, worker.enqueue, reloader, clock, host, start.url)
+        self._relay = OutboxRelay(worker, reloader, start.url)
         self._service = Service(
-            store, worker, self._scheduler, reloader, self._fleet, host, clock,
-            self._clock_watch, self._team, self._upgrade, self._relay,
+            worker, self._scheduler, reloader, self._fleet, self._clock_watch, self._team,
+            self._upgrade, self._relay,
         )  # fmt: skip
         loops: dict[str, Worker | Scheduler | Fleet] = {"worker": worker, "fleet": self._fleet}
         loops |= {"scheduler": self._scheduler} if place.first else {}
@@ -516,8 +511,8 @@ class Daemon:
         async def status() -> None:
             self._notifier.status(self._reloader.status_line)
 
-        closer = BatchCloser(self._store, self._host, self._worker.enqueue, self._worker.placement)
-        health = HealthEvents(self._store, self._team, self._host.events, self._clock)
+        closer = BatchCloser(self._worker)
+        health = HealthEvents(self._worker, self._team)
 
         async def close() -> None:
             await closer.look(self._loader.config)

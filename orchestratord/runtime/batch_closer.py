@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from orchestratord.engine.enqueue import Enqueue
-from orchestratord.engine.lanes.placement import Placement
+from orchestratord.engine.worker import Worker
 from orchestratord.errors import StorageFull, Unreachable
 from orchestratord.model.settings import Config
 from orchestratord.model.task import ClosedBatch, Kind, NewTask
 from orchestratord.plugin.executor import Parked
-from orchestratord.plugin.host import Host
 from orchestratord.queue.housekeeping import batch_closing
-from orchestratord.queue.store import Store
 from orchestratord.values import world
 
 log = logging.getLogger("orchestratord.batches")
@@ -27,11 +24,11 @@ MOST_ROUNDS = 50
 class BatchCloser:
     """What a daemon does for batches; of several daemons each does it, and each step is one's."""
 
-    def __init__(self, store: Store, host: Host, enqueue: Enqueue, placement: Placement) -> None:
-        self._store = store
-        self._host = host
-        self._enqueue = enqueue
-        self._placement = placement
+    def __init__(self, worker: Worker) -> None:
+        self._store = worker.store
+        self._host = worker.host
+        self._enqueue = worker.enqueue
+        self._placement = worker.placement
         self._not_before: dict[int, float] = {}
         """Batches that no plugin has made a delivery of, and when they are asked again."""
 

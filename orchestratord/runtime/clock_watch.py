@@ -14,16 +14,13 @@ from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import QueueError
 from orchestratord.model.event import ClockEvent, EventType
-from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.housekeeping.future_times import BroughtBack, bring_back
-from orchestratord.queue.store import Store
 from orchestratord.runtime.throttle_keeper import ThrottleKeeper
 from orchestratord.values import world
 from orchestratord.values.clock import (
     APART,
     BACK_AFTER,
     FORWARD_AFTER,
-    Clock,
     ClockChange,
     rfc3339,
 )
@@ -53,11 +50,8 @@ class ClockWatch:
 
     def __init__(
         self,
-        clock: Clock,
-        store: Store,
         worker: Worker,
         scheduler: Scheduler,
-        events: EventBus,
         throttles: ThrottleKeeper,
         *,
         first: bool = True,
@@ -65,15 +59,15 @@ class ClockWatch:
         """`first`: whether this worker tells of the clock, and brings back what it has written; the
         others of its run only follow."""
         self._first = first
-        self._clock = clock
-        self._store = store
+        self._clock = worker.clock
+        self._store = worker.store
         self._worker = worker
         self._scheduler = scheduler
-        self._events = events
+        self._events = worker.host.events
         self._throttles = throttles
         # What was written before the daemon started is judged by a clock that has stood for a
         # moment: that of a machine that has just started may be about to be set.
-        wait = SETTLED if clock.is_behind_mark else BACK_AFTER
+        wait = SETTLED if worker.clock.is_behind_mark else BACK_AFTER
         self._look_back_at: float | None = world.monotonic() + wait
         self._last: tuple[int, ClockChange] | None = None
         """The last change of the clock, and when it was."""

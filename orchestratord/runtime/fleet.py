@@ -26,17 +26,15 @@ from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.schedule_slots import spec
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Key
-from orchestratord.plugin.host import Host
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import claim, daemons, manual, settle
 from orchestratord.queue.records import Beat, DaemonSeen, HoldingBack, Wakeup
-from orchestratord.queue.store import Store
 from orchestratord.queue.wakeup_text import FLAGS
 from orchestratord.runtime.reload import Reloader
 from orchestratord.runtime.team import Team
 from orchestratord.runtime.throttle_keeper import ThrottleKeeper
 from orchestratord.values import doc_links, world
-from orchestratord.values.clock import Clock, rfc3339
+from orchestratord.values.clock import rfc3339
 
 log = logging.getLogger("orchestratord.fleet")
 
@@ -69,31 +67,28 @@ class Fleet:
 
     def __init__(
         self,
-        store: Store,
         worker: Worker,
         scheduler: Scheduler,
         reloader: Reloader,
-        host: Host,
-        clock: Clock,
-        lease: float,
         team: Team,
         *,
         keeps_row: bool = True,
     ) -> None:
         """`team`: the other workers of this run, which are one daemon with this one; `keeps_row`:
         whether it is this one that says how they are."""
-        self._store = store
+        self._store = worker.store
         self._worker = worker
         self._scheduler = scheduler
         self._reloader = reloader
-        self._host = host
-        self._clock = clock
+        self._host = worker.host
+        self._clock = worker.clock
         self._team = team
         self._keeps_row = keeps_row
         self.of_this_run: Collection[str] = ()
         """The owner whose row stands for this worker too."""
         self._dead: set[str] = set()
         """Workers of this run that have died, and what they held is not free yet."""
+        lease = reloader.config.daemon.lease
         self._beat_each = min(BEAT, lease / 3)
         self._grace = min(GRACE, lease)
         self._beaten = 0.0
@@ -115,7 +110,7 @@ class Fleet:
         self._flags: set[str] = set()
         self._turned = False
         """A scope is throttled that was not, or the other way round, and the others are to know."""
-        self.throttles = ThrottleKeeper(store, worker, host, clock)
+        self.throttles = ThrottleKeeper(worker)
         self._look_at_all = False
         self.holding_back: list[HoldingBack] = []
         """What keeps the database from cleaning up."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from orchestratord.engine.worker import Worker
 from orchestratord.model.event import EventType, FailingEvent, TroubleEvent
-from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.daemon_health import Trouble
 from orchestratord.queue.housekeeping import failing_told
 from orchestratord.queue.operations import settle
 from orchestratord.queue.reports import failing
-from orchestratord.queue.store import Store
 from orchestratord.runtime.team import Team
-from orchestratord.values.clock import Clock
 from orchestratord.values.redact import Redactor
 
 FAILING_MS = 600_000
@@ -20,18 +18,16 @@ FAILING_MS = 600_000
 class HealthEvents:
     """Compares how things are with how they were."""
 
-    def __init__(self, store: Store, team: Team, events: EventBus, clock: Clock) -> None:
+    def __init__(self, worker: Worker, team: Team) -> None:
         """
         Args:
-            store: whose troubles are told of, and what its tasks say.
+            worker: whose troubles are told of, and what its tasks say.
             team: the other workers, whose troubles are told of, too.
-            events: publishes it.
-            clock: when that is.
         """
-        self._store = store
+        self._store = worker.store
         self._team = team
-        self._events = events
-        self._clock = clock
+        self._events = worker.host.events
+        self._clock = worker.clock
         self._troubles: dict[str, Trouble] = {}
         self._unnoted: dict[str, int] = {}
         """Endpoints that were told of by the last look, and when: that is still to be noted."""

@@ -19,17 +19,15 @@ from orchestratord.log import LogHandler
 from orchestratord.model.event import ConfigEvent, EventType
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Effect
-from orchestratord.plugin.host import Host, Implementation
+from orchestratord.plugin.host import Implementation
 from orchestratord.plugin.isolation import HookFault, check_effects, is_ctrl_c
 from orchestratord.plugin.registry import plain
 from orchestratord.queue.housekeeping import undeclared
 from orchestratord.queue.operations import plugin_rows
-from orchestratord.queue.store import Store
 from orchestratord.runtime.systemd import SystemdNotifier
 from orchestratord.runtime.team import Team
 from orchestratord.runtime.worker_seat import InForce, WorkerSeat
 from orchestratord.values import doc_links, world
-from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.config")
 
@@ -65,11 +63,8 @@ class Reloader:
     def __init__(
         self,
         loader: Loader,
-        store: Store,
-        host: Host,
         worker: Worker,
         scheduler: Scheduler,
-        clock: Clock,
         handler: LogHandler,
         notifier: SystemdNotifier,
         team: Team,
@@ -78,12 +73,9 @@ class Reloader:
         """
         Args:
             loader: reads the folder.
-            store: the queue.
-            host: the plugins.
             worker: takes up each configuration, as do the
             scheduler: of the daemon, the plugins' host, and the log's
             handler: whose level and secrets it sets.
-            clock: says when.
             notifier: tells systemd that a reload begins, and has ended.
             team: the other workers of the run, which take up what this one does.
             seat: of this one among them.
@@ -92,11 +84,11 @@ class Reloader:
         self._config = loader.config
         self.editor = Editor(loader)
         """Writes what endpoints say back to their files."""
-        self._store = store
-        self._host = host
+        self._store = worker.store
+        self._host = worker.host
         self._worker = worker
         self._scheduler = scheduler
-        self._clock = clock
+        self._clock = worker.clock
         self._handler = handler
         self._notifier = notifier
         self._team = team

@@ -20,7 +20,6 @@ from orchestratord.engine.worker import Worker
 from orchestratord.errors import Problem
 from orchestratord.http.oauth import Token
 from orchestratord.model.event import Event, PluginEvent
-from orchestratord.plugin.host import Host
 from orchestratord.queue.daemon_health import Trouble
 from orchestratord.runtime.link import Link
 from orchestratord.runtime.team_tokens import lend
@@ -81,18 +80,18 @@ class OtherWorker:
 class Team:
     """All other workers, as the first one deals with them; a daemon without workers has none."""
 
-    def __init__(self, host: Host, worker: Worker, seat: WorkerSeat | None = None) -> None:
+    def __init__(self, worker: Worker, seat: WorkerSeat | None = None) -> None:
         """
         Args:
-            host: publishes what happens.
-            worker: of this process, whose tokens are lent to the others.
+            worker: of this process, whose plugins hear what happens in the others, and whose tokens
+                are lent to them.
             seat: of the first worker; None for a daemon without others.
         """
         self.count = seat.count if seat is not None else 1
         self.pid = os.getpid() if seat is None else os.getppid()
         """Of the daemon, as signals reach it."""
         self._seat = seat
-        self._host = host
+        self._host = worker.host
         self._worker = worker
         self._peers: dict[int, OtherWorker] = {}
         self._looked = world.monotonic()

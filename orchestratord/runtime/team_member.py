@@ -11,8 +11,6 @@ from orchestratord.config.loader import Loader
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import ConfigError, OrchestratordError
 from orchestratord.model.event import Event
-from orchestratord.plugin.host import Host
-from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.link import Link
 from orchestratord.runtime.reload import Reloader
@@ -27,29 +25,25 @@ class TeamMember:
 
     def __init__(
         self,
-        store: Store,
         worker: Worker,
         reloader: Reloader,
         loader: Loader,
-        host: Host,
         fleet: Fleet,
         borrower: TokenBorrower,
     ) -> None:
         """
         Args:
-            store: whose troubles are told.
-            worker: whose tasks are told of.
+            worker: whose troubles, tasks and events are told of.
             reloader: takes up what the first one says.
             loader: reads it.
-            host: whose events are told.
             fleet: learns which daemon is the one that this worker belongs to.
             borrower: asks the first one for tokens.
         """
-        self._store = store
+        self._store = worker.store
         self._worker = worker
         self._reloader = reloader
         self._loader = loader
-        self._host = host
+        self._host = worker.host
         self._fleet = fleet
         self._borrower = borrower
         self._link: Link | None = None

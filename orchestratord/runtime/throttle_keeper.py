@@ -22,11 +22,8 @@ from orchestratord.model.event import (
     StoredThrottle,
     ThrottleEvent,
 )
-from orchestratord.plugin.host import Host
 from orchestratord.queue.operations import stored_throttles
 from orchestratord.queue.operations.stored_throttles import Change
-from orchestratord.queue.store import Store
-from orchestratord.values.clock import Clock
 
 APART_MS = 500
 """What is less is no difference of clocks."""
@@ -39,11 +36,11 @@ _Id = tuple[str, str, str]
 class ThrottleKeeper:
     """Keeps the table `throttles` as the throttles in memory are, and the other way round."""
 
-    def __init__(self, store: Store, worker: Worker, host: Host, clock: Clock) -> None:
-        self._store = store
+    def __init__(self, worker: Worker) -> None:
+        self._store = worker.store
         self._worker = worker
-        self._host = host
-        self._clock = clock
+        self._host = worker.host
+        self._clock = worker.clock
         self.behind = False
         """Something is still to be written."""
         self._keeping = asyncio.Lock()

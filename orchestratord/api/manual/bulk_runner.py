@@ -15,13 +15,10 @@ from orchestratord.engine.worker import Worker
 from orchestratord.errors import NotFound, QueueError
 from orchestratord.model.event import EventType
 from orchestratord.model.task import Key
-from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations.bulk import PAUSED, RUNNING
 from orchestratord.queue.records import CANCEL, Bulk
-from orchestratord.queue.store import Store
 from orchestratord.values import world
-from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.bulk")
 
@@ -53,11 +50,11 @@ RENEW = 5.0
 class BulkRunner:
     """Takes the steps of every running bulk, each in an asyncio task of its own."""
 
-    def __init__(self, store: Store, worker: Worker, clock: Clock, events: EventBus) -> None:
-        self._store = store
-        self._events = events
+    def __init__(self, worker: Worker) -> None:
+        self._store = worker.store
+        self._events = worker.host.events
         self._worker = worker
-        self._clock = clock
+        self._clock = worker.clock
         self._movers: dict[int, asyncio.Task[None]] = {}
         self._published: dict[int, tuple[float, tuple[int, ...]]] = {}
         """Of each bulk: when its progress was last told (`world.monotonic`), and what it was."""

@@ -11,10 +11,7 @@ from orchestratord.api.manual.bulk_runner import BulkRunner
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import InvalidParams
 from orchestratord.model.event import EventType
-from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.store import Store
-from orchestratord.values.clock import Clock
 from orchestratord.values.redact import Redactor
 
 MAX_BULKS = 20
@@ -26,12 +23,12 @@ EXAMPLES = 5
 class BulkService:
     """Begins bulks, steers them, and says how they go."""
 
-    def __init__(self, store: Store, worker: Worker, clock: Clock, events: EventBus) -> None:
-        self.runner = BulkRunner(store, worker, clock, events)
+    def __init__(self, worker: Worker) -> None:
+        self.runner = BulkRunner(worker)
         """Has to be run beside the worker."""
-        self._store = store
+        self._store = worker.store
         self._worker = worker
-        self._clock = clock
+        self._clock = worker.clock
 
     @property
     def _redactor(self) -> Redactor:

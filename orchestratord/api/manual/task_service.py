@@ -24,15 +24,13 @@ from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import Attempt, Kind, Reason, Status, Task
 from orchestratord.model.test_case import FakeAnswer
 from orchestratord.plugin.executor import Executor, Target
-from orchestratord.plugin.host import Host, Reached
+from orchestratord.plugin.host import Reached
 from orchestratord.plugin.isolation import is_ctrl_c
 from orchestratord.plugin.long_work import bounded
 from orchestratord.queue.operations import manual, partitions, search
 from orchestratord.queue.operations.slices import SLICE
 from orchestratord.queue.records import StoredEffect
-from orchestratord.queue.store import Store
 from orchestratord.simulate.fake_answer import outcome_of
-from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.control")
 
@@ -40,11 +38,11 @@ log = logging.getLogger("orchestratord.control")
 class TaskService:
     """Retries a task with other parameters, and ends one as a person says."""
 
-    def __init__(self, store: Store, worker: Worker, host: Host, clock: Clock) -> None:
-        self._store = store
+    def __init__(self, worker: Worker) -> None:
+        self._store = worker.store
         self._worker = worker
-        self._host = host
-        self._clock = clock
+        self._host = worker.host
+        self._clock = worker.clock
 
     # -- other parameters ----------------------------------------------------------------------
 

@@ -303,10 +303,9 @@ async def test_a_row_that_is_refused_is_told_of_once_whatever_ends_the_daemon(
         return False
 
     def relay() -> asyncio.Task[None]:
-        made = OutboxRelay(
-            store, cast("Any", None), cast("Any", SimpleNamespace(config=config)), queue.clock,
-            cast("Any", host), queue.url,
-        )  # fmt: skip
+        worker = SimpleNamespace(store=store, host=host, clock=queue.clock, enqueue=None)
+        reloader = SimpleNamespace(config=config)
+        made = OutboxRelay(cast("Any", worker), cast("Any", reloader), queue.url)
         return asyncio.create_task(made.run())
 
     def told() -> int:

@@ -149,27 +149,12 @@ class Parts:
         self.worker.placement.set_paused(await self.store.read(manual.paused()))
         scheduler: Any = self.scheduler
         reloader: Any = self.loader
-        team = Team(self.host, self.worker)
-        fleet = Fleet(
-            self.store, self.worker, scheduler, reloader, self.host, self.clock, 30.0, team
-        )
-        watch = ClockWatch(
-            self.clock, self.store, self.worker, scheduler, self.host.events, fleet.throttles
-        )
+        team = Team(self.worker)
+        fleet = Fleet(self.worker, scheduler, reloader, team)
+        watch = ClockWatch(self.worker, scheduler, fleet.throttles)
+        relay = OutboxRelay(self.worker, reloader, "sqlite:")
         self.service = Service(
-            self.store,
-            self.worker,
-            scheduler,
-            reloader,
-            fleet,
-            self.host,
-            self.clock,
-            watch,
-            team,
-            Upgrade(None),
-            OutboxRelay(
-                self.store, self.worker.enqueue, reloader, self.clock, self.host, "sqlite:"
-            ),
+            self.worker, scheduler, reloader, fleet, watch, team, Upgrade(None), relay
         )
         self.server = Server(application(self.service, self.host), Listener(self.path))
         self.server.start()

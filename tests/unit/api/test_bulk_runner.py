@@ -226,7 +226,7 @@ async def test_the_pause_and_end_of_a_bulk_are_told_once_though_a_daemon_dies_be
 
     await until(paused)
     follower = parts.host.events.follow(lambda event: event.type.startswith("bulk."))
-    runner = BulkRunner(store, parts.worker, parts.clock, parts.host.events)
+    runner = BulkRunner(parts.worker)
     running = asyncio.create_task(runner.run())
     await until(known)
     await store.write(bulks.cancel(bulk.id))
@@ -278,7 +278,7 @@ async def test_a_bulk_goes_on_after_a_restart_without_a_burst(parts: Parts) -> N
     stopped_at = await moved()
     await asyncio.sleep(0.7)
     assert await moved() == stopped_at
-    runner = BulkRunner(parts.store, parts.worker, parts.clock, parts.host.events)
+    runner = BulkRunner(parts.worker)
     began = time.monotonic()
     running = asyncio.create_task(runner.run())
 

@@ -42,10 +42,15 @@ class Outbox:
         return OutboxRow(number, str(number), "a/b", params, None, 0.0)
 
 
+def worker(**parts: Any) -> Any:
+    """One that has these parts."""
+    return SimpleNamespace(**{"store": None, "host": None, "clock": None, "enqueue": None, **parts})
+
+
 async def test_a_row_that_cannot_be_read_holds_up_no_other() -> None:
     outbox, found, failures = Outbox(1000, 700), list[OutboxRow](), 0
     nothing = cast("Any", None)
-    relay = OutboxRelay(nothing, nothing, nothing, nothing, nothing, "")
+    relay = OutboxRelay(worker(), nothing, "")
     assert not relay._shrink(Unreachable("the server is away"))
     while outbox.ids:
         try:
@@ -66,7 +71,7 @@ async def test_a_row_that_cannot_be_read_holds_up_no_other() -> None:
 @pytest.mark.parametrize("page", [500, 3])
 async def test_one_that_can_be_read_again_is_not_refused(page: int) -> None:
     outbox, nothing = Outbox(1, 1), cast("Any", None)
-    relay = OutboxRelay(nothing, nothing, nothing, nothing, nothing, "")
+    relay = OutboxRelay(worker(), nothing, "")
     relay._page = page
     while relay._unread != (1, ALONE - 1):
         with pytest.raises(RowsUnreadable) as raised:
@@ -104,9 +109,9 @@ async def test_what_a_check_needs_is_started_before_a_row_is_noted(
         return True
 
     config = SimpleNamespace(endpoints={"a/b": SimpleNamespace(spec=Rules())})
-    store, nothing = cast("Any", SimpleNamespace(write=write)), cast("Any", None)
+    store = cast("Any", SimpleNamespace(write=write))
     reloader = cast("Any", SimpleNamespace(config=config))
-    relay = OutboxRelay(store, nothing, reloader, nothing, nothing, "")
+    relay = OutboxRelay(worker(store=store), reloader, "")
     monkeypatch.setattr(relay, "_checked", checked)
     monkeypatch.setattr(relay, "_hold", holds)
     monkeypatch.setattr(module, "note_look", lambda *_, ends=False: "forget" if ends else "note")
@@ -118,10 +123,11 @@ async def test_what_a_check_needs_is_started_before_a_row_is_noted(
 def test_an_outbox_that_cannot_be_relayed_is_told_of_once() -> None:
     told: list[TroubleEvent] = []
     reloader = SimpleNamespace(config=SimpleNamespace(redactor=Redactor(["s3cret"])))
-    host, nothing = SimpleNamespace(events=SimpleNamespace(publish=told.append)), cast("Any", None)
+    host = SimpleNamespace(events=SimpleNamespace(publish=told.append))
     health = DaemonHealth()
     store = cast("Any", SimpleNamespace(health=health))
-    relay = OutboxRelay(store, nothing, cast("Any", reloader), FakeClock(), cast("Any", host), "")
+    made_for = worker(store=store, clock=FakeClock(), host=host)
+    relay = OutboxRelay(made_for, cast("Any", reloader), "")
     own, other = OutboxPlace("postgresql://x", None), OutboxPlace("postgresql://y", "shop")
     relay._failed(own, Unreachable("which is told of as the database"))
     assert told == []

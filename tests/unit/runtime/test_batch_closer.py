@@ -50,7 +50,8 @@ async def test_one_that_cannot_be_told_of_holds_up_no_others(tmp_path: Path) -> 
     worker.placement.set_elsewhere({OWN_ENDPOINT: False})
     assert isinstance(worker.placement.of(OPS), Parked)
     host: Any = SimpleNamespace(ask=lambda hook, given: [("x", [delivery(given["batch"])])])
-    closer = BatchCloser(store, host, worker.enqueue, worker.placement)
+    worker.host = host
+    closer = BatchCloser(worker)
     members = [member("bad"), member("gone")] + [member("good") for _ in range(30)]
     await store.write(write_effects(members))
     await closer.look(config)

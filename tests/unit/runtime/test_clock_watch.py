@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ async def test_the_queue_is_looked_through_again_and_again(
     for name in ("BACK_AFTER", "LOOK", "LOOK_BACK_EACH"):
         monkeypatch.setattr(clock_watch, name, 0.001)
     other: Any = None
-    watching = asyncio.create_task(ClockWatch(Clock(), other, other, other, other, other).run())
+    worker: Any = SimpleNamespace(clock=Clock(), store=None, host=SimpleNamespace(events=None))
+    watching = asyncio.create_task(ClockWatch(worker, other, other).run())
     await asyncio.wait_for(enough.wait(), 10)
     watching.cancel()

@@ -37,8 +37,8 @@ async def running(url: str, workers: Workers | None = None) -> AsyncIterator[Sim
     scheduler = Scheduler(store, clock, worker.placement, rig.host)
     reloader: Any = SimpleNamespace(config=rig.config(rig.endpoint()), elsewhere=())
     worker.placement.adopt(reloader.config)
-    team = Team(rig.host, worker)
-    fleet = Fleet(store, worker, scheduler, reloader, rig.host, clock, 90.0, team)
+    team = Team(worker)
+    fleet = Fleet(worker, scheduler, reloader, team)
     await fleet.begin()
     going = asyncio.create_task(fleet.run())
     yield SimpleNamespace(

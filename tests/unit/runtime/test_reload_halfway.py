@@ -40,11 +40,8 @@ async def test_a_reload_that_fails_halfway_is_made_by_the_next_one(
     worker = Worker(store, host, client, clock)
     scheduler = Scheduler(store, clock, worker.placement, host)
     handler: Any = SimpleNamespace(adopt=lambda *_: None)
-    team = Team(host, worker, seat)
-    reloader = Reloader(
-        loader, store, host, worker, scheduler, clock, handler, SystemdNotifier(None, None), team,
-        seat,
-    )  # fmt: skip
+    team = Team(worker, seat)
+    reloader = Reloader(loader, worker, scheduler, handler, SystemdNotifier(None, None), team, seat)
 
     def told() -> list[float]:
         found = []

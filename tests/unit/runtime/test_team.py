@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,9 +39,9 @@ class OtherWorker:
 @pytest.fixture
 async def team() -> AsyncIterator[Team]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    worker: Any = None  # no one asks for tokens
+    worker: Any = SimpleNamespace(host=Rig(HttpPlugin()).host)  # no one asks for tokens
     with ours, theirs:
-        yield Team(Rig(HttpPlugin()).host, worker, WorkerSeat(1, 2, theirs))
+        yield Team(worker, WorkerSeat(1, 2, theirs))
 
 
 async def joined(team: Team, generation: int = 1) -> OtherWorker:

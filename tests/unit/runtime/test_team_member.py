@@ -61,14 +61,15 @@ class Member:
 
     def __init__(self) -> None:
         self.here = Configurations()
-        self.worker: Any = SimpleNamespace(waiting_lanes=list, snapshot=lambda: {"in_flight": 3})
-        store: Any = SimpleNamespace(health=SimpleNamespace(troubles={}))
+        self.worker: Any = SimpleNamespace(
+            waiting_lanes=list,
+            snapshot=lambda: {"in_flight": 3},
+            store=SimpleNamespace(health=SimpleNamespace(troubles={})),
+            host=Rig(HttpPlugin()).host,
+        )
         fleet: Any = SimpleNamespace(of_this_run=set())
         reloader: Any = self.here
-        self.member = TeamMember(
-            store, self.worker, reloader, self.here.loader, Rig(HttpPlugin()).host, fleet,
-            TokenBorrower(),
-        )  # fmt: skip
+        self.member = TeamMember(self.worker, reloader, self.here.loader, fleet, TokenBorrower())
         self.going = asyncio.create_task(self.member.run())
 
     async def joined(self) -> Link:

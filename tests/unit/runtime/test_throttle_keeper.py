@@ -42,12 +42,14 @@ class Kept:
             lambda host, put, drop, changes: [(one.began, one.after) for one in changes],
         )
         placement = SimpleNamespace(config=SimpleNamespace(redactor=Redactor()))
-        self.keeper = ThrottleKeeper(
-            cast("Any", SimpleNamespace(owner="me", write=self.write, tell=self.asked.append)),
-            cast("Any", SimpleNamespace(feedback=self.feedback, placement=placement)),
-            cast("Any", SimpleNamespace(record=self.record)),
-            CLOCK,
+        worker = SimpleNamespace(
+            store=SimpleNamespace(owner="me", write=self.write, tell=self.asked.append),
+            host=SimpleNamespace(record=self.record),
+            clock=CLOCK,
+            feedback=self.feedback,
+            placement=placement,
         )
+        self.keeper = ThrottleKeeper(cast("Any", worker))
 
     def record(self, event: BreakerEvent, config: object) -> list[Any]:
         self.asked.append(event.type)

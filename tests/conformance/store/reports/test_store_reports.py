@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -56,11 +57,16 @@ class Published(EventBus):
         self.told.append(event)
 
 
+def watch(store: Store, events: EventBus, clock: Any) -> HealthEvents:
+    worker = SimpleNamespace(store=store, host=SimpleNamespace(events=events), clock=clock)
+    return HealthEvents(cast("Any", worker), cast("Any", None))
+
+
 async def test_an_endpoint_that_fails_for_ten_minutes_is_told_of_once(
     queue: Any, store: Store
 ) -> None:
     clock, events = queue.clock, Published()
-    health = HealthEvents(store, cast("Any", None), events, clock)
+    health = watch(store, events, clock)
 
     async def look() -> int:
         await health.look_at_endpoints()
@@ -75,7 +81,7 @@ async def test_an_endpoint_that_fails_for_ten_minutes_is_told_of_once(
     assert await look() == 1
     assert await look() == 1
     store = await queue.reopen()  # as after a restart, or by another daemon
-    health = HealthEvents(store, cast("Any", None), events, clock)
+    health = watch(store, events, clock)
     assert await look() == 1
     [event] = events.told
     assert isinstance(event, FailingEvent)
@@ -98,7 +104,7 @@ async def test_what_dies_before_it_noted_what_it_told_has_it_told_again(
     queue.clock.turn(601)
     await attempt(queue, GET, Status.FAILED)
     for looks, told in ((1, 1), (2, 2), (2, 2)):
-        health = HealthEvents(store, cast("Any", None), events, queue.clock)
+        health = watch(store, events, queue.clock)
         for _ in range(looks):
             await health.look_at_endpoints()
             queue.clock.turn(60)
@@ -110,7 +116,7 @@ async def test_a_note_that_could_not_be_written_is_written_later(
     queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = Published()
-    health = HealthEvents(store, cast("Any", None), events, queue.clock)
+    health = watch(store, events, queue.clock)
     await attempt(queue, GET, Status.FAILED)
     queue.clock.turn(601)
     await attempt(queue, GET, Status.FAILED)
@@ -137,7 +143,7 @@ async def test_one_that_is_not_looked_at_has_not_recovered(
     """More endpoints fail than are looked at: they are not told of in turns."""
     monkeypatch.setattr(failing, "MOST_ENDPOINTS", 1)
     events = Published()
-    health = HealthEvents(store, cast("Any", None), events, queue.clock)
+    health = watch(store, events, queue.clock)
 
     async def look() -> list[str]:
         await health.look_at_endpoints()
@@ -165,7 +171,7 @@ async def test_one_that_is_not_looked_at_has_not_recovered(
 
 async def test_one_of_which_nothing_is_left_is_forgotten(queue: Any, store: Store) -> None:
     """By a look at all there is, though it never succeeded."""
-    health = HealthEvents(store, cast("Any", None), Published(), queue.clock)
+    health = watch(store, Published(), queue.clock)
     tasks = [await attempt(queue, GET, Status.FAILED)]
     queue.clock.turn(601)
     tasks.append(await attempt(queue, GET, Status.FAILED))
