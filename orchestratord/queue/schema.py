@@ -88,8 +88,7 @@ def version_of(orm: peewee.Database) -> int:
     if row is None:
         return 0
     if row.compatible_from == NEVER:
-        moved = Fact.select(Fact.value).where(Fact.name == MOVED).bind(orm).first()
-        where = moved.value if moved else "another database"
+        where = fact(orm, MOVED) or "another database"
         raise DatabaseInUse(f"this queue was moved to {where}: set `database` to that")
     if row.compatible_from > VERSION:
         raise DatabaseInUse(
@@ -109,11 +108,10 @@ def enter(orm: peewee.Database) -> None:
 
     Raises DatabaseInUse where only a part of a queue is there: its pauses, say, may be missing.
     """
-    half = Fact.select(Fact.value).where(Fact.name == HALF).bind(orm).first()
-    if half is not None:
+    if (half := fact(orm, HALF)) is not None:
         raise DatabaseInUse(
-            f"only a part of the queue in {half.value} is here: bring the rest with "
-            f"`orchestratord move-queue {half.value} TO`, and start the daemon then"
+            f"only a part of the queue in {half} is here: bring the rest with "
+            f"`orchestratord move-queue {half} TO`, and start the daemon then"
         )
     Fact.delete().where(Fact.name == LEAVING).bind(orm).execute()
 
@@ -209,11 +207,10 @@ def _stamp(orm: peewee.Database, version: int, migration: Any) -> None:
 def instance_of(orm: peewee.Database) -> str:
     """The random name of this queue, made with it and kept in it."""
     new = {"name": "instance", "value": world.token_hex(8)}
-    name = Fact.select(Fact.value).where(Fact.name == "instance").bind(orm)
-    if (row := name.first()) is None:
+    if (name := fact(orm, "instance")) is None:
         Fact.insert(new).on_conflict_ignore().bind(orm).execute()
-        row = name.clone().first()
-    return str(row.value)
+        name = fact(orm, "instance")
+    return str(name)
 
 
 def fact(orm: peewee.Database, name: str) -> str | None:

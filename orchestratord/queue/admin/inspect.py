@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from orchestratord.errors import QueueError
+from orchestratord.queue import facts
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.database import Database
 from orchestratord.queue.operations.daemons import seen
@@ -93,7 +94,6 @@ FROM unnest(ARRAY['retry_schedule', 'attempts', 'daemons']) AS t (name),
     unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r (right_)
 """
 _SCHEMA = "SELECT version, compatible_from FROM schema WHERE id = 1"
-_FACT = "SELECT value FROM meta WHERE name = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,6 @@ def _look(database: Database, connection: Connection) -> Seen:
     schema = connection.one(_SCHEMA) if there else None
     rights = connection.one(_MAY_CREATE if schema is None else _MAY_WRITE)
     usable = schema is not None and schema[1] <= VERSION
-    half = connection.one(_FACT, (HALF,)) if usable else None
     return Seen(
         shown=database.shown,
         server=server,
@@ -160,7 +159,7 @@ def _look(database: Database, connection: Connection) -> Seen:
         read_only=read_only,
         schema=schema[0] if schema is not None else None,
         too_new=schema[1] if schema is not None and not usable else None,
-        half=half[0] if half is not None else None,
+        half=facts.get(connection, HALF) if usable else None,
         rights=bool(rights and rights[0]),
         size=connection.size() if usable else 0,
         daemons=tuple(seen().look(connection)) if usable else (),

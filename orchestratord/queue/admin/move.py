@@ -19,7 +19,7 @@ from peewee import FloatField, IntegerField, Model
 
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.model.task import Table
-from orchestratord.queue import schema
+from orchestratord.queue import facts, schema
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.database import Database
 from orchestratord.queue.models import (
@@ -56,11 +56,6 @@ MODELS: tuple[type[Model], ...] = (
 
 STATE = "move"
 """The name under which the target keeps how far it has come."""
-
-PUT = """
-INSERT INTO meta (name, value) VALUES (?, ?)
-ON CONFLICT (name) DO UPDATE SET value = excluded.value
-"""
 
 AT_WORK = f"SELECT host, pid FROM daemons WHERE lease_until > ({CLOCK}) LIMIT 1"
 
@@ -121,10 +116,10 @@ def _source(source: Database, declared: Sequence[Table], new: Connection, shown:
     try:
         return _ready(source, declared)
     except DatabaseInUse:
-        if _fact(new, HALF) is None:
+        if facts.get(new, HALF) is None:
             raise
         old = source.connect(writes=True)
-        if _fact(old, MOVED) != shown:
+        if facts.get(old, MOVED) != shown:
             old.close()
             raise
         return old
@@ -184,30 +179,30 @@ def _move(
             new.begin()
             try:
                 new.many(_insert(part), part.types, [_row(part, values) for _, *values in page])
-                new.run(PUT, (STATE, json.dumps(state)))
+                facts.put(new, STATE, json.dumps(state))
                 new.commit()
             except BaseException:
                 new.rollback()
                 raise
             moved(part.name, done, total)
     old.begin()
-    old.run(PUT, (MOVED, target))
+    facts.put(old, MOVED, target)
     old.run("UPDATE schema SET compatible_from = ?", (NEVER,))
     old.commit()
     new.begin()
-    new.run("DELETE FROM meta WHERE name = ?", (HALF,))
+    facts.forget(new, HALF)
     new.commit()
     return int(state["tables"].get(RetrySchedule._meta.table_name, (0, 0))[1])
 
 
 def _begin(old: Connection, new: Connection, parts: Sequence[_Part], source: str) -> dict[str, Any]:
     """How far an earlier move came; or, for the first one, the target made ready for it."""
-    instance, known = _fact(old, "instance"), _fact(new, STATE)
+    instance, known = facts.get(old, "instance"), facts.get(new, STATE)
     if known is not None:
         state: dict[str, Any] = json.loads(known)
         if state["from"] != instance:
             raise QueueError("another queue was moved to this database before")
-        if state.get("token") != _fact(old, LEAVING):
+        if state.get("token") != facts.get(old, LEAVING):
             raise QueueError(
                 f"{source} was used since this move was broken off, and what was done there is "
                 f"missing here: move it into an empty database"
@@ -222,7 +217,7 @@ def _begin(old: Connection, new: Connection, parts: Sequence[_Part], source: str
         )
     token = world.token_hex(8)
     old.begin()
-    old.run(PUT, (LEAVING, token))
+    facts.put(old, LEAVING, token)
     old.commit()
     state = {"from": instance, "token": token, "tables": {}}
     new.begin()
@@ -232,16 +227,12 @@ def _begin(old: Connection, new: Connection, parts: Sequence[_Part], source: str
             row = old.one("SELECT seq FROM sqlite_sequence WHERE name = ?", (part.name,))
             if row is not None and row[0]:
                 new.one(f"SELECT setval('{part.name}_id_seq', ?::bigint)", (row[0],))
-    new.run(PUT, ("instance", instance))
-    new.run(PUT, (HALF, source))
-    new.run(PUT, (STATE, json.dumps(state)))
+    assert instance is not None  # it is made with the queue
+    facts.put(new, "instance", instance)
+    facts.put(new, HALF, source)
+    facts.put(new, STATE, json.dumps(state))
     new.commit()
     return state
-
-
-def _fact(db: Connection, name: str) -> str | None:
-    row = db.one("SELECT value FROM meta WHERE name = ?", (name,))
-    return None if row is None else str(row[0])
 
 
 def _page(old: Connection, part: _Part, last: int) -> list[tuple[Any, ...]]:

@@ -12,9 +12,10 @@ import socket
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from orchestratord.queue import facts
 from orchestratord.queue.batch import Rank, long_reads, writes
 from orchestratord.queue.connection import BY_HELD, BY_READY, BY_RUNNING, READY, Connection
-from orchestratord.queue.models import DaemonRow, Fact, sql
+from orchestratord.queue.models import DaemonRow, sql
 from orchestratord.queue.session import Session
 
 REMOVED = "removed_endpoints"
@@ -54,9 +55,7 @@ def accept(session: Session, removed: Collection[str], declared: Collection[str]
     waiting = _counts(session.db, PENDING + RUNNING).keys()
     after = ((before | set(removed)) & waiting) - set(declared)
     if after != before:
-        new = Fact.insert(name=REMOVED, value=json.dumps(sorted(after)))
-        new = new.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])
-        session.db.run(*sql(new))
+        facts.put(session.db, REMOVED, json.dumps(sorted(after)))
 
 
 def _counts(db: Connection, statements: Sequence[str]) -> dict[str, int]:
@@ -68,8 +67,7 @@ def _counts(db: Connection, statements: Sequence[str]) -> dict[str, int]:
 
 
 def _accepted(db: Connection) -> set[str]:
-    row = db.one("SELECT value FROM meta WHERE name = ?", (REMOVED,))
-    return set() if row is None else set(json.loads(row[0]))
+    return set(json.loads(facts.get(db, REMOVED) or "[]"))
 
 
 def _declared_by_others(session: Session) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
+from orchestratord.queue import facts
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.models import CLOCK, GOES_ON, BulkRow, DaemonRow, sql
@@ -25,9 +26,6 @@ FROM daemons ORDER BY started_at, owner
 """
 FORGOTTEN = "SELECT owner FROM daemons WHERE owner <> ? AND lease_until < ?"
 BULKS, WHOSE = sql(BulkRow.select(BulkRow.id).where(BulkRow.owner == "", GOES_ON))
-MARK = """
-INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value
-"""
 
 
 @writes(Rank.CLAIM)
@@ -60,7 +58,7 @@ def give_sign(session: Session, beat: Beat) -> int:
     for (owner,) in session.db.all(FORGOTTEN + free, (session.owner, before)):
         session.db.run(*sql(DaemonRow.delete().where(DaemonRow.owner == owner)))
     if session.clock.source == "machine":
-        session.db.run(MARK, (CLOCK, session.clock.mark()))
+        facts.put(session.db, CLOCK, session.clock.mark())
     return now
 
 

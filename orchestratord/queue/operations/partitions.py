@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from dataclasses import replace as changed
 
 from orchestratord.errors import Conflict, InvalidParams, NotFound, Overtaken, Replaced
@@ -68,11 +67,6 @@ NEXT_HELD = f"""
 SELECT endpoint_id, webhook, partition, turn_at FROM retry_schedule {BY_HELD}
 WHERE held = 1 AND (endpoint_id, webhook, partition, turn_at) > (?, ?, ?, ?)
 ORDER BY endpoint_id, webhook, partition, turn_at LIMIT 1
-"""
-NEXT_BLOCKED = f"""
-SELECT endpoint_id, webhook, partition FROM retry_schedule {BY_BLOCKS}
-WHERE {BLOCKS} AND (endpoint_id, webhook, partition) > (?, ?, ?)
-ORDER BY endpoint_id, webhook, partition LIMIT 1
 """
 
 # -- Manual retries --------------------------------------------------------------------------------
@@ -240,39 +234,8 @@ def release_partitions(session: Session, key: Key) -> int:
     return len(rows)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPartitions:
-    """What waits in the partitions of a key.
-
-    Args:
-        held: partitions in which tasks are held, since another has its turn.
-        stopped: of them and besides, ordered partitions that wait for a person: key → the value,
-            and the task that has failed there.
-    """
-
-    held: int = 0
-    stopped: tuple[tuple[str, int], ...] = ()
-
-
 MOST = 100_000
-"""Partitions that are gone through at most, for what is only shown."""
-
-
-@long_reads
-def by_key(db: Connection) -> dict[Key, KeyPartitions]:
-    """Of each key with partitions: how many are held, and which wait for a person."""
-    held: dict[Key, set[str]] = {}
-    for endpoint_id, webhook, partition, _ in _each(db, NEXT_HELD, ("", "", "", -1)):
-        held.setdefault(Key(endpoint_id, webhook), set()).add(partition)
-    stopped: dict[Key, list[tuple[str, int]]] = {}
-    for endpoint_id, webhook, partition in _each(db, NEXT_BLOCKED, ("", "", "")):
-        row = db.one(FIRST, (endpoint_id, webhook, partition))
-        if row is not None and row[1] == Status.FAILED:
-            stopped.setdefault(Key(endpoint_id, webhook), []).append((partition, row[0]))
-    return {
-        key: KeyPartitions(len(held.get(key, ())), tuple(stopped.get(key, ())))
-        for key in held.keys() | stopped.keys()
-    }
+"""Partitions that are gone through at most."""
 
 
 @long_reads
@@ -280,7 +243,7 @@ def stuck(db: Connection) -> list[Line]:
     """Lines in which tasks are held though none has its turn: those who had to elect were ended by
     a crash of their machine. It goes through all lines."""
     found: dict[Line, None] = {}
-    for endpoint_id, webhook, partition, turn_at in _each(db, NEXT_HELD, ("", "", "", -1)):
+    for endpoint_id, webhook, partition, turn_at in _held_lines(db):
         line = Line(endpoint_id, webhook, partition, turn_at > 0)
         if line in found:
             continue
@@ -294,11 +257,11 @@ def stuck(db: Connection) -> list[Line]:
     return list(found)
 
 
-def _each(db: Connection, statement: str, place: Row) -> Iterator[Row]:
+def _held_lines(db: Connection) -> Iterator[Row]:
     """One row after the other, each behind the one before: one look into an index for each."""
+    place: Row = ("", "", "", -1)
     for _ in range(MOST):
-        found = db.one(statement, place)
-        if found is None:
+        if (found := db.one(NEXT_HELD, place)) is None:
             return
         yield (place := found)
 

@@ -10,9 +10,10 @@ from peewee import Case
 
 from orchestratord.model.schedule_slots import Run, is_taken, run_before
 from orchestratord.model.task import BatchMember, RowEffect
+from orchestratord.queue import facts
 from orchestratord.queue.batch import Rank, Write, reads
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.models import Fact, ScheduleSlot, sql
+from orchestratord.queue.models import ScheduleSlot, sql
 from orchestratord.queue.operations.insert import insert_one
 from orchestratord.queue.operations.settle import apply_effects
 from orchestratord.queue.records import Insert, Inserted
@@ -137,9 +138,7 @@ def take_slot(
             return None
         if missed is not None:
             text = json.dumps(missed._asdict(), separators=(",", ":"))
-            fact = Fact.insert(name=MISSED + endpoint_id, value=text)
-            fact = fact.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])
-            session.db.run(*sql(fact))
+            facts.put(session.db, MISSED + endpoint_id, text)
             apply_effects(session, effects)
         if insert is None:
             return Taken(None)

@@ -106,15 +106,6 @@ def replaced_by(db: Connection, ids: Sequence[int], *, retries: bool = False) ->
 
 
 @reads
-def response(db: Connection, task_id: int) -> dict[str, Any] | None:
-    """The last answer of a task, None where there is none. Raises NotFound."""
-    row = db.one(RESPONSE, (task_id,))
-    if row is None:
-        raise NotFound.of("task", task_id)
-    return response_of(row[0])
-
-
-@reads
 def attempts(db: Connection, task_id: int) -> list[Attempt]:
     """The attempts of a task, in the order in which they were made."""
     return [attempt_of(row) for row in db.all(ATTEMPTS, (task_id,))]
@@ -133,11 +124,10 @@ class WholeTask(NamedTuple):
 @reads
 def whole(db: Connection, task_id: int) -> WholeTask:
     """One task with all that is kept of it. Raises NotFound."""
-    row = db.one(RESPONSE, (task_id,))
-    if row is None:
-        raise NotFound.of("task", task_id)
+    task = find_task(db, task_id)
+    [(stored,)] = db.all(RESPONSE, (task_id,))
     made, by = attempts(task_id).look(db), replaced_by(db, (task_id,)).get(task_id)
-    return WholeTask(find_task(db, task_id), response_of(row[0]), made, by or None)
+    return WholeTask(task, response_of(stored), made, by or None)
 
 
 # -- Tasks that a filter finds, the newest first ---------------------------------------------------

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from orchestratord.queue import facts
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.models import Fact, sql
 from orchestratord.queue.operations.settle import Effects, apply_effects
 from orchestratord.queue.outbox.outbox_take import insist_on_relay
 from orchestratord.queue.session import Session
@@ -50,25 +50,22 @@ def note_refusal(
     """
     insist_on_relay(session)
     apply_effects(session, effects)
-    fact = Fact.insert(name=_name(outbox), value=json.dumps(refusal._asdict(), default=str))
-    fact = fact.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])
-    session.db.run(*sql(fact))
+    facts.put(session.db, _name(outbox), json.dumps(refusal._asdict(), default=str))
 
 
 @writes(Rank.KEEP)
 def forget_refusal(session: Session, outbox: str | None) -> None:
     """The row that was noted last is marked. Raises RelayMoved."""
     insist_on_relay(session)
-    session.db.run(*sql(Fact.delete().where(Fact.name == _name(outbox))))
+    facts.forget(session.db, _name(outbox))
 
 
 @reads
 def noted_refusal(db: Connection, outbox: str | None) -> NotedRefusal | None:
     """The row that may still be to be marked, if there is one."""
-    row = db.one(*sql(Fact.select(Fact.value).where(Fact.name == _name(outbox))))
-    if row is None:
+    if (text := facts.get(db, _name(outbox))) is None:
         return None
-    said = json.loads(row[0])  # by a later version perhaps, with more in it
+    said = json.loads(text)  # by a later version perhaps, with more in it
     return NotedRefusal(*(said[name] for name in NotedRefusal._fields))
 
 

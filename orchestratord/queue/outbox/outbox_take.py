@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from orchestratord.errors import QueueError, UniqueKeyReused
 from orchestratord.model.task import NewTask
+from orchestratord.queue import facts
 from orchestratord.queue.batch import Rank, Write, reads, writes
 from orchestratord.queue.connection import Connection, ManyRows, Singly
-from orchestratord.queue.models import Fact, OutboxTaken, sql
+from orchestratord.queue.models import OutboxTaken, sql
 from orchestratord.queue.operations.insert import NewRows, lock_order
 from orchestratord.queue.operations.plugin_rows import Upserts
 from orchestratord.queue.operations.settle import add_whole, all_inserts
@@ -32,8 +33,6 @@ another look: `take` finds out within its transaction who relays."""
 LOOKS = "outbox_looks:"
 """How the name of the fact begins, before the name of the outbox's database, that says which rows
 are looked at by themselves, and by which daemons."""
-
-ONE_FACT = "SELECT value FROM meta WHERE name = ?"
 
 WAITING = """
 SELECT uid::text FROM orchestratord_outbox
@@ -90,7 +89,7 @@ def hold(session: Session) -> str | None:
         return None
     if holder != session.owner or until < now + HELD_MS * 2 // 3:
         # Of a file, all others are dead: then it is held once, and for good.
-        _put(session, max(now + HELD_MS, dead_before))
+        facts.put(session.db, RELAY, f"{session.owner} {max(now + HELD_MS, dead_before)}")
     return holder or session.owner
 
 
@@ -99,13 +98,11 @@ def note_look(session: Session, outbox: str | None, uid: str, *, ends: bool = Fa
     """Note that a row is looked at by itself, or (`ends`) was; in how many such looks the daemon
     died."""
     name = LOOKS + (outbox or "")
-    row = session.db.one(ONE_FACT, (name,))
-    looks: dict[str, list[str]] = {} if row is None else json.loads(row[0])
+    looks: dict[str, list[str]] = json.loads(facts.get(session.db, name) or "{}")
     died = [owner for owner in looks.pop(uid, []) if owner != session.owner]
     if not ends:
         looks[uid] = [*died, session.owner]
-    fact = Fact.insert(name=name, value=json.dumps(looks))
-    session.db.run(*sql(fact.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])))
+    facts.put(session.db, name, json.dumps(looks))
     return len(died)
 
 
@@ -113,7 +110,7 @@ def note_look(session: Session, outbox: str | None, uid: str, *, ends: bool = Fa
 def release_relay(session: Session) -> None:
     """The daemon ends: another one may relay at once."""
     if _holder(session.db, session.db.for_update)[0] == session.owner:
-        session.db.run(*sql(Fact.delete().where(Fact.name == RELAY)))
+        facts.forget(session.db, RELAY)
 
 
 @reads
@@ -239,14 +236,5 @@ def forget_taken(session: Session, uids: Sequence[str]) -> None:
 
 
 def _holder(db: Connection, lock: str = "") -> tuple[str | None, int]:
-    row = db.one(ONE_FACT + lock, (RELAY,))
-    if row is None:
-        return None, 0
-    owner, _, until = str(row[0]).partition(" ")
-    return owner, int(until)
-
-
-def _put(session: Session, until: int) -> None:
-    fact = Fact.insert(name=RELAY, value=f"{session.owner} {until}")
-    fact = fact.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])
-    session.db.run(*sql(fact))
+    owner, _, until = (facts.get(db, RELAY, lock) or "").partition(" ")
+    return owner or None, int(until or 0)

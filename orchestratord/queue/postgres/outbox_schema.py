@@ -12,7 +12,6 @@ MISSING = (
     "there is no table orchestratord_outbox where the outbox is to be: make it with "
     "`orchestratord outbox schema | psql …`"
 )
-FUNCTION = "orchestratord_enqueue"
 ARGUMENTS = "text, jsonb, text, interval"
 """What tells the function from others of its name."""
 CHANNEL = TABLE

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from orchestratord.model.task import Key
+from orchestratord.queue import facts
 from orchestratord.queue.batch import reads
 from orchestratord.queue.connection import BY_HELD, BY_READY, READY, Connection
 from orchestratord.queue.operations.schedules import MISSED, MissedSlots
@@ -22,8 +23,6 @@ SELECT count(*), min(created_at) FROM (SELECT created_at FROM retry_schedule {hi
 """
 READY_ONES = _WAITING.format(hint=BY_READY, which=READY, order="ORDER BY next_try")
 HELD_ONES = _WAITING.format(hint=BY_HELD, which="held = 1", order="")
-
-MISSED_SLOTS = "SELECT name, value FROM meta WHERE name >= ? AND name < ?"
 
 SCHEDULES = """
 SELECT schedules.endpoint_id, last_slot, task_id, status, reason, last_status_code, scheduled_at,
@@ -71,8 +70,8 @@ class ScheduleRun(NamedTuple):
 @reads
 def missed_slots(db: Connection) -> dict[str, MissedSlots]:
     """The slots of each endpoint that were missed last."""
-    rows = db.all(MISSED_SLOTS, (MISSED, MISSED + "\uffff"))
-    return {name.removeprefix(MISSED): MissedSlots(**json.loads(value)) for name, value in rows}
+    found = facts.beginning_with(db, MISSED).items()
+    return {name: MissedSlots(**json.loads(value)) for name, value in found}
 
 
 @reads

@@ -360,7 +360,7 @@ async def test_what_may_take_long_delays_no_other_look(queue: Any, store: Store)
 
 async def test_the_answer_of_an_unknown_task(store: Store) -> None:
     with pytest.raises(NotFound, match="there is no task 9"):
-        await store.read(search.response(9))
+        await store.read(search.whole(9))
 
 
 async def test_an_unknown_table(store: Store) -> None:
@@ -388,7 +388,7 @@ async def test_a_row_with_broken_json_harms_no_other(queue: Any, store: Store) -
     for task, why in zip(tasks[1:3], ("not JSON", "no JSON object"), strict=True):
         with pytest.raises(InvalidPayload, match=why):
             task.check_readable()
-        found = await store.read(search.response(task.id))
+        found = (await store.read(search.whole(task.id))).response
         assert found is not None
         assert found["body"] in broken
         assert why in found["invalid"]

@@ -36,7 +36,7 @@ async def test_success(queue: Any, store: Store) -> None:
     assert row.finished_at == row.updated_at == queue.clock.now_ms()
     assert (row.next_try, row.locked_by, row.last_error) == (None, None, None)
     assert row.last_status_code == 200
-    assert await store.read(search.response(task.id)) == answer
+    assert (await store.read(search.whole(task.id))).response == answer
     assert await store.read(search.attempts(task.id)) == [queue.attempt(task)]
 
 
@@ -105,11 +105,11 @@ async def test_what_is_not_given_keeps_its_value(queue: Any, store: Store) -> No
     await queue.settle(task)
     row = await store.read(search.get(task.id))
     assert (row.max_attempts, row.deaths) == (3, 1)
-    assert await store.read(search.response(task.id)) == {"body": "x"}
+    assert (await store.read(search.whole(task.id))).response == {"body": "x"}
 
 
 async def test_a_task_without_an_answer_has_none(queue: Any, store: Store) -> None:
-    assert await store.read(search.response(await queue.add())) is None
+    assert (await store.read(search.whole(await queue.add()))).response is None
 
 
 async def test_given_back_it_costs_no_attempt(queue: Any, store: Store) -> None:
@@ -143,7 +143,7 @@ async def test_text_that_is_no_utf8_does_not_stop_it(queue: Any, store: Store) -
         task, error="bad \udc80", attempt=row, response={"body": "\udc80"}, status_code="error"
     )
     assert (await store.read(search.get(task.id))).last_error == "bad ?"
-    assert await store.read(search.response(task.id)) == {"body": "\udc80"}
+    assert (await store.read(search.whole(task.id))).response == {"body": "\udc80"}
 
 
 class TestFence:

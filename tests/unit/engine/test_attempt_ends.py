@@ -152,7 +152,7 @@ async def test_what_was_sent_is_not_sent_again_where_its_answer_cannot_be_kept(
         ids = await bench.put([CALL])
         await bench.idle(ids)
         assert await bench.states(ids) == [("succeeded", 1)]
-        assert await bench.store.read(search.response(ids[0])) is None
+        assert (await bench.store.read(search.whole(ids[0]))).response is None
         assert bench.receiver.counts == {1}
     assert f"cannot keep the answer to task {ids[0]}" in caplog.text
 

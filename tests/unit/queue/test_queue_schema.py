@@ -280,7 +280,11 @@ async def goes_on(url: str) -> None:
     assert [tasks[n].status for n in (1, 2, 3, 4)] == ["succeeded", "failed", "running", "pending"]
     assert tasks[2].last_status_code == 503
     assert tasks[1].params == {"id": 7}
-    assert await store.read(search.response(1)) == {"status_code": 200, "headers": {}, "body": "ok"}
+    assert (await store.read(search.whole(1))).response == {
+        "status_code": 200,
+        "headers": {},
+        "body": "ok",
+    }
     [attempt] = await store.read(search.attempts(2))
     assert (attempt.status_code, attempt.delay, attempt.why) == (503, None, "the last attempt")
     assert await store.read(manual.paused()) == {"crm/put"}

@@ -72,7 +72,7 @@ async def test_other_texts_are_shown_as_far_as_they_go(
 async def test_a_response(path: Path, store: Store) -> None:
     bad, good = await two(store)
     write(path, f"UPDATE retry_schedule SET response = {BAD} WHERE id = {bad}")
-    assert await store.read(search.response(bad)) == {"a": "\ufffd\ufffd"}
+    assert (await store.read(search.whole(bad))).response == {"a": "\ufffd\ufffd"}
     assert [task.id for task in await claimed(store)] == [bad, good]
 
 

@@ -81,7 +81,6 @@ STATEMENTS = {
     "later": (partitions.LATER, ["INDEX retry_schedule_partition (partition=? AND rowid>?)"]),
     "ordered that have ended": (partitions.ORDERED_ENDED.format(ids="?, ?"), [BY_ID]),
     "next held": (partitions.NEXT_HELD, ["COVERING INDEX retry_schedule_held ((endpoint_id,"]),
-    "next blocked": (partitions.NEXT_BLOCKED, ["INDEX retry_schedule_blocks ((endpoint_id,"]),
     "held ahead": (future_times.HELD, ["INDEX retry_schedule_held ((endpoint_id,webhook,"]),
     "claimed": (rows.PAGE_OF_TASKS, [BY_ID]),
     "start": (many(settle.START), [BY_ID]),
