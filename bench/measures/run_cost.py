@@ -35,11 +35,13 @@ from orchestratord.queue.store import Store
 from tests.acceptance.receiver import Answer, Receiver
 
 WITHOUT = """
-import orchestratord.engine.attempt as attempt
-import orchestratord.engine.attempt_result as attempt_result
+from orchestratord.engine import phase_hooks
+from orchestratord.engine.attempt import pipe, prepare
+from orchestratord.engine.settle import attempt_ends
 
-attempt.run_of = attempt_result.run_of = lambda task: None
-attempt.begins_run = lambda task, items: False
+for module in (attempt_ends, phase_hooks, pipe, prepare):
+    module.run_of = lambda task: None
+prepare.begins_run = lambda task, items: False
 """
 """A plugin that leaves runs out."""
 KINDS = ("no run", "one run of all")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from orchestratord.engine.enqueue import Enqueue
 from orchestratord.engine.lanes.placement import Placement
+from orchestratord.engine.new.enqueue import Enqueue
 from orchestratord.errors import StorageFull, Unreachable
 from orchestratord.model.settings import Config
 from orchestratord.model.task import ClosedBatch, Kind, NewTask

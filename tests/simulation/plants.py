@@ -16,17 +16,20 @@ from typing import Any
 from orchestratord_webhooks.declaration import Webhook
 
 from orchestratord.daemon import daemon as daemon_module
-from orchestratord.engine import attempt, feedback, retry, retry_delay, scheduler
-from orchestratord.engine.attempt import Pipe
-from orchestratord.engine.attempt_result import LeaseGuard, Run
+from orchestratord.engine import feedback, retry, retry_delay
+from orchestratord.engine.attempt import decide as decide_module
+from orchestratord.engine.attempt.deadlines import LeaseGuard
+from orchestratord.engine.attempt.prepare import Preparation
+from orchestratord.engine.attempt_in_progress import AttemptInProgress
 from orchestratord.engine.lanes.breaker import Breaker
 from orchestratord.engine.lanes.lane import Lane
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.pace import Pace
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.lanes.throttle import Throttle
-from orchestratord.engine.removed_tasks import RemovedTasks
-from orchestratord.engine.settlement import Claims
+from orchestratord.engine.new import scheduler
+from orchestratord.engine.settle.held_claims import Claims
+from orchestratord.engine.settle.removed_tasks import RemovedTasks
 from orchestratord.engine.worker import Worker
 from orchestratord.model.task import KEEPS_DOUBT, Status
 from orchestratord.queue import session
@@ -126,14 +129,14 @@ def lease_that_is_not_minded() -> Planted:
 def start_committed_and_not_sent() -> Planted:
     """What has started and is then not to be sent is forgotten, and not released; so is some of
     what is to be sent."""
-    started = Pipe._started
+    started = Preparation._started
 
-    async def forgets(self: Pipe, run: Run) -> Any:
-        ready = await started(self, run)
-        stops = ready == "released" or run.task.id % 10 == 0
-        return "lost" if stops and not run.task.idempotent else ready
+    async def forgets(self: Preparation, attempt: AttemptInProgress) -> Any:
+        ready = await started(self, attempt)
+        stops = ready == "released" or attempt.task.id % 10 == 0
+        return "lost" if stops and not attempt.task.idempotent else ready
 
-    return replaced(Pipe, "_started", forgets)
+    return replaced(Preparation, "_started", forgets)
 
 
 def settlement_that_is_not_repeated() -> Planted:
@@ -335,24 +338,24 @@ def retry_after_that_is_ignored() -> Planted:
 
 def post_that_is_sent_again() -> Planted:
     """What is not idempotent is tried again though it may have been carried out."""
-    decide = attempt.decide
+    decide = decide_module.decide
 
     def dare(task: Any, policy: Any, idempotent: bool, outcome: Any, **how: Any) -> Any:
         return decide(task, policy, True, outcome, **how)
 
-    return replaced(attempt, "decide", dare)
+    return replaced(decide_module, "decide", dare)
 
 
 def success_that_nobody_answered() -> Planted:
     """What is lost after it was sent is taken for a success, where a repeat would be safe."""
-    decide = attempt.decide
+    decide = decide_module.decide
 
     def believe(task: Any, policy: Any, idempotent: bool, outcome: Any, **how: Any) -> Any:
         if idempotent and outcome.maybe_done and not outcome.answered:
             return retry.succeeded(outcome)
         return decide(task, policy, idempotent, outcome, **how)
 
-    return replaced(attempt, "decide", believe)
+    return replaced(decide_module, "decide", believe)
 
 
 def cancel_that_hides_ambiguous() -> Planted:

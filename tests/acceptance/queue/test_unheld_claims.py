@@ -14,19 +14,19 @@ LOSES = """
 from pathlib import Path
 
 from orchestratord import hookimpl
-from orchestratord.engine.attempt import Pipe
+from orchestratord.engine.attempt.prepare import Preparation
 
-started = Pipe._started
+started = Preparation._started
 
-async def loses(self, run):
-    ready = await started(self, run)
+async def loses(self, attempt):
+    ready = await started(self, attempt)
     try:
-        (Path(__file__).parent / f"lost-{run.task.id}").open("x").close()
+        (Path(__file__).parent / f"lost-{attempt.task.id}").open("x").close()
     except FileExistsError:
         return ready
     return "lost"
 
-Pipe._started = loses
+Preparation._started = loses
 
 @hookimpl
 def before_request():

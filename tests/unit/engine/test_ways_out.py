@@ -13,9 +13,14 @@ from typing import Any
 import pytest
 from worker_parts import Bench, Doing, ExecutorPlugin, working
 
-from orchestratord.engine import attempt
-from orchestratord.engine.attempt import Pipe
+from orchestratord.engine.attempt import send
+from orchestratord.engine.attempt.decide import Decisions
+from orchestratord.engine.attempt.pipe import Pipe
+from orchestratord.engine.attempt.prepare import Preparation
 from orchestratord.engine.feedback import Feedback
+from orchestratord.engine.new.new_tasks import NewTasks
+from orchestratord.engine.settle import attempt_ends
+from orchestratord.engine.settle.attempt_ends import AttemptEnds
 from orchestratord.errors import QueueError
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.partition_turn import Partition
@@ -154,9 +159,9 @@ async def test_what_fails_before_the_executor_is_called_is_released(
 
 
 AFTER: list[tuple[object, str]] = [
-    (Pipe, "_after"), (Pipe, "_conclude"), (Pipe, "_tell"), (Pipe, "_end"),
-    (Pipe, "items"), (attempt, "settlement_of"), (attempt, "check_outcome"),
-    (Pipe, "_note_run"), (Feedback, "note"),
+    (Decisions, "_after"), (Decisions, "conclude"), (Decisions, "ask"),
+    (AttemptEnds, "write_soon"), (NewTasks, "items"), (attempt_ends, "settlement_of"),
+    (send, "check_outcome"), (AttemptEnds, "_note_run"), (Feedback, "note"),
 ]  # fmt: skip
 """What is called after it."""
 
@@ -196,7 +201,7 @@ async def test_an_end_that_is_on_disk_is_not_written_again(
 ) -> None:
     """Where what follows from it cannot be begun."""
     async with one_task(tmp_path, monkeypatch, idempotent=True) as work:
-        fail(monkeypatch, Pipe, "written")
+        fail(monkeypatch, NewTasks, "written")
         work.adopt()
         task = await work.end()
         assert work.ways == ["settled"]
@@ -215,8 +220,8 @@ async def test_a_refused_end_whose_cancel_fails_is_settled_as_cancelled(
             await work.bench.store.write(manual.cancel(work.id))
             return work.outcome
 
-        monkeypatch.setattr(Pipe, "_after", asks)
-        results = work.bench.worker.pipe.results
+        monkeypatch.setattr(Decisions, "_after", asks)
+        results = work.bench.worker.pipe.hooks
         fail(monkeypatch, results, "cancelled")
         work.adopt()
         task = await work.end()
@@ -322,14 +327,14 @@ async def test_a_start_that_is_committed_and_not_sent_is_taken_back(
 ) -> None:
     """It had not begun: its attempt is given back, and what was announced stays."""
     async with one_task(tmp_path, monkeypatch, idempotent=False, partition=partition) as work:
-        pipe, start = work.bench.worker.pipe, Pipe._start
+        pipe, start = work.bench.worker.pipe, Preparation._start
         leases = pipe.deadlines.leases
 
-        async def starts(self: Pipe, *arguments: Any) -> bool:
+        async def starts(self: Preparation, *arguments: Any) -> bool:
             ours = await start(self, *arguments)
             task = await work.bench.store.read(search.get(work.id))
             assert task.started_at is not None
-            monkeypatch.setattr(Pipe, "_start", start)
+            monkeypatch.setattr(Preparation, "_start", start)
             if stops == "drain":
                 work.bench.worker.placement.set_paused({"a/do"})
                 pipe.deadlines.interrupt()
@@ -338,7 +343,7 @@ async def test_a_start_that_is_committed_and_not_sent_is_taken_back(
                 monkeypatch.setattr(leases, "may_be_lost", lambda run: next(fail_once, False))
             return ours
 
-        monkeypatch.setattr(Pipe, "_start", starts)
+        monkeypatch.setattr(Preparation, "_start", starts)
         work.adopt()
         await work.bench.until(lambda: bool(work.ways))
         assert work.ways[0] == "released"
@@ -366,9 +371,9 @@ async def unheld(
 
         async def vanishes(self: Pipe, task: Task, lane: str, began: int) -> str:
             if started:
-                run = self._begin(task, lane, asyncio.current_task(), began)  # type: ignore[arg-type]
-                assert run is not None
-                await self._start(run, ())
+                attempt = self._begin(task, lane, asyncio.current_task(), began)  # type: ignore[arg-type]
+                assert attempt is not None
+                await self._preparation._start(attempt, ())
             self._lanes.return_token(lane, began, task.id, began)
             self._release_slot(task, lane, began)
             self._claims.gone(task, asyncio.current_task())
@@ -444,7 +449,7 @@ async def test_what_cannot_be_failed_is_released(
 ) -> None:
     """The rest of a page of doomed tasks is not left claimed behind the one that raised."""
     async with working(tmp_path) as bench:
-        fail(monkeypatch, bench.worker.pipe.results, "fail", times=1)
+        fail(monkeypatch, bench.worker.pipe.hooks, "fail", times=1)
         released: list[int] = []
         later = bench.worker.claims.release_claim_later
 

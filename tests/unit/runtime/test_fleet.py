@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestratord.engine.http_executor import HttpPlugin
-from orchestratord.engine.scheduler import Scheduler
+from orchestratord.engine.new.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.http.client import HttpClient
 from orchestratord.model.event import RETRY_AFTER, BreakerEvent, EventType, StoredThrottle

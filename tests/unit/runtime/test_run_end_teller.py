@@ -61,7 +61,7 @@ async def test_an_end_that_cannot_be_told_holds_up_no_other(
     async with asyncio.timeout(20):
         while len(told) < 2:
             await asyncio.sleep(0.01)
-        worker.pipe.teller.runs_end.set()
+        worker.pipe.published.runs_end.set()
         await asyncio.sleep(0.2)
     running.cancel()
     assert told == ids[-2:]

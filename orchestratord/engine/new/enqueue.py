@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from orchestratord.config.params import check_call, rule_problems
-from orchestratord.engine.attempt import Pipe
-from orchestratord.engine.lanes.call_partition import partition_of
+from orchestratord.engine.new.call_partition import partition_of
+from orchestratord.engine.new.new_tasks import NewTasks
 from orchestratord.errors import Conflict, InvalidParams, InvalidPayload, NotFound
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.json_body import INLINE_BYTES, is_larger
@@ -50,9 +50,9 @@ class Accepted(NamedTuple):
 class Enqueue:
     """Takes what the API, plugins and the schedules of plugins want written."""
 
-    def __init__(self, store: Store, pipe: Pipe) -> None:
+    def __init__(self, store: Store, new_tasks: NewTasks) -> None:
         self._store = store
-        self._pipe = pipe
+        self._new_tasks = new_tasks
         self.under_way: set[asyncio.Task[Any]] = set()
         """What is being written at this moment."""
 
@@ -74,7 +74,7 @@ class Enqueue:
     async def write_slices(self) -> None:
         """Write what waits in slices, also what other daemons have left, until cancelled."""
         while True:
-            self._pipe.slices_wait.clear()
+            self._new_tasks.slices_wait.clear()
             try:
                 while (found := await self._store.read(oldest_slice())) is not None:
                     written = await self._whole(found.tasks, partial(write_slice, found))
@@ -83,7 +83,7 @@ class Enqueue:
             except Exception as error:
                 log.error("what waits in slices cannot be written yet: %s", error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._pipe.slices_wait.wait(), LOOK)
+                await asyncio.wait_for(self._new_tasks.slices_wait.wait(), LOOK)
 
     async def tell_batch(self, batch_id: int, delivery: NewTask) -> bool:
         """Write the delivery of a closed batch; False where another daemon has."""
@@ -96,7 +96,7 @@ class Enqueue:
         return await self._shielded(self._take(rows, same_database))
 
     async def _take(self, rows: Sequence[OutboxTask], same_database: bool) -> list[Result]:
-        items = await self._pipe.items([row.task for row in rows])
+        items = await self._new_tasks.items([row.task for row in rows])
         inserts = [item for item in items if isinstance(item, Insert)]
         results = await self._store.write(take(rows, inserts, same_database=same_database))
         written, inserted = [], []
@@ -104,15 +104,15 @@ class Enqueue:
             if isinstance(result, Inserted):
                 written.append(insert)
                 inserted.append(result)
-        await self._pipe.written(written, inserted)
+        await self._new_tasks.written(written, inserted)
         return results
 
     async def _write(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
-        items = await self._pipe.items(effects)
-        self._pipe.expect(items)
+        items = await self._new_tasks.items(effects)
+        self._new_tasks.expect(items)
         await asyncio.sleep(0)  # the worker claims these now, in the transaction that writes them
         inserted = await self._store.write(operation(items))
-        await self._pipe.written(items, inserted)
+        await self._new_tasks.written(items, inserted)
         return inserted
 
     async def _whole(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
