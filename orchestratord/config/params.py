@@ -34,7 +34,9 @@ def check_call(
     Raises InvalidParams, also where they or the call's key hold a secret of the configuration.
     """
     checked = check_params(endpoint, params, text=texts, most=config.daemon.max_params, apart=True)
-    named = {**params, **texts} if key is None else {**params, **texts, "Idempotency-Key": key}
+    named = {**params, **texts} if texts else params
+    if key is not None:
+        named = {**named, "Idempotency-Key": key}
     if problems := config.redactor.problems_in(named):
         raise InvalidParams(problems)
     return checked
@@ -61,19 +63,23 @@ def check_params(
         InvalidParams: with everything that is wrong: unknown names, missing ones, wrong types, or
             too much of it.
     """
-    if most is not None:
-        # Before anything is done with them.
-        defaults = {name: param.default for name, param in endpoint.params.items()}
-        if is_larger({**defaults, **given, **text}, most):
-            raise InvalidParams({"params": TOO_LARGE.format(most)})
+    # Before anything is done with them, and with the defaults.
+    _check_size({**given, **text} if text else given, most)
     rules = endpoint.spec if isinstance(endpoint.spec, ParamRules) else None
     if rules is not None and rules.free and not endpoint.params:
         params = _as_json({**given, **text})
     else:
         params = fill(endpoint.params, given, text)
+        if len(params) > len(given):
+            _check_size(params, most)
     if rules is not None and not (apart and rules.apart) and (found := rules.problems(params)):
         raise InvalidParams(found)
     return params
+
+
+def _check_size(params: Mapping[str, Any], most: int | None) -> None:
+    if most is not None and is_larger(params, most):
+        raise InvalidParams({"params": TOO_LARGE.format(most)})
 
 
 async def rule_problems(config: Config, calls: Sequence[NewTask]) -> list[dict[str, str]]:

@@ -162,7 +162,6 @@ _LONGEST = 6
 _AROUND = 64
 """Bytes of a plain value that is no text, at most, and of what stands around it."""
 _PLAIN, _TEXT = frozenset({bool, float, type(None)}), frozenset({str})
-_FLAT = frozenset({str, int, *_PLAIN})
 _SMALL_INTEGER = 1 << 63
 
 
@@ -182,15 +181,6 @@ def _is_surely_smaller(values: Any, room: int) -> bool:
     """Whether there is room for the values however each of their characters is written."""
     if room < _AROUND * len(values):
         return False
-    if type(values) is dict and _FLAT.issuperset(map(type, values.values())):
-        # As of most calls, and by what is written in C.
-        try:
-            size = sum(map(len, values)) + sum(map(len, map(str, values.values())))
-        except (TypeError, ValueError):  # other names than texts, or a number of very many digits
-            return False
-        return _AROUND * (1 + len(values)) + _LONGEST * size <= room and _TEXT.issuperset(
-            map(type, values)
-        )
     waiting = [values]
     for item in waiting:  # and what is added meanwhile
         kind = type(item)

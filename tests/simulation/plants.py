@@ -37,7 +37,7 @@ from orchestratord.queue.batch import Rank, Write, deliver, writes
 from orchestratord.queue.connection import ManyRows
 from orchestratord.queue.housekeeping import batch_closing, run_ends
 from orchestratord.queue.housekeeping.future_times import BroughtBack
-from orchestratord.queue.operations import bulk, claim, manual, partitions, settle
+from orchestratord.queue.operations import bulk, claim, effects, manual, partitions, settle
 from orchestratord.queue.operations.insert import NewRows
 from orchestratord.queue.run_counts import RunCounts
 from orchestratord.queue.session import Session
@@ -202,7 +202,7 @@ def acknowledged_and_not_written() -> Planted:
 
 def effect_that_is_written_twice() -> Planted:
     """What follows from an attempt that is settled by itself is written twice."""
-    apply_all = settle.apply_all_effects
+    apply_all = effects.apply_all_effects
 
     def apply_twice(of: Session, groups: Sequence[Any], recurring: Sequence[Any] = ()) -> Any:
         if len(groups) == 1:
@@ -214,7 +214,7 @@ def effect_that_is_written_twice() -> Planted:
 
 def effect_that_is_lost() -> Planted:
     """Of several attempts that are settled together, what follows from the last is left out."""
-    apply_all = settle.apply_all_effects
+    apply_all = effects.apply_all_effects
 
     def leave_out(of: Session, groups: Sequence[Any], recurring: Sequence[Any] = ()) -> Any:
         if len(groups) > 1:

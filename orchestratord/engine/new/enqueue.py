@@ -21,8 +21,7 @@ from orchestratord.model.task import Effect, Kind, NewTask
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import Write
 from orchestratord.queue.housekeeping.batch_closing import tell
-from orchestratord.queue.operations.insert import enqueue
-from orchestratord.queue.operations.settle import happen, write_effects
+from orchestratord.queue.operations.effects import enqueue, write_effects
 from orchestratord.queue.operations.slices import oldest_slice, write_slice
 from orchestratord.queue.outbox.outbox_take import OutboxTask, Result, take
 from orchestratord.queue.records import Insert, Inserted
@@ -61,7 +60,7 @@ class Enqueue:
 
         Raises what `Store.enqueue` raises.
         """
-        return await self._whole(tasks, _accepted)
+        return await self._whole(tasks, enqueue)
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write effects in one transaction; the ids of the new tasks, in order."""
@@ -126,12 +125,6 @@ class Enqueue:
         return await asyncio.shield(task)
 
 
-def _accepted(items: Sequence[Any]) -> Write[list[Inserted]]:
-    """The operation that writes new tasks, and with events what follows from them."""
-    events = any(item.happened is not None for item in items)
-    return happen(items) if events else enqueue(items)
-
-
 def callable_endpoint(config: Config, endpoint_id: str) -> Endpoint:
     """An endpoint that takes calls. Raises NotFound, and Conflict where it is disabled."""
     endpoint = config.endpoints.get(endpoint_id)
@@ -185,7 +178,7 @@ async def fitted_call(
     Raises what `check_call` raises, and InvalidParams where it has no partition, or would hold up
     an ordered one.
     """
-    if is_larger({**params, **texts}, INLINE_BYTES):
+    if is_larger({**params, **texts} if texts else params, INLINE_BYTES):
         checked = await off_loop(check_call, config, endpoint, params, texts, key)
     else:
         checked = check_call(config, endpoint, params, texts, key)

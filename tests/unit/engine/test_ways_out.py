@@ -82,18 +82,18 @@ async def one_task(
         work.calls.append(task.id)
         return work.outcome
 
-    def noting(name: str) -> None:
-        way_out = getattr(Pipe, name)
+    def noting(of: object, name: str) -> None:
+        way_out = getattr(of, name)
 
-        async def run(self: Pipe, *arguments: Any) -> str:
-            way: str = await way_out(self, *arguments)
+        async def run(*arguments: Any) -> str:
+            way: str = await way_out(*arguments)
             work.ways.append(way)
             return way
 
-        patch.setattr(Pipe, name, run)
+        patch.setattr(of, name, run)
 
-    noting("_run")
-    noting("_settle_again")
+    noting(Pipe, "_run")
+    noting(AttemptEnds, "_settle_again")
     executor = Doing(execute)
     executor.phases = ("before_request", "after_request")
     async with working(tmp_path, Asked(), ExecutorPlugin(executor), url=url) as bench:
@@ -132,14 +132,17 @@ def fail(patch: pytest.MonkeyPatch, of: object, name: str, **how: Any) -> None:
 
 
 ERRORS = [RuntimeError("a bug"), MemoryError(), QueueError("no room"), asyncio.CancelledError()]
-BEFORE = ["_begin", "_is_made", "_prepare", "_started", "_start", "items", "written"]
+BEFORE: list[tuple[object, str]] = [
+    (Pipe, "_begin"), (Preparation, "is_made"), (Preparation, "prepare"),
+    (Preparation, "_started"), (Preparation, "_start"), (NewTasks, "items"), (NewTasks, "written"),
+]  # fmt: skip
 """What is called before the executor; each of them may fail."""
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
-@pytest.mark.parametrize("step", BEFORE)
+@pytest.mark.parametrize(("of", "step"), BEFORE)
 async def test_what_fails_before_the_executor_is_called_is_released(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, idempotent: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: object, step: str, idempotent: bool
 ) -> None:
     if step in {"_start", "items", "written"} and idempotent:
         pytest.skip("its claim is its start")
@@ -147,7 +150,7 @@ async def test_what_fails_before_the_executor_is_called_is_released(
     monkeypatch.setattr(asyncio, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
     async with one_task(tmp_path, monkeypatch, idempotent=idempotent) as work:
         for error in ERRORS:
-            fail(monkeypatch, Pipe, step, error=error)
+            fail(monkeypatch, of, step, error=error)
         work.adopt()
         await work.bench.until(lambda: bool(work.calls))
         task = await work.end()
@@ -269,19 +272,19 @@ async def test_a_cancellation_while_the_database_is_waited_for(
         assert (task.status, task.reason, task.attempts) == ("succeeded", None, 1)
 
 
-@pytest.mark.parametrize("step", ["_start", "_conclude"])
+@pytest.mark.parametrize(("of", "step"), [(Preparation, "_start"), (Decisions, "conclude")])
 async def test_a_claim_is_lost_only_where_the_store_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: object, step: str
 ) -> None:
     """And it is left to its new owner as it is."""
     async with one_task(tmp_path, monkeypatch, idempotent=False) as work:
-        function = getattr(Pipe, step)
+        function = getattr(of, step)
 
         async def loses(*arguments: Any) -> Any:
             await change(work.bench, "SET claims = claims + 1, locked_by = 'another'")
             return await function(*arguments)
 
-        monkeypatch.setattr(Pipe, step, loses)
+        monkeypatch.setattr(of, step, loses)
         work.adopt()
         task = await work.end()
         assert work.ways[-1] == "lost"
@@ -289,9 +292,9 @@ async def test_a_claim_is_lost_only_where_the_store_says_so(
         assert (task.status, task.attempts, task.locked_by) == ("running", 1, "another")
 
 
-@pytest.mark.parametrize("step", ["_started", "_conclude"])
+@pytest.mark.parametrize(("of", "step"), [(Preparation, "_started"), (Decisions, "conclude")])
 async def test_a_claim_is_left_only_where_the_daemon_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: object, step: str
 ) -> None:
     async with one_task(tmp_path, monkeypatch, idempotent=False) as work:
         reached, claims = asyncio.Event(), work.bench.worker.claims
@@ -300,7 +303,7 @@ async def test_a_claim_is_left_only_where_the_daemon_ends(
             reached.set()
             await asyncio.sleep(3600)
 
-        monkeypatch.setattr(Pipe, step, hangs)
+        monkeypatch.setattr(of, step, hangs)
         work.adopt()
         await reached.wait()
         claims.closing = True
