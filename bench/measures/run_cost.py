@@ -36,12 +36,12 @@ from tests.acceptance.receiver import Answer, Receiver
 
 WITHOUT = """
 from orchestratord.engine import phase_hooks
-from orchestratord.engine.attempt import pipe, prepare
+from orchestratord.engine.attempt import pipe
 from orchestratord.engine.settle import attempt_ends
 
-for module in (attempt_ends, phase_hooks, pipe, prepare):
+for module in (attempt_ends, phase_hooks, pipe):
     module.run_of = lambda task: None
-prepare.begins_run = lambda task, items: False
+pipe.begins_run = lambda task, items: False
 """
 """A plugin that leaves runs out."""
 KINDS = ("no run", "one run of all")

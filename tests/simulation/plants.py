@@ -16,10 +16,9 @@ from typing import Any
 from orchestratord_webhooks.declaration import Webhook
 
 from orchestratord.daemon import daemon as daemon_module
-from orchestratord.engine import feedback, retry, retry_delay
-from orchestratord.engine.attempt import decide as decide_module
+from orchestratord.engine import decisions, feedback, retry, retry_delay
 from orchestratord.engine.attempt.deadlines import LeaseGuard
-from orchestratord.engine.attempt.prepare import Preparation
+from orchestratord.engine.attempt.pipe import Pipe
 from orchestratord.engine.attempt_in_progress import AttemptInProgress
 from orchestratord.engine.lanes.breaker import Breaker
 from orchestratord.engine.lanes.lane import Lane
@@ -129,14 +128,14 @@ def lease_that_is_not_minded() -> Planted:
 def start_committed_and_not_sent() -> Planted:
     """What has started and is then not to be sent is forgotten, and not released; so is some of
     what is to be sent."""
-    started = Preparation._started
+    started = Pipe._started
 
-    async def forgets(self: Preparation, attempt: AttemptInProgress) -> Any:
+    async def forgets(self: Pipe, attempt: AttemptInProgress) -> Any:
         ready = await started(self, attempt)
         stops = ready == "released" or attempt.task.id % 10 == 0
         return "lost" if stops and not attempt.task.idempotent else ready
 
-    return replaced(Preparation, "_started", forgets)
+    return replaced(Pipe, "_started", forgets)
 
 
 def settlement_that_is_not_repeated() -> Planted:
@@ -338,24 +337,24 @@ def retry_after_that_is_ignored() -> Planted:
 
 def post_that_is_sent_again() -> Planted:
     """What is not idempotent is tried again though it may have been carried out."""
-    decide = decide_module.decide
+    decide = decisions.decide
 
     def dare(task: Any, policy: Any, idempotent: bool, outcome: Any, **how: Any) -> Any:
         return decide(task, policy, True, outcome, **how)
 
-    return replaced(decide_module, "decide", dare)
+    return replaced(decisions, "decide", dare)
 
 
 def success_that_nobody_answered() -> Planted:
     """What is lost after it was sent is taken for a success, where a repeat would be safe."""
-    decide = decide_module.decide
+    decide = decisions.decide
 
     def believe(task: Any, policy: Any, idempotent: bool, outcome: Any, **how: Any) -> Any:
         if idempotent and outcome.maybe_done and not outcome.answered:
             return retry.succeeded(outcome)
         return decide(task, policy, idempotent, outcome, **how)
 
-    return replaced(decide_module, "decide", believe)
+    return replaced(decisions, "decide", believe)
 
 
 def cancel_that_hides_ambiguous() -> Planted:

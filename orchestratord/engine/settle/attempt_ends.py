@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from orchestratord.engine.attempt_in_progress import AttemptInProgress, AttemptResult
 from orchestratord.engine.call_tree import has_calls, is_run, run_of
+from orchestratord.engine.decisions import Decisions
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.new.new_tasks import NewTasks
 from orchestratord.engine.phase_hooks import PhaseHooks
@@ -41,15 +42,14 @@ class AttemptEnds:
         new_tasks: NewTasks,
         published: PublishedEnds,
         clock: Clock,
-        unclear: Callable[[AttemptInProgress, BaseException], AttemptResult],
+        decisions: Decisions,
     ) -> None:
-        """`unclear`: the end of what was sent, where an error has kept from knowing it."""
         self._store, self._host, self._hooks = store, host, hooks
         self._lanes, self._claims = lanes, claims
         self._new_tasks = new_tasks
         self._published = published
         self._clock = clock
-        self._unclear = unclear
+        self._decisions = decisions
         self._loop = asyncio.get_running_loop()
         self._ended: list[Write[Settled]] = []
         """How attempts have ended in this turn of the loop."""
@@ -154,7 +154,7 @@ class AttemptEnds:
                 log.exception("task %s was not run; it goes back to pending", task.id)
                 await asyncio.sleep(1.0)
             return await self._claims.release_claim(task)
-        result = attempt.result = self._unclear(attempt, error)
+        result = attempt.result = self._decisions.unclear(attempt, error)
         # Without its target no hook is told, should it be cancelled: that may have failed here.
         config, now = attempt.plan.config, self._clock.now_ms()
         return await self.settle(attempt.task, result, config, None, now)

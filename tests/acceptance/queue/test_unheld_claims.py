@@ -14,9 +14,9 @@ LOSES = """
 from pathlib import Path
 
 from orchestratord import hookimpl
-from orchestratord.engine.attempt.prepare import Preparation
+from orchestratord.engine.attempt.pipe import Pipe
 
-started = Preparation._started
+started = Pipe._started
 
 async def loses(self, attempt):
     ready = await started(self, attempt)
@@ -26,7 +26,7 @@ async def loses(self, attempt):
         return ready
     return "lost"
 
-Preparation._started = loses
+Pipe._started = loses
 
 @hookimpl
 def before_request():

@@ -70,7 +70,7 @@ async def test_what_is_sent_late_counts_from_when_it_is_sent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The start of one that is not idempotent has to be on disk before, and the disk is slow."""
-    start, begun = bench.worker.pipe._preparation._start, 0
+    start, begun = bench.worker.pipe._start, 0
 
     async def slow(attempt: AttemptInProgress, effects: Sequence[Effect]) -> bool:
         nonlocal begun
@@ -78,7 +78,7 @@ async def test_what_is_sent_late_counts_from_when_it_is_sent(
         await asyncio.sleep(0.6 if begun <= 3 else 0)
         return ours
 
-    monkeypatch.setattr(bench.worker.pipe._preparation, "_start", slow)
+    monkeypatch.setattr(bench.worker.pipe, "_start", slow)
     bench.adopt(concurrency=10, rate="3/s", idempotent=False)
     bench.be_quick()
     await bench.idle(await bench.put([CALL] * 7))

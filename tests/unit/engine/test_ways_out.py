@@ -13,10 +13,8 @@ from typing import Any
 import pytest
 from worker_parts import Bench, Doing, ExecutorPlugin, working
 
-from orchestratord.engine.attempt import send
-from orchestratord.engine.attempt.decide import Decisions
+from orchestratord.engine.attempt import pipe as pipe_module
 from orchestratord.engine.attempt.pipe import Pipe
-from orchestratord.engine.attempt.prepare import Preparation
 from orchestratord.engine.feedback import Feedback
 from orchestratord.engine.new.new_tasks import NewTasks
 from orchestratord.engine.settle import attempt_ends
@@ -133,8 +131,8 @@ def fail(patch: pytest.MonkeyPatch, of: object, name: str, **how: Any) -> None:
 
 ERRORS = [RuntimeError("a bug"), MemoryError(), QueueError("no room"), asyncio.CancelledError()]
 BEFORE: list[tuple[object, str]] = [
-    (Pipe, "_begin"), (Preparation, "is_made"), (Preparation, "prepare"),
-    (Preparation, "_started"), (Preparation, "_start"), (NewTasks, "items"), (NewTasks, "written"),
+    (Pipe, "_begin"), (Pipe, "_is_made"), (Pipe, "_prepare"),
+    (Pipe, "_started"), (Pipe, "_start"), (NewTasks, "items"), (NewTasks, "written"),
 ]  # fmt: skip
 """What is called before the executor; each of them may fail."""
 
@@ -162,9 +160,9 @@ async def test_what_fails_before_the_executor_is_called_is_released(
 
 
 AFTER: list[tuple[object, str]] = [
-    (Decisions, "_after"), (Decisions, "conclude"), (Decisions, "ask"),
+    (Pipe, "_after"), (Pipe, "_conclude"), (Pipe, "_ask"),
     (AttemptEnds, "write_soon"), (NewTasks, "items"), (attempt_ends, "settlement_of"),
-    (send, "check_outcome"), (AttemptEnds, "_note_run"), (Feedback, "note"),
+    (pipe_module, "check_outcome"), (AttemptEnds, "_note_run"), (Feedback, "note"),
 ]  # fmt: skip
 """What is called after it."""
 
@@ -223,7 +221,7 @@ async def test_a_refused_end_whose_cancel_fails_is_settled_as_cancelled(
             await work.bench.store.write(manual.cancel(work.id))
             return work.outcome
 
-        monkeypatch.setattr(Decisions, "_after", asks)
+        monkeypatch.setattr(Pipe, "_after", asks)
         results = work.bench.worker.pipe.hooks
         fail(monkeypatch, results, "cancelled")
         work.adopt()
@@ -272,19 +270,19 @@ async def test_a_cancellation_while_the_database_is_waited_for(
         assert (task.status, task.reason, task.attempts) == ("succeeded", None, 1)
 
 
-@pytest.mark.parametrize(("of", "step"), [(Preparation, "_start"), (Decisions, "conclude")])
+@pytest.mark.parametrize("step", ["_start", "_conclude"])
 async def test_a_claim_is_lost_only_where_the_store_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: object, step: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """And it is left to its new owner as it is."""
     async with one_task(tmp_path, monkeypatch, idempotent=False) as work:
-        function = getattr(of, step)
+        function = getattr(Pipe, step)
 
         async def loses(*arguments: Any) -> Any:
             await change(work.bench, "SET claims = claims + 1, locked_by = 'another'")
             return await function(*arguments)
 
-        monkeypatch.setattr(of, step, loses)
+        monkeypatch.setattr(Pipe, step, loses)
         work.adopt()
         task = await work.end()
         assert work.ways[-1] == "lost"
@@ -292,9 +290,9 @@ async def test_a_claim_is_lost_only_where_the_store_says_so(
         assert (task.status, task.attempts, task.locked_by) == ("running", 1, "another")
 
 
-@pytest.mark.parametrize(("of", "step"), [(Preparation, "_started"), (Decisions, "conclude")])
+@pytest.mark.parametrize("step", ["_started", "_conclude"])
 async def test_a_claim_is_left_only_where_the_daemon_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: object, step: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     async with one_task(tmp_path, monkeypatch, idempotent=False) as work:
         reached, claims = asyncio.Event(), work.bench.worker.claims
@@ -303,7 +301,7 @@ async def test_a_claim_is_left_only_where_the_daemon_ends(
             reached.set()
             await asyncio.sleep(3600)
 
-        monkeypatch.setattr(of, step, hangs)
+        monkeypatch.setattr(Pipe, step, hangs)
         work.adopt()
         await reached.wait()
         claims.closing = True
@@ -330,14 +328,14 @@ async def test_a_start_that_is_committed_and_not_sent_is_taken_back(
 ) -> None:
     """It had not begun: its attempt is given back, and what was announced stays."""
     async with one_task(tmp_path, monkeypatch, idempotent=False, partition=partition) as work:
-        pipe, start = work.bench.worker.pipe, Preparation._start
+        pipe, start = work.bench.worker.pipe, Pipe._start
         leases = pipe.deadlines.leases
 
-        async def starts(self: Preparation, *arguments: Any) -> bool:
+        async def starts(self: Pipe, *arguments: Any) -> bool:
             ours = await start(self, *arguments)
             task = await work.bench.store.read(search.get(work.id))
             assert task.started_at is not None
-            monkeypatch.setattr(Preparation, "_start", start)
+            monkeypatch.setattr(Pipe, "_start", start)
             if stops == "drain":
                 work.bench.worker.placement.set_paused({"a/do"})
                 pipe.deadlines.interrupt()
@@ -346,7 +344,7 @@ async def test_a_start_that_is_committed_and_not_sent_is_taken_back(
                 monkeypatch.setattr(leases, "may_be_lost", lambda run: next(fail_once, False))
             return ours
 
-        monkeypatch.setattr(Preparation, "_start", starts)
+        monkeypatch.setattr(Pipe, "_start", starts)
         work.adopt()
         await work.bench.until(lambda: bool(work.ways))
         assert work.ways[0] == "released"
@@ -376,7 +374,7 @@ async def unheld(
             if started:
                 attempt = self._begin(task, lane, asyncio.current_task(), began)  # type: ignore[arg-type]
                 assert attempt is not None
-                await self._preparation._start(attempt, ())
+                await self._start(attempt, ())
             self._lanes.return_token(lane, began, task.id, began)
             self._release_slot(task, lane, began)
             self._claims.gone(task, asyncio.current_task())
