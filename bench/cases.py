@@ -22,11 +22,13 @@ from bench.measures import (
     crowd,
     deliveries,
     events,
+    front_door,
     hanging,
     lateness,
     locked,
     memory,
     pruned,
+    shared_queue,
     startup,
 )  # fmt: skip
 from bench.measures.drain import Drained
@@ -34,6 +36,7 @@ from bench.peers.bullmq import BullMQ
 from bench.peers.dramatiq import Dramatiq, LeanDramatiq
 from bench.peers.graphile import Graphile
 from bench.peers.huey import Huey
+from bench.peers.node_peer import NodePeer
 from bench.peers.peer import Peer
 from bench.results.figures import Figure
 
@@ -44,6 +47,7 @@ SENT_BY_FAST = 60_000
 PEERS: tuple[Peer, ...] = (Huey(), Dramatiq(), LeanDramatiq(), BullMQ(), Graphile())
 WORKERS = 2
 """As many as the machine of the figures in the docs has cores."""
+DAEMONS = 2
 QUICK = 10
 """A quick run does a tenth."""
 
@@ -97,6 +101,7 @@ def own(quick: bool) -> Iterator[Case]:
                partial(calls.measure, count=sent, told=False))  # fmt: skip
     for name, what, race in (
         ("deliveries", "webhook deliveries", partial(deliveries.measure, count=sent)),
+        ("calls", "calls with a webhook each", partial(calls.measure, count=made)),
         ("calls-alone", "calls of one request", partial(calls.measure, count=sent, told=False)),
     ):
         yield Race(
@@ -106,11 +111,36 @@ def own(quick: bool) -> Iterator[Case]:
             f"the same, and workers: {WORKERS}",
             partial(race, workers=WORKERS),
         )
+    yield Race(
+        "calls-then",
+        "orchestratord, calls with a webhook and one more call each",
+        3 * made,
+        "as calls; `then` makes the further call, and a second webhook, for 5xx, does not match",
+        partial(calls.measure, count=made, followed=True),
+    )
+    for name, what, fleet in (
+        ("", "", {}),
+        (f"-{WORKERS}", f" with {WORKERS} workers", {"workers": WORKERS}),
+        (f"-{DAEMONS}-daemons", f", {DAEMONS} daemons", {"daemons": DAEMONS}),
+    ):
+        yield Race(
+            f"calls-postgres{name}",
+            f"orchestratord on PostgreSQL{what}, calls with a webhook each",
+            2 * made,
+            f"as calls; concurrency {shared_queue.CONCURRENCY:,} of a daemon",
+            partial(shared_queue.measure, count=made, told=True, **fleet),
+        )
     yield Measure(
         "accept",
         "one connection, one batch after the other; the endpoint is paused",
         _alone(partial(accept.measure, count=100_000 // part)),
     )
+    for workers in (1, WORKERS):
+        yield Measure(
+            "front-door" if workers == 1 else f"front-door-{workers}",
+            "params of 1 KB; one call after the other on each connection; the endpoint is paused",
+            _alone(partial(front_door.measure, count=20_000 // part, workers=workers)),
+        )
     yield Measure(
         "events",
         f"{events.CONNECTIONS} connections; each event's data are checked by its schema",
@@ -182,6 +212,19 @@ def peers(folder: Folder) -> Iterator[Case]:
         count = SENT_BY_FAST if peer.fast else SENT
         run = partial(peer.measure, folder, count=count)
         yield Race(peer.name, peer.name, count, peer.settings, run)
+    for node in (peer for peer in PEERS if isinstance(peer, NodePeer)):
+        for workers in (1, WORKERS):
+            several = f"-{workers}" if workers > 1 else ""
+            yield Race(
+                f"{node.name}-calls{several}",
+                f"{node.name}{f' with {workers} processes' if several else ''}, jobs that POST and "
+                "queue one that posts the signed envelope",
+                SENT,
+                f"{node.settings}{f', {workers} such processes' if several else ''}",
+                partial(node.measure, folder, count=SENT // 2, told=True, workers=workers),
+            )
+        run_add = partial(node.add, folder, count=SENT)
+        yield Measure(f"{node.name}-add", f"{node.settings}; nothing works on the jobs", run_add)
     for peer in PEERS:
         run_late = partial(peer.lateness, folder, count=lateness.COUNT)
         yield Measure(f"{peer.name}-lateness", peer.settings, run_late)

@@ -17,37 +17,31 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import click
 import psycopg
 
-from bench.environment.daemon import BATCH, TEXT, daemon, declare_post
 from bench.environment.folder import Folder
 from bench.environment.postgres import queue_url, server
-from bench.environment.processes import thread_seconds
 from bench.environment.servers import Nginx
+from bench.measures import shared_queue
 from bench.measures.claims import AT_ONCE, claim, settle, sizes
-from bench.measures.drain import Drained, drain
+from bench.measures.drain import Drained
+from bench.measures.shared_queue import PARTS, POST
 from bench.peers.graphile import Graphile
 from bench.results.table import Table
-from orchestratord.model.task import Key, NewTask
+from orchestratord.model.task import NewTask
 from orchestratord.queue.operations import claim as claims
 from orchestratord.queue.operations import effects, manual
 from orchestratord.queue.operations import settle as settling
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from orchestratord.runtime import fleet
-from tests.acceptance.control import Control
 
-POST = Key("bench/post")
-CONCURRENCY = 1_000
-"""Of each daemon. 64 are in flight at once, as many as its API may have; some hundreds more are
-claimed ahead, for which graphile-worker has a local queue of 500."""
-PARTS = ("the daemons' loops", "their other threads", "PostgreSQL", "nginx")
 WITHOUT, WITH, LAST = "without", "with", "the last minute with"
 
 # -- throughput ------------------------------------------------------------------------------------
@@ -56,65 +50,24 @@ WITHOUT, WITH, LAST = "without", "with", "the last minute with"
 def race(count: int, daemons: int, spent: dict[str, float] | None = None) -> Drained:
     """Empty a queue of `count` calls by so many daemons; `spent` is given the CPU seconds of each
     kind of thread."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as home, ExitStack() as stack:
-        database = stack.enter_context(server())
-        nginx = stack.enter_context(Nginx(Path(home) / "nginx"))
-        asyncio.run(_queue(queue_url(database), count))
-        started = []
-        for number in range(daemons):
-            made = stack.enter_context(
-                daemon(
-                    Path(home) / f"d{number}",
-                    database=queue_url(database),
-                    concurrency=CONCURRENCY,
-                )
-            )
-            declare_post(made, nginx)
-            made.expect("a password is written out")
-            started.append(made.start())
-        first: Control = started[0]
-        pids = [made.pid for made in started]
-
-        def threads() -> tuple[float, ...]:
-            loops, writers = map(sum, zip(*map(thread_seconds, pids), strict=True))
-            return loops, writers, sum(thread_seconds(database.pid)), sum(thread_seconds(nginx.pid))
-
-        before = threads()
-        # An attempt is written with the end of its call, and its table is ten times smaller.
-        drained = drain(
-            nginx, count, lambda: count - database.ask("SELECT count(*) FROM attempts"),
-            pids, [database.pid], lambda: first.post("/v1/endpoints/bench/post/resume"),
-        )  # fmt: skip
-        if spent is not None:
-            spent |= {
-                name: late - early
-                for name, early, late in zip(PARTS, before, threads(), strict=True)
-            }
-        if left := database.ask("SELECT count(*) FROM retry_schedule WHERE status <> 'succeeded'"):
-            raise RuntimeError(f"{left} of {count} calls have not succeeded")
-        return drained
-
-
-async def _queue(url: str, count: int) -> None:
-    store = await Store.open(url)
-    try:
-        await store.write(manual.pause(POST.endpoint_id, True))
-        for first in range(0, count, BATCH):
-            numbers = range(first, min(first + BATCH, count))
-            await store.write(effects.enqueue(
-                [Insert(NewTask("call", POST.endpoint_id, {"number": n, "text": TEXT}))
-                 for n in numbers]
-            ))  # fmt: skip
-    finally:
-        await store.close()
+    with _place() as (home, nginx):
+        return shared_queue.measure(home / "race", nginx, count, daemons=daemons, spent=spent)
 
 
 def peer(count: int, folder: Folder) -> Drained:
     """graphile-worker at the same work, as `bench` has it."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as home:
-        Path(home).chmod(0o755)
-        with Nginx(Path(home) / "nginx") as nginx:
-            return Graphile().measure(folder, Path(home) / "peer", nginx, count)
+    with _place() as (home, nginx):
+        return Graphile().measure(folder, home / "peer", nginx, count)
+
+
+@contextmanager
+def _place() -> Iterator[tuple[Path, Nginx]]:
+    """A folder that other users get at, and a receiver."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        home = Path(name)
+        home.chmod(0o755)
+        with Nginx(home / "nginx") as nginx:
+            yield home, nginx
 
 
 # -- a transaction that stays open -----------------------------------------------------------------

@@ -61,7 +61,7 @@ def shop(apart: bool) -> Iterator[tuple[Daemon, Receiver, str]]:
         made.api("shop", receiver.url)
         made.endpoint("shop/order", "/orders/{{ params.n }}", method="POST", idempotent=True,
                       params={"n": {"type": "integer"}})  # fmt: skip
-        made.expect("a password is written out", "cannot be relayed")
+        made.expect("a password is written out", "cannot relay")
         with psycopg.connect(url) as connection:
             connection.execute("CREATE TABLE orders (n integer)")
             connection.execute(outbox_schema("public"))

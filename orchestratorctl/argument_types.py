@@ -87,7 +87,7 @@ def utf8_text(word: str) -> str:
     try:
         word.encode()
     except UnicodeEncodeError:
-        raise ArgumentTypeError("that is no UTF-8 text") from None
+        raise ArgumentTypeError("the text is no UTF-8") from None
     return word
 
 

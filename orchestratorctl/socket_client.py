@@ -116,7 +116,7 @@ def _unreachable(path: str, error: OSError) -> NoDaemon:
         if is_socket(path):
             why = "nothing listens there; the daemon has stopped or is about to start"
         else:
-            why = "that is no socket"
+            why = "it is no socket"
     elif error.errno in (errno.ENOENT, errno.ENOTDIR):
         why = "there is no such socket"
     elif len(os.fsencode(path)) > LONGEST_PATH:
@@ -302,7 +302,7 @@ class SocketClient:
             data = None
         if 200 <= status < 300:
             if not isinstance(data, dict):
-                raise CommandError(f"what answers at {self.path} is no orchestratord")
+                raise CommandError(f"no orchestratord answers at {self.path}")
             return status, data
         fallback = f"the daemon answered {status} {reason}".rstrip()
         raise RequestRefused(status, data if isinstance(data, dict) else {}, fallback)

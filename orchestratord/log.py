@@ -228,7 +228,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
                 self._dropped += left.count(b"\n")
             self._written += len(text)
             if self._dropped and self._put - self._written < MOST_QUEUED // 2:
-                self._tell_dropped()
+                self._log_dropped()
 
     def _write_some(self, text: bytes) -> int:
         try:
@@ -237,7 +237,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
             select.select((), (self._apart or 0,), ())
             return 0
 
-    def _tell_dropped(self) -> None:
+    def _log_dropped(self) -> None:
         with self.lock or nullcontext():
             dropped, self._dropped = self._dropped, 0
         _log.warning("%d lines of the log are lost, as they were not read in time", dropped)

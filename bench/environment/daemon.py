@@ -37,11 +37,11 @@ def daemon(home: Path, environ: Mapping[str, str] | None = None, **settings: Any
     return made
 
 
-def declare_post(made: Daemon, nginx: Nginx, **keys: Any) -> None:
-    """Declare `bench/post`, which sends about 1 KB and may be repeated; `keys` are of its YAML."""
+def declare_post(made: Daemon, nginx: Nginx, endpoint_id: str = "bench/post", **keys: Any) -> None:
+    """Declare an endpoint that sends about 1 KB and may be repeated; `keys` are of its YAML."""
     made.api("bench", nginx.url(), concurrency=CONCURRENCY)
     made.endpoint(
-        "bench/post", "/", method="POST", idempotent=True,
+        endpoint_id, "/", method="POST", idempotent=True,
         params={"number": {"type": "integer"}, "text": {"type": "string", "default": TEXT}},
         body={"json": {"number": "{{ params.number }}", "text": "{{ params.text }}"}}, **keys,
     )  # fmt: skip

@@ -26,7 +26,7 @@ def measure(home: Path, megabytes: int) -> Iterator[Figure]:
         daemon(home / "d", database=f"sqlite:///{disk}/queue.db") as made,
     ):
         made.wrapper = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh"]
-        made.expect("the disk is nearly full", "the disk takes no more", "cannot be written",
+        made.expect("the disk is nearly full", "the disk takes no more", "cannot write task",
                     "claiming failed", "is not ready")  # fmt: skip
         receiver.on("/ok", 200)
         made.api("bench", receiver.url)

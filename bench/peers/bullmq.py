@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 from bench.environment.folder import Folder
 from bench.environment.servers import Postgres, Redis
-from bench.peers.peer import Peer
+from bench.peers.node_peer import NodePeer
 
 CONCURRENCY = 100
 
 
-class BullMQ(Peer):
+class BullMQ(NodePeer):
     """Finished jobs are kept, as it does by itself."""
 
     name = "bullmq"
     database = Redis
-    fast = True
+    program = "bullmq"
+    adds = "add of a Queue"
     settings = f"one process, concurrency {CONCURRENCY}, undici"
 
     def version(self, folder: Folder) -> str:
@@ -27,12 +27,10 @@ class BullMQ(Peer):
     def environ(self) -> Mapping[str, str]:
         return {"BENCH_CONCURRENCY": str(CONCURRENCY)}
 
-    def queue(self, folder: Folder, count: int) -> Sequence[str | Path]:
-        return ["node", folder.node / "bullmq_queue.mjs", str(count)]
-
-    def work(self, folder: Folder) -> Sequence[str | Path]:
-        return ["node", folder.node / "bullmq_work.mjs"]
-
     def left(self, database: Redis | Postgres, count: int) -> int:
         assert isinstance(database, Redis)
         return count - database.ask("ZCARD", "bull:bench:completed")
+
+    def waiting(self, database: Redis | Postgres) -> int:
+        assert isinstance(database, Redis)
+        return database.ask("LLEN", "bull:bench:wait")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 from bench.environment.folder import Folder
 from bench.environment.servers import Postgres, Redis
-from bench.peers.peer import Peer
+from bench.peers.node_peer import NodePeer
 
 CONCURRENCY = 50
 LOCAL_QUEUE = 500
@@ -15,12 +14,13 @@ BATCH_DELAY = 100
 """Milliseconds that it waits for more jobs to complete in one statement."""
 
 
-class Graphile(Peer):
+class Graphile(NodePeer):
     """A job is deleted when it is done."""
 
     name = "graphile-worker"
     database = Postgres
-    fast = True
+    program = "graphile"
+    adds = "addJob of makeWorkerUtils"
     settings = (
         f"one process, concurrentJobs {CONCURRENCY}, localQueue {LOCAL_QUEUE}, "
         f"completion in batches (delay {BATCH_DELAY} ms), undici"
@@ -37,12 +37,9 @@ class Graphile(Peer):
             "BENCH_BATCH_DELAY": str(BATCH_DELAY),
         }
 
-    def queue(self, folder: Folder, count: int) -> Sequence[str | Path]:
-        return ["node", folder.node / "graphile_queue.mjs", str(count)]
-
-    def work(self, folder: Folder) -> Sequence[str | Path]:
-        return ["node", folder.node / "graphile_work.mjs"]
-
     def left(self, database: Redis | Postgres, count: int) -> int:
         assert isinstance(database, Postgres)
         return database.ask("SELECT count(*) FROM graphile_worker._private_jobs")
+
+    def waiting(self, database: Redis | Postgres) -> int:
+        return self.left(database, 0)

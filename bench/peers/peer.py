@@ -10,8 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
+from bench.environment.daemon import SECRET
 from bench.environment.folder import PROGRAMS, Folder
 from bench.environment.servers import Nginx, Postgres, Redis
 from bench.measures.drain import Drained, drain
@@ -57,12 +58,39 @@ class Peer(ABC):
         """Further variables of both."""
         return {}
 
-    def measure(self, folder: Folder, home: Path, nginx: Nginx, count: int) -> Drained:
-        """Send `count` requests, as fast as it can. `home` is an empty folder."""
-        with self._queued(folder, home, {"BENCH_URL": nginx.url()}, count) as (database, workers):
-            return drain(
-                nginx, count, lambda: self.left(database, count), [workers()], [database.pid]
-            )
+    def measure(
+        self,
+        folder: Folder,
+        home: Path,
+        nginx: Nginx,
+        count: int,
+        *,
+        told: bool = False,
+        workers: int = 1,
+    ) -> Drained:
+        """Carry out `count` jobs, as fast as it can; figures are of requests.
+
+        Args:
+            folder: where it is installed.
+            home: an empty folder.
+            nginx: the receiver.
+            count: of the jobs.
+            told: each queues one more, which posts the signed envelope; of a `NodePeer`.
+            workers: how many times its command of the workers is run.
+
+        Raises:
+            RuntimeError: also for several workers by `chrt -f`, which leaves others no time: two
+                processes of Node.js would keep the database from both cores for good.
+        """
+        if workers > 1 and os.sched_getscheduler(0) == os.SCHED_FIFO:
+            raise RuntimeError("several processes of a peer do not run by chrt -f; take nice")
+        jobs = 2 * count if told else count
+        environ = {"BENCH_URL": nginx.url()}
+        if told:
+            environ |= {"BENCH_WEBHOOK": nginx.url(1), "BENCH_SECRET": SECRET}
+        with self._queued(folder, home, environ, count) as (database, start):
+            pids = [start() for _ in range(workers)]
+            return drain(nginx, jobs, lambda: self.left(database, jobs), pids, [database.pid])
 
     def lateness(self, folder: Folder, home: Path, nginx: Nginx, count: int) -> Iterator[Figure]:
         """Milliseconds by which `count` jobs that are due in one instant are late."""
@@ -84,13 +112,35 @@ class Peer(ABC):
         self, folder: Folder, home: Path, environ: Mapping[str, str], count: int
     ) -> Iterator[tuple[Redis | Postgres, Callable[[], int]]]:
         """A database with `count` jobs, and what starts the workers and returns their process."""
+        with self._running(home, environ) as (database, ours, log), ExitStack() as stack:
+
+            def start() -> int:
+                workers = subprocess.Popen(  # noqa: S603
+                    self.work(folder), env=ours, stdin=subprocess.DEVNULL, stdout=log,
+                    stderr=log, start_new_session=True,
+                )  # fmt: skip
+                stack.callback(_end, workers)
+                return workers.pid
+
+            ran = subprocess.run(  # noqa: S603
+                self.queue(folder, count), env=ours, check=False, stdout=log, stderr=log
+            )
+            queued = 0 if ran.returncode else self.left(database, count)
+            if queued != count:
+                raise RuntimeError(f"{queued} of {count} jobs were queued")
+            yield database, start
+
+    @contextmanager
+    def _running(
+        self, home: Path, environ: Mapping[str, str]
+    ) -> Iterator[tuple[Redis | Postgres, Mapping[str, str], BinaryIO]]:
+        """A database, the variables of its programs, and their log, whose end errors quote."""
         home.mkdir()
         with (
             self.database(home / "database") as database,
             (home / "log").open("wb") as log,
-            ExitStack() as stack,
         ):
-            environ = {
+            ours = {
                 **os.environ,
                 "PYTHONPATH": str(PROGRAMS),
                 "NODE_ENV": "production",
@@ -99,23 +149,8 @@ class Peer(ABC):
                 **self.environ(),
                 **environ,
             }
-
-            def start() -> int:
-                workers = subprocess.Popen(  # noqa: S603
-                    self.work(folder), env=environ, stdin=subprocess.DEVNULL, stdout=log,
-                    stderr=log, start_new_session=True,
-                )  # fmt: skip
-                stack.callback(_end, workers)
-                return workers.pid
-
             try:
-                ran = subprocess.run(  # noqa: S603
-                    self.queue(folder, count), env=environ, check=False, stdout=log, stderr=log
-                )
-                queued = 0 if ran.returncode else self.left(database, count)
-                if queued != count:
-                    raise RuntimeError(f"{queued} of {count} jobs were queued")
-                yield database, start
+                yield database, ours, log
             except RuntimeError as error:
                 said = (home / "log").read_text()[-3000:]
                 raise RuntimeError(f"{error}; it said:\n{said}") from error

@@ -263,7 +263,7 @@ def _in_query(query: type | None, schemas: Schemas) -> Iterator[dict[str, Any]]:
 
 
 def _or_empty(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, or an empty text: such a parameter counts as left out."""
+    """A schema that takes an empty text, too: such a parameter counts as left out."""
     if schema.get("type") == "array":
         return {**schema, "items": _or_empty(schema["items"])}
     if "enum" in schema:

@@ -80,10 +80,10 @@ ALONE = 3
 LOOK = 0.1
 """Seconds between two looks while rows come."""
 IDLE_LOOK = 1.0
-"""The same when none has come for `IDLE_AFTER` seconds."""
+"""Seconds between two looks when none has come for `IDLE_AFTER` seconds."""
 IDLE_AFTER = 10.0
 IDLE_AFTER_START = 1.0
-"""The same while none has come since it began to relay."""
+"""Seconds after which it is idle if none has come since it began to relay."""
 HOLD = 1.0
 """Seconds between two times that this daemon says that it relays, or looks whether it may."""
 AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -159,7 +159,7 @@ class OutboxRelay:
         self._passed_at = 0.0
         self._unread: tuple[int, int] | None = None
         """The row that could not be read alone, and how often."""
-        self._untold: list[NotedRefusal] = []
+        self._unlogged: list[NotedRefusal] = []
         """Rows that were refused, and of which the log does not tell yet."""
 
     def place(self) -> Outbox | None:
@@ -229,12 +229,12 @@ class OutboxRelay:
                     tries = 0
                 await asyncio.sleep(AGAIN[min(tries, len(AGAIN) - 1)])
             except Exception:
-                log.exception("the outbox cannot be relayed; again in %g s", AGAIN[-1])
+                log.exception("cannot relay the outbox; again in %g s", AGAIN[-1])
                 await asyncio.sleep(AGAIN[-1])
 
     async def leave(self) -> None:
         """The daemon ends: another one may relay."""
-        self._tell_refused()
+        self._log_refused()
         if self._relays:
             self._relays = False
             with suppress(QueueError):
@@ -245,7 +245,7 @@ class OutboxRelay:
         # That the queue's own database is away is told of as that.
         is_of_queue = outbox.name is None and isinstance(error, Unreachable)
         if words != self._error and not is_of_queue:
-            log.warning("the outbox in %s cannot be relayed now, tried again: %s", outbox, words)
+            log.warning("cannot relay the outbox in %s now; trying again: %s", outbox, words)
         self._error = words
         if outbox.name is None and str(error) == MISSING:
             self._store.health.begin(TROUBLE, words)  # a part of the queue is gone
@@ -309,7 +309,7 @@ class OutboxRelay:
                 if found:
                     found_at = now
                 if found < page:  # else there may be more already
-                    self._tell_refused()
+                    self._log_refused()
                     await connection.wait(LOOK if now - found_at < IDLE_AFTER else IDLE_LOOK)
 
     async def _round(self, outbox: Outbox, connection: OutboxConnection) -> int:
@@ -371,8 +371,8 @@ class OutboxRelay:
     async def _checked_singly(
         self, outbox: Outbox, rows: Sequence[OutboxRow]
     ) -> tuple[list[OutboxTask], list[RefusedRow]]:
-        """The same, row by row, as far as it comes in `SINGLY` seconds. Each is noted meanwhile:
-        the daemon before may have died of it, and one of which it did `DEATHS` times is refused."""
+        """Check row by row, as far as it comes in `SINGLY` seconds. Each is noted meanwhile: the
+        daemon before may have died of it, and one of which it did `DEATHS` times is refused."""
         fit: list[OutboxTask] = []
         refused: list[RefusedRow] = []
         began = world.monotonic()
@@ -411,7 +411,7 @@ class OutboxRelay:
             except Exception as error:  # a row that is looked at in vain would stop all others
                 if isinstance(error, MemoryError) or Refusal.of(error).code == SHORTAGE:
                     raise
-                log.exception("row %d of the outbox cannot be looked at", row.id)
+                log.exception("cannot check row %d of the outbox", row.id)
                 refused.append(RefusedRow(row, Refusal.of(error)))
             if world.monotonic() - breathed > AT_ONCE:
                 await asyncio.sleep(0)
@@ -485,14 +485,14 @@ class OutboxRelay:
         self._refused += 1
         if self._counts is not None:  # until they are counted again
             self._counts = (self._counts[0], self._counts[1] + 1)
-        self._untold.append(noted)
+        self._unlogged.append(noted)
         self._host.events.publish(self._event_of(noted))
 
-    def _tell_refused(self) -> None:
+    def _log_refused(self) -> None:
         """One line for all rows that were refused since the last one."""
-        if self._untold:
-            noted, others = self._untold[0], len(self._untold) - 1
-            self._untold = []
+        if self._unlogged:
+            noted, others = self._unlogged[0], len(self._unlogged) - 1
+            self._unlogged = []
             log.warning(
                 "row %d of the outbox is refused: %s: %s%s", noted.id, noted.endpoint,
                 _words(noted.problem), f"; and {others:,} other rows" if others else "",

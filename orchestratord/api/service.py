@@ -295,8 +295,8 @@ class Service:
             return found.task, serialize.task_page_json(*found, redactor)
 
         task, page = await self._store.read(search.whole(task_id).map(shown))
-        waits = await self._worker.waits(task)
-        page["waits"] = None if waits is None else serialize.wait_json(waits, redactor)
+        reason = await self._worker.wait_reason(task)
+        page["waits"] = None if reason is None else serialize.wait_json(reason, redactor)
         page["idempotency_key"] = repeat_key(task, self.config, self._host)
         return page
 
@@ -402,8 +402,8 @@ class Service:
 
     def waits(self, endpoint_id: str) -> list[dict[str, Any]]:
         """What lies between the attempts of a call of which every one fails. Raises NotFound."""
-        waits = timetable(self.declared(endpoint_id).retry, lambda strategy, error: None)
-        return [asdict(wait) for wait in waits]
+        delays = timetable(self.declared(endpoint_id).retry, lambda strategy, error: None)
+        return [asdict(delay) for delay in delays]
 
     def runs(self, endpoint_id: str, count: int) -> list[str]:
         """The next runs of an endpoint's schedule. Raises NotFound."""

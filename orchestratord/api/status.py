@@ -45,7 +45,7 @@ MAX_PARTITIONS = 20
 MAX_CHANGES = 20
 """Endpoints of each kind that are named as added, removed or changed."""
 MAX_RELOADED = 1_000
-"""The same, in the answer to a reload."""
+"""Endpoints named in the answer to a reload."""
 
 
 async def queue_status(store: Store, now: int, redactor: Redactor) -> QueueStatus:

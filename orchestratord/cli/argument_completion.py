@@ -26,7 +26,7 @@ def endpoints(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 def endpoints_and_strategies(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The same, and the strategies of the plugins."""
+    """These endpoints, and the strategies of the plugins."""
     from orchestratord.cli.opened_config import host_of
     from orchestratord.errors import OrchestratordError
 

@@ -135,7 +135,7 @@ def read_folder(
 
 
 def read_daemon_file(folder: Path) -> Files:
-    """The same, of the daemon's own settings alone."""
+    """Read orchestratord.yaml alone."""
     reading = _Reading(folder, KnownFiles())
     reading.root()
     return reading.files

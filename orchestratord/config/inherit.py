@@ -185,7 +185,7 @@ class Inherited:
     own: MapNode = field(default_factory=MapNode)
     """The keys of api.yaml that are the API's own."""
     data: dict[str, Any] = field(default_factory=dict)
-    """The same as data, for people."""
+    """Its keys as data, for people."""
     headers: Mapping[str, Template] = field(default_factory=dict)
     """Of the API, where these are good."""
     spot: Spot = NOWHERE
@@ -259,7 +259,7 @@ class SharedReader:
     def endpoint_keys(
         self, node: MapNode, known: Iterable[str], elsewhere: Mapping[str, str] = {}
     ) -> MapNode:
-        """The same as `known_keys`, of what endpoints, api.yaml and `defaults` may hold."""
+        """Keep the `known_keys` of an endpoint, of api.yaml or of `defaults`."""
         known = set(known)
         if node.entries.keys() <= known:  # as nearly always
             return node

@@ -97,7 +97,7 @@ def read(
     instead: Mapping[str, bytes] = MappingProxyType({}),
     given: Files | None = None,
 ) -> Reading:
-    """The same as `load`, for a folder that is read again and again.
+    """Read a folder that is read again and again.
 
     `cache` has what the reading before has made. `breathe` is called every now and then, for other
     threads to have their turn. `instead` has what some of the files are taken to hold; `given` are

@@ -226,7 +226,7 @@ def _kept_settings(
 
 
 def _kept_ports(before: Config, found: Config) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """The same of plugins' settings, which name ports to listen at."""
+    """Plugins' settings, with the ports of the start; and the keys that a restart would change."""
     old, new = before.ports, found.ports
     settings, restart = dict(found.settings), []
     for key in sorted(old.keys() | new.keys()):

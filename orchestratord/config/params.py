@@ -127,7 +127,7 @@ def _as_json(given: Mapping[str, Any]) -> dict[str, Any]:
 def fill(
     declared: Mapping[str, Param], given: Mapping[str, Any], text: Mapping[str, str] = {}
 ) -> dict[str, Any]:
-    """The same for a declaration that belongs to no endpoint yet."""
+    """Fill in the parameters of a declaration. Raises InvalidParams."""
     problems = {
         name: "there is no such parameter" + suggest(name, declared)
         for name in [name for name in (*given, *text) if name not in declared][:MOST_UNKNOWN]

@@ -115,7 +115,7 @@ class Watcher:
             try:
                 self._look()
             except Exception:
-                log.exception("the config folder cannot be checked; the next check follows")
+                log.exception("cannot check the config folder; the next check follows")
 
     def _wait(self) -> bool:
         """Until a burst of events is over, or the time for a poll has come; False to end."""

@@ -67,6 +67,6 @@ class Chores:
         try:
             await chore()
         except Unreachable as error:
-            log.warning("the chore %r is tried again at its next time: %s", name, error)
+            log.warning("cannot do the chore %r now; again at its next time: %s", name, error)
         except Exception:
             log.exception("the chore %r failed; it is tried again at its next time", name)

@@ -286,7 +286,7 @@ class Daemon:
         if self._retires:
             await asyncio.gather(*(server.retire() for server in servers))
         if watcher is not None:
-            self._tell(EventType.DAEMON_DRAINING)
+            self._publish(EventType.DAEMON_DRAINING)
             why = "; the new version has taken over" if self._retires else ""
             log.info("draining: up to %gs for what is in flight%s", drain_timeout, why)
             watcher.stop()
@@ -295,7 +295,7 @@ class Daemon:
             if name in tasks:
                 tasks[name].cancel()
         if self._retires and self._place.seat is not None:
-            self._place.seat.tell(retired=True)
+            self._place.seat.notify(retired=True)
         end_by = world.monotonic() + drain_timeout
         await self._worker.drain(drain_timeout)
         rest = max(end_by - world.monotonic(), LAST_TO_LEAVE)
@@ -331,10 +331,10 @@ class Daemon:
 
     def _ready(self) -> None:
         if self._place.seat is not None:
-            self._place.seat.tell(serves=True)  # before what it passes on to systemd
+            self._place.seat.notify(serves=True)  # before what it passes on to systemd
         self._notifier.ready(self._reloader.status_line)
         self._fed = 0.0
-        self._tell(EventType.DAEMON_STARTED)
+        self._publish(EventType.DAEMON_STARTED)
         log.info(
             "ready: %d endpoints, control socket %s, %sdatabase %s%s",
             len(self._loader.config.endpoints),
@@ -373,7 +373,7 @@ class Daemon:
             end("the supervisor has died")
 
         seat.listen(heard, left)
-        seat.tell(owner=self._store.owner)
+        seat.notify(owner=self._store.owner)
 
     def _servers(self) -> list[Server]:
         api = application(self._service, self._host)
@@ -419,7 +419,7 @@ class Daemon:
             "clock": self._clock_watch.run(),
             "watchdog": self._feed_watchdog(),
             "slices": self._worker.enqueue.write_slices(),
-            "runs": RunEndTeller(self._worker).tell_ends(),
+            "runs": RunEndTeller(self._worker).ask_at_ends(),
         }
         if self._member is not None:
             return {**parts, "member": self._member.run()}
@@ -446,7 +446,7 @@ class Daemon:
             try:
                 await executor.close()
             except Exception:
-                log.exception("the executor of %s tasks cannot be closed", executor.kind)
+                log.exception("cannot close the executor of %s tasks", executor.kind)
         await self._client.aclose()
 
     # -- while it runs -------------------------------------------------------------------------
@@ -496,7 +496,7 @@ class Daemon:
             loop.add_signal_handler(signal.SIGHUP, self._reloader.begin_reload, SIGHUP)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
-    def _tell(self, type_: EventType) -> None:
+    def _publish(self, type_: EventType) -> None:
         at, version = self._clock.now_ms(), importlib.metadata.version("orchestratord")
         self._host.events.publish(DaemonEvent(type_, at, version))
 
@@ -522,21 +522,21 @@ class Daemon:
         async def close() -> None:
             await closer.look(self._loader.config)
 
-        async def tell() -> None:
+        async def publish() -> None:
             health.look_at_troubles(self._loader.config.redactor)
 
-        chores.every(1, "what goes wrong", tell)
-        chores.every(60, "which endpoints only fail", health.look_at_endpoints)
+        chores.every(1, "publish troubles", publish)
+        chores.every(60, "look for endpoints that only fail", health.look_at_endpoints)
         chores.every(30, "prune", prune, at_once=True)
-        chores.every(1, "batches of webhooks", close)
-        chores.every(5, "whether what was refused may go", self._reloader.judge_again)
-        chores.every(10, "what plugins note of the configuration", self._reloader.write)
+        chores.every(1, "close batches of webhooks", close)
+        chores.every(5, "judge a refused configuration again", self._reloader.judge_again)
+        chores.every(10, "write what plugins note", self._reloader.write)
         # What SQLite's caches leave free between what lives stays with the process otherwise, and
         # grows: under 77 calls a second from 63 to 75 MiB in an hour. musl's libc has no such call.
         if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
             chores.every(15, "give memory back", lambda: asyncio.to_thread(trim, 0))
         if self._notifier.listening:
-            chores.every(10, "status line", status)
+            chores.every(10, "write the status line", status)
         return chores
 
     async def _feed_watchdog(self) -> None:

@@ -236,7 +236,7 @@ async def _feed(seat: WorkerSeat | None) -> None:
     """Tell the supervisor, or the service manager where there is none, that the daemon lives, while
     a new version brings the schema on."""
     while seat is not None:
-        seat.tell(opening=True)
+        seat.notify(opening=True)
         await asyncio.sleep(seat.beat)
     notifier = SystemdNotifier.from_environ()
     timeout = notifier.watchdog_timeout

@@ -50,7 +50,7 @@ def run_loop(main: Coroutine[Any, Any, int], host: Host) -> int:
         if pending:
             _run(loop, asyncio.wait(pending, timeout=_LEFT_AFTER), host)
         if left := [task for task in pending if not task.done()]:
-            log.error("left behind, as it swallows its cancellation: %s", _named(left))
+            log.error("left a coroutine behind, as it swallows its cancellation: %s", _named(left))
         _run(loop, _close_generators(loop), host)
         # Not waiting: what a plugin runs in a thread is left behind as well.
         pool.shutdown(wait=False, cancel_futures=True)

@@ -126,7 +126,7 @@ class Supervisor:
         self._wanted = ""
         """How the next version is to take over, once it is asked for and the last one has."""
         self._upgrade = ""
-        """The same, once this one drains for it."""
+        """How it takes over, once this one drains for it."""
         self._count = count
         self._work = work
         self._notifier = notifier
@@ -249,7 +249,7 @@ class Supervisor:
             if number != other.number and FIRST in (number, other.number):
                 self._link(child, other)
         if number == FIRST and self._alone:
-            self._tell_alone()
+            self._notify_alone()
         # There may have been none that lived to be told.
         for _, owner in self._deaths:
             send(ours, {"died": owner})
@@ -316,9 +316,9 @@ class Supervisor:
             if code:
                 log.error("worker %d (pid %d) of the version before ended %s", child.number,
                           child.pid, how)  # fmt: skip
-            self._tell_of_death(child)
+            self._notify_of_death(child)
             if child.number == FIRST:
-                self._tell_alone()
+                self._notify_alone()
             return
         if not self._began and self._old:
             whose = f"worker {child.number} (pid {child.pid}) of the new version"
@@ -336,7 +336,7 @@ class Supervisor:
         if not self._count:
             log.critical("worker %d (pid %d) ended %s, and nothing takes its place: start the "
                          "daemon anew", child.number, child.pid, how)  # fmt: skip
-            self._tell_of_death(child)
+            self._notify_of_death(child)
             if child.number == FIRST or not self._children:
                 self._stop(1)
             return
@@ -350,13 +350,13 @@ class Supervisor:
         wait = AGAIN[min(len(self._deaths), len(AGAIN)) - 1]
         self._due[child.number] = now + wait
         log.error(
-            "worker %d (pid %d) ended %s; what it was at goes on in the others, and another worker "
+            "worker %d (pid %d) ended %s; its tasks go on in the others, and another worker "
             "takes its place%s", child.number, child.pid, how,
             f" in {wait:g} s" if wait else "",
         )  # fmt: skip
-        self._tell_of_death(child)
+        self._notify_of_death(child)
 
-    def _tell_of_death(self, child: _Child) -> None:
+    def _notify_of_death(self, child: _Child) -> None:
         for other in self._all():
             send(other.sock, {"died": child.owner})
 
@@ -391,7 +391,7 @@ class Supervisor:
         child.owner = message.get("owner", child.owner)
         if child in self._old:
             if message.get("retired") and child.number == FIRST:
-                self._tell_alone()
+                self._notify_alone()
             return
         self._wanted = message.get("upgrade", self._wanted)
         self._drain_timeout = message.get("drain_timeout", self._drain_timeout)
@@ -507,7 +507,7 @@ class Supervisor:
         self._began, self._count = True, 0
         self._succession.go_back()
         for child in ended:
-            self._tell_of_death(child)
+            self._notify_of_death(child)
         self._go_on(why)
 
     def _go_on(self, why: str) -> None:
@@ -518,7 +518,7 @@ class Supervisor:
         for child in self._all():
             send(child.sock, {"upgrade_failed": why[:4000]})
 
-    def _tell_alone(self) -> None:
+    def _notify_alone(self) -> None:
         """The first worker does from now on what only one may do at a time."""
         self._alone = True
         if FIRST in self._children:

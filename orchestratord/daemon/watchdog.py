@@ -36,7 +36,7 @@ TICK = 0.5
 STALLED_AFTER = 15.0
 """Seconds without a sign of life from a part, after which the daemon is not ready."""
 UNCOMMITTED_AFTER = 7.0
-"""The same for the writing thread, which gives one with each COMMIT; where it is known what keeps
+"""Seconds without a COMMIT of the writing thread; where it is known what keeps
 that up, such as a lock for which SQLite waits 5 s each time, the daemon is not ready already."""
 
 LOOP = "event loop"
@@ -44,7 +44,7 @@ LOOP = "event loop"
 ENDED_AFTER = {LOOP: 25.0, "worker": 60.0}
 """Seconds after which it ends the daemon. A lock that others hold may take long."""
 ENDED_AFTER_ELSE = 300.0
-"""The same for what waits for the reading thread, as a list may take longer still, and for the
+"""Seconds for what waits for the reading thread, as a list may take longer still, and for the
 writing one: seconds in which that has not read or written a byte, either. A COMMIT or a checkpoint
 of gigabytes takes a slow disk as long as it takes, and the same again after a restart."""
 
@@ -144,7 +144,7 @@ class Watchdog:
                 world.sleep(TICK)
             except Exception:
                 with suppress(Exception):
-                    log.exception("the watchdog looks again in a moment")
+                    log.exception("a check of the watchdog failed; again in a moment")
                 world.sleep(TICK)
 
     def _look(self, passed: float) -> None:

@@ -45,7 +45,7 @@ class Decisions:
 
     def unclear(self, attempt: AttemptInProgress, error: BaseException) -> AttemptResult:
         """The end of what was sent, where no more can be known of it."""
-        log.exception("how task %s ended cannot be told", attempt.task.id)
+        log.exception("cannot determine how task %s ended", attempt.task.id)
         text = f"{type(error).__name__}: {error}"
         outcome = Outcome("retry", "error", error=text, maybe_done=True)
         decision = self.decide(attempt, outcome)

@@ -113,9 +113,7 @@ class Feedback:
                 self._lanes.end_probe(attempt.lane, task.id, now)
         except Exception:
             # It was sent: whatever goes wrong here must not make it look unsent.
-            log.exception(
-                "what the end of task %s means for %s is not noted", task.id, attempt.lane
-            )
+            log.exception("cannot apply the answer to task %s to %s", task.id, attempt.lane)
 
     def probes_open_breaker(self, attempt: AttemptInProgress) -> bool:
         """Whether an attempt is the probe of a breaker that is open."""
@@ -275,7 +273,7 @@ class Feedback:
             breaker.failures,
             breaker.why,
         )
-        self._tell(
+        self._publish(
             BreakerEvent(
                 EventType.BREAKER_OPENED,
                 now,
@@ -309,7 +307,7 @@ class Feedback:
             probes,
         )
         name = self._redactor.text(throttle.name)
-        self._tell(
+        self._publish(
             BreakerEvent(
                 EventType.BREAKER_CLOSED,
                 now,
@@ -364,9 +362,9 @@ class Feedback:
                 self._release_prefetched(throttle, now)
 
     def _end_pace(self, throttle: Throttle, now: int) -> None:
-        if throttle.pace_told is not None:
-            self._ended(throttle, OVERLOAD, throttle.pace_told, now)
-        throttle.pace, throttle.pace_told = None, None
+        if throttle.pace_published is not None:
+            self._ended(throttle, OVERLOAD, throttle.pace_published, now)
+        throttle.pace, throttle.pace_published = None, None
 
     def _began(self, throttle: Throttle, cause: str, why: str, until: int | None, now: int) -> None:
         rate = None
@@ -389,7 +387,7 @@ class Feedback:
                 throttle.name,
             )
         name = self._redactor.text(throttle.name)
-        self._tell(ThrottleEvent(EventType.THROTTLE_BEGAN, now, name, cause, why, until, rate))
+        self._publish(ThrottleEvent(EventType.THROTTLE_BEGAN, now, name, cause, why, until, rate))
 
     def _ended(self, throttle: Throttle, cause: str, since: int, now: int) -> None:
         passed = max(now - since, 0)
@@ -399,18 +397,18 @@ class Feedback:
         else:
             log.warning("%s is slowed no longer, after %s", throttle.name, lasted)
         name = self._redactor.text(throttle.name)
-        self._tell(
+        self._publish(
             ThrottleEvent(
                 EventType.THROTTLE_ENDED, now, name, cause, since=since, duration_ms=float(passed)
             )
         )
 
-    def _tell(self, event: BreakerEvent | ThrottleEvent) -> None:
+    def _publish(self, event: BreakerEvent | ThrottleEvent) -> None:
         self.turned.set()
         if len(self.changes) >= MOST_CHANGES:
             lost = self.changes.popleft()
             log.error(
-                "plugins are not told of %s of %s: more than %d such events wait for the database",
+                "dropped the event %s of %s: more than %d such events wait for the database",
                 lost.type,
                 lost.lane if isinstance(lost, BreakerEvent) else lost.scope,
                 MOST_CHANGES,
@@ -429,7 +427,7 @@ class Feedback:
                 since, _ = throttle.over
                 throttle.over = None
                 self._ended(throttle, RETRY_AFTER, since, now)
-            self._tell_of_pace(throttle, now)
+            self._publish_pace(throttle, now)
             if throttle.idle(now):
                 self._look_again(throttle, now)
         for name, throttle in list(self._scopes.by_name.items()):
@@ -437,17 +435,17 @@ class Feedback:
                 self._lift(throttle, now)
                 self._scopes.drop(name)
 
-    def _tell_of_pace(self, throttle: Throttle, now: int) -> None:
+    def _publish_pace(self, throttle: Throttle, now: int) -> None:
         """Tell of a scope that is slowed for long, and that it is so no more."""
         pace = throttle.pace
         if pace is not None and throttle.is_slowed:
             lanes = map(self._scopes.lane, self._scopes.keys(throttle.name))
             if not any(map(self._lanes.is_due, lanes)):
                 pace.end(now)  # another daemon may have taken the last of it
-            elif throttle.pace_told is None and now - pace.since >= LASTING_MS:
-                throttle.pace_told = pace.since
+            elif throttle.pace_published is None and now - pace.since >= LASTING_MS:
+                throttle.pace_published = pace.since
                 self._began(throttle, OVERLOAD, "it refuses more the more it is sent", None, now)
-        elif throttle.pace_told is not None or (pace is not None and pace.is_over(now)):
+        elif throttle.pace_published is not None or (pace is not None and pace.is_over(now)):
             self._end_pace(throttle, now)
 
     def _all(self) -> list[Throttle]:

@@ -42,14 +42,14 @@ APART = 0.1
 """Seconds between the starts of two that run beside each other, if the first one has not ended by
 then: what kills a daemon at once does so alone."""
 BATCH_APART = 0.05
-"""The same within a batch."""
+"""Seconds between two starts of a batch."""
 FEW = 4
 """So many of those that died often run one after the other; more of them begin in batches."""
 
 OUTLIVED = 7.0
 """Seconds after which the next one begins beside one that ran alone and has not ended."""
 BATCH_OUTLIVED = 3.5
-"""The same of a batch."""
+"""Seconds after which the next one begins beside a batch."""
 HELD = 5.0
 """Seconds for which all other work is held up for those that are to run alone, in all."""
 

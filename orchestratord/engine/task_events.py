@@ -108,7 +108,7 @@ def resolved(settlement: Settlement) -> TaskEvent:
 
 
 def triggered_in_bulk(task_id: int, key: Key, at: int) -> TaskEvent:
-    """The same, where no more is known of the task than what it is claimed by."""
+    """A bulk triggered a task of which only the key is known."""
     kind = Kind.WEBHOOK if key.webhook else Kind.CALL
     return TaskEvent(
         _TRIGGERED, at, task_id, kind.value, key.endpoint_id, key.webhook or None, _PENDING,

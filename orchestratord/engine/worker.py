@@ -18,7 +18,7 @@ from orchestratord.engine.lanes.lane_set import Choice, LaneSet
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.lanes.share import Share
 from orchestratord.engine.lanes.throttle_view import lane_view, scope_views
-from orchestratord.engine.lanes.wait_reason import Waiting, behind, waits
+from orchestratord.engine.lanes.wait_reason import Waiting, behind, wait_reason
 from orchestratord.engine.new.enqueue import Enqueue
 from orchestratord.engine.settle.held_claims import Claims
 from orchestratord.engine.settle.removed_tasks import RemovedTasks
@@ -126,21 +126,21 @@ class Worker:
         """The scopes that wait for their receiver, as other daemons are told of them."""
         return self.feedback.waiting(self.placement.config.redactor)
 
-    async def waits(self, task: Task) -> Waiting | None:
+    async def wait_reason(self, task: Task) -> Waiting | None:
         """What a task waits for beside its `next_try`; None for nothing."""
         if not task.held:
-            return self._waits(task)
+            return self._wait_reason(task)
         found = await self.store.read(partitions.holder(task))
         if found is None:  # its turn comes at this moment
             return None
         other = await self.store.read(search.get(found))
-        return behind(task, other, self._waits(other))
+        return behind(task, other, self._wait_reason(other))
 
-    def _waits(self, task: Task) -> Waiting | None:
+    def _wait_reason(self, task: Task) -> Waiting | None:
         if task.status != Status.PENDING or task.next_try is None:
             return None
         standing = self.placement.of(task.key)
-        return waits(task.key, standing, task.next_try, self.lanes, self.clock.now_ms())
+        return wait_reason(task.key, standing, task.next_try, self.lanes, self.clock.now_ms())
 
     def snapshot(self) -> dict[str, Any]:
         """What `status` shows of the worker."""
@@ -183,7 +183,7 @@ class Worker:
                 try:
                     self.placement.touched(key, next_try)
                 except Exception:
-                    log.exception("that tasks of %s %s have their turn is not noted", *key)
+                    log.exception("cannot note that tasks of %s %s are due", *key)
 
     async def _begin(self) -> None:
         """Learn how the queue stands, as soon as the database says it."""
@@ -199,13 +199,11 @@ class Worker:
                     self.placement.touched(key, next_try)
                 return
             except QueueError as error:
-                log.warning("how the queue stands is not known yet: %s", error)
+                log.warning("cannot read the queue yet: %s", error)
                 if not isinstance(error, Unreachable):  # which the health tells of
                     self._claims_fail(error)
             except Exception as error:
-                log.exception(
-                    "what a dead daemon had claimed cannot be taken over; again in a second"
-                )
+                log.exception("cannot take over a dead daemon's claims; again in a second")
                 self._claims_fail(error)
             await asyncio.sleep(1.0)
 
@@ -340,7 +338,7 @@ class Worker:
             for lane, wait in claimed.full.items():
                 self.lanes.lanes[lane].full_until = self.clock.now_ms() + wait
         except Unreachable as error:
-            log.warning("nothing is claimed for now: %s", error)
+            log.warning("cannot claim tasks for now: %s", error)
         except Exception as error:
             log.exception("claiming failed; trying again in a second")
             self._claims_fail(error)

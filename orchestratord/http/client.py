@@ -123,7 +123,7 @@ class HttpClient:
     async def send_by(
         self, request: httpx.Request, options: SendOptions, now: float, deadline: float
     ) -> httpx.Response:
-        """The same within a deadline that may have begun before: it goes for `options.timeout`.
+        """Send by a deadline that may have begun before: it goes for `options.timeout`.
 
         Args:
             request: what is sent.

@@ -182,7 +182,7 @@ class TokenKeeper:
         except SendError as error:
             failure = error
         except Exception as error:
-            log.exception("the token of %s cannot be asked for", self._api)
+            log.exception("cannot ask for the token of %s", self._api)
             failure = SendError(f"no token: {type(error).__name__}", kind="access", sent=False)
         else:
             values = [token.value, *([old.value] if old else [])]
@@ -191,7 +191,7 @@ class TokenKeeper:
             return None
         held = _HELD_REFUSAL if failure.kind == "access" else _HELD
         self._failed, self._fetching = (failure, self._loop.time() + held), None
-        log.warning("calls of %s cannot be authorised: %s", self._api, failure)
+        log.warning("cannot authorise calls of %s: %s", self._api, failure)
         return failure
 
     async def _ask(self, fetch: Fetch) -> Mapping[str, Any]:
@@ -305,7 +305,7 @@ class TokenKeeper:
         self._learn(self._api, (value, old.reveal()))
         if old.file is None:
             log.warning(
-                "%s: its refresh token was replaced, and will be lost with the daemon; write "
+                "the refresh token of %s was replaced, and will be lost with the daemon; write "
                 "refresh_token: ${file:/path}, and the new one is kept there",
                 self._api,
             )
@@ -314,7 +314,7 @@ class TokenKeeper:
             await asyncio.to_thread(_write_back, old.file, value)
         except OSError as error:
             log.error(
-                "%s: its new refresh token cannot be kept in %s (%s), and will be lost with the "
+                "cannot keep the new refresh token of %s in %s (%s): it will be lost with the "
                 "daemon; let the daemon write that file and its folder",
                 self._api, old.file, error.strerror,
             )  # fmt: skip
@@ -333,7 +333,7 @@ def _for_call(message: str, error: SendError) -> SendError:
 
 
 def _again(error: SendError) -> SendError:
-    """The same error for another call: each is raised, and changed, by itself."""
+    """A copy of an error for another call: each is raised, and changed, by itself."""
     if isinstance(error, EgressDenied):
         return EgressDenied(error.message)
     return _for_call(error.message, error)

@@ -83,7 +83,7 @@ def encode(request: httpx.Request) -> Encoded:
 
 
 def encode_plain(request: Request, plain: Plain) -> Encoded:
-    """The same for one of ours, whose Host and length are right by the way in which it was made."""
+    """Encode one of ours, whose Host and length are right by the way in which it was made."""
     lines = request._lines
     if lines is not None and request.method == plain.method:  # as of nearly all
         head = b"%b%b\r\n" % (plain.head, lines)

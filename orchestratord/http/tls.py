@@ -84,8 +84,8 @@ def tls_failure(
 
 
 def refused_by_peer(error: Exception | None) -> SendError | None:
-    """The same for an alert of the peer about what it was shown, or was not. With TLS 1.3 it comes
-    when the first request is on its way, which has not been looked at."""
+    """An alert of the peer about the certificate that it was shown, or was not. With TLS 1.3 it
+    comes when the first request is on its way, which has not been looked at."""
     reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
     about = "CERTIFICATE" in reason or "UNKNOWN_CA" in reason or "ACCESS_DENIED" in reason
     if "ALERT" not in reason or not about:

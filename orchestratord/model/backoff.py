@@ -34,12 +34,12 @@ class Backoff(Described, ABC):
         """The delay in seconds after `n` failed attempts, from 1. `max_delay` and jitter follow."""
 
     def explain(self, n: int) -> str:
-        """The same in words, such as `exponential 5s·2^2=20s`."""
+        """The delay in words, such as `exponential 5s·2^2=20s`."""
         return f"{self.name or type(self).__name__.lower()} {format_duration(self.seconds(n))}"
 
 
 class Fixed(Backoff):
-    """The same delay each time."""
+    """A constant delay."""
 
     delay: Duration = 5.0
     """The delay before each further attempt: 5s."""

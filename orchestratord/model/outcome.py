@@ -52,11 +52,11 @@ class Outcome:
     unreached: bool = False
 
     def success(self) -> Outcome:
-        """The same, taken as a success."""
+        """This outcome as a success."""
         return replace(self, verdict="success", error=None, final_reason=None, decided_by=A_HOOK)
 
     def retry(self, error: str | None = None, *, delay: float | None = None) -> Outcome:
-        """The same, to be tried again; after `delay` seconds if given, else by the backoff."""
+        """This outcome as a retry; after `delay` seconds if given, else by the backoff."""
         return replace(
             self,
             verdict="retry",
@@ -67,7 +67,7 @@ class Outcome:
         )
 
     def failure(self, error: str | None = None, *, reason: str | None = None) -> Outcome:
-        """The same, failed for good, for one of the documented reasons (`not_retryable`)."""
+        """This outcome as a final failure, for one of the documented reasons (`not_retryable`)."""
         return replace(
             self,
             verdict="failure",

@@ -246,7 +246,7 @@ class Task:
         status_code: StatusCode,
         error: str | None,
     ) -> Task:
-        """The same task after an attempt; `dataclasses.replace` takes many times as long."""
+        """This task after an attempt; `dataclasses.replace` takes many times as long."""
         values = list(_values(self))
         values[_STATUS], values[_REASON], values[_NEXT_TRY] = status, reason, next_try
         values[_CODE], values[_ERROR] = status_code, error

@@ -133,7 +133,7 @@ class EventBus:
         self.publish_all((event,))
 
     def publish_all(self, events: Sequence[Event]) -> None:
-        """The same for several."""
+        """Hand several events on soon."""
         if self._timer is None:
             if self._loop is None or not events:
                 return
@@ -229,7 +229,7 @@ class EventBus:
 
     def _drop(self) -> None:
         if not self.dropped:
-            log.warning("more events than can be handed on; some are dropped")
+            log.warning("dropped some events: there are more than can be handed on")
         self.dropped += 1
         self._number += 1
         for follower in self.followers:

@@ -291,7 +291,7 @@ class Host:
         return self._owner(frames)
 
     def raiser_of(self, error: BaseException) -> tuple[str, str] | None:
-        """The same for what an exception has come through."""
+        """The plugin and the hook that an exception has come through; None for none."""
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         return self._owner(frames[::-1])
 

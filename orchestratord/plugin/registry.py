@@ -65,7 +65,7 @@ class Registry:
     disabled_keys: dict[str, str] = field(default_factory=dict)
     """Key of the YAML → the disabled plugin."""
     disabled_daemon_keys: dict[str, str] = field(default_factory=dict)
-    """The same for keys of `orchestratord.yaml`."""
+    """Key of `orchestratord.yaml` → the disabled plugin."""
     disabled_backoffs: dict[str, str] = field(default_factory=dict)
     disabled_types: dict[str, str] = field(default_factory=dict)
 

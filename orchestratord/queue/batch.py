@@ -89,11 +89,11 @@ class Write(Generic[R_co]):
     """Does less of it instead, where the disk has no room for all."""
     future: asyncio.Future[R_co] = field(init=False)
     """What its caller waits for, once it is on its way; it goes there once."""
-    told: Told | None = field(init=False, default=None)
+    on_committed: OnCommitted | None = field(init=False, default=None)
     """What is called instead, once for all operations of a transaction that have the same and
     follow each other."""
     about: Any = field(init=False, default=None)
-    """What it is done for, which `told` finds here."""
+    """What it is done for, which `on_committed` finds here."""
     result: R_co | None = field(init=False, default=None)
     error: Exception | None = field(init=False, default=None)
     prepared: Any = field(init=False, default=None)
@@ -106,7 +106,7 @@ class Write(Generic[R_co]):
         return self.do(session)
 
 
-Told = Callable[[Sequence[Write[Any]]], None]
+OnCommitted = Callable[[Sequence[Write[Any]]], None]
 """Is called on the loop with operations that were done, or refused, in one transaction."""
 
 
@@ -119,7 +119,7 @@ class Read(Generic[R_co]):
     """Whether it may go through a million rows; what is short does not wait for it."""
 
     def map(self, make: Callable[[R_co], R]) -> Read[R]:
-        """The same, with what `make` makes of its result, on the reading thread as well."""
+        """This read, whose result `make` turns into another on the reading thread."""
         look = self.look
         return Read(lambda db: make(look(db)), self.long)
 
@@ -150,7 +150,7 @@ def reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Read[R]]
 
 
 def long_reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Read[R]]:
-    """The same for what may go through a million rows."""
+    """Make a `Read` that may go through a million rows."""
 
     @wraps(look)
     def make(*args: P.args, **kwargs: P.kwargs) -> Read[R]:
@@ -207,15 +207,15 @@ def do_all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[
 
 def deliver(operations: Sequence[Write[Any]]) -> None:
     """Tell the callers that still wait; on the loop."""
-    told: list[Write[Any]] = []
+    called: list[Write[Any]] = []
     for operation in operations:
-        if operation.told is not None:
-            told.append(operation)
+        if operation.on_committed is not None:
+            called.append(operation)
         elif operation.future.done():
             continue  # the caller that waited was cancelled
         elif operation.error is not None:
             operation.future.set_exception(operation.error)
         else:
             operation.future.set_result(operation.result)
-    for tell, mine in groupby(told, attrgetter("told")):  # nearly all have the same
-        tell(list(mine))
+    for call, mine in groupby(called, attrgetter("on_committed")):  # nearly all have the same
+        call(list(mine))

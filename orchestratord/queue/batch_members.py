@@ -65,7 +65,7 @@ class BatchMembers:
     """Of what each daemon finds out for itself: the last member that was written here, or found to
     tell of it."""
     _new: dict[_Name, int] = field(default_factory=dict)
-    """The same of this transaction."""
+    """Those of this transaction."""
 
     def begin(self, committed: bool) -> None:
         """Forget what the last transaction wrote; `committed`: whether that was."""
@@ -106,7 +106,7 @@ class BatchMembers:
                 failures = db.failures
                 if isinstance(error, failures.errors) and not failures.is_unfit(error):
                     raise
-                log.error("what a plugin wrote is left out (%s): %s", one.webhook, error)
+                log.error("skipped a plugin's write to %s: %s", one.webhook, error)
 
     def _write_named(self, db: Connection, one: BatchMember, now: int, shared_now: int) -> None:
         name = plain(one.group) or "", plain(one.once) or ""

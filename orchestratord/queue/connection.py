@@ -138,7 +138,7 @@ class Connection(ABC):
     for_update: str = ""
     """At the end of a SELECT whose rows are then changed: keeps others from changing them."""
     skip_locked: str = ""
-    """The same, leaving out those that others are just changing."""
+    """In its place: leaves out the rows that others are just changing."""
     created_listed: bool = False
     """Whether the index by creation holds only what is `LISTED`."""
     queues: bool = False
@@ -179,7 +179,7 @@ class Connection(ABC):
         """The ids of the next rows of a table, ascending, within a transaction."""
 
     def reserve_ahead(self, table: str, count: int) -> Sequence[int]:
-        """The same for rows of a later transaction: no other row gets these ids."""
+        """The ids of rows of a later transaction: no other row gets them."""
         return self.reserve(table, count)
 
     @contextmanager

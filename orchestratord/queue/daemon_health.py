@@ -30,7 +30,7 @@ class Code(StrEnum):
     DAMAGED = "database_damaged"
     """Does not go by."""
     GONE = "database_gone"
-    """The same: the file was deleted, moved or replaced."""
+    """Does not go by: the file was deleted, moved or replaced."""
 
 
 DISK = (Code.FULL, Code.READ_ONLY, Code.FAILING, Code.LOCKED)

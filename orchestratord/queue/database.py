@@ -48,8 +48,7 @@ class Workers:
         return cls(0, count, tuple(pairs))
 
     def worker(self, number: int) -> Workers:
-        """The same as the worker with this number sees it; also one that takes the place of another
-        that has died."""
+        """What the worker with this number sees; also one that takes a dead one's place."""
         return replace(self, number=number)
 
     def post(self, message: bytes) -> None:
@@ -96,7 +95,7 @@ class Messenger:
     async def stop(self) -> None:
         """End it; waits for that."""
 
-    def tell(self, *flags: str) -> None:
+    def notify(self, *flags: str) -> None:
         """Have the others told of what `Wakeup` has a flag for; from any thread."""
 
     def committed(self, session: Session) -> None:

@@ -24,7 +24,7 @@ TASK_COLUMNS = (*_FIELDS[:_TURN_FROM], *PartitionTurn._fields)
 is the last, after what `_task_of` finds out."""
 
 TASK = ", ".join(TASK_COLUMNS)
-"""The same as SQL."""
+"""These columns as SQL."""
 
 _PARAMS, _PAYLOAD, _ERROR, _IDEMPOTENT, _CANCEL, _CODE, _ALONE = (
     TASK_COLUMNS.index(name)
@@ -289,7 +289,7 @@ def same_json(stored: str, value: Mapping[str, Any]) -> bool:
 
 
 def json_digest(value: Mapping[str, Any]) -> str:
-    """The same for what `same_json` takes to be the same."""
+    """A digest, equal for what `same_json` calls equal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

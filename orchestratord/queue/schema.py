@@ -136,7 +136,7 @@ def migrate(orm: peewee.Database, folder: Path | None = None) -> None:
             tries += 1
             if not isinstance(orm, PostgresqlDatabase) or tries == LOCK_TRIES:
                 raise
-            log.warning("the schema cannot be changed while others use it; again in %d s", tries)
+            log.warning("cannot change the schema while others use it; again in %d s", tries)
             world.sleep(tries)
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from orchestratord.errors import StorageFull, Unreachable
 from orchestratord.model.task import Key, Table
 from orchestratord.queue import schema
-from orchestratord.queue.batch import Read, Told, Write
+from orchestratord.queue.batch import OnCommitted, Read, Write
 from orchestratord.queue.connection import NotOnDisk, counted
 from orchestratord.queue.daemon_health import FATAL, Code
 from orchestratord.queue.database import Database, Messenger, Wakeups, Workers
@@ -158,13 +158,13 @@ class Store:
             raise StorageFull(found.why) if full else Unreachable(found.why, found.code)
         return await self._writer.submit(operation)
 
-    def write_told(self, operations: Sequence[Write[Any]], told: Told) -> None:
-        """The same for what comes in numbers: `told` is called, once for all operations of a
+    def write_told(self, operations: Sequence[Write[Any]], on_committed: OnCommitted) -> None:
+        """Write what comes in numbers: `on_committed` is called, once for all operations of a
         transaction that came with it, each of which has its `result` or its `error` then.
 
         Raises Unreachable, and QueueError where the store is closed: nothing is written then.
         """
-        self._writer.submit_told(operations, told)
+        self._writer.submit_all(operations, on_committed)
 
     async def read(self, operation: Read[T]) -> T:
         """Look something up, while what is written goes on. Raises what the operation raises."""
@@ -207,7 +207,7 @@ class Store:
 
     def tell(self, *flags: str) -> None:
         """Have the other daemons told of what `Wakeup` has a flag for."""
-        self._messenger.tell(*flags)
+        self._messenger.notify(*flags)
 
     def expect(self, due: Mapping[Key, int]) -> None:
         """Others have tasks of these keys that are due then: the next claims are to find them."""

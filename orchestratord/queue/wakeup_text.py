@@ -18,10 +18,10 @@ from orchestratord.values import world
 DUE_SOON_MS = 1_000
 """How soon a task has to be due, for other daemons to be told of it in any case."""
 DUE_LATER_MS = 60_000
-"""The same where they do not know yet of one that is due before, and there is room in the message:
-so long may they take until they find it by looking."""
-TOLD = 10_000
-"""Keys of which it is remembered what was told."""
+"""How soon where they do not know yet of one that is due before, and the message has room: so long
+may they take until they find it by looking."""
+MOST_NOTIFIED = 10_000
+"""Keys of which it is remembered what others were notified of."""
 
 FLAGS = tuple(field.name for field in fields(Wakeup) if field.name != "due")
 """What can be told besides."""
@@ -42,7 +42,7 @@ class WakeupText:
         self._lock = world.Lock()
         self._due: dict[Key, int] = {}
         self._later: dict[Key, int] = {}
-        self._told: dict[Key, int] = {}
+        self._notified: dict[Key, int] = {}
         """Of keys that were told of as due later: when."""
         self._flags: set[str] = set()
 
@@ -66,12 +66,12 @@ class WakeupText:
                 if next_try <= soon:
                     self._due[key] = min(next_try, self._due.get(key, next_try))
                 # At the time that they were told, they claim, and learn when the next one is due.
-                elif next_try <= later and not now < self._told.get(key, 0) <= next_try:
-                    self._later[key] = self._told[key] = next_try
-            if len(self._told) > TOLD:
-                self._told = {key: at for key, at in self._told.items() if at > now}
-                if len(self._told) > TOLD:
-                    self._told.clear()  # to tell again does no harm
+                elif next_try <= later and not now < self._notified.get(key, 0) <= next_try:
+                    self._later[key] = self._notified[key] = next_try
+            if len(self._notified) > MOST_NOTIFIED:
+                self._notified = {key: at for key, at in self._notified.items() if at > now}
+                if len(self._notified) > MOST_NOTIFIED:
+                    self._notified.clear()  # to tell again does no harm
             return not waited and self._waiting
 
     @property
@@ -97,7 +97,7 @@ class WakeupText:
             text = self._text(due, flags)  # they look before that is due, or a minute after
             with self._lock:
                 for key in later:  # the next one is told
-                    self._told.pop(key, None)
+                    self._notified.pop(key, None)
         return text if len(text) <= self._largest else self._text(None, flags)
 
     def _text(self, due: dict[Key, int] | None, flags: set[str]) -> str:

@@ -25,7 +25,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from orchestratord.errors import QueueError, StorageFull, Unreachable
-from orchestratord.queue.batch import Rank, Told, Write, deliver, do_all, in_order, prepare
+from orchestratord.queue.batch import OnCommitted, Rank, Write, deliver, do_all, in_order, prepare
 from orchestratord.queue.connection import Singly, counted
 from orchestratord.queue.daemon_health import DISK, FATAL, RECONNECT_WAIT, Code, DaemonHealth
 from orchestratord.queue.database import Database, Messenger, Wakeups
@@ -52,9 +52,9 @@ ENOUGH = 600
 TOGETHER_WAITS = 0.5
 """Seconds that a transaction waits for what others have locked."""
 ALONE_WAITS = 0.001
-"""The same for an operation that is done alone."""
+"""Seconds that an operation which is done alone waits for them."""
 WARY_WAITS = 0.005
-"""The same for a transaction, once an operation was locked within the last `WARY` seconds."""
+"""Seconds that a transaction waits, once one was locked within the last `WARY` seconds."""
 WARY = 10.0
 LOCKED_AGAIN = 0.25
 """Seconds between two tries of what others have locked."""
@@ -171,12 +171,12 @@ class Writer:
         self._put(operation)
         return operation.future
 
-    def submit_told(self, operations: Sequence[Write[Any]], told: Told) -> None:
-        """The same, where `told` is called instead, once for all operations of a transaction that
+    def submit_all(self, operations: Sequence[Write[Any]], on_committed: OnCommitted) -> None:
+        """Write operations and call `on_committed` once for all those of a transaction that
         came with it; each has its result, or the error that a future would have."""
         self._check_open()
         for operation in operations:
-            operation.told = told
+            operation.on_committed = on_committed
             self._put(operation)
 
     def _put(self, operation: Write[Any]) -> None:
@@ -220,9 +220,9 @@ class Writer:
             self._closed = True
             if isinstance(error, self._failures.errors):
                 error = self._failures.named(error)
-            self._tell(self._ready.set_exception, error)
+            self._call_on_loop(self._ready.set_exception, error)
             return
-        self._tell(self._ready.set_result, session)
+        self._call_on_loop(self._ready.set_result, session)
         try:
             while self._round(session):
                 self.health.beat = world.monotonic()
@@ -245,9 +245,9 @@ class Writer:
                 self._failures.twice(partial(self._look, session))
         except self._failures.errors as error:
             if not self._note(error):
-                log.warning("the database cannot be looked after: %s", error)
+                log.warning("cannot look after the database: %s", error)
         except OSError as error:
-            log.warning("the database cannot be looked after: %s", error)
+            log.warning("cannot look after the database: %s", error)
         return not self._last or self._waits_at_end()
 
     def _try_locked(self, session: Session) -> None:
@@ -268,7 +268,7 @@ class Writer:
         done = [one for one in self._in_hand if one not in self.locked]
         done.sort(key=_rank_of)
         self._in_hand = []
-        self._tell(deliver, done)
+        self._call_on_loop(deliver, done)
 
     def _waits_at_end(self) -> bool:
         """Whether the end waits for what others have locked; after a while that is refused."""
@@ -277,7 +277,7 @@ class Writer:
             return True
         for operation in self.locked:
             operation.error = Unreachable("another program has locked a row", Code.LOCKED)
-        self._tell(deliver, list(self.locked))
+        self._call_on_loop(deliver, list(self.locked))
         return False
 
     def _fitting(self, session: Session, operations: list[Write[Any]]) -> list[Write[Any]]:
@@ -572,13 +572,13 @@ class Writer:
         late = (since for _, since in session.late.values())
         if now - min((*self.locked.values(), *late, now)) >= LOCKED_TOLD:
             if known is None:
-                self._tell_who_locks(session)
+                self._log_who_locks(session)
             return {Code.LOCKED}
         if known is not None and not known.refuses and self.health.end(Code.LOCKED):
             log.warning("no row of the database is locked by others any more")
         return set()
 
-    def _tell_who_locks(self, session: Session) -> None:
+    def _log_who_locks(self, session: Session) -> None:
         session.begin(not self._open)
         self._open, who = True, list[str]()
         with suppress(*self._failures.errors):
@@ -586,7 +586,7 @@ class Writer:
         why = f"rows are locked by {'; '.join(who) or 'an unknown session'}"
         if self.health.begin(Code.LOCKED, why, refuses=False):
             log.error(
-                "what waits for these rows is not written, all else goes on: %s", why,
+                "cannot write rows that others lock, all else goes on: %s", why,
                 extra={"help": doc_links.trouble(Code.LOCKED)},
             )  # fmt: skip
 
@@ -663,9 +663,9 @@ class Writer:
                     operations.append(operation)
         for operation in operations:
             operation.error = Unreachable(self.health.fatal or DIED, FATAL)
-        self._tell(deliver, operations)
+        self._call_on_loop(deliver, operations)
 
-    def _tell(self, call: Callable[..., Any], *arguments: Any) -> None:
+    def _call_on_loop(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:

@@ -45,13 +45,13 @@ class BatchCloser:
             )
             closed = [await self._store.write(batch_closing.close(one)) for one in found.ripe]
             for batch in found.closed:
-                await self._tell(batch, config)
+                await self._try(batch, config)
             if not any(closed) and not found.closed:
                 return
 
-    async def _tell(self, batch: ClosedBatch, config: Config) -> None:
+    async def _try(self, batch: ClosedBatch, config: Config) -> None:
         try:
-            why = await self._told(batch, config)
+            why = await self._deliver(batch, config)
         except (Unreachable, StorageFull):
             raise
         except Exception as error:  # one that cannot be told of holds up no others
@@ -60,16 +60,16 @@ class BatchCloser:
             self._not_before[batch.id] = world.monotonic() + AGAIN
             log.warning("batch %d of the webhook %s waits: %s", batch.id, batch.webhook, why)
 
-    async def _told(self, batch: ClosedBatch, config: Config) -> str | None:
-        """Have it told of; why that is not done now."""
+    async def _deliver(self, batch: ClosedBatch, config: Config) -> str | None:
+        """Have its delivery made and written; why that is not done now."""
         answers = self._host.ask(HOOK, {"batch": batch, "config": config})
         made = [new for _, found in answers for new in found if _is_delivery(new)]
         if not made:
-            return "nothing here can tell of it yet"
+            return "no webhook here delivers it yet"
         standing = self._placement.of(made[0].key)
         if isinstance(standing, Parked) and not standing.reason:
             return standing.why  # another daemon can, which has its webhook
-        if await self._enqueue.tell_batch(batch.id, made[0]):
+        if await self._enqueue.write_batch(batch.id, made[0]):
             log.info(
                 "batch %d of the webhook %s has closed, with %d members",
                 batch.id, batch.webhook, batch.members,

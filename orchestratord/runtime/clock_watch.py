@@ -79,7 +79,7 @@ class ClockWatch:
         """The last change of the clock, and when it was."""
         self._back: tuple[int, BroughtBack] | None = None
         """What was brought back last, and when."""
-        self._machine_told = False
+        self._machine_logged = False
         """It was told that the machine's clock is not the database's."""
 
     async def run(self) -> None:
@@ -147,17 +147,17 @@ class ClockWatch:
         if (
             not self._first
             or self._clock.source == "machine"
-            or (abs(ahead) > APART) == self._machine_told
+            or (abs(ahead) > APART) == self._machine_logged
         ):
             return
-        self._machine_told = not self._machine_told
-        if self._machine_told:
+        self._machine_logged = not self._machine_logged
+        if self._machine_logged:
             log.warning(
                 "the clock of this machine is %.1f s %s the database's, which all daemons go by; "
                 "let NTP set it", abs(ahead), "ahead of" if ahead > 0 else "behind",
             )  # fmt: skip
         else:
-            log.info("the clock of this machine is as the database's again")
+            log.info("the clock of this machine agrees with the database's again")
 
     def _whose(self) -> str:
         of = "this machine" if self._clock.source == "machine" else "the database"
@@ -174,11 +174,11 @@ class ClockWatch:
                 return
             await worker.learn_last_success()
         except QueueError as error:
-            log.warning("times that lie ahead of now are brought back later: %s", error)
+            log.warning("cannot bring back times in the future yet: %s", error)
             self._look_back_at = world.monotonic() + AGAIN
             return
         except Exception:
-            log.exception("times that lie ahead of now cannot be brought back; again in 5 s")
+            log.exception("cannot bring back times in the future; again in 5 s")
             self._look_back_at = world.monotonic() + AGAIN
             return
         now = self._clock.now_ms()
@@ -186,8 +186,8 @@ class ClockWatch:
         for key, next_try in found.due.items():
             worker.placement.touched(key, next_try)
         log.warning(
-            "%d tasks had times that are still to come, which a clock that was ahead had written: "
-            "they are brought back, and go on from now", found.tasks,
+            "brought back the times of %d tasks, which a clock that was ahead had written: they go "
+            "on from now", found.tasks,
         )  # fmt: skip
         self._events.publish(ClockEvent(EventType.CLOCK_BROUGHT_BACK, now, tasks=found.tasks))
 

@@ -374,7 +374,7 @@ class Fleet:
             try:
                 self._follow(wakeup)
             except Exception as error:
-                log.warning("what another daemon has told is passed over: %s", error)
+                log.warning("ignored a message of another daemon: %s", error)
 
     def _follow(self, wakeup: Wakeup) -> None:
         if wakeup.due is None:

@@ -101,7 +101,7 @@ class Reloader:
         self._notifier = notifier
         self._team = team
         self._seat = seat
-        self._tells = seat is None or seat.first
+        self._is_first = seat is None or seat.first
         """What is told, or written, once for all workers is so by this one."""
         self._unwritten: list[Effect] = []
         self._reloads: set[asyncio.Task[None]] = set()
@@ -138,7 +138,7 @@ class Reloader:
             raise ConfigError(problems)
         await self._store.write(undeclared.accept(waiting.keys() - declared.keys(), declared))
         await self._adopt(self._config, await self._tables())
-        self._tell(self.cause, self.changes)
+        self._publish(self.cause, self.changes)
 
     async def follow(self) -> None:
         """Take up what the loader holds by now, which the first worker of the run has taken up."""
@@ -196,7 +196,7 @@ class Reloader:
         try:
             await self.reload(cause)
         except Stopping:
-            log.info("the daemon ends: the configuration is not reloaded any more")
+            log.info("left the configuration as it is: the daemon ends")
         except Exception:
             log.exception("reloading failed; the last good configuration goes on")
 
@@ -285,7 +285,7 @@ class Reloader:
         cause = result.cause
         if self.last_error is not None and not result.changed:
             log.info("the files are good again; generation %d goes on", self.config.generation)
-            self._tell(cause, Changes(), began)
+            self._publish(cause, Changes(), began)
         self.last_error = None
         restart, self.restart_required = self.restart_required, result.restart_required
         if result.changed:
@@ -294,7 +294,7 @@ class Reloader:
             await self._adopt(result.config, tables)
             self._team.commit(self.in_force())
             await self._remember(removed)
-            self._tell(cause, result.changes, began)
+            self._publish(cause, result.changes, began)
             log.info(
                 "configuration generation %d is in force after %.2f s: %d endpoints (%s): %s",
                 result.config.generation,
@@ -315,9 +315,9 @@ class Reloader:
         try:
             await self._store.write(undeclared.accept(removed, self._config.endpoints))
         except QueueError as error:
-            log.error("which endpoints were removed is not written down: %s", error)
+            log.error("cannot record the removed endpoints: %s", error)
 
-    def _tell(self, cause: str, changes: Changes, began: float | None = None) -> None:
+    def _publish(self, cause: str, changes: Changes, began: float | None = None) -> None:
         """The configuration is in force; `began` (`world.monotonic`) is when the reload did."""
         config, at = self._config, self._clock.now_ms()
         took = None if began is None else round((world.monotonic() - began) * 1000, 1)
@@ -388,21 +388,21 @@ class Reloader:
         self._host.max_params = config.daemon.max_params
         self._host.redactor = self._host.redactor.merged(config.redactor)
         if self._seat is not None and self._seat.first:
-            self._seat.tell(drain_timeout=config.daemon.drain_timeout)
+            self._seat.notify(drain_timeout=config.daemon.drain_timeout)
         for warning in config.warnings:
-            if self._tells and warning not in known:
+            if self._is_first and warning not in known:
                 log.warning("%s", warning, extra=_HELP)
         await self._write(effects)
 
     async def _write(self, effects: list[Effect]) -> None:
-        if self._tells:
+        if self._is_first:
             self._unwritten += effects
         effects.clear()
         try:
             await self.write()
         except Exception as error:
             # The swap is done; what plugins keep of it in their tables follows.
-            log.error("what plugins note of the configuration is not written yet: %s", error)
+            log.error("cannot write what plugins note of the configuration yet: %s", error)
 
     async def _noted(self, config: Config, tables: Tables) -> list[Effect]:
         """What plugins want written; everything else has its turns while they say it."""

@@ -45,22 +45,22 @@ class RunEndTeller:
         self._faulty: set[int] = set()
         """Runs whose ends could not be told in the last round, which is logged once."""
 
-    async def tell_ends(self) -> None:
+    async def ask_at_ends(self) -> None:
         """Tell of the runs that end, until cancelled."""
         look = self._look
         while True:
             look.clear()
             try:
-                await self._tell_round()
+                await self._ask_round()
             except Unreachable as error:  # which is logged where it is found
                 log.debug("the ends of runs wait: %s", error)
             except Exception as error:
-                log.warning("the ends of runs cannot be told yet: %s", error)
+                log.warning("cannot announce the ends of runs yet: %s", error)
             await asyncio.sleep(APART)
             with suppress(TimeoutError):
                 await asyncio.wait_for(look.wait(), LOOK)
 
-    async def _tell_round(self) -> None:
+    async def _ask_round(self) -> None:
         """Tell of all runs that have ended; one that cannot be told yet holds up no other."""
         last, faulty = 0, set[int]()
         while found := await self._store.read(run_ends.untold(last)):
@@ -72,13 +72,13 @@ class RunEndTeller:
                 if run.id in quiet or self._is_left(run):
                     continue
                 try:
-                    await self._tell(run)
+                    await self._ask(run)
                 except Unreachable:
                     raise
                 except Exception as error:
                     faulty.add(run.id)
                     if run.id not in self._faulty:
-                        log.warning("the end of run %d cannot be told yet: %s", run.id, error)
+                        log.warning("cannot announce the end of run %d yet: %s", run.id, error)
         self._faulty = faulty
 
     def _is_quiet(self, run: RunSummary) -> bool:
@@ -94,7 +94,7 @@ class RunEndTeller:
         away = abs(self._clock.now_ms() - (run.ended_at or 0)) < REMOVED_AFTER * 1000
         return away or isinstance(self._placement.of(Key(run.endpoint_id)), Parked)
 
-    async def _tell(self, run: RunSummary) -> None:
+    async def _ask(self, run: RunSummary) -> None:
         run = await self._store.read(run_ends.with_errors(run))
         task = await self._root(run)
         config = self._placement.config

@@ -85,7 +85,7 @@ class SystemdNotifier:
                 sock.settimeout(wait)
                 sock.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
-            log.warning("the service manager did not get %s: %s", lines[0], error)
+            log.warning("cannot send the service manager %s: %s", lines[0], error)
 
 
 def _abstract(address: str) -> str:

@@ -169,7 +169,7 @@ class Team:
         except EOFError:
             pass
         except Exception:
-            log.exception("what worker %d says is not understood: it is to end", number)
+            log.exception("cannot understand worker %d: stopping it", number)
             peer.link.send("end", "the first worker does not understand this one")
         finally:
             if agreeing is not None:
@@ -201,7 +201,7 @@ class Team:
 
     def _have_end(self, peer: OtherWorker, why: str) -> None:
         """Have a worker end that is of no use, so that another one takes its place."""
-        log.error("worker %d is to end: it %s", peer.number, why)
+        log.error("stopping worker %d: it %s", peer.number, why)
         peer.link.send("end", f"this worker {why}")
 
     async def _lend(
@@ -271,7 +271,7 @@ class Team:
         for peer in self._asked:
             peer.link.send("commit")
         if self._seat is not None:
-            self._seat.tell_adopted(in_force)
+            self._seat.notify_adopted(in_force)
 
     def abort(self) -> None:
         """What was prepared is not to come into force."""

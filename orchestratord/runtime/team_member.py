@@ -53,7 +53,7 @@ class TeamMember:
         self._fleet = fleet
         self._borrower = borrower
         self._link: Link | None = None
-        self._told: object = None
+        self._notified: object = None
         self._may_serve = asyncio.Event()
         self._serves = False
         self._following: asyncio.Task[None] | None = None
@@ -96,8 +96,8 @@ class TeamMember:
             troubles = list(self._store.health.troubles.values())
             # A sign of life, too.
             state = troubles, self._worker.waiting_lanes(), world.monotonic() // BEAT
-            if self._link is not None and state != self._told:
-                self._told = state
+            if self._link is not None and state != self._notified:
+                self._notified = state
                 self._link.send("state", *state)
             await asyncio.sleep(LOOK)
 
@@ -117,7 +117,7 @@ class TeamMember:
             self._fail(error)
 
     async def _listen(self, link: Link) -> None:
-        self._link, self._told = link, None
+        self._link, self._notified = link, None
         self._borrower.follow(link)
         try:
             self._begin_step(link, "hello", ())

@@ -58,7 +58,7 @@ async def lend(
     except SendError as error:
         return NoToken(error.message, error.kind, error.shortage)
     except Exception as error:
-        log.exception("the token of %s cannot be lent", name)
+        log.exception("cannot lend the token of %s to another worker", name)
         return NoToken(f"no token: {type(error).__name__}", "access")
 
 

@@ -100,7 +100,7 @@ class HandedOver:
         return handed_over
 
     def copied(self) -> HandedOver:
-        """The same, with descriptors of its own for the listening sockets and the lock."""
+        """A copy, with descriptors of its own for the listening sockets and the lock."""
         control, tcp, lock = (
             None if found is None else os.dup(found)
             for found in (self.control, self.tcp, self.lock)
@@ -291,7 +291,7 @@ class Upgrade:
             drains = self._seat is None or not found.fits
             if self._seat is None:
                 self.asked.set()
-            elif not self._seat.tell(upgrade=DRAINED if drains else BESIDE):
+            elif not self._seat.notify(upgrade=DRAINED if drains else BESIDE):
                 raise Conflict("the supervisor has too much to hear at this moment; ask again")
             return {"version": found.version, "drains_first": drains}
         except BaseException:

@@ -38,7 +38,7 @@ def send(sock: socket.socket, message: Message, *descriptors: int) -> bool:
     try:
         socket.send_fds(sock, [json.dumps(message).encode()], descriptors)
     except OSError as error:
-        log.debug("not told: %s: %s", message, error)
+        log.debug("cannot notify: %s: %s", message, error)
         return False
     return True
 
@@ -120,11 +120,11 @@ class WorkerSeat:
 
         loop.add_reader(self._sock, readable)
 
-    def tell(self, **message: Any) -> bool:
-        """Tell the supervisor something; False where it cannot take it."""
+    def notify(self, **message: Any) -> bool:
+        """Notify the supervisor; False where it cannot take it."""
         return send(self._sock, message)
 
-    def tell_adopted(self, in_force: InForce) -> None:
+    def notify_adopted(self, in_force: InForce) -> None:
         """Have the next workers begin with this configuration."""
         with tempfile.TemporaryFile() as file:
             pickle.dump(in_force, file, protocol=5)
@@ -158,7 +158,7 @@ class SeatNotifier(SystemdNotifier):
 
     def _send(self, *lines: str, wait: float = 0.0) -> None:
         if lines:
-            self._seat.tell(notify="\n".join(lines))
+            self._seat.notify(notify="\n".join(lines))
 
 
 def take_over(descriptor: int) -> socket.socket:

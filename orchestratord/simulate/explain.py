@@ -126,11 +126,11 @@ class Explainer:
                 reached = (*executor.sending_phases, END_PHASES[decision.status])
         if outcome is not None and decision is not None:
             task, outcome = _settled(task, outcome, decision)
-        told = (phase,) if phase else reached
+        asked = (phase,) if phase else reached
         arguments = {"request": request, "endpoint": endpoint}
         arguments |= _ended(phase, task, outcome, moment)
         large = task.is_large or _is_large(outcome)
-        consequences = await bounded(large, self._consequences, told, task, arguments, notes)
+        consequences = await bounded(large, self._consequences, asked, task, arguments, notes)
         return Report(
             endpoint=endpoint,
             task=task,
@@ -141,7 +141,7 @@ class Explainer:
             decision=decision,
             span=span,
             reached=reached,
-            told=told,
+            asked=asked,
             consequences=consequences,
             notes=tuple(dict.fromkeys(notes)),
         )

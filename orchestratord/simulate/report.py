@@ -52,7 +52,7 @@ class Report:
     """The shortest and the longest delay that jitter makes of it."""
     reached: tuple[str, ...]
     """The phases that the attempt goes through."""
-    told: tuple[str, ...]
+    asked: tuple[str, ...]
     """The phases that `consequences` is about."""
     consequences: tuple[Consequence, ...]
     notes: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class Report:
 
 
 def report_json(report: Report, redactor: Redactor) -> dict[str, Any]:
-    """The same as JSON-like data with secrets masked."""
+    """A report as JSON-like data, secrets masked."""
     outcome, decision = report.outcome, report.decision
     return {
         "endpoint": report.endpoint.id,
@@ -89,7 +89,7 @@ def report_json(report: Report, redactor: Redactor) -> dict[str, Any]:
             "longest": report.span[1] if report.span else None,
         },
         "reached": list(report.reached),
-        "phases": list(report.told),
+        "phases": list(report.asked),
         "consequences": [_consequence(item, redactor) for item in report.consequences],
         "notes": [redactor.text(note) for note in report.notes],
     }
@@ -146,8 +146,8 @@ def request_json(request: Any, redactor: Redactor) -> dict[str, Any] | None:
 def with_curl(
     request: dict[str, Any] | None, options: Sequence[tuple[str, str]] = ()
 ) -> dict[str, Any] | None:
-    """The same with `curl`, its command line, where it is one of HTTP; `options` are its further
-    ones."""
+    """A request with `curl`, its command line, where it is one of HTTP; `options` are further
+    ones of curl."""
     if request is not None and "method" in request:
         request["curl"] = curl(**request, options=options)
     return request

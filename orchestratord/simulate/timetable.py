@@ -36,12 +36,12 @@ class RetryWait:
 
 
 def timetable(policy: RetryPolicy, fault: Fault) -> list[RetryWait]:
-    """The waits of a task of which every attempt fails, up to its last one.
+    """The retry delays of a task of which every attempt fails, up to its last one.
 
     `fault` is told where the strategy misbehaves. Retry-After is not part of it, since it is not
     known what a receiver will ask for.
     """
-    waits: list[RetryWait] = []
+    delays: list[RetryWait] = []
     since = 0.0
     for n in range(1, policy.max_attempts):
         delay, why = base_delay(policy, n, fault)
@@ -50,8 +50,8 @@ def timetable(policy: RetryPolicy, fault: Fault) -> list[RetryWait]:
             break
         moved = delay * policy.jitter
         shortest, _ = lengthened(delay - moved, n)
-        waits.append(RetryWait(n, delay, shortest, delay + moved, since, why))
-    return waits
+        delays.append(RetryWait(n, delay, shortest, delay + moved, since, why))
+    return delays
 
 
 def decide_within(

@@ -27,7 +27,7 @@ BACK_AFTER = 5.0
 """Seconds for which a clock that was put back has to have stood so, to be followed; at the start of
 the daemon the same, before anything is done about times that lie ahead of it."""
 FORWARD_AFTER = 60.0
-"""The same for one that was put forward: what is due, expires and is deleted goes by it then."""
+"""Seconds for a clock that was put forward: what is due, expires and is deleted goes by it then."""
 REMEMBERED = 20
 """Jumps forward that are remembered."""
 
@@ -60,8 +60,7 @@ class Clock:
         self._base = _wall_ahead()
         """What is in force is ahead of `elapsed` by so much."""
         self._database: float | None = None
-        """The same of the database's clock as it was asked last; None where the machine's counts.
-        """
+        """How far the database's clock was ahead of it; None where the machine's counts."""
         self._jump: tuple[float, float] | None = None
         """How far the clock is off that jumped and is not followed, and since when."""
         self.is_behind_mark = False

@@ -92,7 +92,7 @@ class EndpointAttempts:
     succeeded_at: int = 0
     """When its last success ended, in milliseconds since the epoch; 0 for none."""
     failed_at: int = 0
-    """The same for its last failure."""
+    """When its last failure ended; 0 for none."""
 
     @property
     def key(self) -> AttemptsKey:
@@ -229,7 +229,7 @@ class AttemptHistory:
         return sorted(found.values(), key=lambda one: (-one.failures, -one.attempts, *one.key))
 
     def record(self, endpoint: str, webhook: str = "") -> EndpointAttempts:
-        """The same of the calls of one endpoint, or of one of its webhooks."""
+        """How calls of one endpoint, or deliveries of one webhook, went in the last hour."""
         record = EndpointAttempts(endpoint, webhook)
         for _, records in self._recent():
             if record.key in records:

@@ -29,7 +29,7 @@ def seconds(value: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """The same, for milliseconds."""
+    """Milliseconds as a duration for people."""
     return seconds(None if value is None else value / 1000)
 
 

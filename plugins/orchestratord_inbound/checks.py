@@ -19,7 +19,7 @@ def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
     if inbound is None:
         return
     if endpoint.type != EVENT:
-        yield Problem("what comes in is an event: write type: event", key="inbound")
+        yield Problem("an inbound endpoint is an event: write type: event", key="inbound")
     if config[PORT] is None:
         yield Problem(
             "nothing comes in, as there is no port: write inbound: {bind: 127.0.0.1:8430} into "

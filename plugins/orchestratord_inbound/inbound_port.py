@@ -88,7 +88,7 @@ class InboundPort:
         if request.method != "POST":
             return _refused(405, "method_not_allowed", "a webhook is sent by POST", Allow="POST")
         if not way.endpoint.enabled:
-            self._tell(way, "disabled", request)
+            self._publish(way, "disabled", request)
             return _refused(503, "disabled", "this endpoint takes nothing now", **AGAIN)
         if not _within_rate(way):
             return self._too_many(way, request)
@@ -105,7 +105,7 @@ class InboundPort:
             return self._meta_challenge(way, request)
         fault = way.scheme.fault(request, way.inbound.secret, world.time())
         if fault is not None:
-            self._tell(way, fault, request)
+            self._publish(way, fault, request)
             return _refused(401, f"wrong_{fault}", "the request is not signed as it should be")
         if not _within_rate(way, take=True):  # what is not the sender's takes nothing of its rate
             return self._too_many(way, request)
@@ -119,23 +119,23 @@ class InboundPort:
                 return Answer(challenge, media_type="text/plain")
             once = _once(way, params)
             if await self._is_full(way):
-                self._tell(way, "full", request)
+                self._publish(way, "full", request)
                 return _refused(503, "full", "too many wait already", **AGAIN)
             task_id = await self._control.accept(way.endpoint.id, params, once)
         except InvalidParams as error:
             answer = _invalid(error)
-            self._tell(way, "too_large" if answer.status == 413 else "invalid", request)
+            self._publish(way, "too_large" if answer.status == 413 else "invalid", request)
             return answer
         except (Conflict, OrchestratordError) as error:
             # Whatever it is, the sender repeats it.
-            self._tell(way, "unavailable", request)
+            self._publish(way, "unavailable", request)
             return _refused(503, "unavailable", str(error), **AGAIN)
         return Answer({"duplicate": True} if task_id is None else {"id": task_id})
 
     def refused(self, request: PortRequest, reason: str) -> None:
         """The daemon refuses a request by itself: it is counted."""
         if (way := self._way(request.path)) is not None:
-            self._tell(way, reason, request)
+            self._publish(way, reason, request)
 
     # -- within ----------------------------------------------------------------------------------
 
@@ -167,11 +167,11 @@ class InboundPort:
         return way.full
 
     def _too_many(self, way: WayIn, request: PortRequest) -> Answer:
-        self._tell(way, "rate", request)
+        self._publish(way, "rate", request)
         limit = way.inbound.rate_limit
         return _refused(429, "rate_limited", f"at most {limit}", **{"Retry-After": "1"})
 
-    def _tell(self, way: WayIn, reason: str, request: PortRequest) -> None:
+    def _publish(self, way: WayIn, reason: str, request: PortRequest) -> None:
         at, type_ = int(world.time() * 1000), EventType.INBOUND_REFUSED
         self._control.publish(InboundEvent(type_, at, way.endpoint.id, reason, request.peer))
 
@@ -180,7 +180,7 @@ class InboundPort:
         shown = asked.get("hub.verify_token", "").encode()
         good = token is not None and hmac.compare_digest(shown, token.reveal().encode())
         if not good or asked.get("hub.mode") != "subscribe":
-            self._tell(way, "verify_token", request)
+            self._publish(way, "verify_token", request)
             return _refused(403, "wrong_verify_token", "this is not the token that is known here")
         return Answer(asked.get("hub.challenge", "")[:_LONGEST_KEY], media_type="text/plain")
 

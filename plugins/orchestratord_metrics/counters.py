@@ -100,7 +100,7 @@ class Counts:
         self.of(labels)[0] += 1
 
     def add(self, labels: Labels, seconds: float) -> None:
-        """The same, and it took so long."""
+        """It happened once more, and took so long."""
         found = self._found.get(labels)
         if found is None:
             found = self._begin(labels)
@@ -131,7 +131,7 @@ class Counts:
 def masked(
     found: dict[Labels, list[float]], text: Callable[[str], str]
 ) -> dict[Labels, list[float]]:
-    """The same with `text` of each label's value; what becomes the same is added up."""
+    """What was counted, with `text` of each label's value; what becomes equal is added up."""
     shown: dict[Labels, list[float]] = {}
     for labels, numbers in found.items():
         names = tuple(map(text, labels))

@@ -271,7 +271,7 @@ class ChildPlan:
             raise error
         # It has failed, or ended, and the others follow all the same.
         text = self._config.redactor.text(str(error))
-        log.error("what follows task %s on %s is left out: %s", self._task.id, self._on, text)
+        log.error("skipped an entry of `then` of task %s on %s: %s", self._task.id, self._on, text)
         return str(error)
 
     def _entry(self, entry: Then, key: str) -> Generator[None, None, str]:

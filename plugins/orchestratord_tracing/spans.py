@@ -36,7 +36,7 @@ class SpanTarget:
     attributes: Attributes = field(default_factory=dict)
 
     def masked(self, redactor: Redactor) -> SpanTarget:
-        """The same without secrets: a webhook may be named after a receiver that is one."""
+        """A copy without secrets: a webhook may be named after a receiver that is one."""
         return SpanTarget(redactor.text(self.name), self.is_http, redactor.value(self.attributes))
 
 
@@ -64,7 +64,7 @@ class Spans:
             if not isinstance(event, TaskEvent) or event.type is EventType.TASK_STARTED:
                 continue
             if event.started_at is not None and event.duration_ms is not None:
-                self._tell(tracer, event, event.started_at, event.duration_ms)
+                self._record(tracer, event, event.started_at, event.duration_ms)
 
     def _found(self) -> trace.Tracer | None:
         """The tracer, once it is set up what becomes of spans."""
@@ -73,7 +73,7 @@ class Spans:
             self._tracer = provider.get_tracer(NAME, version(NAME))
         return self._tracer
 
-    def _tell(self, tracer: trace.Tracer, event: TaskEvent, began: int, duration: float) -> None:
+    def _record(self, tracer: trace.Tracer, event: TaskEvent, began: int, duration: float) -> None:
         target = self._target_of(event)
         outcome = event.type.partition(".")[2]
         attributes = {

@@ -80,7 +80,7 @@ def data_of(
 def run_data_of(
     run: RunSummary, outcome: Outcome, task: Task, redactor: Redactor
 ) -> dict[str, Any]:
-    """The same for the end of a run. The arguments are those of the hook `on_run_end`."""
+    """The data of the end of a run. The arguments are those of the hook `on_run_end`."""
     data = data_of(RUN_END, outcome, None, task, None, redactor)
     return {**data, "run_id": run.id, **redactor.value(run.details())}
 

@@ -118,7 +118,7 @@ class Health:
         self._failing: dict[Name, tuple[int, int]] = {}
         """Since when all deliveries fail (milliseconds), and the first that did: of this worker."""
         self._failing_anywhere: dict[Name, tuple[int, int]] = {}
-        """The same of all workers, in the one that judges."""
+        """That of all workers, in the one that judges."""
         self._last_disabled: dict[Name, int] = {}
         """When it was disabled last (milliseconds), where that is known: this tells one disabling
         from the next, however many daemons find out at once that it is due."""

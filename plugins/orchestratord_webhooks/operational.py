@@ -93,14 +93,14 @@ class OperationalTeller:
         while self._waiting:
             self._drop_oldest()
             if self._dropped:
-                log.error("no room for events that are to be told of: dropped %d", self._dropped)
+                log.error("dropped %d events that wait to be announced", self._dropped)
                 self._dropped = 0
             some = [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
             most = AT_ONCE
             try:
                 await self._control.write(some)
             except OrchestratordError as error:
-                log.warning("what is to be told of the daemon waits: %s", error)
+                log.warning("cannot write operational webhooks yet: %s", error)
                 self._waiting.extendleft(reversed(some))
                 await asyncio.sleep(AGAIN)
             except Exception as error:
@@ -109,7 +109,7 @@ class OperationalTeller:
                     self._waiting.extendleft(reversed(some))
                     most = len(some) // 2
                 else:
-                    log.exception("an event cannot be told of, and is dropped: %s", error)
+                    log.exception("dropped an event that cannot be announced: %s", error)
 
     def _is_repeated(self, event: Event) -> bool:
         """Whether it is one of many, and one about the same was told of lately."""

@@ -21,6 +21,9 @@ EACH = 5
 """Calls for each slot."""
 TAKES = 0.2
 """Seconds that a request takes, with what its daemon does for it."""
+SETTLED = 60.0
+"""Seconds for which a clock has to stand so that was put back, until what was written before goes
+by it."""
 SLACK = 4
 """As many times as long may it take."""
 BESIDE = ("partition", "then", "schedule", "type")
@@ -59,6 +62,8 @@ class Burst:
             if "rate_limit" in (said := self._configuration.apis[api]):
                 number, _, unit = said["rate_limit"].partition("/")
                 allowed += (count / int(number) + 1) * UNITS[unit] * 1.1
+            if any(at > self.began_at - SETTLED for at in self._universe.machine.jumps):
+                allowed += SETTLED
             tasks = {call.id for call in self.calls if call.endpoint.startswith(f"{api}/")}
             came = [one.at for one in self._universe.network.arrivals if one.task in tasks]
             took = max(came, default=self.began_at) - self.began_at

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.simulation import counts
 from tests.simulation.burst import UNITS
-from tests.simulation.evidence import CLAIMED, ENDED, Evidence, Row
+from tests.simulation.evidence import CLAIMED, ENDED, SHORTEST_TIMEOUT, Evidence, Row
 from tests.simulation.model import Life, covers
 from tests.simulation.records import ACKNOWLEDGED
 
@@ -132,8 +132,7 @@ def _claims(seen: Evidence, api: str, since: float, until: float) -> float:
 
 
 def let_go(seen: Evidence) -> None:
-    """What was served last by a receiver is not throttled there any more: no breaker of it is open,
-    and it is not slowed."""
+    """No breaker is open of what a receiver served last; as nothing waits, nothing is slowed."""
     network = seen.universe.network
     for report in seen.universe.reports:
         last: dict[str, Arrival] = {}
@@ -148,8 +147,8 @@ def let_go(seen: Evidence) -> None:
                 last[f"{row['endpoint_id']}{webhook}"] = one
         for scope in (*report.status["lanes"], *report.status["throttled"]):
             served = (one := last.get(scope["name"])) is not None and 200 <= (one.told or 0) < 300
-            if served and (scope["breaker"] or scope["overload"]):
-                seen.broken(f"{report.process} throttles still what was served: {scope}")
+            if scope["overload"] or (served and scope["breaker"]):
+                seen.broken(f"{report.process} throttles still: {scope}")
 
 
 def drained(seen: Evidence) -> None:
@@ -165,8 +164,8 @@ def drained(seen: Evidence) -> None:
             seen.broken(f"{_words(one)} was left {until - begun:.3f} s after a SIGTERM")
 
 
-SHORTEST_TIMEOUT, DRAINS = 5.0, 5.0
-"""Seconds, as the configuration says: of an attempt, and until a daemon that is to end gives up."""
+DRAINS = 5.0
+"""Seconds, as the configuration says, until a daemon that is to end gives up."""
 
 
 def flow(seen: Evidence) -> None:
@@ -552,7 +551,8 @@ def _made(seen: Evidence) -> Counter[tuple[int, str, str]]:
 
 def retries_told(seen: Evidence) -> None:
     """A delivery, or a member of a batch, for each retry and each answer that a webhook asks for,
-    and none else: as many as there are rows in `attempts`. An event has neither."""
+    and none else: as many as there are rows in `attempts`. An event has neither, but a retry where
+    a daemon died with it."""
     if seen.prunes:
         return
     made, log = _made(seen), defaultdict(list)
@@ -562,7 +562,7 @@ def retries_told(seen: Evidence) -> None:
         if row["kind"] != "call":
             continue
         event = any(rule.event for rule in seen.rules(row, seen.configurations))
-        attempts = [] if event else log[row["id"]]
+        attempts = [one for one in log[row["id"]] if not event or one["status_code"] == "error"]
         for name, phase, everywhere in _webhooks(seen, row["endpoint_id"], *BY_ATTEMPT):
             webhook = seen.having(row)[-1].webhooks(row["endpoint_id"]).get(name, {})
             told = [_told(one, phase, webhook.get("status_code")) for one in attempts]

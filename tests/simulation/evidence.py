@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 ENDED = ("succeeded", "failed", "cancelled")
+SHORTEST_TIMEOUT = 5.0
+"""Seconds, as the configuration says, of an attempt."""
 SETTLING = 15.0
 """Seconds after an answer in which its daemon has written it, if it lives and its disk is well."""
 CLAIMED = 10.0
@@ -185,10 +187,16 @@ class Evidence:
             for since, end, stopped in self.losses(self.processes[one.process])
             if since <= until + SETTLING and end >= one.at - CLAIMED
         ]
+        stood = self.processes[one.process].stood
+        unseen = any(
+            since < until and end > one.at and end - since >= SHORTEST_TIMEOUT
+            for since, end in stood
+        )
         return Try(
             until, one.attempt if not row["webhook"] else 0, self.rules(row, found), one.told,
             sent=one.kind not in UNSENT, settled=one.ended_at is not None,
             lost=bool(losses), stopped=any(losses), late=self.is_late(one),
+            unseen=unseen,
         )  # fmt: skip
 
     # -- what else happened ------------------------------------------------------------------------

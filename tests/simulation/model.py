@@ -134,6 +134,8 @@ class Try(NamedTuple):
     """It was told to end meanwhile."""
     late: bool = False
     """It may have been sent by one that had lost its claim."""
+    unseen: bool = False
+    """Its daemon may have given it up with the answer at hand, as it had stood still."""
 
     def words(self) -> str:
         """For a person."""
@@ -339,6 +341,8 @@ def _tried(life: Life, one: Try, created_at: float) -> Iterator[Life]:
     for rule in one.rules:
         if one.settled:
             yield from _decided(life, one, rule, created_at)
+        if one.unseen:
+            yield from _decided(life, one._replace(status=None), rule, created_at)
         if one.lost:
             yield from _lost(life, rule, stopped=one.stopped)
 

@@ -295,6 +295,9 @@ class People:
 
     def _look_after(self) -> None:
         universe, process = self.universe, self._process()
+        for one in universe.living:  # as the watcher does, which is not in it
+            if one.answers and one.configuration is not universe.configurations[-1]:
+                self._reload(one.place)
         if process is not None:
             process.do(lambda daemon: self._have_go_on(process, daemon), "person")
         universe.baton.at(universe.baton.now + LOOK_AFTER, self._look_after)

@@ -17,7 +17,6 @@ from orchestratord_webhooks.declaration import Webhook
 
 from orchestratord.daemon import daemon as daemon_module
 from orchestratord.engine import decisions, feedback, retry, retry_delay
-from orchestratord.engine.attempt.deadlines import LeaseGuard
 from orchestratord.engine.attempt.pipe import Pipe
 from orchestratord.engine.attempt_in_progress import AttemptInProgress
 from orchestratord.engine.lanes.breaker import Breaker
@@ -120,11 +119,6 @@ def lease_that_is_not_renewed() -> Planted:
     return replaced(claim, "renew", renew)
 
 
-def lease_that_is_not_minded() -> Planted:
-    """What is in order is sent although its lease may have run out, as after a standstill."""
-    return replaced(LeaseGuard, "_may_be_lost", lambda self, now, began: False)
-
-
 def start_committed_and_not_sent() -> Planted:
     """What has started and is then not to be sent is forgotten, and not released; so is some of
     what is to be sent."""
@@ -168,9 +162,9 @@ def acknowledged_before_the_commit() -> Planted:
     commit = Writer._commit
 
     def early(self: Writer, of: Session) -> None:
-        new = [one for one in self._in_hand if one.rank == Rank.NEW and one.told is None]
+        new = [one for one in self._in_hand if one.rank == Rank.NEW and one.on_committed is None]
         if new:
-            self._tell(deliver, new)
+            self._call_on_loop(deliver, new)
             world.sleep(0.02)
         commit(self, of)
 
@@ -530,7 +524,6 @@ PLANTS: dict[str, Callable[[], Planted]] = {
         lock_that_two_hold,
         fence_that_is_not_compared,
         lease_that_is_not_renewed,
-        lease_that_is_not_minded,
         start_committed_and_not_sent,
         settlement_that_is_not_repeated,
         drain_that_abandons,
@@ -585,18 +578,25 @@ SHOWN_BY: dict[str, int] = {
     "clock-whose-times-stay": 18,
     "commit-that-is-not-synced": 4,
     "correction-that-loses-its-place": 11,
+    "count-off-by-one-after-a-kill": 91,
     "delivery-of-another-phase": 7,
     "drain-that-abandons": 17,
     "effect-that-is-lost": 2,
     "effect-that-is-written-twice": 1,
     "failure-that-does-not-hold": 11,
+    "fence-that-is-not-compared": 87,
     "key-that-is-not-looked-up": 5,
+    "lease-that-is-not-renewed": 172,
     "limit-that-each-counts-alone": 19,
     "lock-that-two-hold": 8,
     "one-more-than-its-concurrency": 2,
     "order-that-is-not-kept": 11,
+    "pace-that-crawls": 3,
+    "partition-over-its-limit": 41,
     "paused-endpoint-that-is-called": 6,
     "post-that-is-sent-again": 9,
+    "rate-that-a-restart-forgets": 122,
+    "reload-that-drops-what-waits": 51,
     "retention-that-removes-what-waits": 1,
     "retry-after-that-is-ignored": 21,
     "run-end-that-is-told-twice": 2,

@@ -28,7 +28,7 @@ from orchestratord.queue.store import Store
 from orchestratord.runtime.upgrade import HandedOver
 from orchestratord.values.clock import Clock
 from tests.simulation.baton import Strand
-from tests.simulation.configuration import HEADER, MARK
+from tests.simulation.configuration import HEADER, MARK, Configuration
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.receiver import SimulatedClient
 from tests.simulation.records import InForce, Report
@@ -193,6 +193,11 @@ class Process:
     def is_member(self) -> bool:
         """Whether it is one of the workers beside the first."""
         return self._seat is not None and not self._seat.first
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """That which is in force here, once one is."""
+        return self._in_force.configuration if self._in_force is not None else None
 
     def do(self, step: Callable[[SimulatedDaemon], Any], name: str = "client") -> None:
         """Have a coroutine of `step` run on its loop, where it serves."""

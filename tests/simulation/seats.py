@@ -97,11 +97,11 @@ class Seat(WorkerSeat):
             with suppress(RuntimeError):  # that process is dead
                 loop.call_soon_threadsafe(self._heard, message, list(ends))
 
-    def tell(self, **message: Any) -> bool:
+    def notify(self, **message: Any) -> bool:
         self.owner = message.get("owner", self.owner)
         return True
 
-    def tell_adopted(self, in_force: InForce) -> None:
+    def notify_adopted(self, in_force: InForce) -> None:
         self._seats.in_force = pickle.dumps(in_force, protocol=5)
 
     def adopted(self) -> InForce | None:
@@ -145,7 +145,7 @@ class Seats:
         in_force = seat.adopted()
         if in_force is None:
             config = loader.config
-            seat.tell_adopted(InForce(config.generation, config.adopted_at, loader.files))
+            seat.notify_adopted(InForce(config.generation, config.adopted_at, loader.files))
         elif in_force.files != loader.files:
             loader.follow(*in_force)
 

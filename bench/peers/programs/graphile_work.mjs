@@ -1,7 +1,13 @@
 // Works on the jobs until it is told to end.
 import { run } from 'graphile-worker'
 import { Logger } from '@graphile/logger'
-import { send } from './poster.mjs'
+import { post, url } from './poster.mjs'
+import { deliver, envelopeOf, wanted } from './webhook.mjs'
+
+async function call ({ body }, { job, addJob }) {
+  const answer = await post(url, body, {}, wanted)
+  if (wanted) await addJob('deliver', envelopeOf(job.id, job.attempts, body, answer))
+}
 
 await run({
   preset: {
@@ -15,5 +21,5 @@ await run({
       logger: new Logger(() => () => {})
     }
   },
-  taskList: { post: async payload => send(payload.body) }
+  taskList: { post: call, deliver: async (envelope, { job }) => deliver(job.id, envelope) }
 })

@@ -1,12 +1,14 @@
 // Sending the request of a job over connections that are kept.
 import { Agent, request } from 'undici'
 
-const url = process.env.BENCH_URL
+export const url = process.env.BENCH_URL
 const dispatcher = new Agent({ connections: Number(process.env.BENCH_CONCURRENCY) })
-const headers = { 'content-type': 'application/json' }
+const json = { 'content-type': 'application/json' }
 
-export async function send (body) {
-  const answer = await request(url, { method: 'POST', body, headers, dispatcher })
-  await answer.body.dump()
+// What was answered; its body only where it is to be `read`.
+export async function post (to, body, headers = {}, read = false) {
+  const answer = await request(to, { method: 'POST', body, headers: { ...json, ...headers }, dispatcher })
+  const text = read ? await answer.body.text() : await answer.body.dump()
   if (answer.statusCode >= 300) throw new Error(`${answer.statusCode}`)
+  return { status: answer.statusCode, headers: answer.headers, body: text }
 }

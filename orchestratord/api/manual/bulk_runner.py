@@ -35,7 +35,7 @@ LOOK = 5.0
 """Seconds between two looks for bulks whose daemon has died, where there are several."""
 AGAIN = 5.0
 """Seconds until a step that the database refused is tried again."""
-TELL = 1.0
+PROGRESS_EACH = 1.0
 """Seconds between two events of the progress of a bulk; so soon it is noticed that one was paused
 or cancelled, however slow it is."""
 FIRST_LOOK = 0.1
@@ -59,7 +59,7 @@ class BulkRunner:
         self._worker = worker
         self._clock = clock
         self._movers: dict[int, asyncio.Task[None]] = {}
-        self._told: dict[int, tuple[float, tuple[int, ...]]] = {}
+        self._published: dict[int, tuple[float, tuple[int, ...]]] = {}
         """Of each bulk: when its progress was last told (`world.monotonic`), and what it was."""
         self._ends: dict[int, Bulk] = {}
         """Bulks of which it was published that they have paused or ended. That is written down with
@@ -75,14 +75,14 @@ class BulkRunner:
                 try:
                     await self._look()
                 except QueueError as error:
-                    log.warning("bulks that others left cannot be looked for yet: %s", error)
+                    log.warning("cannot look for bulks that others left yet: %s", error)
                 await asyncio.sleep(LOOK)
         finally:
             for mover in list(self._movers.values()):
                 await _stop(mover)
             with suppress(QueueError):
                 for bulk in self._ends.values():
-                    await self._store.write(bulks.told(bulk))
+                    await self._store.write(bulks.published(bulk))
                 await self._store.write(bulks.release())
 
     async def _look(self) -> None:
@@ -94,10 +94,10 @@ class BulkRunner:
                     log.info("bulk %d goes on: %d of %d are done", bulk.id, done, bulk.matched)
                 self.begin(bulk)
 
-        for bulk in await self._store.read(bulks.untold(owner, now)):
+        for bulk in await self._store.read(bulks.unpublished(owner, now)):
             published = self._ends.get(bulk.id)
             if published is not None and published.status == bulk.status:
-                await self._store.write(bulks.told(bulk))
+                await self._store.write(bulks.published(bulk))
                 del self._ends[bulk.id]
             elif bulk.id not in self._movers:
                 self._publish_end(bulk)
@@ -118,7 +118,7 @@ class BulkRunner:
 
     def _forget(self, bulk_id: int) -> None:
         self._movers.pop(bulk_id, None)
-        self._told.pop(bulk_id, None)
+        self._published.pop(bulk_id, None)
 
     async def _carry_out(self, bulk: Bulk) -> None:
         if bulk.status == RUNNING:
@@ -145,16 +145,16 @@ class BulkRunner:
                     row, ended = await self._store.write(bulks.look_after(bulk.id))
                     if ended:
                         self._publish_end(row)
-                        told = bulk.id, row.succeeded, row.failed
-                        log.info("bulk %d has ended: %d succeeded, %d failed", *told)
+                        counts = bulk.id, row.succeeded, row.failed
+                        log.info("bulk %d has ended: %d succeeded, %d failed", *counts)
                     if ended or row.ended_at is not None or row.owner != self._store.owner:
                         return
                     looked = True
             except NotFound:  # it was deleted
                 return
             except QueueError as error:
-                log.warning("how it goes with bulk %d is not known now: %s", bulk.id, error)
-            self._tell_progress(bulk)
+                log.warning("cannot read the progress of bulk %d now: %s", bulk.id, error)
+            self._publish_progress(bulk)
             now = *bulk.counts, bulk.waiting
             pause = FIRST_LOOK if now != known else min(2 * pause, LOOK)
             known = now
@@ -181,7 +181,7 @@ class BulkRunner:
                 return None
             now = self._clock.now_ms()
             for key, ids in keys.items():
-                self._tell(bulk, key, ids, now)
+                self._publish_moved(bulk, key, ids, now)
             done = bulk.moved + bulk.skipped >= bulk.matched
             if bulk.status != RUNNING or done:
                 continue
@@ -206,15 +206,15 @@ class BulkRunner:
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
         while True:
-            if self._is_to_be_told(bulk_id):
+            if self._is_due(bulk_id):
                 with suppress(QueueError):
                     bulk = await self._store.read(bulks.get(bulk_id))
-                    self._tell_progress(bulk)
+                    self._publish_progress(bulk)
                     if bulk.status != RUNNING:
                         return
             left = due - loop.time()
-            await asyncio.sleep(min(max(left, 0.0), TELL))
-            if left <= TELL:
+            await asyncio.sleep(min(max(left, 0.0), PROGRESS_EACH))
+            if left <= PROGRESS_EACH:
                 return
 
     async def _room(self, bulk: Bulk) -> int:
@@ -240,17 +240,17 @@ class BulkRunner:
             if seen.status != RUNNING or seen.owner != self._store.owner:
                 return STEP  # of which the step takes none
 
-    def _is_to_be_told(self, bulk_id: int) -> bool:
-        at, _ = self._told.setdefault(bulk_id, (world.monotonic(), ()))
-        return world.monotonic() >= at + TELL
+    def _is_due(self, bulk_id: int) -> bool:
+        at, _ = self._published.setdefault(bulk_id, (world.monotonic(), ()))
+        return world.monotonic() >= at + PROGRESS_EACH
 
-    def _tell_progress(self, bulk: Bulk) -> None:
+    def _publish_progress(self, bulk: Bulk) -> None:
         """Tell how far a bulk is, if that has changed since it was told, some time ago."""
         counts = *bulk.counts, bulk.waiting
-        if self._is_to_be_told(bulk.id):
-            if self._told[bulk.id][1] != counts and self._events.listening:
+        if self._is_due(bulk.id):
+            if self._published[bulk.id][1] != counts and self._events.listening:
                 self._publish(EventType.BULK_PROGRESS, bulk)
-            self._told[bulk.id] = world.monotonic(), counts
+            self._published[bulk.id] = world.monotonic(), counts
 
     def _publish_end(self, bulk: Bulk) -> None:
         """Tell that a bulk has paused or ended."""
@@ -271,7 +271,7 @@ class BulkRunner:
         obstacle = self._worker.placement.obstacle(key)
         return obstacle.reason if obstacle else None
 
-    def _tell(self, bulk: Bulk, key: Key, ids: list[int], now: int) -> None:
+    def _publish_moved(self, bulk: Bulk, key: Key, ids: list[int], now: int) -> None:
         """What became of these tasks, to whom it concerns."""
         happened = task_events.triggered_in_bulk
         if bulk.action == CANCEL:

@@ -113,7 +113,7 @@ PROBLEMS: Mapping[str, RefusalKind] = {
     ),
     "overtaken": RefusalKind(
         409,
-        "where tasks are ordered: a later one has started already",
+        "a later task of its partition has started already",
         "Look whether what came later stands on its own; if the order does not matter here, "
         "retry with `force`.",
     ),

@@ -36,8 +36,8 @@ MAX_CONNECTIONS = 256
 """Open at once at a port, beside those whose requests wait, so that an ordinary burst finds room;
 another one takes the place of the slowest one that has no request yet, or waits for a place."""
 MAX_LOCAL = 4096
-"""The same at the control socket, where no request is refused: a crowd is to leave room for probes
-and an operator's commands. Half of the files that may be open, where those are fewer."""
+"""Connections at the control socket, where no request is refused: a crowd is to leave room for
+probes and an operator's commands. Half of the files that may be open, where those are fewer."""
 CROWDED = 0.8
 """The part of all places from which on each peer's address has a share of them."""
 SHARE = 0.2

@@ -146,7 +146,7 @@ def check_inotify(installed: Installation) -> Findings:
     instances = _number(_INOTIFY / "max_user_instances")
     if watches is None or instances is None:
         yield warn(
-            "this system does not tell of changes of files",
+            "this system does not report changes of files",
             "none is needed: the daemon looks by itself, every 10 s",
         )
         return

@@ -64,7 +64,7 @@ def backoff(
     if policy is None or len(changes) > 1:
         policy = _changed(policy, changes, registry)
     faults: list[str] = []
-    waits = timetable(policy, lambda name, fault: faults.append(f"{name}: {fault}"))
+    delays = timetable(policy, lambda name, fault: faults.append(f"{name}: {fault}"))
     document: dict[str, Any] = {
         "of": title,
         "policy": _policy(policy),
@@ -77,13 +77,13 @@ def backoff(
                 "since_first": wait.since,
                 "why": wait.why,
             }
-            for wait in waits
+            for wait in delays
         ],
-        "attempts": len(waits) + 1,
-        "expires": len(waits) + 1 < policy.max_attempts,
-        "total": sum(wait.delay for wait in waits),
-        "shortest_total": sum(wait.shortest for wait in waits),
-        "longest_total": sum(wait.longest for wait in waits),
+        "attempts": len(delays) + 1,
+        "expires": len(delays) + 1 < policy.max_attempts,
+        "total": sum(wait.delay for wait in delays),
+        "shortest_total": sum(wait.shortest for wait in delays),
+        "longest_total": sum(wait.longest for wait in delays),
     }
     for fault in dict.fromkeys(faults):
         click.echo(f"the strategy {fault}", err=True)

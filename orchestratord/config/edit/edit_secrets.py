@@ -57,7 +57,7 @@ class _Under(NamedTuple):
     secret: bool = False
 
     def below(self, name: str) -> _Under:
-        """The same for what stands under another key there."""
+        """The keys of what stands under `name` there."""
         named = is_secret_key(name) or (self.key == "headers" and is_secret_header(name))
         return _Under(name, self.key, self.secret or named)
 

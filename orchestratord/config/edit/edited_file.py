@@ -225,7 +225,7 @@ class EditedFile:
 
     @property
     def _merged(self) -> Node | None:
-        """The same with what it inherits."""
+        """That, merged with what it inherits."""
         inherited, own = self._surroundings.inherited, self._root.only({self._key})
         return self._merger.merge(inherited, own).child(self._key)
 

@@ -71,7 +71,7 @@ def entry_lines(key: str, value: Any, column: int, before: Node | None = None) -
 
 
 def value_lines(head: str, value: Any, column: int, before: Node | None = None) -> Iterator[str]:
-    """The same behind `head`, the key with its colon; the first line is not indented."""
+    """The lines of a value behind `head`, its key and colon; the first one is not indented."""
     if isinstance(value, Mapping) and value:
         yield head
         yield from mapping_lines(value, column + STEP, before)

@@ -25,7 +25,7 @@ class Spot(NamedTuple):
     key: str
 
     def below(self, key: str | int) -> Spot:
-        """The same place, for a key below it that is not written there."""
+        """This place, for a key below it that is not written there."""
         path = f"{self.key}.{key}" if self.key else str(key)
         return Spot(self.file, self.line, self.column, path)
 
@@ -62,7 +62,7 @@ class MapNode:
     entries: dict[str, tuple[Spot, Node]] = field(default_factory=dict)
 
     def only(self, keys: Container[str]) -> MapNode:
-        """The same with these keys alone."""
+        """A copy with these keys alone."""
         return MapNode({key: entry for key, entry in self.entries.items() if key in keys})
 
     def child(self, key: str) -> Node | None:

@@ -253,7 +253,7 @@ def outdented(text: str, start: int, end: int, above: int, free: str = "") -> Fi
 
 
 def misjudged(text: str, start: int, above: int) -> Finding | None:
-    """The same for a block text's first lines, which decide how far all of it is indented."""
+    """What is wrong with a block text's first lines, which decide how far it is indented."""
     header = _INDENT_HEADER.match(text, start)
     if header is None or header[1]:
         return None

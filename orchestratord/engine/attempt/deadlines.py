@@ -160,7 +160,7 @@ class Deadlines:
             try:
                 self.expire(world.monotonic())
             except Exception:
-                log.exception("which attempts are overdue is not known; again in %gs", LOOK)
+                log.exception("cannot check the deadlines of attempts; again in %gs", LOOK)
 
     def expire(self, now: float) -> None:
         """End what its executor did not end in time; to be called about once a second.

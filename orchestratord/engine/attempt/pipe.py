@@ -466,7 +466,7 @@ class Pipe:
                 found = await self._store.read(stored_throttles.first_attempt(task.id, first))
                 first = found or attempt.began
             except Exception as error:  # the probe failed, and not what was asked of it
-                log.warning("when task %s was tried first is not known now: %s", task.id, error)
+                log.warning("cannot read the first attempt of task %s: %s", task.id, error)
                 first = attempt.began
         first += self._clock.skipped_since(first)
         fault = self._host.backoff_fault

@@ -13,7 +13,7 @@ from orchestratord.model.task import Key, Task
 PREFETCH_MS = 20.0
 """As many as end within this time are prefetched; a claim takes about a tenth of it."""
 FAR_PREFETCH_MS = 60.0
-"""The same where claims are dear, and made for more at a time."""
+"""That time where claims are dear, and made for more at a time."""
 PACED_MS = 2
 """What ends within this time counts as of one moment."""
 

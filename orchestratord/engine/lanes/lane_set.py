@@ -67,7 +67,7 @@ AT_ONCE = 200
 """How many tasks are chosen at a time at most: thousands that start in one turn of the loop would
 keep everything else waiting for seconds."""
 MANY_AT_ONCE = 400
-"""The same where claims are dear. Half of it is for lanes that are claimed ahead."""
+"""Tasks chosen at a time where claims are dear. Half of it is for lanes that are claimed ahead."""
 
 
 _NOTHING = 1 << 62
@@ -129,7 +129,7 @@ class LaneSet(FairSlots[Lane]):
         self._throttled: list[tuple[int, str]] = []
         """A heap: when throttled lanes are looked at again, some of it out of date."""
         self._held: list[tuple[int, Key]] = []
-        """The same of keys."""
+        """A heap: when held keys are looked at again."""
         self._whole = share or Share()
         self.bound(concurrency)
         self._several_daemons = several_daemons

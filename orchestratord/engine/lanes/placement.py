@@ -207,7 +207,7 @@ class Placement:
         self._again.discard(key)
 
     def look(self, key: Key) -> tuple[Standing, Executor | None]:
-        """The same, and what carries them out; None where its plugin is not there."""
+        """The placement of a key, and its executor; None where its plugin is not there."""
         try:
             return self._known[key]
         except KeyError:

@@ -18,7 +18,7 @@ class Share:
     count: int = 1
 
     def bounded(self, slots: int) -> Share:
-        """The same where there are only so many slots for all workers: the others have none."""
+        """This share of only so many slots: other workers have none."""
         return Share(self.number, min(self.count, slots))
 
     def of(self, total: int, name: str = "") -> int:

@@ -21,7 +21,7 @@ class Throttle:
     """
 
     __slots__ = (
-        "breaker", "by_hand", "name", "over", "pace", "pace_told", "probe", "probe_by_hand",
+        "breaker", "by_hand", "name", "over", "pace", "pace_published", "probe", "probe_by_hand",
         "probing", "told_here", "told_since", "told_until", "told_why", "window",
     )  # fmt: skip
 
@@ -33,7 +33,7 @@ class Throttle:
         self.breaker = Breaker(now)
         self.pace: Pace | None = None
         """None where it has refused nothing of late."""
-        self.pace_told: int | None = None
+        self.pace_published: int | None = None
         """Since when it is slowed, where that has lasted and was told."""
         self.told_until = 0
         """Until when the receiver has told it to wait, by Retry-After."""
@@ -180,8 +180,8 @@ class Throttle:
             self.window.shift(by)
         if self.pace is not None:
             self.pace.shift(by)
-        if self.pace_told is not None:
-            self.pace_told += by
+        if self.pace_published is not None:
+            self.pace_published += by
 
     def _probe_at(self, now: int, heeds: bool) -> int:
         breaker, until = self.breaker, self.told_until if heeds else 0

@@ -30,7 +30,9 @@ class Waiting:
     """Which one has the turn, or holds the partition."""
 
 
-def waits(key: Key, standing: Standing, next_try: int, lanes: LaneSet, now: int) -> Waiting | None:
+def wait_reason(
+    key: Key, standing: Standing, next_try: int, lanes: LaneSet, now: int
+) -> Waiting | None:
     """What a pending task of `key` waits for beside its `next_try`; None for nothing."""
     if not isinstance(standing, Target):
         return Waiting("parked", standing.why)

@@ -20,7 +20,7 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import Effect, Kind, NewTask
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import Write
-from orchestratord.queue.housekeeping.batch_closing import tell
+from orchestratord.queue.housekeeping.batch_closing import write_delivery
 from orchestratord.queue.operations.effects import enqueue, write_effects
 from orchestratord.queue.operations.slices import oldest_slice, write_slice
 from orchestratord.queue.outbox.outbox_take import OutboxTask, Result, take
@@ -78,15 +78,15 @@ class Enqueue:
                 while (found := await self._store.read(oldest_slice())) is not None:
                     written = await self._whole(found.tasks, partial(write_slice, found))
                     if made := sum(not item.duplicate for item in written):
-                        log.info("%d more tasks are written, of a slice", made)
+                        log.info("wrote %d more tasks of a slice", made)
             except Exception as error:
-                log.error("what waits in slices cannot be written yet: %s", error)
+                log.error("cannot write the next slice of tasks yet: %s", error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._new_tasks.slices_wait.wait(), LOOK)
 
-    async def tell_batch(self, batch_id: int, delivery: NewTask) -> bool:
+    async def write_batch(self, batch_id: int, delivery: NewTask) -> bool:
         """Write the delivery of a closed batch; False where another daemon has."""
-        written = await self._whole([delivery], partial(tell, batch_id))
+        written = await self._whole([delivery], partial(write_delivery, batch_id))
         return not written[0].duplicate
 
     async def take(self, rows: Sequence[OutboxTask], *, same_database: bool) -> list[Result]:
@@ -164,7 +164,7 @@ async def fitted_call(
     delay: float = 0.0,
     key: str | None = None,
 ) -> NewTask:
-    """The same, before `rule_problems`, which is asked of many at once.
+    """A task that calls an endpoint, before `rule_problems`, which is asked of many at once.
 
     What is large is checked beside the loop.
 

@@ -171,7 +171,7 @@ class Scheduler:
                 self._rows = await self._store.read(schedules.slots())
                 return
             except QueueError as error:
-                log.warning("how far schedules have come is not known yet: %s", error)
+                log.warning("cannot read the slots of schedules yet: %s", error)
                 self.beat = world.monotonic()
                 await asyncio.sleep(1.0)
 
@@ -188,10 +188,10 @@ class Scheduler:
         try:
             await self._take(endpoint, now)
         except Unreachable as error:
-            log.warning("the schedule of %s is tried again in 5 s: %s", name, error)
+            log.warning("cannot fire the schedule of %s; again in 5 s: %s", name, error)
             return now + AGAIN
         except Exception:
-            log.exception("the schedule of %s is tried again in 5 s", name)
+            log.exception("cannot fire the schedule of %s; again in 5 s", name)
             return now + AGAIN
         if name in self._unsaid:
             return now + UNSAID
@@ -279,8 +279,8 @@ class Scheduler:
         if name not in self._overruled:
             self._overruled.add(name)
             log.warning(
-                "the schedule of %s is another one in the queue, which other daemons declare: this "
-                "one is older, and makes no calls", name,
+                "ignored the schedule of %s as declared here: other daemons declare a newer one, "
+                "and this one makes no calls", name,
             )  # fmt: skip
         return True
 

@@ -211,4 +211,4 @@ class AttemptEnds:
                 self._published.publish(attempts)
         except Exception:
             ids = ", ".join(str(end.task.id) for end, *_ in attempts)
-            log.exception("what follows from task %s is not done", ids)
+            log.exception("cannot follow up the end of task %s", ids)

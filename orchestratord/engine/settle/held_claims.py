@@ -119,7 +119,7 @@ class Claims:
         try:
             await self._store.write(start(task, self._clock.now_ms(), (), alone=alone))
         except Exception as error:
-            log.warning("task %s runs alone for longer: %s", task.id, error)
+            log.warning("cannot let others run beside task %s yet: %s", task.id, error)
             return False
         return True
 
@@ -160,7 +160,7 @@ class Claims:
             if error is not None:
                 delay = AGAIN[min(tries, len(AGAIN) - 1)]
                 tries += 1
-                log.error("task %s cannot be written (%s); again in %gs", task.id, error, delay)
+                log.error("cannot write task %s (%s); again in %gs", task.id, error, delay)
                 await asyncio.sleep(delay)
             if self.closing:
                 break
@@ -168,5 +168,5 @@ class Claims:
                 return await self._store.write(operation())
             except Exception as again:
                 error = again
-        log.error("task %s stays as it is until the next start", task.id)
+        log.error("gave up writing task %s until the next start", task.id)
         return None

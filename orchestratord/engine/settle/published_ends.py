@@ -49,7 +49,7 @@ class PublishedEnds:
             if self._events.listening:
                 self._events.publish_all(task_events.settled(ends))
         except Exception:
-            log.exception("the ends of %d tasks are not told", len(attempts))
+            log.exception("cannot publish the ends of %d tasks", len(attempts))
         self._claims.waiters.all_finished(end.task.id for end in ends if end.status in FINAL)
         for settlement, settled, result in attempts:
             task, status = settlement.task, settlement.status
@@ -61,7 +61,7 @@ class PublishedEnds:
             try:
                 self._follow_up(settlement, settled, result)
             except Exception:
-                log.exception("what follows from task %s is not done", task.id)
+                log.exception("cannot follow up the end of task %s", task.id)
 
     def _follow_up(self, settlement: Settlement, settled: Settled, result: AttemptResult) -> None:
         """Tell the lanes what an end means for the task, its partition, or its webhook."""

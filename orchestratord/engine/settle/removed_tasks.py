@@ -50,7 +50,7 @@ NAMED = 20
 
 
 def at_start(database: str) -> str:
-    """The same for a start, with what is meant where two folders share a database by default.
+    """How a person says so at a start, also where two folders share a database by default.
 
     `database`: its URL, without a password.
     """
@@ -233,7 +233,7 @@ class RemovedTasks:
                     some = await self._fail_some(key) or some
                 done = not some or not isinstance(self._placement.of(key), Doomed)
         except Exception:
-            log.exception("the tasks of %s %s are not failed yet", *key)
+            log.exception("cannot fail the tasks of %s %s yet", *key)
             await asyncio.sleep(1.0)
         finally:
             self._placement.swept(key, done=done)
@@ -263,7 +263,7 @@ class RemovedTasks:
                     self._refused = None
                 else:
                     if self._refused is None:
-                        log.error("the daemons that declare them are gone: %s", problems[0])
+                        log.error("kept tasks whose endpoints no daemon declares: %s", problems[0])
                     since = self._refused[0] if self._refused else self._clock.now_ms()
                     self._refused = since, problems
                 self._judged_until = world.monotonic() + JUDGE_EACH

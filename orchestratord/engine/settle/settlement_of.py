@@ -42,7 +42,7 @@ def settlement_of(
             try:
                 response = response_record(outcome.response, redactor, code)
             except Exception:  # it may be a plugin's; it was sent, and must not look unsent
-                log.exception("the answer to task %s cannot be kept", task.id)
+                log.exception("cannot keep the answer to task %s", task.id)
     next_try, last_success_at = decision.next_try, None
     if result.uncounted and next_try is not None:
         # What costs no attempt does not shorten the delay that the last one which did has chosen.

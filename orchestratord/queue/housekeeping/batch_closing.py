@@ -19,7 +19,7 @@ from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.rows import code_of, worded
 from orchestratord.queue.session import Session
 
-UNTOLD = 20
+UNDELIVERED = 20
 """Batches that are told of after one look."""
 PAGE = 500
 """Batches that one look reads the ids of at once."""
@@ -66,8 +66,8 @@ WHERE batch_id = ? ORDER BY id LIMIT ?
 """
 
 # 0 is no task: it keeps other daemons from telling until the transaction has ended.
-TELL = "UPDATE batches SET task_id = 0 WHERE id = ? AND task_id IS NULL"
-TOLD = "UPDATE batches SET task_id = ? WHERE id = ?"
+RESERVE = "UPDATE batches SET task_id = 0 WHERE id = ? AND task_id IS NULL"
+DELIVER = "UPDATE batches SET task_id = ? WHERE id = ?"
 SAID = """
 UPDATE batch_members SET detail = NULL
 WHERE batch_id = ? AND detail IS NOT NULL AND task_id IS NOT NULL
@@ -97,20 +97,20 @@ def find(db: Connection, now: int, later: Collection[int] = ()) -> BatchesFound:
         rule = db.one(RULE, (first,))
         if rule is not None and (rule[0] <= now or members >= rule[1]):
             ripe.append(group)
-    rows = [row for id_ in _untold(db, later) if (row := db.one(CLOSED, (id_,))) is not None]
+    rows = [row for id_ in _undelivered(db, later) if (row := db.one(CLOSED, (id_,))) is not None]
     return BatchesFound(ripe, [_closed(db, *row) for row in rows])
 
 
-def _untold(db: Connection, later: Collection[int]) -> list[int]:
+def _undelivered(db: Connection, later: Collection[int]) -> list[int]:
     """The first of those that are to be told of: any number of others may be before them."""
     found, last = list[int](), 0
-    while len(found) < UNTOLD:
+    while len(found) < UNDELIVERED:
         page = [id_ for (id_,) in db.all(WAITING, (last, PAGE))]
         found += [id_ for id_ in page if id_ not in later]
         if len(page) < PAGE:
             break
         last = page[-1]
-    return found[:UNTOLD]
+    return found[:UNDELIVERED]
 
 
 def _closed(
@@ -171,12 +171,12 @@ def close(session: Session, group: str) -> bool:
 
 
 @writes(Rank.KEEP)
-def tell(session: Session, batch_id: int, deliveries: Sequence[Insert]) -> list[Inserted]:
+def write_delivery(session: Session, batch_id: int, deliveries: Sequence[Insert]) -> list[Inserted]:
     """Write the delivery of a closed batch; a duplicate where another daemon has."""
     [delivery] = deliveries
-    if not session.db.run(TELL, (batch_id,)):
+    if not session.db.run(RESERVE, (batch_id,)):
         return [Inserted(0, delivery.task.key, None, duplicate=True)]
     inserted = insert_one(session, delivery)
-    session.db.run(TOLD, (inserted.id, batch_id))
+    session.db.run(DELIVER, (inserted.id, batch_id))
     session.db.run(SAID, (batch_id,))
     return [inserted]

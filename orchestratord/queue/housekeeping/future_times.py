@@ -71,7 +71,7 @@ MADE_LISTED = f"""
 (SELECT id FROM retry_schedule WHERE created_at > ? AND {LISTED} LIMIT ?)
 UNION ALL (SELECT id FROM retry_schedule WHERE created_at > ? AND {RUNNING} LIMIT ?)
 """
-"""The same where what runs is not in the index."""
+"""MADE where what runs is not in the index."""
 ENDED = f"""
 SELECT id FROM retry_schedule {BY_FINISHED}
 WHERE status = ? AND finished_at IS NOT NULL AND finished_at > ? LIMIT ?

@@ -35,7 +35,7 @@ def waiting(db: Connection) -> dict[str, int]:
 
 @writes(Rank.KEEP)
 def at_stake(session: Session) -> dict[str, int]:
-    """The same of those that depend on this daemon: tasks of dead daemons as well, but neither
+    """How many tasks of each endpoint depend on this daemon: of dead daemons as well, but neither
     of endpoints that others declare, nor of those whose removal was accepted."""
     db = session.db
     found = _counts(db, PENDING + RUNNING)

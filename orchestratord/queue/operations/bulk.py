@@ -41,7 +41,7 @@ COLUMNS = [
 RUNNING, PAUSED, FINISHED, CANCELLED = "running", "paused", "finished", "cancelled"
 """What a bulk is; while it is `PAUSED` it moves nothing, and can be resumed."""
 _OVER = (BulkRow.status == PAUSED) | BulkRow.ended_at.is_null(False)
-UNTOLD = sql(BulkRow.select(*COLUMNS).where(BulkRow.untold == 1, _OVER).order_by(BulkRow.id))
+UNPUBLISHED = sql(BulkRow.select(*COLUMNS).where(BulkRow.untold == 1, _OVER).order_by(BulkRow.id))
 GOING_ON = sql(BulkRow.select(*COLUMNS).where(GOES_ON).order_by(BulkRow.id))
 ONE, _ = sql(BulkRow.select(*COLUMNS).where(BulkRow.id == 0))
 
@@ -427,15 +427,15 @@ def look_after(session: Session, bulk_id: int) -> tuple[Bulk, bool]:
 
 
 @reads
-def untold(db: Connection, owner: str, now: int) -> list[Bulk]:
+def unpublished(db: Connection, owner: str, now: int) -> list[Bulk]:
     """Those that have paused or ended, of which no event has told yet, and that no other daemon
     than `owner` seems to tell of at `now`."""
-    found = [_bulk_of(row) for row in db.all(*UNTOLD)]
+    found = [_bulk_of(row) for row in db.all(*UNPUBLISHED)]
     return [bulk for bulk in found if _left_to(db, bulk, owner, now)]
 
 
 @writes(Rank.KEEP)
-def told(session: Session, seen: Bulk) -> None:
+def published(session: Session, seen: Bulk) -> None:
     """An event has told that a bulk has paused or ended, unless it has changed since."""
     same = BulkRow.status == seen.status, BulkRow.ended_at.is_null(seen.ended_at is None)
     session.db.run(*sql(BulkRow.update(untold=0).where(BulkRow.id == seen.id, *same)))

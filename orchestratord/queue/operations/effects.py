@@ -172,10 +172,10 @@ def all_inserts(effects: Effects) -> Iterator[Insert]:
 
 def _leave_out(effect: StoredEffect, error: Exception, inserted: list[Inserted]) -> None:
     if isinstance(effect, Insert):
-        what = f"a task of {effect.task.key}"
+        what = f"the queue of {effect.task.key}"
     else:
         what = effect.webhook if isinstance(effect, BatchMember) else effect.table
-    log.error("what a plugin wrote is left out (%s): %s", what, error, exc_info=error)
+    log.error("skipped a plugin's write to %s: %s", what, error, exc_info=error)
     if isinstance(effect, Insert):
         inserted.append(Inserted(0, effect.task.key, None, duplicate=True))
 

@@ -188,7 +188,7 @@ SELECT max(id) FROM (SELECT id FROM retry_schedule {BY_CREATED} WHERE created_at
     ORDER BY created_at DESC, id DESC LIMIT 1000) AS last
 """
 
-# The same where what runs is not in the index: it is few, and looked through. `id + 0`: else
+# SINCE where what runs is not in the index: it is few, and looked through. `id + 0`: else
 # PostgreSQL would walk all tasks in the order of ids for the first one that runs.
 SINCE_LISTED = f"""
 SELECT min(id) FROM (

@@ -57,7 +57,7 @@ class Slice(NamedTuple):
 
 
 def sliced(effects: Sequence[Effect], now: int, run_id: int | None = None) -> list[Effect]:
-    """The same, with rows of `TABLE` in the place of all new tasks beyond the first `SLICE`.
+    """Effects with rows of `TABLE` in the place of all new tasks beyond the first `SLICE`.
 
     `now`: milliseconds since the epoch. `run_id`: the run that the calls among them belong to.
     """

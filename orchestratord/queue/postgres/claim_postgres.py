@@ -331,7 +331,7 @@ class PostgresSession(Session):
 
     floors: dict[Key, int] = field(default_factory=dict)
     """Of keys that were claimed from: before which `next_try` nothing was left."""
-    told: dict[Key, int] = field(default_factory=dict)
+    heard_due: dict[Key, int] = field(default_factory=dict)
     """What was heard of since."""
 
     def begin(self, committed: bool) -> None:
@@ -342,14 +342,14 @@ class PostgresSession(Session):
 
     def heard(self, key: Key, next_try: int) -> None:
         """As in the interface."""
-        if next_try < self.told.get(key, NEVER):
-            self.told[key] = next_try
+        if next_try < self.heard_due.get(key, NEVER):
+            self.heard_due[key] = next_try
 
     def take_floor(self, key: Key) -> int:
         """Before which `next_try` there is nothing to be claimed of a key; what was heard of since
         counts this once."""
-        told, known = self.told.pop(key, NEVER), self.floors.get(key, FRONT)
-        return min(told, known)
+        due, known = self.heard_due.pop(key, NEVER), self.floors.get(key, FRONT)
+        return min(due, known)
 
     def claim(self, picks: Sequence[Pick]) -> Claimed:
         """As in the interface."""

@@ -35,7 +35,7 @@ ECHO_WAIT = 10.0
 TRIED_AGAIN = 60.0
 """Seconds until that is tried again."""
 TRIED_AGAIN_POOLED = 600.0
-"""The same behind a pooler, which gives connections up over what it does not expect."""
+"""Seconds until then behind a pooler, which gives connections up over what it does not expect."""
 
 
 class PostgresMessenger(Messenger):
@@ -76,7 +76,7 @@ class PostgresMessenger(Messenger):
         os.close(self._bell)
         os.close(self._bell_out)
 
-    def tell(self, *flags: str) -> None:
+    def notify(self, *flags: str) -> None:
         """As in the interface."""
         if not self._stopped and self._words.add_flags(*flags):
             self._ring()
@@ -98,7 +98,7 @@ class PostgresMessenger(Messenger):
             try:
                 with self._dial() as raw:
                     if lost is not None and tries == 1:  # else the database was away, as is told
-                        log.warning("others are not heard of at once, for now: %s", lost)
+                        log.warning("lost the LISTEN connection for a moment: %s", lost)
                     tries, lost = 0, None
                     self._serve(raw)
             except Exception as error:  # whatever it is: others are found by looking meanwhile
@@ -126,8 +126,8 @@ class PostgresMessenger(Messenger):
                 if not self._said:
                     self._said = True
                     log.warning(
-                        "notifications do not come through, as behind a pooler: what others queue "
-                        "is found by looking every few seconds"
+                        "notifications do not come through, as behind a pooler: this daemon looks "
+                        "for tasks of others every few seconds"
                     )
                 self.listening, self._nonce = False, ""
             # A pooler may hand over what comes while we have a session at work: nothing is at work

@@ -428,7 +428,7 @@ class PostgresConnection(Connection):
         except psycopg.DataError:
             state = None  # the server that answers has not come that far
         if state is not None and state[0] == "in progress":
-            raise psycopg.OperationalError("what became of a COMMIT is not known yet")
+            raise psycopg.OperationalError("a COMMIT of the lost session is still under way")
         found = self._raw.execute(KNOWN, (self._writer, self._number + 1)).fetchone()
         if found is None:
             self._unanswered = None

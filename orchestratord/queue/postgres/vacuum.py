@@ -66,13 +66,13 @@ class Horizon:
         for kind, values in connection.all(HOLDING_BACK, (longer_than, longer_than)):
             found[kind].append(values)
         slots = list(self._left_behind(found["slot"], longer_than))[:3]
-        told = [_session(*values) for values in found["session"]]
-        told += [_prepared(*values) for values in found["prepared"]]
-        told += [_slot(*values) for values in slots]
+        holding = [_session(*values) for values in found["session"]]
+        holding += [_prepared(*values) for values in found["prepared"]]
+        holding += [_slot(*values) for values in slots]
         named = found["session"] or found["prepared"] or any(rows for _, rows, _, _ in slots)
         if not named:
-            told += [_unseen(*values) for values in connection.all(DEAD, (MANY_DEAD,))]
-        return told
+            holding += [_unseen(*values) for values in connection.all(DEAD, (MANY_DEAD,))]
+        return holding
 
     def _left_behind(self, slots: list[Any], longer_than: float) -> Iterator[Any]:
         now, before, self._slots = world.monotonic(), self._slots, {}
@@ -85,12 +85,12 @@ class Horizon:
                 yield name, rows, behind, pid
 
 
-def _told(subject: str, rest: str) -> HoldingBack:
+def _held(subject: str, rest: str) -> HoldingBack:
     return HoldingBack(subject, f"{subject} {rest}")
 
 
 def _session(pid: int, user: str, application: str, state: str, age: float) -> HoldingBack:
-    return _told(
+    return _held(
         f"a transaction of {user} ({application}, pid {pid}, {state})",
         f"has been open for {span(age)} and {ROWS}: end it with SELECT "
         f"pg_terminate_backend({pid}), and set idle_in_transaction_session_timeout and "
@@ -99,7 +99,7 @@ def _session(pid: int, user: str, application: str, state: str, age: float) -> H
 
 
 def _prepared(gid: str, owner: str, age: float) -> HoldingBack:
-    return _told(
+    return _held(
         f"the prepared transaction {gid} of {owner}",
         f"has been open for {span(age)} and {ROWS}: end it as the application that prepared it "
         f"has decided, with COMMIT PREPARED {gid} or ROLLBACK PREPARED {gid}",
@@ -107,7 +107,7 @@ def _prepared(gid: str, owner: str, age: float) -> HoldingBack:
 
 
 def _unseen(dead: int, user: str) -> HoldingBack:
-    return _told(
+    return _held(
         f"a transaction that {user} may not see",
         f"has been open for long, and keeps PostgreSQL from removing {dead:,} rows that the queue "
         f"is done with: to have it named here, GRANT pg_read_all_stats TO {user}",
@@ -129,7 +129,7 @@ def _slot(name: str, rows: bool, behind: int, pid: int | None) -> HoldingBack:
             f"see why what reads it (pid {pid} in pg_stat_replication) does not come on; if it "
             f"is not needed, stop it and {drop}"
         )
-    return _told(
+    return _held(
         f"the replication slot {name}",
         f"has been left {behind:,} transactions behind and {ROWS if rows else SYSTEM}: {remedy}",
     )

@@ -48,7 +48,7 @@ SELECT json_group_array(json_array(pick.key, json((
 FROM json_each(?) AS pick
 """
 
-# The same, but for partitions that are passed over.
+# NEXT without the partitions that are passed over.
 NEXT_BUT = NEXT.replace(
     "ORDER BY",
     """AND (partition IS NULL

@@ -48,7 +48,7 @@ class SqliteMessenger(Messenger):
             self._started = False
             self._loop.remove_reader(self._mailbox)
 
-    def tell(self, *flags: str) -> None:
+    def notify(self, *flags: str) -> None:
         """As in the interface."""
         if self._words.add_flags(*flags):
             self._call()

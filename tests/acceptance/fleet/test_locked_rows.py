@@ -200,7 +200,7 @@ def test_a_daemon_ends_while_a_row_is_locked(
 ) -> None:
     daemon = make_daemon(database=database, lease="3s", drain_timeout="1s")
     made(daemon, receiver)
-    daemon.expect("a password is written out here", "cannot be written", "stays as it is")
+    daemon.expect("a password is written out here", "cannot write task", "gave up writing task")
     daemon.expect("interrupted", "dead daemon")
     with daemon.start():
         id_ = daemon.call("shop/slow")

@@ -133,7 +133,7 @@ def test_a_keyboard_interrupt_is_a_fault_like_another(
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (SWALLOWS, "left behind, as it swallows its cancellation: .*"),
+        (SWALLOWS, "left a coroutine behind, as it swallows its cancellation: .*"),
         (THREADS, "ended without waiting for threads that go on: .*endless"),
         (POOL, "ended without waiting for threads that go on: asyncio"),
     ],
@@ -144,7 +144,7 @@ def test_what_does_not_end_is_left_behind(
     make_daemon: MakeDaemon, receiver: Receiver, source: str, said: str, number: signal.Signals
 ) -> None:
     daemon = started(make_daemon, receiver, source)
-    daemon.expect("left behind", "ended without", "Task was destroyed", "coroutine ignored")
+    daemon.expect("left a coroutine", "ended without", "Task was destroyed", "coroutine ignored")
     assert daemon.finish(daemon.call("shop/get"))["status"] == "succeeded"
     daemon.signal(number)
     assert daemon.wait(ALWAYS + SLOW) == 0

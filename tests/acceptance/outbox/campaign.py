@@ -29,8 +29,8 @@ PRODUCERS = 4
 PRODUCER = Path(__file__).with_name("producer.py")
 PLACES = ("queue", "shop, queue in a file", "shop, queue in PostgreSQL")
 EXPECTED = (
-    r"the database cannot be reached", r"claiming failed", r"cannot be written \(",
-    r"cannot be relayed", r"a password is written out", r"database cannot be",
+    r"the database cannot be reached", r"claiming failed", r"cannot write task \d+ \(",
+    r"cannot relay", r"a password is written out", r"database cannot be",
 )  # fmt: skip
 
 

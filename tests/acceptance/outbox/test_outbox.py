@@ -269,7 +269,7 @@ def test_where_there_is_no_outbox_it_is_said(make_shop: Any, receiver: Receiver)
     shop: Shop = make_shop(PLACES[1])
     shop.run("DROP TABLE orchestratord_outbox")
     shop.daemon.start()
-    shop.daemon.logged("the outbox in the database shop cannot be relayed now, tried again: there "
+    shop.daemon.logged("cannot relay the outbox in the database shop now; trying again: there "
                        "is no table orchestratord_outbox where the outbox is to be: make it with "
                        "`orchestratord outbox schema")  # fmt: skip
     assert "orchestratord outbox schema" in shop.daemon.status()["outbox"]["error"]

@@ -146,7 +146,7 @@ def declare(daemon: Daemon, receiver: Receiver, chance: random.Random) -> None:
     daemon.settings["plugins"] = {"dirs": ["plugins"]}
     daemon.write("orchestratord.yaml", daemon.settings)
     daemon.plugin("counts", COUNTS)
-    daemon.expect(r"what a plugin wrote is left out \(counted\)")
+    daemon.expect(r"skipped a plugin's write to counted")
     hook = {"url": f"{receiver.url}/hook", "retry": retry("30ms", attempts=1000)}
     numbered = {"params": {"n": {}}, "retry": retry("30ms", attempts=1000)}
     daemon.api("load", receiver.url, concurrency=LANE)

@@ -41,7 +41,7 @@ SQLITE, WORKERS, POSTGRES, MOVE = PLACES = ("sqlite", "workers", "postgres", "mo
 first in a file, and then there."""
 BETWEEN = 1.0
 """Seconds of load between two kills."""
-EXPECTED = (DIED, r"cannot be written \(", r"standing|stands still|no sign of life")
+EXPECTED = (DIED, r"cannot write task \d+ \(", r"standing|stands still|no sign of life")
 LONGEST = 0.02
 """Seconds that an answer takes, at most."""
 

@@ -126,7 +126,7 @@ def test_damaged_pages_end_it(daemon: Daemon) -> None:
         for _ in range(4):
             daemon.batch("crm/get", [{"x": "y" * 500}] * 500)
         daemon.restart()  # all is in the main file now, and little of it in memory
-        daemon.expect("the database is damaged", "cannot be written")
+        daemon.expect("the database is damaged", "cannot write task")
         with daemon.database.open("r+b") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(4096 * 4)
@@ -184,7 +184,7 @@ def test_a_dead_writing_thread_ends_it(make_daemon: MakeDaemon, receiver: Receiv
     daemon = declare(make_daemon(plugins={"dirs": ["plugins"]}), receiver)
     daemon.plugin("killer", KILLS_THE_WRITER)
     with daemon.start():
-        daemon.expect("the writing thread has died", "cannot be written", "Traceback")
+        daemon.expect("the writing thread has died", "cannot write task", "Traceback")
         daemon.call("crm/get")
         assert daemon.wait(ENDS_WITHIN) == 1
         daemon.logged(r"CRITICAL watchdog: the writing thread has died: MemoryError; the daemon")
@@ -235,7 +235,7 @@ def another_program(database: Path, begin: str) -> Iterator[int]:
 def test_a_database_that_is_locked_is_named_with_who_has_locked_it(
     daemon: Daemon, receiver: Receiver
 ) -> None:
-    daemon.expect("another program has locked the database", "claiming failed", "cannot be written")
+    daemon.expect("another program has locked the database", "claiming failed", "cannot write task")
     with daemon.start():
         before = daemon.call("crm/get", LATER)
         with another_program(daemon.database, "BEGIN IMMEDIATE") as pid:
@@ -279,7 +279,7 @@ def test_a_disk_that_fails_is_named(
     daemon = make_daemon(database=f"sqlite:///{disk.folder}/queue.db")
     daemon.environ |= disk.environ
     daemon.expect("the disk of the database", "the database can only be read", "the disk takes no",
-                  "claiming failed", "cannot be written")  # fmt: skip
+                  "claiming failed", "cannot write task")  # fmt: skip
     with declare(daemon, receiver).start():
         ids = [daemon.call("crm/get", LATER) for _ in range(5)]
         disk.fail(number)
@@ -338,7 +338,7 @@ def small_disk(
             pytest.skip("this machine mounts nothing")
         daemon = make_daemon(database=f"sqlite:///{tmp_path}/queue.db", **settings)
         declare(daemon, receiver, concurrency=100).wrapper = alone
-        daemon.expect("the disk is nearly full", "the disk takes no more", "cannot be written",
+        daemon.expect("the disk is nearly full", "the disk takes no more", "cannot write task",
                       "claiming failed")  # fmt: skip
         return daemon
 

@@ -321,7 +321,7 @@ class TestEffects:
         assert (await store.read(search.get(written.id))).key == HOOK
         # One answer for each task that was to be written, so that slots can be given back.
         assert [item.id for item in dropped] == ([0] if isinstance(nonsense, Insert) else [])
-        assert "what a plugin wrote is left out" in caplog.text
+        assert "skipped a plugin's write" in caplog.text
         assert (await store.counts())["pending"] == 1
 
 

@@ -247,7 +247,7 @@ async def test_what_a_plugin_cannot_write_costs_the_others_nothing(
         *(queue.settle(task, effects=bad if n == 4 else good) for n, task in enumerate(tasks))
     )
     assert all(item.accepted and len(item.inserted) == 1 for item in settled)
-    assert caplog.text.count("what a plugin wrote is left out") == 1
+    assert caplog.text.count("skipped a plugin's write") == 1
     [row] = await plugin_rows.rows(store, "health")
     assert (row["name"], row["seen"]) == ("good", 9)
 

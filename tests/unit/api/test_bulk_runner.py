@@ -222,7 +222,7 @@ async def test_the_pause_and_end_of_a_bulk_are_told_once_though_a_daemon_dies_be
         return (await store.read(bulks.row_of(bulk.id))).status == "paused"
 
     async def known() -> bool:
-        return not await store.read(bulks.untold(owner, parts.clock.now_ms()))
+        return not await store.read(bulks.unpublished(owner, parts.clock.now_ms()))
 
     await until(paused)
     follower = parts.host.events.follow(lambda event: event.type.startswith("bulk."))

@@ -52,7 +52,9 @@ def test_deliveries_and_calls_are_all_sent_and_all_done(nginx: Nginx, short_fold
     assert nginx.count() == 120
     called = calls.measure(short_folder / "calls", nginx, 60)
     assert nginx.count() == 240
-    for drained in (delivered, called):
+    followed = calls.measure(short_folder / "followed", nginx, 20, followed=True)
+    assert nginx.count() == 300
+    for drained in (delivered, called, followed):
         assert drained.rate > 0
         assert drained.peak > 10
 

@@ -30,5 +30,5 @@ async def test_a_database_that_is_away_is_no_fault_of_the_chore(
     await asyncio.gather(running, return_exceptions=True)
     first, *_, second = sorted(caplog.records, key=lambda record: record.levelno)
     assert first.exc_info is None
-    assert "'away' is tried again at its next time: the database cannot" in first.getMessage()
+    assert "'away' now; again at its next time: the database cannot" in first.getMessage()
     assert second.exc_info is not None

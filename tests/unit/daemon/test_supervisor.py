@@ -34,7 +34,7 @@ def work(seat):
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     os.write(starts, b"x")
     begun = os.fstat(starts).st_size
-    seat.tell(owner=f"owner-{os.getpid()}")
+    seat.notify(owner=f"owner-{os.getpid()}")
     if seat.first and begun <= 2:
         {ready}
         os.write(ready, b"x")
@@ -85,7 +85,7 @@ ONE_DIES = """
 
 def supervised(
     body: str,
-    ready: str = "seat.tell(serves=True)",
+    ready: str = "seat.notify(serves=True)",
     fails: Sequence[int] = (),
     *,
     upgrades: bool = False,
@@ -108,8 +108,8 @@ def test_a_worker_that_dies_is_replaced_and_the_run_ends_by_a_signal() -> None:
     code, count, log = supervised(ONE_DIES)
     assert (code, count) == (0, 3)
     [line] = log.splitlines()
-    assert re.match(r"ERROR worker 2 \(pid \d+\) ended by signal SIGKILL; what it was at", line)
-    assert line.endswith("goes on in the others, and another worker takes its place")
+    assert re.match(r"ERROR worker 2 \(pid \d+\) ended by signal SIGKILL; its tasks", line)
+    assert line.endswith("go on in the others, and another worker takes its place")
 
 
 def test_workers_that_die_again_and_again_end_the_run() -> None:
@@ -159,8 +159,8 @@ def test_a_new_version_whose_workers_hang_at_their_start_leaves_the_old_one() ->
 
 def test_a_new_version_has_the_time_that_it_takes_to_bring_the_database_on() -> None:
     """Told of as long as that goes on."""
-    opening = "for _ in range(15): seat.tell(opening=True); time.sleep(0.1)"
-    ready = f"exec({opening!r}); seat.tell(serves=True)"
+    opening = "for _ in range(15): seat.notify(opening=True); time.sleep(0.1)"
+    ready = f"exec({opening!r}); seat.notify(serves=True)"
     code, count, log = supervised(ONE_DIES, ready=ready, upgrades=True)
     assert (code, count) == (0, 3), log
     assert "the old version" not in log
@@ -171,7 +171,7 @@ def test_a_new_version_that_serves_does_not_go_back_for_a_fork() -> None:
     code, count, log = supervised(ONE_DIES, fails=(3,), upgrades=True)
     assert (code, count) == (0, 3), log
     assert LACKING in log
-    assert "goes on" in log.splitlines()[0]  # in the others
+    assert "its tasks go on" in log.splitlines()[0]  # in the others
     assert "the old version" not in log
 
 

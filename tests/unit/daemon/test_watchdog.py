@@ -178,7 +178,7 @@ time.sleep(60)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == 1
-    assert "ERROR watchdog: the watchdog looks again in a moment" in ended.stderr
+    assert "ERROR watchdog: a check of the watchdog failed; again in a moment" in ended.stderr
     assert "CRITICAL watchdog: it is broken; the daemon ends" in ended.stderr
 
 

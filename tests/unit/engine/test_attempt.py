@@ -30,7 +30,7 @@ from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import NewTask, RunSummary, Task
 from orchestratord.plugin.hookspecs import hookimpl, only_for
 from orchestratord.plugin.long_work import off_loop
-from orchestratord.queue.batch import Rank, Told, Write
+from orchestratord.queue.batch import OnCommitted, Rank, Write
 from orchestratord.queue.operations import claim, manual, search, slices
 from orchestratord.queue.records import Insert, Settlement, TaskFilter
 from orchestratord.queue.session import Session
@@ -370,7 +370,7 @@ async def test_a_settlement_that_the_database_refuses_is_written_later(
             raise refusals.pop(0)
         return await write(operation)
 
-    def refuse_told(operations: Sequence[Write[Any]], told: Told) -> None:
+    def refuse_told(operations: Sequence[Write[Any]], told: OnCommitted) -> None:
         for operation in operations:
             operation.error = refusals.pop(0)
         asyncio.get_running_loop().call_soon(told, operations)
@@ -383,10 +383,10 @@ async def test_a_settlement_that_the_database_refuses_is_written_later(
     await bench.idle(ids)
     assert await bench.states(ids) == [("succeeded", 1)]
     assert bench.receiver.tasks == ids
-    said = [line for line in caplog.messages if "cannot be written" in line]
+    said = [line for line in caplog.messages if "cannot write task" in line]
     assert said == [
-        f"task {ids[0]} cannot be written (no room); again in 0.01s",
-        f"task {ids[0]} cannot be written (no room yet); again in 0.02s",
+        f"cannot write task {ids[0]} (no room); again in 0.01s",
+        f"cannot write task {ids[0]} (no room yet); again in 0.02s",
     ]
 
 
@@ -395,7 +395,7 @@ async def test_a_drain_waits_until_it_is_written_how_attempts_have_ended(
 ) -> None:
     write_told, late = bench.store.write_told, 0.3
 
-    def write_later(operations: Sequence[Write[Any]], told: Told) -> None:
+    def write_later(operations: Sequence[Write[Any]], told: OnCommitted) -> None:
         asyncio.get_running_loop().call_later(late, write_told, operations, told)
 
     monkeypatch.setattr(bench.store, "write_told", write_later)

@@ -43,7 +43,7 @@ async def ended(bench: Bench, ids: list[int]) -> None:
 
 
 async def why(bench: Bench, task_id: int) -> tuple[str, str] | None:
-    waits = await bench.worker.waits(await bench.store.read(search.get(task_id)))
+    waits = await bench.worker.wait_reason(await bench.store.read(search.get(task_id)))
     return None if waits is None else (waits.what, waits.why)
 
 

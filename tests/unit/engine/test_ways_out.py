@@ -207,7 +207,7 @@ async def test_an_end_that_is_on_disk_is_not_written_again(
         task = await work.end()
         assert work.ways == ["settled"]
         assert (task.status, task.attempts) == ("succeeded", 1)
-        assert f"what follows from task {work.id} is not done" in caplog.text
+        assert f"cannot follow up the end of task {work.id}" in caplog.text
 
 
 @pytest.mark.parametrize("idempotent", [True, False])

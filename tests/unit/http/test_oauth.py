@@ -267,5 +267,5 @@ async def test_a_refresh_token_that_cannot_be_kept(
     endpoint = Endpoint(given(refresh_token="refresh-2"))
     keeps = keeper(refresh_token=gone)
     assert (await keeps.token(endpoint, soon())).value == "token-0001"
-    assert "cannot be kept in" in caplog.text
+    assert "cannot keep the new refresh token of" in caplog.text
     assert "refresh-2" not in caplog.text

@@ -125,7 +125,7 @@ def test_an_answer_from_somebody_else(
     daemon.on("GET", "/v1/status", (200, body))
     result = ctl("status")
     assert result.code == 1
-    assert "is no orchestratord" in result.err
+    assert "no orchestratord answers at" in result.err
 
 
 def test_a_connection_lost_after_the_request_is_no_missing_daemon(
@@ -355,7 +355,7 @@ def test_a_file_that_is_no_socket(folder: Path, capsys: pytest.CaptureFixture[st
     path = folder / "notes.txt"
     path.touch()
     assert main(["--socket", str(path), "list"]) == 3
-    assert "that is no socket" in capsys.readouterr().err
+    assert "it is no socket" in capsys.readouterr().err
 
 
 def test_a_path_that_no_socket_can_have(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ async def test_what_is_told_together_is_told_once_and_futures_besides() -> None:
         calls.append(list(operations))
 
     first, waits, second = job(Rank.SETTLE, 1), job(Rank.NEW, 2), job(Rank.SETTLE, 3)
-    first.told = second.told = told
+    first.on_committed = second.on_committed = told
     second.error, waits.result = ValueError("no"), "result"
     deliver([first, waits, second])
     assert calls == [[first, second]]

@@ -311,10 +311,10 @@ async def test_what_comes_as_the_writer_dies_is_refused_once(
     late = Write(Rank.SETTLE, None, Notes().batch, "b")
     async with Gate(writer):
         dies = writer.submit(Write(Rank.NEW, die))
-        writer.submit_told([first], told.extend)
+        writer.submit_all([first], told.extend)
     await asyncio.wait([dies])
     monkeypatch.setattr(writer, "_check_open", lambda: None)  # it had not died yet
-    writer.submit_told([late], told.extend)
+    writer.submit_all([late], told.extend)
     with pytest.raises(Unreachable, match="the writing thread has died: a bug"):
         await writer.submit(Write(Rank.KEEP, note("c")))
     assert told == [first, late]
@@ -403,7 +403,7 @@ class TestBatch:
             for one in ("a", name, "c"):
                 operation = Write(Rank.NEW, None, each.batch, one)
                 operation.about = one.upper()
-                writer.submit_told([operation], tell)
+                writer.submit_all([operation], tell)
             other = asyncio.ensure_future(writer.submit(Write(Rank.NEW, None, each.batch, "d")))
         assert await other == "d"
         [[first, (item, about, result), last]] = told

@@ -57,7 +57,7 @@ async def test_an_end_that_cannot_be_told_holds_up_no_other(
 
     monkeypatch.setattr(teller, "_root", broken)
     caplog.set_level(logging.WARNING, "orchestratord.runs")
-    running: asyncio.Task[Any] = asyncio.create_task(teller.tell_ends())
+    running: asyncio.Task[Any] = asyncio.create_task(teller.ask_at_ends())
     async with asyncio.timeout(20):
         while len(told) < 2:
             await asyncio.sleep(0.01)
@@ -65,7 +65,7 @@ async def test_an_end_that_cannot_be_told_holds_up_no_other(
         await asyncio.sleep(0.2)
     running.cancel()
     assert told == ids[-2:]
-    assert caplog.messages == [f"the end of run {ids[0]} cannot be told yet: no"]
+    assert caplog.messages == [f"cannot announce the end of run {ids[0]} yet: no"]
     assert [run.id for run in await store.read(run_ends.untold(ids[1]))] == ids[2:4]
     await store.close()
 

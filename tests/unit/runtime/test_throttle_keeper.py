@@ -66,11 +66,11 @@ async def test_what_could_not_be_written_is_asked_for_once_and_tried_again_as_it
     """Its own end, which was not written, once made the other daemon's breaker another one."""
     kept = Kept(monkeypatch)
     for event in (OPENED, CLOSED):
-        kept.feedback._tell(event)
+        kept.feedback._publish(event)
     kept.away = True
     with pytest.raises(Unreachable):
         await kept.keeper.keep()
-    kept.feedback._tell(OPENED._replace(at=NOW + 30))
+    kept.feedback._publish(OPENED._replace(at=NOW + 30))
     kept.away = False
     await kept.keeper.keep()
     assert kept.keeper.behind
@@ -82,14 +82,14 @@ async def test_what_could_not_be_written_is_asked_for_once_and_tried_again_as_it
 async def test_the_end_of_the_daemon_writes_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept(monkeypatch)
     kept.answers.clear()
-    kept.feedback._tell(OPENED)
+    kept.feedback._publish(OPENED)
     keeping = asyncio.create_task(kept.keeper.keep())
     while not kept.written:
         await asyncio.sleep(0)
     keeping.cancel()
     leaving = asyncio.create_task(kept.keeper.leave())
     await asyncio.sleep(0)
-    kept.feedback._tell(CLOSED)
+    kept.feedback._publish(CLOSED)
     kept.answers.set()
     await leaving
     assert kept.written == [[(True, 0)], [(False, 0)]]
@@ -100,7 +100,7 @@ async def test_an_end_is_forgotten_when_the_clocks_are_put_back(
 ) -> None:
     kept, hour = Kept(monkeypatch), 3_600_000
     for event in (CLOSED, OPENED._replace(at=NOW - hour)):
-        kept.feedback._tell(event)
+        kept.feedback._publish(event)
     await kept.keeper.keep()
     assert kept.written == [[(False, 0), (True, 0)]]
 
@@ -129,6 +129,6 @@ async def test_what_is_told_of_no_more_is_logged(
     kept = Kept(monkeypatch)
     with caplog.at_level(logging.ERROR):
         for event in (OPENED, CLOSED):
-            kept.feedback._tell(event)
+            kept.feedback._publish(event)
     assert list(kept.feedback.changes) == [CLOSED]
-    assert "plugins are not told of breaker.opened of api:a" in caplog.text
+    assert "dropped the event breaker.opened of api:a" in caplog.text

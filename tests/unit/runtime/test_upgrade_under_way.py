@@ -23,7 +23,7 @@ async def test_one_of_which_nothing_is_heard_lapses(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(module, "examine", examine)
     monkeypatch.setattr(world, "monotonic", lambda: now[0])
-    upgrade = Upgrade(cast("Any", SimpleNamespace(tell=lambda **_: heard[0])))
+    upgrade = Upgrade(cast("Any", SimpleNamespace(notify=lambda **_: heard[0])))
     await upgrade.begin()
     with pytest.raises(UpgradeUnderWay):
         await upgrade.begin()

@@ -82,7 +82,7 @@ def test_a_configuration_for_those_that_begin_later(ends: Ends) -> None:
     ours, theirs = ends
     assert WorkerSeat(2, 2, theirs).adopted() is None
     in_force = InForce(3, 1_700_000_000_000, Files(daemon="orchestratord.yaml", digest="abc"))
-    WorkerSeat(1, 2, theirs).tell_adopted(in_force)
+    WorkerSeat(1, 2, theirs).notify_adopted(in_force)
     found = receive(ours)
     assert found is not None
     message, [descriptor] = found

@@ -135,7 +135,7 @@ async def test_each_webhook_and_the_rule_that_decided(tmp_path: Path) -> None:
 
 async def test_one_phase_alone(tmp_path: Path) -> None:
     report = await Shop(tmp_path).explain(answer=503, phase="on_success")
-    assert report.told == ("on_success",)
+    assert report.asked == ("on_success",)
     assert "on_success" not in report.reached
     assert happening(report, "webhook") == ["read"]
     assert rules(report)["ops"] == (False, "phase is after_request")

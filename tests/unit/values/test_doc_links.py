@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,9 @@ from orchestratord.values import doc_links
 
 ROOT = Path(__file__).parents[3]
 LEVELS = {"warning", "error", "exception", "critical", "log"}
+VAGUE = {"how", "that", "what", "when", "where", "whether", "which", "who", "whose", "why"}
+SPOKEN = {"Problem", "Trouble", "fail", "refuse", "warn"}
+"""Calls, beside those of loggers and exceptions, whose words reach an operator."""
 
 
 class Said(NamedTuple):
@@ -30,23 +33,38 @@ class Said(NamedTuple):
     keywords: set[str]
 
 
-def said() -> Iterator[Said]:
+def calls() -> Iterator[tuple[str, ast.Call | ast.Raise]]:
+    """What stands in the modules of the daemon and its plugins, and where."""
     for folder in ("orchestratord", "plugins"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
-                if (
-                    isinstance(node, ast.Call)
-                    and isinstance(node.func, ast.Attribute)
-                    and node.func.attr in LEVELS
-                    and ast.unparse(node.func.value).endswith("log")
-                ):
-                    text = node.args[node.func.attr == "log"]
-                    constant = text.value if isinstance(text, ast.Constant) else None
-                    yield Said(
-                        f"{path.relative_to(ROOT)}:{node.lineno}",
-                        constant if isinstance(constant, str) else None,
-                        {keyword.arg or "" for keyword in node.keywords},
-                    )
+                if isinstance(node, ast.Call | ast.Raise):
+                    yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+
+
+def said(levels: Collection[str] = LEVELS) -> Iterator[Said]:
+    for place, node in calls():
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in levels
+            and ast.unparse(node.func.value).endswith("log")
+        ):
+            text = node.args[node.func.attr == "log"]
+            constant = text.value if isinstance(text, ast.Constant) else None
+            yield Said(
+                place,
+                constant if isinstance(constant, str) else None,
+                {keyword.arg or "" for keyword in node.keywords},
+            )
+
+
+def beginning(node: ast.AST) -> str:
+    """The first word of a text; empty where it is no text, or begins with a value."""
+    if isinstance(node, ast.JoinedStr) and node.values:
+        node = node.values[0]
+    text = node.value if isinstance(node, ast.Constant) else None
+    return str(text).partition(" ")[0].lower() if isinstance(text, str) else ""
 
 
 def titles(page: str, level: int) -> list[str]:
@@ -73,6 +91,18 @@ def test_every_message_of_the_log_has_its_entry_and_every_entry_its_message() ->
     assert {doc_links.anchor(one) for one in known.values() if one} == entries - named
     assert named <= entries
     assert len(entries) == len(titles("messages", 3)), "an entry stands there twice"
+
+
+def test_every_message_begins_with_what_happened_or_with_a_thing() -> None:
+    vague = [one for one in said({*LEVELS, "info"}) if beginning(ast.Constant(one.text)) in VAGUE]
+    assert not vague
+    for place, node in calls():
+        call = node.exc if isinstance(node, ast.Raise) else node
+        if not isinstance(call, ast.Call):
+            continue
+        name = ast.unparse(call.func).rpartition(".")[2]
+        if isinstance(node, ast.Raise) or name in SPOKEN:
+            assert not VAGUE.intersection(map(beginning, call.args)), place
 
 
 @pytest.mark.parametrize(

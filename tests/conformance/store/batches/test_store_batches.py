@@ -47,7 +47,7 @@ async def look(queue: Any) -> batch_closing.BatchesFound:
 
 async def told(store: Store, batch_id: int) -> bool:
     new = NewTask("webhook", "crm/get", webhook="ops", phase="on_final_failure", payload="{}")
-    [inserted] = await store.write(batch_closing.tell(batch_id, [Insert(new)]))
+    [inserted] = await store.write(batch_closing.write_delivery(batch_id, [Insert(new)]))
     return not inserted.duplicate
 
 
@@ -254,7 +254,7 @@ async def test_what_cannot_be_told_of_is_left_out(
     assert queue.run("SELECT once FROM batch_members ORDER BY id") == [
         {"once": None}, {"once": "good"},
     ]  # fmt: skip
-    assert caplog.text.count("what a plugin wrote is left out (ops)") == 3
+    assert caplog.text.count("skipped a plugin's write to ops") == 3
 
 
 async def test_those_that_wait_are_in_no_ones_way(
@@ -265,7 +265,7 @@ async def test_those_that_wait_are_in_no_ones_way(
         await store.write(write_effects([member(n, most=1, group=f"ops {n}")]))
         await store.write(batch_closing.close(f"ops {n}"))
     first = (await look(queue)).closed
-    assert len(first) == batch_closing.UNTOLD
+    assert len(first) == batch_closing.UNDELIVERED
     later = frozenset(batch.id for batch in first)
     rest = await store.read(batch_closing.find(queue.clock.now_ms(), later))
     assert [batch.group for batch in rest.closed] == [f"ops {n}" for n in range(20, 25)]

@@ -92,9 +92,9 @@ def test_what_is_refused(config: ConfigFolder, text: str, key: str, message: str
 @pytest.mark.parametrize(
     ("text", "key", "message"),
     [
-        ("bind: 0.0.0.0:8420, hosts: [queue.lan]", "http.bind", "not encrypted"),
+        ("bind: 0.0.0.0:8420, hosts: [queue.lan]", "http.bind", "nothing encrypts"),
         ("bind: 0.0.0.0:8420", "http.bind", "http.hosts"),
-        ("bind: 10.1.2.3:8420", "http.bind", "not encrypted"),
+        ("bind: 10.1.2.3:8420", "http.bind", "nothing encrypts"),
         ("read_token: written-out-in-the-file", "http.read_token", "written out"),
     ],
 )

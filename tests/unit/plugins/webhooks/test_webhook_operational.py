@@ -288,7 +288,7 @@ async def test_what_cannot_be_written_keeps_no_other_from_it(
         await teller._writing
     assert [json.loads(one.detail)["code"] for one in control.members] == codes[:70] + codes[71:]
     assert [one.getMessage() for one in caplog.records] == [
-        "an event cannot be told of, and is dropped: returned a text that is too large"
+        "dropped an event that cannot be announced: returned a text that is too large"
     ]
     assert control.writes < 50
 
@@ -307,7 +307,7 @@ async def test_the_oldest_are_dropped_where_there_is_no_room(
         await teller._writing
     assert [json.loads(one.detail)["code"] for one in control.members] == codes[-120:]
     said = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
-    assert said == ["no room for events that are to be told of: dropped 80"]
+    assert said == ["dropped 80 events that wait to be announced"]
 
 
 async def test_what_is_long_is_told_apart_and_fits(rig: Rig) -> None:
