@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestratord.engine.plan import Plan
 from orchestratord.engine.retry import Decision
+from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.task import Attempt, Effect, Task
@@ -88,3 +89,6 @@ class AttemptResult:
     """The after_ phase that was reached, None for none."""
     recurring: Sequence[RecurringRows] = ()
     """What is written besides, as with other successes of the key."""
+    endpoint: Endpoint | None = None
+    """Whose hooks were asked, and are to be asked again should the task be cancelled meanwhile;
+    None for none."""

@@ -98,8 +98,9 @@ class PhaseHooks:
                 effects = await self._in_slices(effects, task)
         self._ask_again(task.key, phase)  # what they said meanwhile is from before they were told
         return AttemptResult(
-            decision, outcome, row, effects, decision.uncounted, None, reached.request, after
-        )
+            decision, outcome, row, effects, decision.uncounted, None, reached.request, after,
+            endpoint=endpoint,
+        )  # fmt: skip
 
     def _ask_again(self, key: Key, phase: str | None) -> None:
         """Have hooks asked about the next success of a key, where they are told of another end."""
@@ -240,17 +241,15 @@ class PhaseHooks:
         result.uncounted = began is None
         return result
 
-    async def cancelled(
-        self, task: Task, result: AttemptResult, target: Target | None, config: Config
-    ) -> AttemptResult:
+    async def cancelled(self, task: Task, result: AttemptResult, config: Config) -> AttemptResult:
         """The same end of an attempt, for a task that is cancelled instead of tried again."""
         decision = Decision(Status.CANCELLED, "cancelled while it ran")
         row = result.attempt
         if row is not None:
             row = replace(row, delay=None, why=decision.why)
-        if target is None or result.outcome is None:
+        if result.endpoint is None or result.outcome is None:
             return replace(result, decision=decision, attempt=row, effects=[])
-        reached = Reached(task, target.endpoint, config, result.outcome, result.request)
+        reached = Reached(task, result.endpoint, config, result.outcome, result.request)
         told = await self.ask(reached, decision, row, result.after)
         told.uncounted, told.deaths = result.uncounted, result.deaths
         return told

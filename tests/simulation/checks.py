@@ -286,7 +286,8 @@ def floors(seen: Evidence) -> None:
         floor = 0.0
         for before, after in pairwise(requests):
             counted = after.attempt == before.attempt + 1
-            if counted and (delay := delays.get((task, before.attempt))):
+            delay = delays.get((task, before.attempt)) if counted else None
+            if delay:
                 floor = seen.until(before) + delay
             if seen.touched(row, before.at, after.at) or seen.jumped(before.at, after.at):
                 floor = 0.0
@@ -295,7 +296,7 @@ def floors(seen: Evidence) -> None:
             rules = seen.rules(row, seen.in_force(before.process, before.at, before.at))
             shortest = min((rule.delay(1) * (1 - rule.jitter) for rule in rules), default=0.0)
             shortest = max(shortest, _asked_to_wait(before))
-            if counted and floor and floor < seen.until(before) + shortest - ROUNDED:
+            if delay and floor and floor < seen.until(before) + shortest - ROUNDED:
                 seen.broken(f"the delay after {_words(before)} is {delay}, and not {shortest}")
 
 

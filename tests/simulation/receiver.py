@@ -61,7 +61,7 @@ class Arrival:
     @property
     def told(self) -> int | None:
         """The status that its daemon has seen, where it lived to see it."""
-        return None if self.given_up or self.kind in UNSEEN else self.status
+        return None if self.kind in UNSEEN else self.status
 
 
 @dataclass(frozen=True)

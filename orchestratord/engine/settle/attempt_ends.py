@@ -155,9 +155,8 @@ class AttemptEnds:
                 await asyncio.sleep(1.0)
             return await self._claims.release_claim(task)
         result = attempt.result = self._decisions.unclear(attempt, error)
-        # Without its target no hook is told, should it be cancelled: that may have failed here.
-        config, now = attempt.plan.config, self._clock.now_ms()
-        return await self.settle(attempt.task, result, config, None, now)
+        plan, now = attempt.plan, self._clock.now_ms()
+        return await self.settle(attempt.task, result, plan.config, plan.target, now)
 
     async def settle(
         self, task: Task, result: AttemptResult, config: Config, target: Target | None, now: int
@@ -192,7 +191,7 @@ class AttemptEnds:
             return "left"
         if not settled.accepted:
             if settled.cancel_asked:  # there is no retry to tell of
-                result = await self._hooks.cancelled(task, result, target, config)
+                result = await self._hooks.cancelled(task, result, config)
                 return await self.settle(task, result, config, target, self._clock.now_ms())
             log.warning("a late result of task %s is refused: it has another owner now", task.id)
             return "lost"

@@ -115,7 +115,7 @@ async def test_a_table_that_is_in_use_is_not_waited_for_for_long(
         with caplog.at_level(logging.WARNING):
             changing = asyncio.create_task(upgrade(COLUMN))
             async with asyncio.timeout(60):
-                while "cannot be changed while others use it" not in caplog.text:
+                while "cannot change the schema while others use it" not in caplog.text:
                     await asyncio.sleep(0.02)
     await changing
     assert busy.run("SELECT colour FROM retry_schedule LIMIT 1") == [{"colour": None}]

@@ -252,7 +252,7 @@ async def test_a_cancel_takes_the_place_of_the_next_try() -> None:
     desk = Desk()
     ended = replace(await desk.tell(answered(503), RETRY), deaths=2)
     desk.teller.told.clear()
-    cancelled = await desk.results.cancelled(task(), ended, desk.target, desk.config)
+    cancelled = await desk.results.cancelled(task(), ended, desk.config)
     assert cancelled.decision == CANCEL
     assert cancelled.outcome is not None
     assert cancelled.outcome.status_code == 503
@@ -268,9 +268,10 @@ async def test_a_cancel_takes_the_place_of_the_next_try() -> None:
 async def test_a_cancel_of_what_was_not_sent_or_is_declared_no_more() -> None:
     desk = Desk()
     snoozed = AttemptResult(RETRY, None, None, uncounted=True)
-    cancelled = await desk.results.cancelled(task(), snoozed, desk.target, desk.config)
+    cancelled = await desk.results.cancelled(task(), snoozed, desk.config)
     assert (cancelled.decision, cancelled.uncounted, cancelled.effects) == (CANCEL, True, [])
     ended = await desk.tell(answered(503), RETRY)
     desk.teller.told.clear()
-    cancelled = await desk.results.cancelled(task(), ended, None, desk.config)
+    gone = replace(ended, endpoint=None)
+    cancelled = await desk.results.cancelled(task(), gone, desk.config)
     assert (cancelled.decision, cancelled.effects, desk.teller.told) == (CANCEL, [], [])

@@ -13,8 +13,10 @@ from orchestratord.engine.lanes.placement import REMOVED_AFTER
 from orchestratord.engine.settle.removed_tasks import BATCH, NAMED, TURNS
 from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import NewTask
+from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.housekeeping import undeclared
+from orchestratord.queue.operations import search
 from tests.postgres import Postgres
 
 
@@ -43,6 +45,30 @@ async def test_an_api_that_is_removed_is_not_brought_into_memory_whole(
     [line] = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert line.startswith(f"{len(ids)} waiting tasks have failed: ")
     assert line.endswith(f"({BATCH}) and {3 * TURNS - NAMED} more")
+
+
+async def test_what_was_lost_is_announced_though_its_endpoint_is_paused_and_it_is_cancelled(
+    tmp_path: Path,
+) -> None:
+    phases: list[str] = []
+
+    class Announced:
+        @hookimpl
+        def announce(self, phase: str) -> None:
+            phases.append(phase)
+
+    async with working(tmp_path, Announced()) as bench:
+        [id_] = await bench.put([CALL])
+        await bench.until(lambda: bench.receiver.in_flight == 1)
+        task = await bench.store.read(search.get(id_))
+        bench.worker.placement.set_paused({CALL.endpoint_id})
+        asked = "UPDATE retry_schedule SET cancel_requested = 1"
+        await bench.store.write(Write(Rank.HAND, lambda session: session.db.run(asked)))
+        phases.clear()
+        assert await bench.worker.removed._lost(task) == "settled"
+        assert await bench.states([id_]) == [("cancelled", 0)]
+        assert phases == ["after_request", "on_retry", "after_request"]
+        bench.receiver.open.set()
 
 
 @pytest.mark.parametrize("restarted", [False, True])

@@ -466,7 +466,7 @@ def test_open_files(folder: Path) -> None:
 def test_inotify(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Installation(folder, {})
     monkeypatch.setattr(machine_checks, "_INOTIFY", tmp_path)
-    assert "does not tell" in bad(machine_checks.check_inotify, case).what
+    assert "does not report" in bad(machine_checks.check_inotify, case).what
     (tmp_path / "max_user_watches").write_text("8192\n")
     (tmp_path / "max_user_instances").write_text("128\n")
     assert found(machine_checks.check_inotify, case) == [
