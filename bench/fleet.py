@@ -36,7 +36,7 @@ from bench.peers.graphile import Graphile
 from bench.results.table import Table
 from orchestratord.model.task import NewTask
 from orchestratord.queue.operations import claim as claims
-from orchestratord.queue.operations import insert, manual
+from orchestratord.queue.operations import effects, manual
 from orchestratord.queue.operations import settle as settling
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
@@ -91,7 +91,7 @@ async def horizon(url: str, seconds: float, rate: int) -> dict[str, list[float]]
                 end, turn = time.monotonic() + length, time.monotonic()
                 while (now := time.monotonic()) < end:
                     new = [Insert(NewTask("call", POST.endpoint_id, {"n": 1}))] * AT_ONCE
-                    await store.write(insert.enqueue(new))
+                    await store.write(effects.enqueue(new))
                     took, tasks = await claim(store, [POST])
                     await settle(store, tasks)
                     times[phase].append(took)

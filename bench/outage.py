@@ -37,7 +37,7 @@ from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import NewTask, Task
 from orchestratord.plugin.host import Host
-from orchestratord.queue.operations import insert, search
+from orchestratord.queue.operations import effects, search
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from orchestratord.testing import FakeClock
@@ -90,7 +90,7 @@ async def outage(folder: Path, tasks: int, down: float = DOWN) -> Outage:
     config = Config(folder, DaemonSettings(), {"a": api}, {"a/get": endpoint}, Redactor(), "d")
     worker.placement.adopt(config)
     inserts = [Insert(NewTask("call", "a/get")) for _ in range(tasks)]
-    ids = [item.id for item in await store.write(insert.enqueue(inserts))]
+    ids = [item.id for item in await store.write(effects.enqueue(inserts))]
     back = clock.now() + down
     running = asyncio.create_task(worker.run())
     up: asyncio.Server | None = None

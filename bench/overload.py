@@ -49,7 +49,7 @@ from orchestratord.model.task import Key, NewTask
 from orchestratord.plugin.host import Host
 from orchestratord.queue.batch import reads
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.operations import insert
+from orchestratord.queue.operations import effects
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from orchestratord.values.redact import Redactor
@@ -194,7 +194,7 @@ class Rig:
     async def add(self, tasks: int, api: str = "a") -> None:
         """So many calls are due."""
         new = [Insert(NewTask("call", f"{api}/get", params={"n": n})) for n in range(tasks)]
-        for item in await self.store.write(insert.enqueue(new)):
+        for item in await self.store.write(effects.enqueue(new)):
             self.worker.placement.touched(Key(f"{api}/get"), item.next_try or 0)
 
     async def done(self, tasks: int) -> None:

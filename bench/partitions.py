@@ -28,7 +28,7 @@ from bench.results.table import Table
 from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import Attempt, Key, NewTask, Task
 from orchestratord.model.task import Table as PluginTable
-from orchestratord.queue.operations import claim, insert, settle
+from orchestratord.queue.operations import claim, effects, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store
 
@@ -68,7 +68,7 @@ class Measured:
                 Insert(NewTask("call", KEY.endpoint_id, {"n": n}, partition=make(n)))
                 for n in range(first, min(first + BATCH, tasks))
             ]
-            await self.store.write(insert.enqueue(new))
+            await self.store.write(effects.enqueue(new))
 
     async def take_turn(self, counts: bool) -> None:
         """Claim 100, and settle them."""

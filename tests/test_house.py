@@ -101,7 +101,7 @@ WHOLE: dict[tuple[str, str], str] = {
     **{
         ("module", name): word
         for word, names in {
-            "attempt_result": "ended ending",
+            "attempt_in_progress": "ended ending",
             "feedback": "limits",
             "service": "verbs parts plugin_control",
             "connect": "dial",
@@ -130,7 +130,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     },
     "several_daemons": {
         "fleet.py": "it is what looks for the others",
-        "attempt_result.py": "what may lose its lease while it lives is ended before",
+        "deadlines.py": "what may lose its lease while it lives is ended before",
         "worker.py": "lanes count for all daemons, and claims are dear",
     },
     "vague_words": {

@@ -43,10 +43,10 @@ AREAS: Mapping[str, Sequence[str]] = {
     "the webhooks plugin: signature, health": ("orchestratord_webhooks/", "hmac.py"),
     "slots, lanes, the bookkeeping of what runs": (
         "orchestratord/engine/lanes/", "orchestratord/engine/worker.py",
-        "orchestratord/engine/enqueue.py", "orchestratord/engine/feedback.py",
+        "orchestratord/engine/new/enqueue.py", "orchestratord/engine/feedback.py",
     ),
     "what is kept of an answer, secrets masked": (
-        "orchestratord/engine/settlement.py", "orchestratord/values/redact.py",
+        "orchestratord/engine/stored_answer.py", "orchestratord/values/redact.py",
     ),
     "the store: statements, rows to tasks": ("orchestratord/queue/",),
     "events, metrics, rates": (

@@ -33,7 +33,7 @@ from bench.environment.postgres import queue_url, server
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.model.task import Attempt, Key, NewTask, Task
 from orchestratord.queue.batch import Rank, Write
-from orchestratord.queue.operations import claim, insert, settle
+from orchestratord.queue.operations import claim, effects, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store
 
@@ -49,7 +49,7 @@ RESPONSE = '{"status_code":200,"headers":[["content-length","0"]]}'
 async def round_trip(store: Store, lanes: LaneSet) -> None:
     """Bring a hundred calls from their acceptance to their end."""
     calls = [NewTask("call", KEY.endpoint_id, PARAMS) for _ in range(AT_ONCE)]
-    await _together(store, [insert.enqueue([Insert(call)]) for call in calls])
+    await _together(store, [effects.enqueue([Insert(call)]) for call in calls])
     now = int(time.time() * 1000) + 1000
     lanes.touch(KEY, now)
     [choice] = lanes.choose(now)

@@ -22,7 +22,7 @@ import click
 from bench.environment.postgres import folder_for_server, queue_url, server
 from bench.partitions import BATCH, Measured, measure, table_of
 from orchestratord.model.task import NewTask
-from orchestratord.queue.operations import bulk, insert
+from orchestratord.queue.operations import bulk, effects
 from orchestratord.queue.records import RETRY, Insert, TaskFilter
 
 MOVED = "moved by a bulk"
@@ -41,7 +41,7 @@ class MovedQueue(Measured):
         for first in range(0, tasks, BATCH):
             numbers = range(first, min(first + BATCH, tasks))
             new = [Insert(NewTask("call", "bench/post", {"n": n})) for n in numbers]
-            await self.store.write(insert.enqueue(new))
+            await self.store.write(effects.enqueue(new))
         began = time.perf_counter()
         if self.name == MOVED:
             await self._move()

@@ -28,7 +28,7 @@ from bench.environment.postgres import folder_for_server, queue_url, server
 from bench.partitions import BATCH, Measured, measure, table_of
 from orchestratord.model.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import Attempt, Key, NewTask, Task, Upsert
-from orchestratord.queue.operations import claim, insert, settle
+from orchestratord.queue.operations import claim, effects, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store
 
@@ -60,7 +60,7 @@ class DeliveriesQueue(Measured):
                 Insert(NewTask("webhook", KEY.endpoint_id, {"n": n}, webhook=KEY.webhook))
                 for n in range(first, min(first + BATCH, tasks))
             ]
-            await self.store.write(insert.enqueue(new))
+            await self.store.write(effects.enqueue(new))
 
     async def take_turn(self, counts: bool) -> None:
         """Claim so many, and settle them."""

@@ -30,7 +30,7 @@ from bench.environment.folder import install_debian
 from bench.environment.postgres import folder_for_server, queue_url, server
 from bench.results.table import Table
 from orchestratord.model.task import Attempt, Key, NewTask, Task
-from orchestratord.queue.operations import claim, insert, settle
+from orchestratord.queue.operations import claim, effects, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store
 
@@ -53,7 +53,7 @@ async def run(url: str, count: int, steps: int, at_once: int) -> list[float]:
                 Insert(NewTask("call", KEY.endpoint_id, PARAMS | {"number": n}))
                 for n in range(first, min(first + BATCH, count))
             ]
-            await store.write(insert.enqueue(new))
+            await store.write(effects.enqueue(new))
         spent.append(time.process_time() - began)
         claimed: list[Task] = []
         now = int(time.time() * 1000) + 1000

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.environment.servers import Nginx
 from orchestratord.model.task import NewTask
-from orchestratord.queue.operations import insert
+from orchestratord.queue.operations import effects
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from tests.acceptance.daemon import Daemon
@@ -57,9 +57,9 @@ def enqueue(made: Daemon, tasks: Iterable[NewTask]) -> None:
             for task in tasks:
                 batch.append(Insert(task))
                 if len(batch) == BATCH:
-                    await store.write(insert.enqueue(batch))
+                    await store.write(effects.enqueue(batch))
                     batch = []
-            await store.write(insert.enqueue(batch))
+            await store.write(effects.enqueue(batch))
         finally:
             await store.close()
 

@@ -29,17 +29,19 @@ from bench.measures.drain import Drained, drain
 from bench.partitions import AT_ONCE, BATCH, KEY, ROUNDS, WARM, Measured, table_of
 from bench.results.table import Table
 from orchestratord.model.task import NewTask
-from orchestratord.queue.operations import claim, insert, settle
+from orchestratord.queue.operations import claim, effects, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store
 from tests.acceptance.receiver import Answer, Receiver
 
 WITHOUT = """
-import orchestratord.engine.attempt as attempt
-import orchestratord.engine.attempt_result as attempt_result
+from orchestratord.engine import phase_hooks
+from orchestratord.engine.attempt import pipe
+from orchestratord.engine.settle import attempt_ends
 
-attempt.run_of = attempt_result.run_of = lambda task: None
-attempt.begins_run = lambda task, items: False
+for module in (attempt_ends, phase_hooks, pipe):
+    module.run_of = lambda task: None
+pipe.begins_run = lambda task, items: False
 """
 """A plugin that leaves runs out."""
 KINDS = ("no run", "one run of all")
@@ -77,7 +79,7 @@ class InRun(Measured):
 
     async def fill(self, tasks: int) -> None:
         """Accept so many, as what follows from one task."""
-        await self.store.write(insert.enqueue([Insert(NewTask("call", KEY.endpoint_id))]))
+        await self.store.write(effects.enqueue([Insert(NewTask("call", KEY.endpoint_id))]))
         [root] = (await self.store.write(claim.claim([Pick(KEY, 1, True, 1 << 50)]))).tasks
         in_run = self.name != KINDS[0]
         run_id = root.id if in_run else None
@@ -86,7 +88,7 @@ class InRun(Measured):
         await self.store.write(settle.settle(end))
         for first in range(1, tasks, BATCH):
             new = [child] * min(BATCH, tasks - first)
-            await self.store.write(insert.enqueue(new))
+            await self.store.write(effects.enqueue(new))
 
 
 async def measure(url: Callable[[int], str], tasks: int) -> list[Measured]:

@@ -17,7 +17,7 @@ from bench.environment.servers import Nginx
 from bench.measures.calls import webhooks_of
 from bench.measures.drain import Drained, drain
 from orchestratord.model.task import Key, NewTask
-from orchestratord.queue.operations import insert, manual
+from orchestratord.queue.operations import effects, manual
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from tests.acceptance.control import Control
@@ -92,7 +92,7 @@ async def _queue(url: str, count: int) -> None:
         await store.write(manual.pause(POST.endpoint_id, True))
         for first in range(0, count, BATCH):
             numbers = range(first, min(first + BATCH, count))
-            await store.write(insert.enqueue(
+            await store.write(effects.enqueue(
                 [Insert(NewTask("call", POST.endpoint_id, {"number": n, "text": TEXT}))
                  for n in numbers]
             ))  # fmt: skip

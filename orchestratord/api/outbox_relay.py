@@ -23,7 +23,7 @@ from orchestratord.api.server.problem_json import SHORTAGE, Refusal
 from orchestratord.api.server.request_body import json_value
 from orchestratord.config.outbox_database import Outbox, outbox_of
 from orchestratord.config.params import prepare_rules, rule_problems
-from orchestratord.engine.enqueue import callable_endpoint, fitted_call
+from orchestratord.engine.new.enqueue import callable_endpoint, fitted_call
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import (
     InvalidParams,

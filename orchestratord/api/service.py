@@ -38,8 +38,8 @@ from orchestratord.api.run_document import RunDocument, run_document
 from orchestratord.api.throttle_service import ThrottleService
 from orchestratord.config.params import exemplary, rule_problems
 from orchestratord.engine import task_events
-from orchestratord.engine.enqueue import Accepted, callable_endpoint, fitted_call, new_call
-from orchestratord.engine.scheduler import Scheduler
+from orchestratord.engine.new.enqueue import Accepted, callable_endpoint, fitted_call, new_call
+from orchestratord.engine.new.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import (
     ConfigError,

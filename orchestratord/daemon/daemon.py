@@ -45,7 +45,7 @@ from orchestratord.daemon.supervisor import BEYOND_HELP
 from orchestratord.daemon.watchdog import Watchdog, end
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.share import Share
-from orchestratord.engine.scheduler import Scheduler
+from orchestratord.engine.new.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import OrchestratordError, StorageFull
 from orchestratord.http.client import HttpClient

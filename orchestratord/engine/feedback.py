@@ -21,7 +21,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable
 
-from orchestratord.engine.attempt_result import Run
+from orchestratord.engine.attempt_in_progress import AttemptInProgress
 from orchestratord.engine.lanes import throttle_view
 from orchestratord.engine.lanes.breaker import WINDOW_MS, is_down
 from orchestratord.engine.lanes.lane import Lane
@@ -30,7 +30,8 @@ from orchestratord.engine.lanes.pace import Pace
 from orchestratord.engine.lanes.scopes import own_scope
 from orchestratord.engine.lanes.throttle import Throttle
 from orchestratord.engine.retry_delay import parse_retry_after
-from orchestratord.engine.settlement import Claims, error_record
+from orchestratord.engine.settle.held_claims import Claims
+from orchestratord.engine.stored_answer import error_record
 from orchestratord.model.endpoint import BreakerRule
 from orchestratord.model.event import (
     OVERLOAD,
@@ -88,14 +89,14 @@ class Feedback:
 
     # -- an attempt ended ------------------------------------------------------------------------
 
-    def note(self, run: Run, now: int) -> None:
+    def note(self, attempt: AttemptInProgress, now: int) -> None:
         """An attempt has ended `now` (in milliseconds), and its slot is not yet free."""
-        result, lane, key = run.result, self._lanes.lanes[run.lane], run.plan.key
+        result, lane, key = attempt.result, self._lanes.lanes[attempt.lane], attempt.plan.key
         assert result is not None
         done = result.decision.status is Status.SUCCEEDED
         if done and self._scopes.tried(key, now) and lane.throttle is None:
             return
-        task, outcome = run.task, result.outcome
+        task, outcome = attempt.task, result.outcome
         try:
             if (
                 outcome is None
@@ -103,20 +104,20 @@ class Feedback:
                 or outcome.final_reason == Reason.REJECTED
                 or outcome.shortage
             ):
-                self._lanes.return_token(run.lane, now, task.id, run.began)
-            elif result.request is not None and not run.interrupted:
-                self._redactor = run.plan.config.redactor
-                self._judge(run, lane, key, outcome, now)
+                self._lanes.return_token(attempt.lane, now, task.id, attempt.began)
+            elif result.request is not None and not attempt.interrupted:
+                self._redactor = attempt.plan.config.redactor
+                self._judge(attempt, lane, key, outcome, now)
             else:
                 # It says nothing of the receiver: it was interrupted, or a hook failed at it.
-                self._lanes.end_probe(run.lane, task.id, now)
+                self._lanes.end_probe(attempt.lane, task.id, now)
         except Exception:
             # It was sent: whatever goes wrong here must not make it look unsent.
-            log.exception("cannot apply the answer to task %s to %s", task.id, run.lane)
+            log.exception("cannot apply the answer to task %s to %s", task.id, attempt.lane)
 
-    def probes_open_breaker(self, task: Task, lane: str) -> bool:
-        """Whether a task is the probe of a breaker that is open."""
-        probed = self._probed_by(task, self._lanes.lanes[lane])
+    def probes_open_breaker(self, attempt: AttemptInProgress) -> bool:
+        """Whether an attempt is the probe of a breaker that is open."""
+        probed = self._probed_by(attempt.task, self._lanes.lanes[attempt.lane])
         return any(one.breaker.opened_at is not None for one in probed)
 
     def _probed_by(self, task: Task, lane: Lane) -> list[Throttle]:
@@ -125,8 +126,10 @@ class Feedback:
             return [lane.throttle, *mine]
         return mine
 
-    def _judge(self, run: Run, lane: Lane, key: Key, outcome: Outcome, now: int) -> None:
-        task, target = run.task, run.plan.target
+    def _judge(
+        self, attempt: AttemptInProgress, lane: Lane, key: Key, outcome: Outcome, now: int
+    ) -> None:
+        task, target = attempt.task, attempt.plan.target
         down, refused = is_down(outcome), outcome.status_code in TOO_MUCH
         until = _asked(outcome, target, now)
         served = not (down or refused)
@@ -145,7 +148,7 @@ class Feedback:
         self._scopes.probe_over(task.id)
         error = error_record(outcome.error, self._redactor) or ""
         # Only what was served says that it is back.
-        self._note_breakers(run, lane, outcome, down, probes, probes if served else [], error)
+        self._note_breakers(attempt, lane, outcome, down, probes, probes if served else [], error)
         if served:
             for throttle in probes:
                 if throttle.told_until > now:
@@ -158,7 +161,7 @@ class Feedback:
             scope = self._scope_of_refusal(lane, key, target, now)
             self._hold(scope, until, f"{outcome.status_code} with Retry-After", now)
         else:
-            self._note_pace(run, lane, key, refused=refused, now=now)
+            self._note_pace(attempt, lane, key, refused=refused, now=now)
         self._changed([*self._lanes.throttles(lane, key), *left], before, now)
 
     def _changed(self, scopes: Iterable[Throttle], before: dict[int, bool], now: int) -> None:
@@ -189,7 +192,7 @@ class Feedback:
 
     def _note_breakers(
         self,
-        run: Run,
+        attempt: AttemptInProgress,
         lane: Lane,
         outcome: Outcome,
         down: bool,
@@ -197,9 +200,13 @@ class Feedback:
         served: list[Throttle],
         why: str,
     ) -> None:
-        now, key, rule = self._clock.now_ms(), run.plan.key, run.plan.target.guarded_by.breaker
+        now, key, rule = (
+            self._clock.now_ms(),
+            attempt.plan.key,
+            attempt.plan.target.guarded_by.breaker,
+        )
         # The receiver of deliveries may have webhooks with other rules.
-        rule_of_lane = run.plan.config.guards.breaker if key.webhook else rule
+        rule_of_lane = attempt.plan.config.guards.breaker if key.webhook else rule
         of_lane, own = lane.throttle, self._scopes.by_name.get(own_scope(key))
         for throttle, off in ((of_lane, rule_of_lane.off), (own, rule.off)):
             if throttle is not None and (off or not down):
@@ -331,9 +338,11 @@ class Feedback:
         if begins:
             self._began(throttle, RETRY_AFTER, why, until, now)
 
-    def _note_pace(self, run: Run, lane: Lane, key: Key, *, refused: bool, now: int) -> None:
+    def _note_pace(
+        self, attempt: AttemptInProgress, lane: Lane, key: Key, *, refused: bool, now: int
+    ) -> None:
         """Tell the paces of an answer, and begin one where it refuses what it is sent."""
-        if run.plan.target.guarded_by.pace == "off":
+        if attempt.plan.target.guarded_by.pace == "off":
             for throttle in self._lanes.throttles(lane, key):
                 # It may have been on; at a URL it may still be on for other webhooks.
                 if not key.webhook or {*self._scopes.keys(throttle.name)} == {key}:
@@ -341,7 +350,7 @@ class Feedback:
             return
         refusing: Throttle | None = None
         if refused:
-            refusing = self._scope_of_refusal(lane, key, run.plan.target, now)
+            refusing = self._scope_of_refusal(lane, key, attempt.plan.target, now)
             if refusing.pace is None and not refusing.probes_only(now):
                 refusing.pace = Pace(now, self._scopes.served(refusing.name, now))
         due = self._lanes.is_due(lane.name)
@@ -349,7 +358,7 @@ class Feedback:
             pace = throttle.pace
             if pace is None or (refused and throttle is not refusing):
                 continue
-            if pace.note(now, run.began, run.task.attempts, refused=refused, due=due):
+            if pace.note(now, attempt.began, attempt.task.attempts, refused=refused, due=due):
                 self._release_prefetched(throttle, now)
 
     def _end_pace(self, throttle: Throttle, now: int) -> None:

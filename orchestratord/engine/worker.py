@@ -13,15 +13,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from orchestratord.engine.attempt import Pipe
-from orchestratord.engine.enqueue import Enqueue
+from orchestratord.engine.attempt.pipe import Pipe
 from orchestratord.engine.lanes.lane_set import Choice, LaneSet
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.lanes.share import Share
 from orchestratord.engine.lanes.throttle_view import lane_view, scope_views
 from orchestratord.engine.lanes.wait_reason import Waiting, behind, wait_reason
-from orchestratord.engine.removed_tasks import RemovedTasks
-from orchestratord.engine.settlement import Claims
+from orchestratord.engine.new.enqueue import Enqueue
+from orchestratord.engine.settle.held_claims import Claims
+from orchestratord.engine.settle.removed_tasks import RemovedTasks
 from orchestratord.engine.stats import Stats
 from orchestratord.errors import QueueError, Unreachable
 from orchestratord.http.api_client import MakeKeeper, Sender
@@ -85,10 +85,12 @@ class Worker:
             store, host, self.sender, self.lanes, self.placement, self.claims, self.stats, clock,
         )  # fmt: skip
         self.feedback, self.waiters = self.pipe.feedback, self.claims.waiters
-        self.enqueue = Enqueue(store, self.pipe)
+        self.enqueue = Enqueue(store, self.pipe.new_tasks)
         self._coming_forward: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._coming_forward.set_result(None)
-        self.removed = RemovedTasks(store, self.placement, self.pipe, self.claims, clock)
+        self.removed = RemovedTasks(
+            store, self.placement, self.pipe.hooks, self.claims, self.pipe.ends, clock
+        )
         self._stopped = asyncio.Event()
         self._next_tick = 0.0
         for executor in host.registry.executors:
@@ -325,7 +327,7 @@ class Worker:
         tasks: list[Task] = []
         earliest: dict[Key, int | None] = {choice.key: now + 1000 for choice in choices}
         try:
-            self.pipe.write_ended()  # which have room in the same transaction
+            self.pipe.ends.write_ended()  # which have room in the same transaction
             claimed = await self.store.write(claim.claim(picks))
             tasks, earliest = claimed.tasks, claimed.earliest
             if self._failing_since:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Any
 
-from orchestratord.engine.scheduler import Scheduler
+from orchestratord.engine.new.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import QueueError
 from orchestratord.model.event import ClockEvent, EventType

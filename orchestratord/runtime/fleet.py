@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from orchestratord.engine.scheduler import Scheduler
+from orchestratord.engine.new.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.schedule_slots import spec

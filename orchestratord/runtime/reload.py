@@ -11,8 +11,8 @@ from typing import Any
 from orchestratord.config.changes import Changes
 from orchestratord.config.edit.editor import Editor
 from orchestratord.config.loader import Loader, Reload
-from orchestratord.engine.removed_tasks import RELOAD, at_start, refusal
-from orchestratord.engine.scheduler import Scheduler
+from orchestratord.engine.new.scheduler import Scheduler
+from orchestratord.engine.settle.removed_tasks import RELOAD, at_start, refusal
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import ConfigError, Problem, QueueError, Stopping
 from orchestratord.log import LogHandler

@@ -11,8 +11,8 @@ import logging
 from contextlib import suppress
 from functools import partial
 
+from orchestratord.engine.call_tree import listens, outcome_of_run
 from orchestratord.engine.lanes.placement import REMOVED_AFTER
-from orchestratord.engine.run_calls import listens, outcome_of_run
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import NotFound, Unreachable
 from orchestratord.model.task import Effect, Key, Kind, RunSummary, Status, Task
@@ -41,7 +41,7 @@ class RunEndTeller:
         self._placement = worker.placement
         self._enqueue = worker.enqueue
         self._clock = worker.clock
-        self._look = worker.pipe.teller.runs_end
+        self._look = worker.pipe.published.runs_end
         self._faulty: set[int] = set()
         """Runs whose ends could not be told in the last round, which is logged once."""
 

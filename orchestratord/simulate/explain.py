@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
-from orchestratord.engine.lanes.call_partition import with_partition
+from orchestratord.engine.call_tree import outcome_of_run
+from orchestratord.engine.new.call_partition import with_partition
 from orchestratord.engine.retry import Decision
 from orchestratord.engine.retry_delay import Fault, base_delay
-from orchestratord.engine.run_calls import outcome_of_run
 from orchestratord.errors import Conflict, InvalidPayload, NotFound
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.json_body import INLINE_BYTES

@@ -16,17 +16,18 @@ from typing import Any
 from orchestratord_webhooks.declaration import Webhook
 
 from orchestratord.daemon import daemon as daemon_module
-from orchestratord.engine import attempt, feedback, retry, retry_delay, scheduler
-from orchestratord.engine.attempt import Pipe
-from orchestratord.engine.attempt_result import Run
+from orchestratord.engine import decisions, feedback, retry, retry_delay
+from orchestratord.engine.attempt.pipe import Pipe
+from orchestratord.engine.attempt_in_progress import AttemptInProgress
 from orchestratord.engine.lanes.breaker import Breaker
 from orchestratord.engine.lanes.lane import Lane
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.pace import Pace
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.lanes.throttle import Throttle
-from orchestratord.engine.removed_tasks import RemovedTasks
-from orchestratord.engine.settlement import Claims
+from orchestratord.engine.new import scheduler
+from orchestratord.engine.settle.held_claims import Claims
+from orchestratord.engine.settle.removed_tasks import RemovedTasks
 from orchestratord.engine.worker import Worker
 from orchestratord.model.task import KEEPS_DOUBT, Status
 from orchestratord.queue import session
@@ -34,7 +35,7 @@ from orchestratord.queue.batch import Rank, Write, deliver, writes
 from orchestratord.queue.connection import ManyRows
 from orchestratord.queue.housekeeping import batch_closing, run_ends
 from orchestratord.queue.housekeeping.future_times import BroughtBack
-from orchestratord.queue.operations import bulk, claim, manual, partitions, settle
+from orchestratord.queue.operations import bulk, claim, effects, manual, partitions, settle
 from orchestratord.queue.operations.insert import NewRows
 from orchestratord.queue.run_counts import RunCounts
 from orchestratord.queue.session import Session
@@ -123,10 +124,10 @@ def start_committed_and_not_sent() -> Planted:
     what is to be sent."""
     started = Pipe._started
 
-    async def forgets(self: Pipe, run: Run) -> Any:
-        ready = await started(self, run)
-        stops = ready == "released" or run.task.id % 10 == 0
-        return "lost" if stops and not run.task.idempotent else ready
+    async def forgets(self: Pipe, attempt: AttemptInProgress) -> Any:
+        ready = await started(self, attempt)
+        stops = ready == "released" or attempt.task.id % 10 == 0
+        return "lost" if stops and not attempt.task.idempotent else ready
 
     return replaced(Pipe, "_started", forgets)
 
@@ -194,7 +195,7 @@ def acknowledged_and_not_written() -> Planted:
 
 def effect_that_is_written_twice() -> Planted:
     """What follows from an attempt that is settled by itself is written twice."""
-    apply_all = settle.apply_all_effects
+    apply_all = effects.apply_all_effects
 
     def apply_twice(of: Session, groups: Sequence[Any], recurring: Sequence[Any] = ()) -> Any:
         if len(groups) == 1:
@@ -206,7 +207,7 @@ def effect_that_is_written_twice() -> Planted:
 
 def effect_that_is_lost() -> Planted:
     """Of several attempts that are settled together, what follows from the last is left out."""
-    apply_all = settle.apply_all_effects
+    apply_all = effects.apply_all_effects
 
     def leave_out(of: Session, groups: Sequence[Any], recurring: Sequence[Any] = ()) -> Any:
         if len(groups) > 1:
@@ -330,24 +331,24 @@ def retry_after_that_is_ignored() -> Planted:
 
 def post_that_is_sent_again() -> Planted:
     """What is not idempotent is tried again though it may have been carried out."""
-    decide = attempt.decide
+    decide = decisions.decide
 
     def dare(task: Any, policy: Any, idempotent: bool, outcome: Any, **how: Any) -> Any:
         return decide(task, policy, True, outcome, **how)
 
-    return replaced(attempt, "decide", dare)
+    return replaced(decisions, "decide", dare)
 
 
 def success_that_nobody_answered() -> Planted:
     """What is lost after it was sent is taken for a success, where a repeat would be safe."""
-    decide = attempt.decide
+    decide = decisions.decide
 
     def believe(task: Any, policy: Any, idempotent: bool, outcome: Any, **how: Any) -> Any:
         if idempotent and outcome.maybe_done and not outcome.answered:
             return retry.succeeded(outcome)
         return decide(task, policy, idempotent, outcome, **how)
 
-    return replaced(attempt, "decide", believe)
+    return replaced(decisions, "decide", believe)
 
 
 def cancel_that_hides_ambiguous() -> Planted:

@@ -16,11 +16,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from orchestratord.api.manual import task_service
 from orchestratord.config.cache import Cache
 from orchestratord.daemon import daemon
-from orchestratord.engine import attempt, attempt_result
+from orchestratord.engine import phase_hooks
 from orchestratord.engine.lanes import pace
+from orchestratord.engine.new import new_tasks
+from orchestratord.engine.settle import attempt_ends
 from orchestratord.errors import (
     Conflict,
     InvalidParams,
@@ -391,7 +392,7 @@ class Universe:
             seams.enter_context(replaced(health, "APART_MS", APART_MS))
             seams.enter_context(replaced(pace, "LEAST", LEAST))
             seams.enter_context(replaced(pace, "SURE", SURE))
-            for module in (attempt, attempt_result, run_end_teller, slices, task_service):
+            for module in (attempt_ends, new_tasks, phase_hooks, run_end_teller, slices):
                 seams.enter_context(replaced(module, "SLICE", SLICE))
             for place in range(self.count):
                 self.start(place)

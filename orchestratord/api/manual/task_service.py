@@ -13,11 +13,12 @@ import httpx
 from orchestratord.api import answer_documents as answers
 from orchestratord.api import serialize
 from orchestratord.engine import task_events
-from orchestratord.engine.attempt_result import AttemptResult
-from orchestratord.engine.enqueue import callable_endpoint, new_call
+from orchestratord.engine.attempt_in_progress import AttemptResult
+from orchestratord.engine.call_tree import begins_run, is_run, run_of
+from orchestratord.engine.new.enqueue import callable_endpoint, new_call
 from orchestratord.engine.retry import Decision
-from orchestratord.engine.run_calls import begins_run, is_run, run_of
-from orchestratord.engine.settlement import error_record, settlement_of
+from orchestratord.engine.settle.settlement_of import settlement_of
+from orchestratord.engine.stored_answer import error_record
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import Conflict, InvalidParams
 from orchestratord.model.outcome import Outcome
@@ -28,7 +29,6 @@ from orchestratord.plugin.host import Reached
 from orchestratord.plugin.isolation import is_ctrl_c
 from orchestratord.plugin.long_work import bounded
 from orchestratord.queue.operations import manual, partitions, search
-from orchestratord.queue.operations.slices import SLICE
 from orchestratord.queue.records import StoredEffect
 from orchestratord.simulate.fake_answer import outcome_of
 
@@ -127,7 +127,7 @@ class TaskService:
             endpoint = config.endpoints.get(task.endpoint_id)
             reached = Reached(task, endpoint, config, outcome)
             after = None if executor is None or executor.immediate else executor.phases[1]
-            result = await self._worker.pipe.results.tell(reached, decision, row, after)
+            result = await self._worker.pipe.hooks.ask(reached, decision, row, after)
         return await self._write(task, result, target)
 
     async def _answered(
@@ -169,7 +169,7 @@ class TaskService:
         pipe, config, now = self._worker.pipe, self._worker.placement.config, self._clock.now_ms()
         items: list[StoredEffect] = []
         if result.effects:
-            items = await pipe.items(result.effects, run_id=run_of(task))
+            items = await pipe.new_tasks.items(result.effects, run_id=run_of(task))
         settlement = settlement_of(task, result, config, target, items, now)
         if task.status != settlement.status:
             ends_run = is_run(task, settlement.status, self._host, config)
@@ -183,13 +183,11 @@ class TaskService:
             settlement.error = error_record(task.last_error or result.decision.why, config.redactor)
         resolved, inserted = await self._store.write(manual.resolve(settlement))
         if items:
-            if len(items) > SLICE:
-                pipe.slices_wait.set()
-            await pipe.written(items, inserted)
+            await pipe.new_tasks.written(items, inserted)
         if settlement.last_success_at is not None:
             await self._worker.learn_last_success()
         if task.run_id is not None or settlement.begins_run:
-            pipe.teller.runs_end.set()
+            pipe.published.runs_end.set()
         self._worker.waiters.finished(task.id)
         if task.status != resolved.status:
             self._host.events.publish(task_events.resolved(settlement))

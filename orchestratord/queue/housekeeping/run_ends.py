@@ -14,8 +14,8 @@ from orchestratord.errors import NotFound
 from orchestratord.model.task import FINAL, Kind, RunError, RunSummary, Status, Task
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import BY_RUN, BY_RUNNING, Connection, Row
+from orchestratord.queue.operations.effects import apply_effects
 from orchestratord.queue.operations.search import find_task, listed
-from orchestratord.queue.operations.settle import apply_effects
 from orchestratord.queue.records import Insert, Inserted, StoredEffect
 from orchestratord.queue.rows import code_of, worded
 from orchestratord.queue.session import Session

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.partition_turn import HOLDS
 from orchestratord.model.task import Key, Kind, NewTask, Status
-from orchestratord.queue.batch import Batch, Rank, Write
-from orchestratord.queue.connection import ManyRows, Singly
+from orchestratord.queue.connection import ManyRows
 from orchestratord.queue.operations import plugin_rows
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.rows import json_digest, json_text, plain, same_json
@@ -57,38 +55,6 @@ WHERE endpoint_id = ? AND unique_key = ?
 Row = tuple[Any, ...]
 
 _status_of = itemgetter(STATUS)
-
-
-def enqueue(new: Sequence[Insert]) -> Write[list[Inserted]]:
-    """Write new tasks, all or none of them.
-
-    Raises StorageFull, and UniqueKeyReused where an idempotency key of the last 24 hours comes
-    back with other parameters; with the same ones the first task is the answer.
-    """
-    return Write(Rank.NEW, None, CALLS, new, needs_room=True)
-
-
-def _enqueue_all(
-    session: Session, calls: Sequence[Sequence[Insert]]
-) -> list[list[Inserted] | Exception]:
-    lock_order(session, chain.from_iterable(calls))
-    new = NewRows(session, sum(map(len, calls)))
-    results: list[list[Inserted] | Exception] = []
-    for inserts in calls:
-        mark = new.mark()
-        try:
-            results.append([new.add(insert) for insert in inserts])
-        except (UniqueKeyReused, TypeError, ValueError, RecursionError) as error:
-            if any(insert.task.once is not None for insert in inserts):
-                raise Singly from error  # what it wrote of these has to be undone, too
-            new.undo(mark)
-            results.append(error)
-    new.flush()
-    return results
-
-
-CALLS: Batch[Sequence[Insert], list[Inserted]] = Batch(_enqueue_all)
-"""New tasks, as clients bring them: those of one call are written all or none."""
 
 
 class NewRows:

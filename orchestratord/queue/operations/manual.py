@@ -11,8 +11,9 @@ from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import BY_READY, READY, Connection
 from orchestratord.queue.models import ActionRow, sql
 from orchestratord.queue.operations import partitions
+from orchestratord.queue.operations.effects import apply_effects
 from orchestratord.queue.operations.partitions import check_free, find_locked, give_place
-from orchestratord.queue.operations.settle import ATTEMPT, apply_effects, attempt_row
+from orchestratord.queue.operations.settle import ATTEMPT, attempt_row
 from orchestratord.queue.records import Done, Inserted, Settlement
 from orchestratord.queue.rows import TASK, code_text, params_of, plain, task_of
 from orchestratord.queue.session import Session, random_nonce

@@ -14,8 +14,8 @@ from orchestratord.queue import facts
 from orchestratord.queue.batch import Rank, Write, reads
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.models import ScheduleSlot, sql
+from orchestratord.queue.operations.effects import apply_effects
 from orchestratord.queue.operations.insert import insert_one
-from orchestratord.queue.operations.settle import apply_effects
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.session import Session
 

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from itertools import chain, repeat
+from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.partition_turn import HOLDS
-from orchestratord.model.recurring_rows import RecurringRows, upserts_of
-from orchestratord.model.task import Attempt, BatchMember, Delete, Status, Table, Task, Upsert
-from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
+from orchestratord.model.task import Attempt, Status, Task
+from orchestratord.queue.batch import Batch, Rank, Write, reads
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
-from orchestratord.queue.operations.insert import NewRows, lock_order
+from orchestratord.queue.operations.effects import Effects, apply_all_effects
 from orchestratord.queue.operations.partitions import give_place, lock_tasks
-from orchestratord.queue.operations.plugin_rows import Upserts
 from orchestratord.queue.records import (
-    Insert,
     Inserted,
     Settled,
     Settlement,
     Start,
     Started,
-    StoredEffect,
 )
 from orchestratord.queue.rows import code_text, plain
 from orchestratord.queue.session import (
@@ -324,186 +316,3 @@ def attempt_row(task_id: int, row: Attempt) -> tuple[Any, ...]:
         task_id, row.attempt, row.started_at, row.duration_ms, code_text(row.status_code),
         error if error is None else plain(error), row.delay, plain(row.why),
     )  # fmt: skip
-
-
-# -- What hooks return, written with the change that caused it -------------------------------------
-
-log = logging.getLogger("orchestratord.queue")
-
-Effects = Sequence[StoredEffect]
-DatedRows = tuple[Sequence[RecurringRows], int]
-"""What recurs with a change, and when that was decided."""
-_NOTHING: DatedRows = (), 0
-
-NONSENSE = (UniqueKeyReused, TypeError, ValueError, RecursionError)
-"""What is raised for what cannot be written, before it is tried."""
-
-
-@writes(Rank.HAND)
-def write_effects(session: Session, effects: Effects) -> list[Inserted]:
-    """Write what hooks returned outside of any task; one result for each `Insert` among it."""
-    return apply_effects(session, effects)
-
-
-def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
-    """Write what hooks returned, one by one and in order; one result for each `Insert` among it.
-
-    What the database will never take is logged and left out: a plugin's mistake must not hold up
-    the task that it was made for.
-    """
-    inserted: list[Inserted] = []
-    for effect in _in_order(session, effects):
-        try:
-            with session.db.one_by_one(), session.db.guard():
-                inserted += _apply_together(session, [[effect]])[0]
-        except Exception as error:
-            if not (isinstance(error, NONSENSE) or session.db.failures.is_unfit(error)):
-                raise
-            _leave_out(effect, error, inserted)
-    return inserted
-
-
-def apply_all_effects(
-    session: Session, groups: Sequence[Effects], recurring: Sequence[DatedRows] = ()
-) -> list[list[Inserted]]:
-    """What `apply_effects` does, for the effects of several changes, and the `recurring` rows of
-    each.
-
-    Raises what the database raises for what it does not take: then each has to be looked at, as it
-    is where that is written `singly`.
-    """
-    if session.db.singly:
-        dated = recurring or repeat(_NOTHING, len(groups))
-        return [
-            apply_effects(session, [*upserts_of(rows, at), *group])
-            for group, (rows, at) in zip(groups, dated, strict=True)
-        ]
-    return _apply_together(session, groups, recurring)
-
-
-def _apply_together(
-    session: Session, groups: Sequence[Effects], recurring: Sequence[DatedRows] = ()
-) -> list[list[Inserted]]:
-    effects = list(chain.from_iterable(groups))
-    if not effects and not any(map(_first, recurring)):
-        return [[] for _ in groups]
-    inserts = list(all_inserts(effects)) if Insert in map(type, effects) else []
-    lock_order(session, inserts)
-    new, upserts = NewRows(session, len(inserts)), Upserts(session)
-    results: list[list[Inserted]] = []
-    for group, (rows, at) in zip(groups, recurring or repeat(_NOTHING, len(groups)), strict=True):
-        if rows:
-            upserts.recur(rows, at)
-        results.append(_add_all(session, new, upserts, group) if group else [])
-    new.flush()
-    upserts.flush()
-    return results
-
-
-def _in_order(session: Session, effects: Effects) -> Effects:
-    """The same in the order in which `apply_all_effects` locks: new tasks, members of batches, rows
-    table by table, by their keys. Those of one row stay in theirs."""
-    if len(effects) < 2 or not session.db.for_update:
-        return effects
-    members = [effect for effect in effects if isinstance(effect, BatchMember)]
-    rows = [effect for effect in effects if isinstance(effect, Upsert | Delete)]
-    with suppress(TypeError, KeyError):  # what cannot be a key is left out as it is written
-        rows = sorted(rows, key=partial(_place_of, session.tables))
-    return [*(effect for effect in effects if isinstance(effect, Insert)), *members, *rows]
-
-
-def _place_of(tables: Mapping[str, Table], row: Upsert | Delete) -> tuple[Any, ...]:
-    return row.table, *(row.key[name] for name in tables[row.table].key)
-
-
-def _add_all(session: Session, new: NewRows, upserts: Upserts, effects: Effects) -> list[Inserted]:
-    inserted: list[Inserted] = []
-    for effect in effects:
-        try:
-            if isinstance(effect, Upsert):
-                upserts.add(effect)
-                if effect.table == SLICES_TABLE:
-                    _count_slice(session, effect)
-            elif isinstance(effect, Insert):
-                inserted.append(add_whole(session, new, upserts, effect))
-            elif isinstance(effect, BatchMember):
-                upserts.add_member(effect)
-            else:
-                upserts.delete(effect)
-        except NONSENSE as error:
-            _leave_out(effect, error, inserted)
-    return inserted
-
-
-SLICES_TABLE = "queue_slices"
-"""Where new tasks wait of which there are too many for one transaction."""
-
-
-def _count_slice(session: Session, effect: Upsert) -> None:
-    """Calls that wait in a slice belong to their run already, or it would end before them."""
-    session.runs.join(effect.values.get("run_id"), effect.values.get("calls") or 0)
-
-
-def add_whole(
-    session: Session,
-    new: NewRows,
-    upserts: Upserts,
-    insert: Insert,
-    *,
-    key_is_free: bool = False,
-) -> Inserted:
-    """One that is written with others, and what follows from it where it is written succeeded.
-    `key_is_free` as in `NewRows.add`."""
-    inserted = new.add(insert, key_is_free=key_is_free)
-    if insert.happened is None or inserted.duplicate:
-        return inserted
-    effects = insert.happened.effects
-    if session.db.singly:
-        return replace(inserted, following=apply_effects(session, effects))
-    return replace(inserted, following=_add_all(session, new, upserts, effects))
-
-
-def all_inserts(effects: Effects) -> Iterator[Insert]:
-    """The new tasks among these, and those that follow at once from them."""
-    for effect in effects:
-        if isinstance(effect, Insert):
-            yield effect
-            if effect.happened is not None:
-                yield from all_inserts(effect.happened.effects)
-
-
-# -- Events: what is written succeeded, with all that follows from it ------------------------------
-
-
-def happen(new: Sequence[Insert]) -> Write[list[Inserted]]:
-    """Write new tasks of which some are written succeeded, with what follows from these: all or
-    none of them. Raises what `insert.enqueue` raises."""
-    return Write(Rank.NEW, None, HAPPENINGS, new, needs_room=True)
-
-
-def _happen_together(
-    session: Session, calls: Sequence[Sequence[Insert]]
-) -> list[list[Inserted] | Exception]:
-    inserts = [one for call in calls for one in all_inserts(call)]
-    lock_order(session, inserts)
-    new, upserts = NewRows(session, len(inserts)), Upserts(session)
-    try:
-        results = [[add_whole(session, new, upserts, one) for one in call] for call in calls]
-    except NONSENSE as error:
-        raise Singly from error
-    new.flush()
-    upserts.flush()
-    return list(results)
-
-
-HAPPENINGS: Batch[Sequence[Insert], list[Inserted]] = Batch(_happen_together)
-
-
-def _leave_out(effect: StoredEffect, error: Exception, inserted: list[Inserted]) -> None:
-    if isinstance(effect, Insert):
-        what = f"the queue of {effect.task.key}"
-    else:
-        what = effect.webhook if isinstance(effect, BatchMember) else effect.table
-    log.error("skipped a plugin's write to %s: %s", what, error, exc_info=error)
-    if isinstance(effect, Insert):
-        inserted.append(Inserted(0, effect.task.key, None, duplicate=True))

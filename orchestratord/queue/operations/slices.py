@@ -17,7 +17,7 @@ from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import Effect, Kind, NewTask, Table, Upsert
 from orchestratord.queue.batch import Batch, Rank, Write, reads
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.operations.settle import SLICES_TABLE, apply_all_effects
+from orchestratord.queue.operations.effects import SLICES_TABLE, apply_all_effects
 from orchestratord.queue.records import Insert, Inserted, StoredEffect
 from orchestratord.queue.session import Session
 from orchestratord.values import world

@@ -16,7 +16,7 @@ from orchestratord.model.task import BatchMember, Key, RowEffect
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import BY_ID, BY_READY, READY, Connection
 from orchestratord.queue.models import ThrottleRow, sql
-from orchestratord.queue.operations.settle import apply_effects
+from orchestratord.queue.operations.effects import apply_effects
 from orchestratord.queue.rows import code_of
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from orchestratord.queue import facts
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.operations.settle import Effects, apply_effects
+from orchestratord.queue.operations.effects import Effects, apply_effects
 from orchestratord.queue.outbox.outbox_take import insist_on_relay
 from orchestratord.queue.session import Session
 

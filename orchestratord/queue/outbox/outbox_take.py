@@ -18,9 +18,9 @@ from orchestratord.queue import facts
 from orchestratord.queue.batch import Rank, Write, reads, writes
 from orchestratord.queue.connection import Connection, ManyRows, Singly
 from orchestratord.queue.models import OutboxTaken, sql
+from orchestratord.queue.operations.effects import add_whole, all_inserts
 from orchestratord.queue.operations.insert import NewRows, lock_order
 from orchestratord.queue.operations.plugin_rows import Upserts
-from orchestratord.queue.operations.settle import add_whole, all_inserts
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.session import Session
 

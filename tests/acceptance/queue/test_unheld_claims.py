@@ -14,14 +14,14 @@ LOSES = """
 from pathlib import Path
 
 from orchestratord import hookimpl
-from orchestratord.engine.attempt import Pipe
+from orchestratord.engine.attempt.pipe import Pipe
 
 started = Pipe._started
 
-async def loses(self, run):
-    ready = await started(self, run)
+async def loses(self, attempt):
+    ready = await started(self, attempt)
     try:
-        (Path(__file__).parent / f"lost-{run.task.id}").open("x").close()
+        (Path(__file__).parent / f"lost-{attempt.task.id}").open("x").close()
     except FileExistsError:
         return ready
     return "lost"

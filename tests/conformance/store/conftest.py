@@ -15,7 +15,7 @@ import pytest
 
 from orchestratord.model.task import Attempt, Key, NewTask, Status, Table, Task
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, insert, manual, settle
+from orchestratord.queue.operations import claim, effects, manual, settle
 from orchestratord.queue.records import (
     RETRY,
     Bulk,
@@ -89,7 +89,7 @@ class Queue:
         return (await self.add_all([self.new(key, **fields)]))[0].id
 
     async def add_all(self, tasks: list[NewTask]) -> list[Inserted]:
-        return await self.store.write(insert.enqueue([Insert(task) for task in tasks]))
+        return await self.store.write(effects.enqueue([Insert(task) for task in tasks]))
 
     def new(self, key: Key = KEY, **fields: Any) -> NewTask:
         kind = "webhook" if key.webhook else "call"

@@ -16,7 +16,7 @@ import pytest
 from orchestratord.errors import Conflict, DatabaseInUse, QueueError
 from orchestratord.model.task import Key, Status
 from orchestratord.queue.batch import Rank, Write
-from orchestratord.queue.operations import insert, manual, search
+from orchestratord.queue.operations import effects, manual, search
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 from tests.conformance.store.shared_files import next_worker
@@ -25,7 +25,7 @@ WORKLOAD = """
 import asyncio, sys
 from orchestratord.model.task import Key, NewTask
 from orchestratord.queue.operations.claim import claim
-from orchestratord.queue.operations.insert import enqueue
+from orchestratord.queue.operations.effects import enqueue
 from orchestratord.queue.operations.settle import settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store
@@ -179,7 +179,10 @@ async def test_a_bad_operation_fails_alone(queue: Any, store: Store) -> None:
 
 async def test_many_at_once(queue: Any, store: Store) -> None:
     inserted = await asyncio.gather(
-        *(store.write(insert.enqueue([Insert(queue.new()) for _ in range(10)])) for _ in range(100))
+        *(
+            store.write(effects.enqueue([Insert(queue.new()) for _ in range(10)]))
+            for _ in range(100)
+        )
     )
     ids = [item.id for batch in inserted for item in batch]
     assert len(set(ids)) == 1000

@@ -13,7 +13,7 @@ from orchestratord.model.partition_turn import Partition
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Key, NewTask, Status
 from orchestratord.queue.housekeeping import future_times, prune
-from orchestratord.queue.operations import bulk, claim, insert, manual, stored_throttles
+from orchestratord.queue.operations import bulk, claim, effects, manual, stored_throttles
 from orchestratord.queue.operations import settle as settling
 from orchestratord.queue.records import RETRY, Insert, Pick, TaskFilter
 from orchestratord.queue.store import Store
@@ -151,7 +151,7 @@ async def test_the_last_success_is_the_one_before(queue: Queue) -> None:
 async def test_an_idempotency_key_counts_for_a_day(queue: Queue) -> None:
     async def call() -> int:
         task = queue.new(unique_key="k", params={"n": 1})
-        [inserted] = await queue.store.write(insert.enqueue([Insert(task)]))
+        [inserted] = await queue.store.write(effects.enqueue([Insert(task)]))
         return inserted.id
 
     queue.clock.turn(YEAR)

@@ -9,7 +9,7 @@ import pytest
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.task import Key, Status, Upsert
-from orchestratord.queue.operations import search, settle
+from orchestratord.queue.operations import effects, search
 from orchestratord.queue.operations.reserved_ids import ReservedIds, reserve_ids
 from orchestratord.queue.records import Happened, Insert, Inserted
 from orchestratord.queue.store import Store
@@ -27,7 +27,7 @@ async def event(queue: Any, *, name: str | None = None, **fields: Any) -> Insert
 
 
 async def happen(queue: Any, *inserts: Insert) -> list[Inserted]:
-    found: list[Inserted] = await queue.store.write(settle.happen(inserts))
+    found: list[Inserted] = await queue.store.write(effects.enqueue(inserts))
     return found
 
 

@@ -13,7 +13,7 @@ from orchestratord.model.settings import Retention
 from orchestratord.model.task import Action, Key, Status, Table, Upsert
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import manual, plugin_rows, schedules, search, settle
+from orchestratord.queue.operations import effects, manual, plugin_rows, schedules, search
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.testing import START
@@ -163,7 +163,7 @@ class TestTablesOfPlugins:
     async def test_they_are_kept(self, unopened: Callable[[], Any]) -> None:
         queue = unopened()
         store = await queue.open(TABLE)
-        await store.write(settle.write_effects([Upsert("health", {"name": "a"}, {"seen": 1})]))
+        await store.write(effects.write_effects([Upsert("health", {"name": "a"}, {"seen": 1})]))
         store = await queue.reopen(TABLE)
         assert await plugin_rows.rows(store, "health") == [{"name": "a", "seen": 1}]
         await store.close()
@@ -171,7 +171,7 @@ class TestTablesOfPlugins:
     async def test_new_columns_are_added(self, unopened: Callable[[], Any]) -> None:
         queue = unopened()
         store = await queue.open(TABLE)
-        await store.write(settle.write_effects([Upsert("health", {"name": "a"}, {"seen": 1})]))
+        await store.write(effects.write_effects([Upsert("health", {"name": "a"}, {"seen": 1})]))
         columns = {
             **TABLE.columns,
             "url": "TEXT NOT NULL",
@@ -180,7 +180,7 @@ class TestTablesOfPlugins:
         }
         store = await queue.reopen(Table("health", columns, ("name",), version=2))
         await store.write(
-            settle.write_effects([Upsert("health", {"name": "b"}, {"url": "u"}, {"n": 2})])
+            effects.write_effects([Upsert("health", {"name": "b"}, {"url": "u"}, {"n": 2})])
         )
         assert await plugin_rows.rows(store, "health") == [
             {"name": "a", "seen": 1, "url": "", "score": None, "n": 0},
@@ -188,7 +188,7 @@ class TestTablesOfPlugins:
         ]
         # An older plugin goes on with what it knows.
         store = await queue.reopen(TABLE)
-        await store.write(settle.write_effects([Upsert("health", {"name": "a"}, {"seen": 9})]))
+        await store.write(effects.write_effects([Upsert("health", {"name": "a"}, {"seen": 9})]))
         assert (await plugin_rows.rows(store, "health"))[0] == {"name": "a", "seen": 9}
         await store.close()
 
@@ -198,7 +198,7 @@ class TestTablesOfPlugins:
         store = await queue.open(Table("pairs", columns, ("a", "b")))
         for b in ("x", "y", "x"):
             await store.write(
-                settle.write_effects([Upsert("pairs", {"b": b, "a": "1"}, {}, {"n": 1})])
+                effects.write_effects([Upsert("pairs", {"b": b, "a": "1"}, {}, {"n": 1})])
             )
         assert sorted((row["b"], row["n"]) for row in await plugin_rows.rows(store, "pairs")) == [
             ("x", 2),

@@ -16,10 +16,10 @@ from orchestratord.queue.admin import move
 from orchestratord.queue.operations import (
     claim,
     daemons,
+    effects,
     manual,
     schedules,
     search,
-    settle,
     stored_throttles,
 )
 from orchestratord.queue.records import Beat, TaskFilter
@@ -64,7 +64,7 @@ async def old(unopened: Callable[[], Any]) -> Any:
     await store.write(schedules.take_slot("crm/get", "every 15m", None, 100, [(1, 9)], None))
     await queue.bulk(TaskFilter(status=("failed",)), 1.5)
     await store.write(
-        settle.write_effects([Upsert("health", {"name": "ops"}, {"url": "u"}, {"seen": 3})])
+        effects.write_effects([Upsert("health", {"name": "ops"}, {"url": "u"}, {"seen": 3})])
     )
     queue.run("INSERT INTO outbox_taken (uid, at) VALUES ('6b8e', 7)")
     told = StoredThrottle("api:crm", RETRY_AFTER, "", 7, 1 << 41, "429 with Retry-After")

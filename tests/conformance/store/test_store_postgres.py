@@ -21,7 +21,14 @@ from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import Key, NewTask, Status, Task
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, daemons, insert, partitions, search, settle
+from orchestratord.queue.operations import (
+    claim,
+    daemons,
+    effects,
+    partitions,
+    search,
+    settle,
+)
 from orchestratord.queue.records import Beat, Insert, Pick, Settlement, TaskFilter
 from orchestratord.queue.shared_rates import BUSY_MS
 from orchestratord.queue.store import Store
@@ -315,7 +322,7 @@ async def test_a_commit_whose_answer_is_lost_counts_once(far: Store, line: Line)
         line.cut_at = b"COMMIT"
         before = len((await far.read(search.page(TaskFilter(), 100)))[0])
         inserted = await far.write(
-            insert.enqueue([Insert(NewTask("call", "crm/get", {"x": 1}))] * 3)
+            effects.enqueue([Insert(NewTask("call", "crm/get", {"x": 1}))] * 3)
         )
         assert line.cut_at is None
         found = (await far.read(search.page(TaskFilter(), 100)))[0]
@@ -339,10 +346,10 @@ async def test_a_commit_that_a_crash_swallowed_is_done_again(
     far: Store, line: Line, url: str, postgres: Postgres
 ) -> None:
     """Though the server gives its number again, to somebody who commits."""
-    await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await far.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     line.cut_at, line.delivers = b"COMMIT", False
     lost = asyncio.create_task(
-        far.write(insert.enqueue([Insert(NewTask("call", "crm/put", {"x": 1}))]))
+        far.write(effects.enqueue([Insert(NewTask("call", "crm/put", {"x": 1}))]))
     )
     async with asyncio.timeout(60):
         while not line.down:
@@ -361,10 +368,10 @@ async def test_a_commit_that_a_crash_swallowed_is_done_again(
 async def test_a_transaction_that_is_lost_before_its_commit_is_done_again(
     far: Store, line: Line
 ) -> None:
-    await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await far.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     line.cut_at = b"INTO retry_schedule"
     [inserted] = await far.write(
-        insert.enqueue([Insert(NewTask("call", "crm/get", {"again": True}))])
+        effects.enqueue([Insert(NewTask("call", "crm/get", {"again": True}))])
     )
     assert (
         next(task.id for task in (await far.read(search.page(TaskFilter(), 9)))[0]) == inserted.id
@@ -379,13 +386,13 @@ async def test_what_cannot_be_written_is_refused_and_the_store_recovers(
         monkeypatch.setattr(f"orchestratord.{module}.RECONNECT_WAIT", 1.0)
     line.down, line.cut_at = True, b"BEGIN"
     with pytest.raises(Unreachable, match="the database cannot be reached"):
-        await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+        await far.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     assert far.health.unreachable is not None
     assert far.health.fatal is None
     await asyncio.sleep(1.1)
     began = time.monotonic()
     with pytest.raises(Unreachable):
-        await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+        await far.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     with pytest.raises(Unreachable):
         (await far.read(search.page(TaskFilter(), 1)))[0]
     assert time.monotonic() - began < 1.0  # nobody waits any more
@@ -393,7 +400,7 @@ async def test_what_cannot_be_written_is_refused_and_the_store_recovers(
     async with asyncio.timeout(60):
         while far.health.unreachable is not None:
             await asyncio.sleep(0.02)
-    await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await far.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     assert (await far.counts())["pending"] == 1
 
 
@@ -415,7 +422,7 @@ async def test_what_the_server_refuses_each_time_is_not_tried_for_ever(
             await far._writer.submit(Write(1, refused))
         while far.health.unreachable is not None:
             await asyncio.sleep(0.02)
-    await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await far.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     assert (await far.counts())["pending"] == 1
 
 
@@ -435,12 +442,12 @@ async def test_a_standby_is_not_asked_and_not_written_to(
     line = Line(primary.port)
     url = primary.create().replace(f":{primary.port}/", f":{line.port}/")
     store = await Store.open(url)
-    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await store.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     await there(standby, url.rpartition("/")[2])
     standby.run("postgres", "SELECT pg_wal_replay_pause()")
     line.target, line.cut_at = standby.port, b"COMMIT"
     committed = asyncio.create_task(
-        store.write(insert.enqueue([Insert(NewTask("call", "crm/get", {"x": 1}))]))
+        store.write(effects.enqueue([Insert(NewTask("call", "crm/get", {"x": 1}))]))
     )
     async with asyncio.timeout(60):
         while (why := store.health.unreachable) is None:
@@ -474,11 +481,11 @@ async def test_of_several_hosts_the_primary_is_looked_for(
     await there(standby, name)
     hosts = f"127.0.0.1:{standby.port},127.0.0.1:{primary.port}"
     store = await Store.open(f"postgresql://tester:s3cret@{hosts}/{name}")
-    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await store.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     assert (await store.counts())["pending"] == 1
     primary.run("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'")  # fmt: skip
-    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await store.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     assert len((await store.read(search.page(TaskFilter(), 9)))[0]) == 2
     await store.close()
 

@@ -12,7 +12,14 @@ from orchestratord.queue.batch import Read
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, insert, manual, plugin_rows, schedules, search
+from orchestratord.queue.operations import (
+    claim,
+    effects,
+    manual,
+    plugin_rows,
+    schedules,
+    search,
+)
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.values.status_set import StatusSet
@@ -332,7 +339,7 @@ async def test_attempts_are_kept_in_order_and_may_repeat_a_number(queue: Any, st
 async def test_a_list_has_the_beginning_of_long_parameters(queue: Any, store: Store) -> None:
     long, short = {"id": 7, "text": "ä" * 5_000}, {"text": "ä" * 1_000}
     await store.write(
-        insert.enqueue([Insert(NewTask("call", "crm/get", params)) for params in (long, short)])
+        effects.enqueue([Insert(NewTask("call", "crm/get", params)) for params in (long, short)])
     )
     (whole, cut), _ = await store.read(search.page(TaskFilter(), 10))
     assert (whole.params, type(whole)) == (short, Task)

@@ -9,7 +9,7 @@ import pytest
 from orchestratord.errors import QueueError
 from orchestratord.model.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Upsert
-from orchestratord.queue.operations import claim, manual, plugin_rows, search, settle
+from orchestratord.queue.operations import claim, effects, manual, plugin_rows, search, settle
 from orchestratord.queue.records import Insert, Settled, TaskFilter
 from orchestratord.queue.store import Store
 
@@ -256,7 +256,7 @@ class TestEffects:
 
     async def test_rows_are_found_by_values_alike_on_all_databases(self, store: Store) -> None:
         other = Upsert("health", {"name": "other"}, {"url": "u", "seen": 1})
-        await store.write(settle.write_effects([Upsert("health", OPS, {"url": "u"}), other]))
+        await store.write(effects.write_effects([Upsert("health", OPS, {"url": "u"}), other]))
         for where, names in (
             ({"seen": None, "url": "u"}, ["ops"]),
             ({"seen": True, "note": None}, ["other"]),
@@ -272,9 +272,9 @@ class TestEffects:
                 await plugin_rows.rows(store, "health", wrong)
 
     async def test_an_upsert_leaves_other_columns(self, store: Store) -> None:
-        await store.write(settle.write_effects([Upsert("health", OPS, {"url": "u", "note": "n"})]))
-        await store.write(settle.write_effects([Upsert("health", OPS, {}, {"seen": 3})]))
-        await store.write(settle.write_effects([Upsert("health", OPS, {})]))
+        await store.write(effects.write_effects([Upsert("health", OPS, {"url": "u", "note": "n"})]))
+        await store.write(effects.write_effects([Upsert("health", OPS, {}, {"seen": 3})]))
+        await store.write(effects.write_effects([Upsert("health", OPS, {})]))
         assert await plugin_rows.rows(store, "health") == [
             {"name": "ops", "url": "u", "seen": 3, "note": "n"}
         ]
@@ -282,10 +282,10 @@ class TestEffects:
     async def test_delete(self, store: Store) -> None:
         for name in ("ops", "dev"):
             await store.write(
-                settle.write_effects([Upsert("health", {"name": name}, {"url": "u"})])
+                effects.write_effects([Upsert("health", {"name": name}, {"url": "u"})])
             )
         await store.write(
-            settle.write_effects([Delete("health", OPS), Delete("health", {"name": "never"})])
+            effects.write_effects([Delete("health", OPS), Delete("health", {"name": "never"})])
         )
         assert [row["name"] for row in await plugin_rows.rows(store, "health")] == ["dev"]
 

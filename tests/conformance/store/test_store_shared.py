@@ -15,7 +15,7 @@ from orchestratord.model.task import Key, Status, Upsert
 from orchestratord.queue import shared_rates
 from orchestratord.queue.housekeeping import run_ends
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, plugin_rows, search, settle
+from orchestratord.queue.operations import claim, effects, plugin_rows, search
 from orchestratord.queue.postgres.notify import PAUSE
 from orchestratord.queue.records import Claimed, Insert, Pick, TaskFilter, Wakeup
 from orchestratord.queue.shared_rates import BUSY_MS, FULL_MS
@@ -102,7 +102,7 @@ async def test_rows_that_all_write_to_do_not_deadlock(two: list[Any]) -> None:
         await asyncio.gather(
             *(
                 queue.store.write(
-                    settle.write_effects(
+                    effects.write_effects(
                         [Upsert("health", {"name": name}, {"url": "u"}, {"seen": 1})]
                     )
                 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestratord.engine.http_executor import HttpPlugin
-from orchestratord.engine.scheduler import Scheduler
+from orchestratord.engine.new.scheduler import Scheduler
 from orchestratord.errors import Unreachable
 from orchestratord.model.endpoint import Endpoint, Schedule
 from orchestratord.model.event import Event, ScheduleEvent

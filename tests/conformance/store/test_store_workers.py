@@ -263,7 +263,7 @@ RUN = """
 import asyncio, json, os, random, signal, sys, time
 from orchestratord.model.task import Attempt, Key, NewTask, Status
 from orchestratord.queue.database import Workers
-from orchestratord.queue.operations import claim, insert, settle
+from orchestratord.queue.operations import claim, effects, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store, open_database
 from orchestratord.values import world
@@ -290,7 +290,7 @@ async def work(workers):
     while True:
         if not stopping.is_set():
             new = [Insert(NewTask("call", "crm/get")) for _ in range(3)]
-            say(accepted=[item.id for item in await store.write(insert.enqueue(new))])
+            say(accepted=[item.id for item in await store.write(effects.enqueue(new))])
         _, found = await claim.reclaim(store)
         pick = Pick(KEY, 5, True, store.clock.now_ms())
         found += (await store.write(claim.claim([pick]))).tasks

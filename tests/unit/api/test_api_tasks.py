@@ -10,7 +10,7 @@ import pytest
 from orchestratord.api import service as service_module
 from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST
 from orchestratord.model.task import NewTask
-from orchestratord.queue.operations import insert, manual
+from orchestratord.queue.operations import effects, manual
 from orchestratord.queue.records import Insert
 from orchestratord.values.clock import rfc3339
 from tests.unit.api.control_parts import Parts, until
@@ -195,7 +195,7 @@ async def test_secrets_are_not_shown(parts: Parts) -> None:
     # Such a call is refused today; it was made before this was a secret.
     params = {"id": f"x {parts.SECRET} y", "deep": {"a": [parts.SECRET]}}
     old = Insert(NewTask("call", "demo/get", params))
-    task_id = (await parts.store.write(insert.enqueue([old])))[0].id
+    task_id = (await parts.store.write(effects.enqueue([old])))[0].id
     answer = await parts.client.get(f"/v1/retries/{task_id}")
     assert parts.SECRET not in answer.text
     assert answer.json()["params"]["id"] == "x *** y"

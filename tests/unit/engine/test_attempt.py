@@ -17,8 +17,11 @@ import httpx
 import pytest
 from worker_parts import CALL, Bench, Doing, ExecutorPlugin, working
 
-from orchestratord.engine import attempt, attempt_result, poison, settlement
-from orchestratord.engine.attempt import PREFETCHED_MS
+from orchestratord.engine import phase_hooks, poison
+from orchestratord.engine.attempt import deadlines
+from orchestratord.engine.attempt.pipe import PREFETCHED_MS
+from orchestratord.engine.new import new_tasks
+from orchestratord.engine.settle import attempt_ends, held_claims
 from orchestratord.errors import QueueError
 from orchestratord.model.endpoint import PartitionRule
 from orchestratord.model.event import EventType, TaskEvent
@@ -374,7 +377,7 @@ async def test_a_settlement_that_the_database_refuses_is_written_later(
 
     monkeypatch.setattr(bench.store, "write", refuse)
     monkeypatch.setattr(bench.store, "write_told", refuse_told)
-    monkeypatch.setattr(settlement, "AGAIN", (0.01, 0.02))
+    monkeypatch.setattr(held_claims, "AGAIN", (0.01, 0.02))
     bench.receiver.open.set()
     ids = await bench.put([CALL])
     await bench.idle(ids)
@@ -408,7 +411,7 @@ async def test_a_drain_waits_until_it_is_written_how_attempts_have_ended(
 async def test_what_a_start_makes_is_on_disk_before_the_first_byte_and_goes_on_in_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (attempt, attempt_result, slices):
+    for module in (attempt_ends, new_tasks, phase_hooks, slices):
         monkeypatch.setattr(module, "SLICE", 3)
 
     class Many:
@@ -423,7 +426,7 @@ async def test_what_a_start_makes_is_on_disk_before_the_first_byte_and_goes_on_i
         await bench.until(lambda: bench.receiver.in_flight == 1)
         waiting = search.page(TaskFilter(status=("pending",)), 100)
         assert len((await bench.store.read(waiting))[0]) == 3
-        assert bench.worker.pipe.slices_wait.is_set()
+        assert bench.worker.pipe.new_tasks.slices_wait.is_set()
         writing = asyncio.create_task(bench.worker.enqueue.write_slices())
         async with asyncio.timeout(60):
             while len(found := (await bench.store.read(waiting))[0]) < 8:
@@ -452,7 +455,7 @@ async def test_a_call_or_event_that_waited_in_a_slice_stays_in_its_run(tmp_path:
         config = bench.config
         config.endpoints["a/event"] = replace(config.endpoints["a/get"], id="a/event", type="event")
         new = [NewTask("call", name, delay=delay) for name, delay in (("a/get", 9), ("a/event", 0))]
-        waited = await bench.worker.pipe.items([replace(one, run_id=7) for one in new])
+        waited = await bench.worker.pipe.new_tasks.items([replace(one, run_id=7) for one in new])
         assert all(isinstance(item, Insert) and not item.begins_run for item in waited)
         happened = waited[1]
         assert isinstance(happened, Insert)
@@ -460,7 +463,7 @@ async def test_a_call_or_event_that_waited_in_a_slice_stays_in_its_run(tmp_path:
         assert (happened.run_id, happened.happened.begins_run) == (7, False)
         assert [one.run_id for one in happened.happened.effects] == [7]  # type: ignore[union-attr]
         # What nothing caused begins a run as it is accepted.
-        lone = await bench.worker.pipe.items(new)
+        lone = await bench.worker.pipe.new_tasks.items(new)
         assert isinstance(lone[0], Insert)
         assert lone[0].begins_run
         assert isinstance(lone[1], Insert)
@@ -633,7 +636,7 @@ async def test_what_is_ordered_ends_before_its_lease_can_run_out(tmp_path: Path)
         async with asyncio.timeout(60):
             while (task := await bench.store.read(search.get(first))).last_error is None:
                 await asyncio.sleep(0.05)
-        assert (task.attempts, task.last_error) == (1, attempt_result.LOST_SOON)
+        assert (task.attempts, task.last_error) == (1, deadlines.LOST_SOON)
         assert (await bench.store.read(search.get(second))).held
         async with asyncio.timeout(60):
             while (await bench.store.read(search.get(other))).status != "running":

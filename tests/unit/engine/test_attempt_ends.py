@@ -13,10 +13,10 @@ import httpx
 import pytest
 from worker_parts import CALL, Bench, working
 
-from orchestratord.engine import settlement
-from orchestratord.engine.attempt_result import AttemptResult
+from orchestratord.engine.attempt_in_progress import AttemptResult
 from orchestratord.engine.http_executor import HttpExecutor
-from orchestratord.engine.settlement import SettledAttempt
+from orchestratord.engine.settle import published_ends
+from orchestratord.engine.settle.published_ends import SettledAttempt
 from orchestratord.errors import Reject
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.recurring_rows import DECIDED_AT, RecurringRows
@@ -74,7 +74,7 @@ async def test_a_cancel_is_settled_where_no_hook_can_be_told_of_it(
             raise MemoryError
 
         await change(bench, "UPDATE retry_schedule SET cancel_requested = 1")
-        monkeypatch.setattr(bench.worker.pipe.results, "tell", fails)
+        monkeypatch.setattr(bench.worker.pipe.hooks, "ask", fails)
         bench.receiver.status = 503
         bench.receiver.open.set()
         await bench.until(lambda: not bench.worker.claims.running)
@@ -87,7 +87,7 @@ async def test_a_cancel_of_a_claim_that_is_lost_meanwhile_is_a_late_result(
     async with working(tmp_path) as bench:
         [id_] = await bench.put([CALL])
         await bench.until(lambda: bench.receiver.in_flight == 1)
-        results, times = bench.worker.pipe.results, []
+        results, times = bench.worker.pipe.hooks, []
         cancelled = results.cancelled
 
         async def loses(*arguments: Any) -> AttemptResult:
@@ -168,7 +168,7 @@ async def test_who_waits_is_woken_though_the_ends_cannot_be_told(
         def fails(attempts: Sequence[SettledAttempt]) -> None:
             raise MemoryError
 
-        monkeypatch.setattr(settlement, "log_settled", fails)
+        monkeypatch.setattr(published_ends, "log_settled", fails)
         waiting = [asyncio.create_task(bench.worker.waiters.wait(id_, 600)) for id_ in ids]
         await asyncio.sleep(0)
         bench.receiver.open.set()

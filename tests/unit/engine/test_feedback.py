@@ -12,7 +12,7 @@ import pytest
 from worker_parts import CALL, KEY, Bench, working
 
 from bench.outage import outage, without_breaker
-from orchestratord.engine.attempt_result import Run
+from orchestratord.engine.attempt_in_progress import AttemptInProgress
 from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST, LONGEST_PAUSE_MS
 from orchestratord.engine.lanes.pace import Pace
 from orchestratord.errors import Reject, Snooze
@@ -72,9 +72,9 @@ async def test_what_is_sent_late_counts_from_when_it_is_sent(
     """The start of one that is not idempotent has to be on disk before, and the disk is slow."""
     start, begun = bench.worker.pipe._start, 0
 
-    async def slow(run: Run, effects: Sequence[Effect]) -> bool:
+    async def slow(attempt: AttemptInProgress, effects: Sequence[Effect]) -> bool:
         nonlocal begun
-        ours, begun = await start(run, effects), begun + 1
+        ours, begun = await start(attempt, effects), begun + 1
         await asyncio.sleep(0.6 if begun <= 3 else 0)
         return ours
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestratord.engine.removed_tasks import RELOAD, at_start, refusal
+from orchestratord.engine.settle.removed_tasks import RELOAD, at_start, refusal
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from worker_parts import CALL, working
 
 from orchestratord.engine.lanes.placement import REMOVED_AFTER
-from orchestratord.engine.removed_tasks import BATCH, NAMED, TURNS
+from orchestratord.engine.settle.removed_tasks import BATCH, NAMED, TURNS
 from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import NewTask
 from orchestratord.plugin.hookspecs import hookimpl
@@ -105,7 +105,7 @@ async def test_what_the_last_daemon_declared_fails_only_if_it_is_meant(
     tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each start was judged while another daemon still declared it: none was the last one's."""
-    monkeypatch.setattr("orchestratord.engine.removed_tasks.JUDGE_EACH", 0.05)
+    monkeypatch.setattr("orchestratord.engine.settle.removed_tasks.JUDGE_EACH", 0.05)
     url = postgres.create()
     async with working(tmp_path, url=url) as bench:
         removed = bench.worker.removed

@@ -11,7 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestratord.engine.settlement import STORED_BODY, STORED_ERROR, error_record, response_record
+from orchestratord.engine.stored_answer import (
+    STORED_BODY,
+    STORED_ERROR,
+    error_record,
+    response_record,
+)
 from orchestratord.model.http_message import Response
 from orchestratord.queue.rows import response_of
 from orchestratord.values.redact import MASK, Redactor

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 from worker_parts import Bench, Doing, ExecutorPlugin, working
 
-from orchestratord.engine import attempt
-from orchestratord.engine.attempt import Pipe
+from orchestratord.engine.attempt import pipe as pipe_module
+from orchestratord.engine.attempt.pipe import Pipe
 from orchestratord.engine.feedback import Feedback
+from orchestratord.engine.new.new_tasks import NewTasks
+from orchestratord.engine.settle import attempt_ends
+from orchestratord.engine.settle.attempt_ends import AttemptEnds
 from orchestratord.errors import QueueError
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.partition_turn import Partition
@@ -77,18 +80,18 @@ async def one_task(
         work.calls.append(task.id)
         return work.outcome
 
-    def noting(name: str) -> None:
-        way_out = getattr(Pipe, name)
+    def noting(of: object, name: str) -> None:
+        way_out = getattr(of, name)
 
-        async def run(self: Pipe, *arguments: Any) -> str:
-            way: str = await way_out(self, *arguments)
+        async def run(*arguments: Any) -> str:
+            way: str = await way_out(*arguments)
             work.ways.append(way)
             return way
 
-        patch.setattr(Pipe, name, run)
+        patch.setattr(of, name, run)
 
-    noting("_run")
-    noting("_settle_again")
+    noting(Pipe, "_run")
+    noting(AttemptEnds, "_settle_again")
     executor = Doing(execute)
     executor.phases = ("before_request", "after_request")
     async with working(tmp_path, Asked(), ExecutorPlugin(executor), url=url) as bench:
@@ -127,14 +130,17 @@ def fail(patch: pytest.MonkeyPatch, of: object, name: str, **how: Any) -> None:
 
 
 ERRORS = [RuntimeError("a bug"), MemoryError(), QueueError("no room"), asyncio.CancelledError()]
-BEFORE = ["_begin", "_is_made", "_prepare", "_started", "_start", "items", "written"]
+BEFORE: list[tuple[object, str]] = [
+    (Pipe, "_begin"), (Pipe, "_is_made"), (Pipe, "_prepare"),
+    (Pipe, "_started"), (Pipe, "_start"), (NewTasks, "items"), (NewTasks, "written"),
+]  # fmt: skip
 """What is called before the executor; each of them may fail."""
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
-@pytest.mark.parametrize("step", BEFORE)
+@pytest.mark.parametrize(("of", "step"), BEFORE)
 async def test_what_fails_before_the_executor_is_called_is_released(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, idempotent: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: object, step: str, idempotent: bool
 ) -> None:
     if step in {"_start", "items", "written"} and idempotent:
         pytest.skip("its claim is its start")
@@ -142,7 +148,7 @@ async def test_what_fails_before_the_executor_is_called_is_released(
     monkeypatch.setattr(asyncio, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
     async with one_task(tmp_path, monkeypatch, idempotent=idempotent) as work:
         for error in ERRORS:
-            fail(monkeypatch, Pipe, step, error=error)
+            fail(monkeypatch, of, step, error=error)
         work.adopt()
         await work.bench.until(lambda: bool(work.calls))
         task = await work.end()
@@ -154,9 +160,9 @@ async def test_what_fails_before_the_executor_is_called_is_released(
 
 
 AFTER: list[tuple[object, str]] = [
-    (Pipe, "_after"), (Pipe, "_conclude"), (Pipe, "_tell"), (Pipe, "_end"),
-    (Pipe, "items"), (attempt, "settlement_of"), (attempt, "check_outcome"),
-    (Pipe, "_note_run"), (Feedback, "note"),
+    (Pipe, "_after"), (Pipe, "_conclude"), (Pipe, "_ask"),
+    (AttemptEnds, "write_soon"), (NewTasks, "items"), (attempt_ends, "settlement_of"),
+    (pipe_module, "check_outcome"), (AttemptEnds, "_note_run"), (Feedback, "note"),
 ]  # fmt: skip
 """What is called after it."""
 
@@ -196,7 +202,7 @@ async def test_an_end_that_is_on_disk_is_not_written_again(
 ) -> None:
     """Where what follows from it cannot be begun."""
     async with one_task(tmp_path, monkeypatch, idempotent=True) as work:
-        fail(monkeypatch, Pipe, "written")
+        fail(monkeypatch, NewTasks, "written")
         work.adopt()
         task = await work.end()
         assert work.ways == ["settled"]
@@ -216,7 +222,7 @@ async def test_a_refused_end_whose_cancel_fails_is_settled_as_cancelled(
             return work.outcome
 
         monkeypatch.setattr(Pipe, "_after", asks)
-        results = work.bench.worker.pipe.results
+        results = work.bench.worker.pipe.hooks
         fail(monkeypatch, results, "cancelled")
         work.adopt()
         task = await work.end()
@@ -366,9 +372,9 @@ async def unheld(
 
         async def vanishes(self: Pipe, task: Task, lane: str, began: int) -> str:
             if started:
-                run = self._begin(task, lane, asyncio.current_task(), began)  # type: ignore[arg-type]
-                assert run is not None
-                await self._start(run, ())
+                attempt = self._begin(task, lane, asyncio.current_task(), began)  # type: ignore[arg-type]
+                assert attempt is not None
+                await self._start(attempt, ())
             self._lanes.return_token(lane, began, task.id, began)
             self._release_slot(task, lane, began)
             self._claims.gone(task, asyncio.current_task())
@@ -444,7 +450,7 @@ async def test_what_cannot_be_failed_is_released(
 ) -> None:
     """The rest of a page of doomed tasks is not left claimed behind the one that raised."""
     async with working(tmp_path) as bench:
-        fail(monkeypatch, bench.worker.pipe.results, "fail", times=1)
+        fail(monkeypatch, bench.worker.pipe.hooks, "fail", times=1)
         released: list[int] = []
         later = bench.worker.claims.release_claim_later
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestratord.engine.attempt_result import AttemptResult
+from orchestratord.engine.attempt_in_progress import AttemptResult
 from orchestratord.engine.feedback import Feedback
 from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST, WINDOW_MS
 from orchestratord.engine.lanes.lane_set import LaneSet

@@ -24,7 +24,7 @@ from orchestratord.model.task import NewTask, Task
 from orchestratord.plugin.executor import Executor, Standing, Target
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host
-from orchestratord.queue.operations import insert, search
+from orchestratord.queue.operations import effects, search
 from orchestratord.queue.operations.slices import TABLE
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
@@ -149,7 +149,7 @@ class Bench:
 
     async def put(self, tasks: Sequence[NewTask]) -> list[int]:
         """Write tasks that wait to be claimed; their ids."""
-        inserted = await self.store.write(insert.enqueue([Insert(task) for task in tasks]))
+        inserted = await self.store.write(effects.enqueue([Insert(task) for task in tasks]))
         for item in inserted:
             assert item.next_try is not None
             self.worker.placement.touched(item.key, item.next_try)

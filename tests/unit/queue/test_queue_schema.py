@@ -18,7 +18,7 @@ from orchestratord.queue import schema
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import (
     claim,
-    insert,
+    effects,
     manual,
     partitions,
     schedules,
@@ -302,7 +302,7 @@ async def goes_on(url: str) -> None:
     # What they were sent by is what they are sent by.
     assert {task.nonce for task in tasks.values()} == {None}
     new = [Insert(NewTask(kind="call", endpoint_id="a/b"))]
-    assert (await store.write(insert.enqueue(new)))[0].id == 5
+    assert (await store.write(effects.enqueue(new)))[0].id == 5
     assert (await store.read(search.get(5))).nonce
     await store.close()
 

@@ -4,7 +4,7 @@ import pytest
 
 from orchestratord.model.task import Key, NewTask
 from orchestratord.queue.batch import Rank, Write
-from orchestratord.queue.operations import insert
+from orchestratord.queue.operations import effects
 from orchestratord.queue.records import Insert, Wakeup
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
@@ -15,7 +15,7 @@ KEY, HOOK = Key("crm/get"), Key("crm/get", "ops")
 
 @pytest.fixture
 async def session(store: Store) -> Session:
-    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await store.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     return await store.write(Write(Rank.KEEP, lambda session: session))
 
 

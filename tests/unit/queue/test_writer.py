@@ -16,7 +16,7 @@ from orchestratord.model.task import Key, NewTask
 from orchestratord.queue.batch import Batch, Rank, Write
 from orchestratord.queue.connection import Singly
 from orchestratord.queue.operations import claim as claims
-from orchestratord.queue.operations import insert, schedules, search, settle
+from orchestratord.queue.operations import effects, schedules, search, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
@@ -210,10 +210,10 @@ class TestFullDisk:
         monkeypatch.setattr("orchestratord.queue.writer.IDLE", 0.02)
         await self.limit(store, 10)
         with pytest.raises(StorageFull, match="the disk takes no more: database or disk is full"):
-            await store.write(insert.enqueue(self.big()))
+            await store.write(effects.enqueue(self.big()))
         assert not store.health.accepting
         with pytest.raises(StorageFull, match="what is queued goes on"):
-            await store.write(insert.enqueue(self.big(10)))
+            await store.write(effects.enqueue(self.big(10)))
         with pytest.raises(StorageFull):
             await store.write(
                 schedules.take_slot("crm/get", "s", None, 1, [(1, 1)], self.big(10)[0])
@@ -227,7 +227,7 @@ class TestFullDisk:
         async with asyncio.timeout(60):  # it is logged by its thread, after that
             while not (store.health.accepting and "is accepted again" in caplog.text):
                 await asyncio.sleep(0.01)
-        [inserted] = await store.write(insert.enqueue(self.big()))
+        [inserted] = await store.write(effects.enqueue(self.big()))
         assert (await store.read(search.get(inserted.id))).status == "pending"
         assert await notes(store._writer) == set()  # no trace of what was tried
 
@@ -238,8 +238,8 @@ class TestFullDisk:
                 asyncio.ensure_future(each)
                 for each in (
                     writer.submit(Write(Rank.SETTLE, note("settled"))),
-                    store.write(insert.enqueue(self.big())),
-                    store.write(insert.enqueue(self.big(10))),
+                    store.write(effects.enqueue(self.big())),
+                    store.write(effects.enqueue(self.big(10))),
                     writer.submit(Write(Rank.CLAIM, note("claimed"))),
                 )
             ]
@@ -270,15 +270,15 @@ async def test_a_crowded_disk_is_refused_before_it_is_full(
         while store.health.accepting:
             await asyncio.sleep(0.01)
     with pytest.raises(StorageFull):
-        await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+        await store.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     await store.write(
-        settle.write_effects([Insert(NewTask("webhook", "crm/get", webhook="ops"))])
+        effects.write_effects([Insert(NewTask("webhook", "crm/get", webhook="ops"))])
     )  # goes on
     monkeypatch.setattr(store._database, "crowded", lambda _: False)
     async with asyncio.timeout(60):
         while not store.health.accepting:
             await asyncio.sleep(0.01)
-    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await store.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
 
 
 async def test_a_writer_that_dies_fails_everything_and_says_so(
@@ -339,7 +339,7 @@ async def test_another_programs_changes_are_counted(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestratord.queue.writer.IDLE", 0.02)
-    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))] * 3))
+    await store.write(effects.enqueue([Insert(NewTask("call", "crm/get"))] * 3))
     with sqlite3.connect(path) as other:
         other.execute("DELETE FROM retry_schedule WHERE id = 1")
     other.close()
@@ -446,7 +446,7 @@ async def test_settlements_and_the_next_claim_share_a_commit(
 ) -> None:
     """So that a slot that becomes free costs no commit of its own to be filled again."""
     key = Key("crm/get")
-    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))] * 40))
+    await store.write(effects.enqueue([Insert(NewTask("call", "crm/get"))] * 40))
     first = (await store.write(claims.claim([Pick(key, 20, True, 10**14)]))).tasks
     commits: list[int] = []
     original = writer._commit
@@ -458,7 +458,7 @@ async def test_settlements_and_the_next_claim_share_a_commit(
         ]
         claim = asyncio.ensure_future(store.write(claims.claim([Pick(key, 20, True, 10**14)])))
         new = asyncio.ensure_future(
-            store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+            store.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
         )
     assert all(settled.accepted for settled in await asyncio.gather(*waiting))
     assert len((await claim).tasks) == 20

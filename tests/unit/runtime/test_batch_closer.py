@@ -17,7 +17,7 @@ from orchestratord.model.endpoint import OWN_ENDPOINT
 from orchestratord.model.task import BatchMember, Key, NewTask
 from orchestratord.plugin.executor import Doomed, Parked
 from orchestratord.queue.operations import search
-from orchestratord.queue.operations.settle import write_effects
+from orchestratord.queue.operations.effects import write_effects
 from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.runtime.batch_closer import BatchCloser

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from orchestratord.engine.http_executor import HttpPlugin
-from orchestratord.engine.scheduler import Scheduler
+from orchestratord.engine.new.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.http.client import HttpClient
 from orchestratord.model.event import RETRY_AFTER, BreakerEvent, EventType, StoredThrottle
 from orchestratord.model.task import Key, NewTask, Status
 from orchestratord.queue.database import Workers
-from orchestratord.queue.operations import claim, daemons, insert, search, stored_throttles
+from orchestratord.queue.operations import claim, daemons, effects, search, stored_throttles
 from orchestratord.queue.records import Insert, Pick
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
@@ -88,7 +88,7 @@ async def test_what_a_dead_worker_held_is_taken_over_as_soon_as_that_is_told(
     async with running(url, team.worker(1)) as daemon:
         await asyncio.sleep(0.1)  # its first look is over
         other = await Store.open(url, workers=team.worker(2))
-        [task] = await other.write(insert.enqueue([Insert(NewTask("call", key.endpoint_id))]))
+        [task] = await other.write(effects.enqueue([Insert(NewTask("call", key.endpoint_id))]))
         pick = Pick(key, 1, False, other.clock.now_ms())
         assert (await other.write(claim.claim([pick]))).tasks
         daemon.fleet.died(other.owner)

@@ -11,7 +11,7 @@ import pytest
 
 from orchestratord.config.loader import Loader
 from orchestratord.engine.http_executor import HttpPlugin
-from orchestratord.engine.scheduler import Scheduler
+from orchestratord.engine.new.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import Unreachable
 from orchestratord.http.client import HttpClient

@@ -16,7 +16,7 @@ from orchestratord.http.client import HttpClient
 from orchestratord.model.task import NewTask, RunSummary, Task
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.queue.housekeeping import run_ends
-from orchestratord.queue.operations import insert, manual
+from orchestratord.queue.operations import effects, manual
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from orchestratord.runtime.run_end_teller import RunEndTeller
@@ -44,7 +44,7 @@ async def test_an_end_that_cannot_be_told_holds_up_no_other(
     ids = []
     for name in ("bad", "gone", "gone", "gone", "good", "good"):
         new = [Insert(NewTask("call", f"shop/{name}"), begins_run=True)]
-        [call] = await store.write(insert.enqueue(new))
+        [call] = await store.write(effects.enqueue(new))
         await store.write(manual.cancel(call.id))
         ids.append(call.id)
     teller = RunEndTeller(worker)
@@ -61,7 +61,7 @@ async def test_an_end_that_cannot_be_told_holds_up_no_other(
     async with asyncio.timeout(20):
         while len(told) < 2:
             await asyncio.sleep(0.01)
-        worker.pipe.teller.runs_end.set()
+        worker.pipe.published.runs_end.set()
         await asyncio.sleep(0.2)
     running.cancel()
     assert told == ids[-2:]
@@ -76,7 +76,7 @@ async def test_an_end_that_a_clock_ahead_has_written_is_told(tmp_path: Path) -> 
     worker = Worker(store, rig.host, HttpClient(), clock)
     worker.placement.adopt(rig.config())
     new = [Insert(NewTask("call", "shop/gone"), begins_run=True)]
-    [call] = await store.write(insert.enqueue(new))
+    [call] = await store.write(effects.enqueue(new))
     await store.write(manual.cancel(call.id))
     [run] = await store.read(run_ends.untold())
     teller = RunEndTeller(worker)

@@ -17,7 +17,8 @@ from orchestratord.model.task import BatchMember, Key, NewTask, Status, Upsert
 from orchestratord.queue.housekeeping import batch_closing, future_times
 from orchestratord.queue.housekeeping.prune import prune
 from orchestratord.queue.operations import search, stored_throttles
-from orchestratord.queue.operations.settle import settle, write_effects
+from orchestratord.queue.operations.effects import write_effects
+from orchestratord.queue.operations.settle import settle
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.reports.batch_page import batch_page
 from orchestratord.queue.store import Store

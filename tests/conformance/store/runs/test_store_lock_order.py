@@ -15,7 +15,13 @@ from orchestratord.model.event import RETRY_AFTER, StoredThrottle
 from orchestratord.model.task import Delete, Reason, Status, Table, Task, Upsert
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import manual, partitions, search, settle, stored_throttles
+from orchestratord.queue.operations import (
+    effects,
+    manual,
+    partitions,
+    search,
+    stored_throttles,
+)
 from orchestratord.queue.records import CANCEL, TaskFilter
 from orchestratord.queue.store import Store
 from tests.conformance.store.runs.test_store_runs import begun, counts, run_of
@@ -144,7 +150,7 @@ async def test_rows_of_plugins_are_locked_in_one_order(queue: Any, url: str) -> 
     await queue.reopen(*(Table(name, columns, ("id",)) for name in names))
     rows = [Upsert(name, {"id": 1}, {"seen": 1}) for name in names]
     later = Upsert("first", {"id": 2}, {"seen": 2})
-    await queue.store.write(settle.write_effects([*rows, later]))
+    await queue.store.write(effects.write_effects([*rows, later]))
     a, b, c, d, e = [(await queue.add(), (await queue.claim())[0])[1] for _ in range(5)]
     first = "SELECT 1 FROM first WHERE id = 1"
     await blocked(url, first, queue.settle(a, effects=rows[::-1]), "second")

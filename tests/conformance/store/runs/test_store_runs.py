@@ -15,7 +15,7 @@ from orchestratord.queue.housekeeping import prune, run_ends
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import (
     claim,
-    insert,
+    effects,
     manual,
     partitions,
     search,
@@ -238,7 +238,7 @@ async def test_a_call_that_is_cancelled_before_it_is_tried_is_a_run(
 ) -> None:
     one, many = queue.new(), queue.new(partition=Partition("acme"))
     calls = [[Insert(new, begins_run=True) for new in (one, many)] for _ in range(2)]
-    written = await asyncio.gather(*(store.write(insert.enqueue(call)) for call in calls))
+    written = await asyncio.gather(*(store.write(effects.enqueue(call)) for call in calls))
     ids = [inserted.id for call in written for inserted in call]
     assert await store.read(run_ends.untold()) == []
     await store.write(manual.cancel(ids[0]))

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from orchestratord.engine.attempt_result import Plans
 from orchestratord.engine.http_executor import HttpExecutor
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import REMOVED_AFTER, Placement, differ
+from orchestratord.engine.plan import Plans
 from orchestratord.http.api_client import Sender
 from orchestratord.http.client import HttpClient
 from orchestratord.model.endpoint import Api, Endpoint

@@ -118,7 +118,7 @@ async def test_the_first_rows_are_kept(bench: Bench) -> None:
 async def test_an_answer_that_is_stored_is_shorter_and_still_json(bench: Bench) -> None:
     import json
 
-    from orchestratord.engine.settlement import STORED_BODY, response_record
+    from orchestratord.engine.stored_answer import STORED_BODY, response_record
     from orchestratord.values.redact import Redactor
 
     outcome = await bench.run("SELECT printf('%025000d', 1) AS a, 1 AS b UNION ALL SELECT 'x', 2")

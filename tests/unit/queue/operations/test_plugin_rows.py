@@ -15,8 +15,8 @@ from orchestratord.model.task import Delete, Table, Upsert
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.operations import plugin_rows
+from orchestratord.queue.operations.effects import apply_all_effects, apply_effects
 from orchestratord.queue.operations.plugin_rows import MOST_SHAPES, Upserts
-from orchestratord.queue.operations.settle import apply_all_effects, apply_effects
 from orchestratord.queue.session import Session
 from orchestratord.queue.sqlite.sqlite_database import SqliteConnection
 from orchestratord.queue.store import Store

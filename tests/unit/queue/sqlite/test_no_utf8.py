@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestratord.model.task import Key, NewTask, Task, UnreadableParams
-from orchestratord.queue.operations import claim, insert, search
+from orchestratord.queue.operations import claim, effects, search
 from orchestratord.queue.records import Insert, Pick, TaskFilter
 from orchestratord.queue.store import Store
 
@@ -26,7 +26,7 @@ def write(path: Path, statement: str) -> None:
 
 async def two(store: Store) -> tuple[int, int]:
     new = [Insert(NewTask("call", "crm/get", {"n": n})) for n in (1, 2)]
-    bad, good = await store.write(insert.enqueue(new))
+    bad, good = await store.write(effects.enqueue(new))
     return bad.id, good.id
 
 

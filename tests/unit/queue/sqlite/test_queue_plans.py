@@ -14,6 +14,7 @@ from orchestratord.queue.housekeeping import batch_closing, future_times, prune
 from orchestratord.queue.operations import (
     bulk,
     claim,
+    effects,
     insert,
     manual,
     partitions,
@@ -201,7 +202,7 @@ async def test_the_counts_at_the_start_read_only_an_index(store: Store) -> None:
 
 async def listing_plans(store: Store, wanted: TaskFilter) -> list[list[str]]:
     """The plans of a page, of the oldest tasks and of a count, each of five statuses."""
-    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await store.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     seen: list[list[str]] = []
 
     class Explaining(SqliteConnection):

@@ -19,7 +19,7 @@ from orchestratord.model.task import Key, NewTask
 from orchestratord.queue.batch import Write
 from orchestratord.queue.connection import Row
 from orchestratord.queue.daemon_health import Code
-from orchestratord.queue.operations import claim, insert
+from orchestratord.queue.operations import claim, effects
 from orchestratord.queue.records import Insert, Pick
 from orchestratord.queue.sqlite.claim_sqlite import in_step
 from orchestratord.queue.sqlite.main_file import MainFile
@@ -36,7 +36,7 @@ def test_what_is_no_url_of_ours(url: str) -> None:
 
 
 async def test_files_and_their_modes(path: Path, store: Store) -> None:
-    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await store.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     names = {child.name: stat.S_IMODE(child.stat().st_mode) for child in path.parent.iterdir()}
     assert names == dict.fromkeys(
         [path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}.lock"], 0o640
@@ -46,7 +46,7 @@ async def test_files_and_their_modes(path: Path, store: Store) -> None:
 
 async def test_after_closing_everything_is_in_one_file(path: Path) -> None:
     store = await Store.open(f"sqlite:///{path}")
-    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await store.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     await store.close()
     assert sorted(child.name for child in path.parent.iterdir()) == [path.name, f"{path.name}.lock"]
 
@@ -81,7 +81,7 @@ def test_a_transaction_that_was_undone_is_not_taken_for_committed(path: Path) ->
 async def test_picks_of_a_few_tasks_each_are_looked_up_by_one_statement(store: Store) -> None:
     keys = [Key(f"a/{name}") for name in "bcd"]
     new = [Insert(NewTask("call", key.endpoint_id)) for key in keys for _ in range(4)]
-    await store.write(insert.enqueue(new))
+    await store.write(effects.enqueue(new))
     now = store.clock.now_ms()
     picks = [Pick(key, limit, True, now) for limit, key in enumerate(keys, 1)]
     seen: list[str] = []
@@ -219,7 +219,7 @@ from orchestratord.errors import StorageFull
 from orchestratord.model.task import NewTask
 from orchestratord.queue import writer
 from orchestratord.queue.database import Workers
-from orchestratord.queue.operations import insert, search
+from orchestratord.queue.operations import effects, search
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.sqlite import sqlite_database
 from orchestratord.queue.store import Store
@@ -232,7 +232,7 @@ ballast = disk / "ballast"
 async def fill(store, accepted):
     while True:
         new = [Insert(NewTask("call", "crm/get", {"x": "y" * 50_000}))]
-        [item] = await store.write(insert.enqueue(new))
+        [item] = await store.write(effects.enqueue(new))
         accepted.append(item.id)
 
 
@@ -260,7 +260,7 @@ async def main(workers):
     assert store.health.fatal is None and not store.health.accepting
     ballast.unlink()
     await accepts(store, True)
-    [item] = await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    [item] = await store.write(effects.enqueue([Insert(NewTask("call", "crm/get"))]))
     tasks, _ = await store.read(search.page(TaskFilter(), 1000))
     assert [task.id for task in tasks] == [item.id, *reversed(accepted)]
     await store.close()

@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from orchestratord.config.params import check_call, rule_problems
-from orchestratord.engine.attempt import Pipe
-from orchestratord.engine.lanes.call_partition import partition_of
+from orchestratord.engine.new.call_partition import partition_of
+from orchestratord.engine.new.new_tasks import NewTasks
 from orchestratord.errors import Conflict, InvalidParams, InvalidPayload, NotFound
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.json_body import INLINE_BYTES, is_larger
@@ -21,8 +21,7 @@ from orchestratord.model.task import Effect, Kind, NewTask
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import Write
 from orchestratord.queue.housekeeping.batch_closing import write_delivery
-from orchestratord.queue.operations.insert import enqueue
-from orchestratord.queue.operations.settle import happen, write_effects
+from orchestratord.queue.operations.effects import enqueue, write_effects
 from orchestratord.queue.operations.slices import oldest_slice, write_slice
 from orchestratord.queue.outbox.outbox_take import OutboxTask, Result, take
 from orchestratord.queue.records import Insert, Inserted
@@ -50,9 +49,9 @@ class Accepted(NamedTuple):
 class Enqueue:
     """Takes what the API, plugins and the schedules of plugins want written."""
 
-    def __init__(self, store: Store, pipe: Pipe) -> None:
+    def __init__(self, store: Store, new_tasks: NewTasks) -> None:
         self._store = store
-        self._pipe = pipe
+        self._new_tasks = new_tasks
         self.under_way: set[asyncio.Future[Any]] = set()
         """What is being written at this moment."""
 
@@ -61,7 +60,7 @@ class Enqueue:
 
         Raises what `Store.enqueue` raises.
         """
-        return await self._whole(tasks, _accepted)
+        return await self._whole(tasks, enqueue)
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write effects in one transaction; the ids of the new tasks, in order."""
@@ -74,7 +73,7 @@ class Enqueue:
     async def write_slices(self) -> None:
         """Write what waits in slices, also what other daemons have left, until cancelled."""
         while True:
-            self._pipe.slices_wait.clear()
+            self._new_tasks.slices_wait.clear()
             try:
                 while (found := await self._store.read(oldest_slice())) is not None:
                     written = await self._whole(found.tasks, partial(write_slice, found))
@@ -83,7 +82,7 @@ class Enqueue:
             except Exception as error:
                 log.error("cannot write the next slice of tasks yet: %s", error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._pipe.slices_wait.wait(), LOOK)
+                await asyncio.wait_for(self._new_tasks.slices_wait.wait(), LOOK)
 
     async def write_batch(self, batch_id: int, delivery: NewTask) -> bool:
         """Write the delivery of a closed batch; False where another daemon has."""
@@ -96,7 +95,7 @@ class Enqueue:
         return await self._shielded(self._take(rows, same_database))
 
     async def _take(self, rows: Sequence[OutboxTask], same_database: bool) -> list[Result]:
-        items = await self._pipe.items([row.task for row in rows])
+        items = await self._new_tasks.items([row.task for row in rows])
         inserts = [item for item in items if isinstance(item, Insert)]
         results = await self._store.write(take(rows, inserts, same_database=same_database))
         written, inserted = [], []
@@ -104,12 +103,12 @@ class Enqueue:
             if isinstance(result, Inserted):
                 written.append(insert)
                 inserted.append(result)
-        await self._pipe.written(written, inserted)
+        await self._new_tasks.written(written, inserted)
         return results
 
     async def _whole(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
-        items = await self._pipe.items(effects)
-        self._pipe.expect(items)
+        items = await self._new_tasks.items(effects)
+        self._new_tasks.expect(items)
         loop, written = asyncio.get_running_loop(), operation(items)
         told: asyncio.Future[list[Inserted]] = loop.create_future()
         written.about = items, told
@@ -132,7 +131,7 @@ class Enqueue:
         done = [one for one in operations if one.error is None]
         items = [item for one in done for item in one.about[0]]
         inserted = [item for one in done for item in one.result or ()]
-        self._begin(self._pipe.written(items, inserted))  # begins before a caller goes on
+        self._begin(self._new_tasks.written(items, inserted))  # begins before a caller goes on
         for one in operations:
             told: asyncio.Future[list[Inserted]] = one.about[1]
             self.under_way.discard(told)
@@ -152,12 +151,6 @@ class Enqueue:
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
         return task
-
-
-def _accepted(items: Sequence[Any]) -> Write[list[Inserted]]:
-    """The operation that writes new tasks, and with events what follows from them."""
-    events = any(item.happened is not None for item in items)
-    return happen(items) if events else enqueue(items)
 
 
 def callable_endpoint(config: Config, endpoint_id: str) -> Endpoint:

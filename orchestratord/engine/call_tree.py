@@ -10,7 +10,7 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Kind, NewTask, RunSummary, Task, Upsert
 from orchestratord.plugin.hookspecs import RUN_END
 from orchestratord.plugin.host import Host
-from orchestratord.queue.operations.settle import SLICES_TABLE
+from orchestratord.queue.operations.effects import SLICES_TABLE
 from orchestratord.queue.records import Insert, StoredEffect
 
 

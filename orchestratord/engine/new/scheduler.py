@@ -20,9 +20,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from orchestratord.config.params import check_params
 from orchestratord.engine import task_events
-from orchestratord.engine.lanes.call_partition import partition_of
+from orchestratord.engine.call_tree import is_root
 from orchestratord.engine.lanes.placement import Placement
-from orchestratord.engine.run_calls import is_root
+from orchestratord.engine.new.call_partition import partition_of
 from orchestratord.errors import InvalidParams, InvalidPayload, QueueError, Unreachable
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import EventType, ScheduleEvent

@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
-from orchestratord.engine.attempt import Pipe
-from orchestratord.engine.attempt_result import DIED, UNHELD
 from orchestratord.engine.lanes.placement import FOREVER, Placement
-from orchestratord.engine.settlement import Claims, WayOut
+from orchestratord.engine.phase_hooks import DIED, UNHELD, PhaseHooks
+from orchestratord.engine.settle.attempt_ends import AttemptEnds
+from orchestratord.engine.settle.held_claims import Claims, WayOut
 from orchestratord.errors import Problem
 from orchestratord.model.task import Key, Reason, Task
 from orchestratord.plugin.executor import Doomed, Target
@@ -93,13 +93,19 @@ class RemovedTasks:
     """Fails what is doomed, and settles what a dead daemon had under way."""
 
     def __init__(
-        self, store: Store, placement: Placement, pipe: Pipe, claims: Claims, clock: Clock
+        self,
+        store: Store,
+        placement: Placement,
+        hooks: PhaseHooks,
+        claims: Claims,
+        ends: AttemptEnds,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._clock = clock
         self._placement = placement
-        self._pipe = pipe
-        self._claims = claims
+        self._hooks = hooks
+        self._claims, self._ends = claims, ends
         self._sweeps: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(TURNS)
         self.at_work: set[int] = set()
@@ -213,8 +219,8 @@ class RemovedTasks:
         standing, executor = self._placement.look(task.key)
         target = standing if isinstance(standing, Target) else None
         endpoint = config.endpoints.get(task.endpoint_id)
-        result = await self._pipe.results.lost(task, endpoint, executor, config, error)
-        return await self._pipe.settle(task, result, config, target, self._clock.now_ms())
+        result = await self._hooks.lost(task, endpoint, executor, config, error)
+        return await self._ends.settle(task, result, config, target, self._clock.now_ms())
 
     async def _fail_all(self, key: Key) -> None:
         done = False
@@ -287,6 +293,6 @@ class RemovedTasks:
                 continue
             reason = Reason(standing.reason)
             endpoint = config.endpoints.get(key.endpoint_id)
-            result = await self._pipe.results.fail(task, endpoint, config, reason, standing.why)
-            await self._pipe.settle(task, result, config, None, self._clock.now_ms())
+            result = await self._hooks.fail(task, endpoint, config, reason, standing.why)
+            await self._ends.settle(task, result, config, None, self._clock.now_ms())
             self._failed[standing.why] += 1

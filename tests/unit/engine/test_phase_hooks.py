@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.engine.attempt_result import AttemptResult, ResultTeller
+from orchestratord.engine.attempt_in_progress import AttemptResult
 from orchestratord.engine.http_executor import HttpExecutor
+from orchestratord.engine.phase_hooks import PhaseHooks
 from orchestratord.engine.poison import POISON_AFTER
 from orchestratord.engine.retry import AMBIGUOUS, Decision
 from orchestratord.model.backoff import Fixed
@@ -75,7 +76,7 @@ class Desk:
         self.teller = Listener()
         rig = Rig(self.teller)
         self.clock = FakeClock()
-        self.results = ResultTeller(rig.host, NO_PLANS, self.clock)
+        self.results = PhaseHooks(rig.host, NO_PLANS, self.clock)
         policy = RetryPolicy.model_validate({"backoff": Fixed(delay=60), "jitter": 0, **retry})
         self.endpoint = rig.endpoint("demo/get", retry=policy)
         self.config = rig.config(self.endpoint)
@@ -86,7 +87,7 @@ class Desk:
     ) -> AttemptResult:
         row = Attempt(1, NOW, 5.0, outcome.status_code, outcome.error, decision.delay, decision.why)
         reached = Reached(task(), self.endpoint, self.config, outcome, REQUEST)
-        return await self.results.tell(reached, decision, row, after)
+        return await self.results.ask(reached, decision, row, after)
 
     async def lost(self, known: bool = True, **fields: Any) -> AttemptResult:
         lost, config = task(**fields), self.config
@@ -155,7 +156,7 @@ async def test_who_does_not_listen_costs_nothing() -> None:
     rig = Rig(object())
     endpoint = rig.endpoint()
     reached = Reached(task(), endpoint, rig.config(endpoint), answered(200), REQUEST)
-    ended = await ResultTeller(rig.host, NO_PLANS, FakeClock()).tell(reached, SUCCESS, None, None)
+    ended = await PhaseHooks(rig.host, NO_PLANS, FakeClock()).ask(reached, SUCCESS, None, None)
     assert (ended.effects, ended.attempt) == ([], None)
 
 

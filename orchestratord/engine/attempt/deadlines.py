@@ -1,0 +1,185 @@
+"""What makes attempts end that do not: their timeout, their lease, the stop of the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from orchestratord.engine.attempt_in_progress import AttemptInProgress
+from orchestratord.engine.lanes.lane_set import LaneSet
+from orchestratord.model.task import Task
+from orchestratord.plugin.long_work import seconds_queued
+from orchestratord.queue.shared_rates import postpone
+from orchestratord.queue.store import Store
+from orchestratord.values import world
+from orchestratord.values.durations import format_duration
+from orchestratord.values.rate_limit import MOST_AHEAD, RateWindow
+
+log = logging.getLogger("orchestratord.attempt")
+
+
+# -- What makes attempts end that do not: their timeout, their lease, the daemon's stop ------------
+
+GRACE = 1.0
+"""Seconds over its timeout after which an executor that does not end by itself is cancelled."""
+LEASE_MARGIN = 2.0
+"""Seconds before a lease may run out at which attempts of ordered partitions end."""
+LOOK = 0.5
+"""Seconds between two looks at them."""
+LOST_SOON = "its lease could not be renewed, and another daemon may send it"
+
+
+class LeaseGuard:
+    """Which attempts of ordered partitions have to end, since their leases could not be renewed:
+    another daemon would send the same, and then what comes after it, while this one still sends."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.watched: dict[asyncio.Task[Any], float] = {}
+        """Attempts that send, and when they were claimed (`elapsed`)."""
+        self.renewed = world.elapsed()
+        """When the leases of all claims were last known to be renewed (`elapsed`)."""
+
+    def begin(self, attempt: AttemptInProgress) -> None:
+        """An attempt sends from now on."""
+        self.watched[attempt.running] = self._claimed(attempt)
+
+    def end(self, running: asyncio.Task[Any]) -> None:
+        """It sends no more."""
+        self.watched.pop(running, None)
+
+    def lost(self) -> list[asyncio.Task[Any]]:
+        """Those that have to end now."""
+        if not self.watched:
+            return []
+        now = world.elapsed()
+        return [one for one, began in self.watched.items() if self._may_be_lost(now, began)]
+
+    def may_be_lost(self, attempt: AttemptInProgress) -> bool:
+        """Whether the lease of an attempt may run out soon."""
+        return self._may_be_lost(world.elapsed(), self._claimed(attempt))
+
+    def _claimed(self, attempt: AttemptInProgress) -> float:
+        """When it was claimed (`elapsed`): it may have waited for the database, for a slot, or for
+        its turn since."""
+        took = max(self._store.clock.now_ms() - attempt.task.updated_at, attempt.elapsed())
+        return world.elapsed() - took / 1000
+
+    def _may_be_lost(self, now: float, began: float) -> bool:
+        # What a renewal leaves alone has two thirds of its lease left.
+        lease = self._store.lease
+        sure = lease * 2 / 3 - min(LEASE_MARGIN, lease / 6)
+        return self._store.several_daemons and now > max(self.renewed, began) + sure
+
+
+class RateGuard:
+    """Has attempts that begin late, as by a slow disk, count from when they do: what others of
+    their lane may begin goes by that."""
+
+    def __init__(self, store: Store, lanes: LaneSet) -> None:
+        self._store = store
+        self._lanes = lanes
+        self.stopping = False
+        """The daemon stops: what is not sent yet is not sent."""
+
+    def counted_at(self, task: Task, began: int) -> int:
+        """When the rate of its lane counts a task: where others share that, as it is claimed."""
+        return task.updated_at if self._store.several_daemons else began
+
+    def late_in(self, attempt: AttemptInProgress) -> RateWindow | None:
+        """Where its rate counts an attempt, if it begins too late for that."""
+        throttle = self._lanes.lanes[attempt.lane].throttle
+        window = throttle.window if throttle is not None else None
+        if window is None:
+            return None
+        in_time = attempt.counted + window.limit.margin // 2
+        return window if self._store.clock.now_ms() > in_time else None
+
+    async def keep(self, attempt: AttemptInProgress) -> None:
+        """Have one that is late count anew; where others have begun in its place, it waits."""
+        granted = 0
+        while not self.stopping and (window := self.late_in(attempt)):
+            limit, now = window.limit, self._store.clock.now_ms()
+            within = min(2 * granted + limit.margin, MOST_AHEAD)
+            if self._store.several_daemons:
+                later = postpone(attempt.lane, limit, attempt.counted, within)
+                wait = await self._store.write(later)
+            else:
+                wait = window.postpone(attempt.counted, now, now + within)
+            if wait:
+                await asyncio.sleep(min(wait / 1000, LOOK))
+            else:
+                granted, attempt.counted = within, now + within - limit.margin // 2
+
+
+class Deadlines:
+    """Attempts that are being prepared or sent, and when they have to end."""
+
+    def __init__(self, store: Store, lanes: LaneSet) -> None:
+        self.leases = LeaseGuard(store)
+        self.rates = RateGuard(store, lanes)
+        self.stopping = False
+        """The daemon stops, and waits no longer."""
+        self.sending: dict[asyncio.Task[Any], AttemptInProgress] = {}
+        """Attempts whose request is under way."""
+        self.preparing: set[asyncio.Task[Any]] = set()
+        """Attempts in the hands of before_ hooks, which may take their time."""
+        self.overdue: dict[asyncio.Task[Any], str] = {}
+        """Attempts that were cancelled since they did not end in time, and why that is wrong."""
+
+    def begin(self, attempt: AttemptInProgress) -> None:
+        """An attempt sends from now on, for as long as its timeout says."""
+        attempt.sent = world.monotonic()
+        self.sending[attempt.running] = attempt
+        if (task := attempt.task).turn is not None and task.ordered:
+            self.leases.begin(attempt)
+
+    def end(self, running: asyncio.Task[Any]) -> None:
+        """It sends no more, whatever it made of a cancel."""
+        del self.sending[running]
+        if self.leases.watched:
+            self.leases.end(running)
+        if self.overdue and self.overdue.pop(running, None) is not None:
+            running.uncancel()
+
+    def interrupt(self) -> None:
+        """The daemon stops and waits no longer: end what is under way, begin nothing.
+
+        An attempt that is under way ends by the rule for a daemon that stops; the claim of one that
+        has sent nothing is released.
+        """
+        self.stopping = self.rates.stopping = True
+        for running in [*self.sending, *self.preparing]:
+            running.cancel()
+
+    async def watch(self) -> None:
+        """Call `expire` until cancelled: whatever the worker waits for, as for the database."""
+        while True:
+            await asyncio.sleep(LOOK)
+            try:
+                self.expire(world.monotonic())
+            except Exception:
+                log.exception("cannot check the deadlines of attempts; again in %gs", LOOK)
+
+    def expire(self, now: float) -> None:
+        """End what its executor did not end in time; to be called about once a second.
+
+        A deadline for each attempt of its own would cost more than the rest of its bookkeeping;
+        the client keeps the exact one. `now` is of `world.monotonic`.
+        """
+        for running, attempt in list(self.sending.items()):
+            began, allowed = attempt.sent, attempt.plan.target.timeout + GRACE
+            if now <= began + allowed or running in self.overdue:
+                continue
+            # Its answer is there: looking into it may take as long again, once it is its turn.
+            queued = seconds_queued(running)
+            if queued is not None and now <= began + queued + 2 * allowed:
+                continue
+            allowed_words = format_duration(allowed - GRACE)
+            self.overdue[running] = f"the executor did not end within {allowed_words}"
+            running.cancel()
+        for running in self.leases.lost():
+            if running not in self.overdue:
+                self.overdue[running] = LOST_SOON
+                running.cancel()

@@ -1,0 +1,219 @@
+"""What hooks return and clients bring: new tasks, rows, members of batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from itertools import chain, repeat
+from typing import Any
+
+from orchestratord.errors import UniqueKeyReused
+from orchestratord.model.recurring_rows import RecurringRows, upserts_of
+from orchestratord.model.task import BatchMember, Delete, Table, Upsert
+from orchestratord.queue.batch import Batch, Rank, Write, writes
+from orchestratord.queue.connection import Singly
+from orchestratord.queue.operations.insert import NewRows, lock_order
+from orchestratord.queue.operations.plugin_rows import Upserts
+from orchestratord.queue.records import (
+    Insert,
+    Inserted,
+    StoredEffect,
+)
+from orchestratord.queue.session import (
+    Session,
+)
+
+log = logging.getLogger("orchestratord.queue")
+
+Effects = Sequence[StoredEffect]
+DatedRows = tuple[Sequence[RecurringRows], int]
+"""What recurs with a change, and when that was decided."""
+_NOTHING: DatedRows = (), 0
+
+NONSENSE = (UniqueKeyReused, TypeError, ValueError, RecursionError)
+"""What is raised for what cannot be written, before it is tried."""
+
+
+@writes(Rank.HAND)
+def write_effects(session: Session, effects: Effects) -> list[Inserted]:
+    """Write what hooks returned outside of any task; one result for each `Insert` among it."""
+    return apply_effects(session, effects)
+
+
+def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
+    """Write what hooks returned, one by one and in order; one result for each `Insert` among it.
+
+    What the database will never take is logged and left out: a plugin's mistake must not hold up
+    the task that it was made for.
+    """
+    inserted: list[Inserted] = []
+    for effect in _in_order(session, effects):
+        try:
+            with session.db.one_by_one(), session.db.guard():
+                inserted += _apply_together(session, [[effect]])[0]
+        except Exception as error:
+            if not (isinstance(error, NONSENSE) or session.db.failures.is_unfit(error)):
+                raise
+            _leave_out(effect, error, inserted)
+    return inserted
+
+
+def apply_all_effects(
+    session: Session, groups: Sequence[Effects], recurring: Sequence[DatedRows] = ()
+) -> list[list[Inserted]]:
+    """What `apply_effects` does, for the effects of several changes, and the `recurring` rows of
+    each.
+
+    Raises what the database raises for what it does not take: then each has to be looked at, as it
+    is where that is written `singly`.
+    """
+    if session.db.singly:
+        dated = recurring or repeat(_NOTHING, len(groups))
+        return [
+            apply_effects(session, [*upserts_of(rows, at), *group])
+            for group, (rows, at) in zip(groups, dated, strict=True)
+        ]
+    return _apply_together(session, groups, recurring)
+
+
+def _apply_together(
+    session: Session, groups: Sequence[Effects], recurring: Sequence[DatedRows] = ()
+) -> list[list[Inserted]]:
+    effects = list(chain.from_iterable(groups))
+    if not effects and not any(rows for rows, _ in recurring):
+        return [[] for _ in groups]
+    inserts = list(all_inserts(effects)) if Insert in map(type, effects) else []
+    lock_order(session, inserts)
+    new, upserts = NewRows(session, len(inserts)), Upserts(session)
+    results: list[list[Inserted]] = []
+    for group, (rows, at) in zip(groups, recurring or repeat(_NOTHING, len(groups)), strict=True):
+        if rows:
+            upserts.recur(rows, at)
+        results.append(_add_all(session, new, upserts, group) if group else [])
+    new.flush()
+    upserts.flush()
+    return results
+
+
+def _in_order(session: Session, effects: Effects) -> Effects:
+    """The same in the order in which `apply_all_effects` locks: new tasks, members of batches, rows
+    table by table, by their keys. Those of one row stay in theirs."""
+    if len(effects) < 2 or not session.db.for_update:
+        return effects
+    members = [effect for effect in effects if isinstance(effect, BatchMember)]
+    rows = [effect for effect in effects if isinstance(effect, Upsert | Delete)]
+    with suppress(TypeError, KeyError):  # what cannot be a key is left out as it is written
+        rows = sorted(rows, key=partial(_place_of, session.tables))
+    return [*(effect for effect in effects if isinstance(effect, Insert)), *members, *rows]
+
+
+def _place_of(tables: Mapping[str, Table], row: Upsert | Delete) -> tuple[Any, ...]:
+    return row.table, *(row.key[name] for name in tables[row.table].key)
+
+
+def _add_all(session: Session, new: NewRows, upserts: Upserts, effects: Effects) -> list[Inserted]:
+    inserted: list[Inserted] = []
+    for effect in effects:
+        try:
+            if isinstance(effect, Upsert):
+                upserts.add(effect)
+                if effect.table == SLICES_TABLE:
+                    _count_slice(session, effect)
+            elif isinstance(effect, Insert):
+                inserted.append(add_whole(session, new, upserts, effect))
+            elif isinstance(effect, BatchMember):
+                upserts.add_member(effect)
+            else:
+                upserts.delete(effect)
+        except NONSENSE as error:
+            _leave_out(effect, error, inserted)
+    return inserted
+
+
+SLICES_TABLE = "queue_slices"
+"""Where new tasks wait of which there are too many for one transaction."""
+
+
+def _count_slice(session: Session, effect: Upsert) -> None:
+    """Calls that wait in a slice belong to their run already, or it would end before them."""
+    session.runs.join(effect.values.get("run_id"), effect.values.get("calls") or 0)
+
+
+def add_whole(
+    session: Session,
+    new: NewRows,
+    upserts: Upserts,
+    insert: Insert,
+    *,
+    key_is_free: bool = False,
+) -> Inserted:
+    """One that is written with others, and what follows from it where it is written succeeded.
+    `key_is_free` as in `NewRows.add`."""
+    inserted = new.add(insert, key_is_free=key_is_free)
+    if insert.happened is None or inserted.duplicate:
+        return inserted
+    effects = insert.happened.effects
+    if session.db.singly:
+        return replace(inserted, following=apply_effects(session, effects))
+    return replace(inserted, following=_add_all(session, new, upserts, effects))
+
+
+def all_inserts(effects: Effects) -> Iterator[Insert]:
+    """The new tasks among these, and those that follow at once from them."""
+    for effect in effects:
+        if isinstance(effect, Insert):
+            yield effect
+            if effect.happened is not None:
+                yield from all_inserts(effect.happened.effects)
+
+
+def _leave_out(effect: StoredEffect, error: Exception, inserted: list[Inserted]) -> None:
+    if isinstance(effect, Insert):
+        what = f"the queue of {effect.task.key}"
+    else:
+        what = effect.webhook if isinstance(effect, BatchMember) else effect.table
+    log.error("skipped a plugin's write to %s: %s", what, error, exc_info=error)
+    if isinstance(effect, Insert):
+        inserted.append(Inserted(0, effect.task.key, None, duplicate=True))
+
+
+# -- New tasks, as clients bring them --------------------------------------------------------------
+
+
+def enqueue(new: Sequence[Insert]) -> Write[list[Inserted]]:
+    """Write new tasks, all or none of them, and what follows at once from those that are written
+    succeeded.
+
+    Raises StorageFull, and UniqueKeyReused where an idempotency key of the last 24 hours comes
+    back with other parameters; with the same ones the first task is the answer.
+    """
+    return Write(Rank.NEW, None, CALLS, new, needs_room=True)
+
+
+def _enqueue_together(
+    session: Session, calls: Sequence[Sequence[Insert]]
+) -> list[list[Inserted] | Exception]:
+    inserts = [one for call in calls for one in all_inserts(call)]
+    lock_order(session, inserts)
+    new, upserts = NewRows(session, len(inserts)), Upserts(session)
+    results: list[list[Inserted] | Exception] = []
+    for call in calls:
+        mark = new.mark()
+        try:
+            results.append([add_whole(session, new, upserts, one) for one in call])
+        except NONSENSE as error:
+            wrote = any(one.task.once is not None or one.happened is not None for one in call)
+            if wrote and not session.db.singly:
+                raise Singly from error  # what it wrote beside these has to be undone, too
+            new.undo(mark)
+            results.append(error)
+    new.flush()
+    upserts.flush()
+    return results
+
+
+CALLS: Batch[Sequence[Insert], list[Inserted]] = Batch(_enqueue_together)
+"""New tasks, as clients bring them: those of one call are written all or none."""
