@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from orchestratorctl.formats import code, escape
 
@@ -18,11 +18,10 @@ _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2"
 
 
 class Console:
-    """The two streams of a command and what they can show.
+    """The two streams of a command and what they can show, by NO_COLOR, TERM and COLUMNS.
 
     Args:
         output: `table`, `json` or `yaml`.
-        environment: NO_COLOR, TERM and COLUMNS are read.
 
     Attributes:
         tables: whether the data is for people rather than programs.
@@ -30,24 +29,17 @@ class Console:
         watched: whether stderr is a terminal.
     """
 
-    def __init__(
-        self,
-        output: str = "table",
-        environment: Mapping[str, str] | None = None,
-        stdout: TextIO | None = None,
-        stderr: TextIO | None = None,
-    ) -> None:
-        environment = os.environ if environment is None else environment
+    def __init__(self, output: str = "table") -> None:
         self.output = output
         self.tables = output == "table"
-        self.stdout = sys.stdout if stdout is None else stdout
-        self.stderr = sys.stderr if stderr is None else stderr
-        self.width = _width(self.stdout, environment)
+        self.stdout = sys.stdout
+        self.stderr = sys.stderr
+        self.width = _width(self.stdout)
         self.watched = self.stderr.isatty()
         self._colour = (
             self.stdout.isatty()
-            and not environment.get("NO_COLOR")
-            and environment.get("TERM") != "dumb"
+            and not os.environ.get("NO_COLOR")
+            and os.environ.get("TERM") != "dumb"
         )
 
     def paint(self, text: str, colour: str | None) -> str:
@@ -118,8 +110,8 @@ class Console:
         self.say(f"{PROGRAM}: {message}", *details)
 
 
-def _width(stream: TextIO, environment: Mapping[str, str]) -> int | None:
-    columns = environment.get("COLUMNS", "")
+def _width(stream: TextIO) -> int | None:
+    columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns) > 0:
         return max(int(columns), 20)
     if not stream.isatty():

@@ -275,8 +275,8 @@ class Rig:
     ) -> Outcome:
         """The outcome as the after_ hooks leave it."""
         about = self._about(task, endpoint, config)
-        arguments = {"outcome": outcome, "request": request, "statement": request, **about}
-        result: Outcome = await self.host.fold(phase, "outcome", arguments)
+        reached = Reached(outcome=outcome, request=request, **about)
+        result = await self.host.fold_after(phase, reached)
         self._fail_on_fault()
         return result
 

@@ -104,7 +104,9 @@ class UpgradeDocument(TypedDict):
     """Whether what is in flight is waited for before."""
 
 
-class _PluginInShort(TypedDict):
+class PluginStatus(TypedDict):
+    """A plugin, in short."""
+
     name: Annotated[str, Field(examples=["webhooks"])]
     version: str
     status: Literal["loaded", "disabled", "failed"]
@@ -113,11 +115,7 @@ class _PluginInShort(TypedDict):
     last_fault: str | None
 
 
-class PluginStatus(_PluginInShort):
-    """A plugin, in short."""
-
-
-class PluginDocument(_PluginInShort):
+class PluginDocument(PluginStatus):
     """A plugin."""
 
     source: str

@@ -142,7 +142,7 @@ IN_BULK = {
 }
 """What a filter may retry or cancel; tasks that succeeded are repeated by force only."""
 
-_FIELDS = {"id": "ids"}
+FIELDS = {"id": "ids"}
 """The fields of a filter that have another name."""
 MAX_ID = (1 << 63) - 1
 
@@ -191,7 +191,7 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
             problems[name] = f"there is no such filter{suggest(name, NAMES)}"
         elif value is not None and value != "" and value != []:
             try:
-                found[_FIELDS.get(name, name)] = read[name](value)
+                found[FIELDS.get(name, name)] = read[name](value)
             except (ValueError, OverflowError) as error:
                 problems[name] = str(error)
     if problems:

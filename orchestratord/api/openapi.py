@@ -21,7 +21,7 @@ from orchestratord.api.filters import MAX_ID
 from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.guard import OPEN
 from orchestratord.api.server.handler import READING, Asked
-from orchestratord.api.server.problem_json import MEDIA_TYPE, PROBLEMS, code_of, title, type_of
+from orchestratord.api.server.problem_json import MEDIA_TYPE, PROBLEMS, Refusal, code_of, title
 from orchestratord.plugin.route import DESCRIPTION, JSON, Answer, Description, described
 from orchestratord.values.yaml_value import REFERENCE
 
@@ -345,18 +345,10 @@ def _response(status: int, codes: list[str]) -> dict[str, Any]:
 
 
 def _example_problem(code: str) -> dict[str, Any]:
-    status, text, _ = PROBLEMS[code]
-    shown: dict[str, Any] = {
-        "type": type_of(code),
-        "title": title(status),
-        "status": status,
-        "detail": text,
-        "code": code,
-    }
     if code == "invalid_params":
-        shown["detail"] = "1 parameter does not fit"
-        shown["errors"] = [{"key": "id", "message": "is required"}]
-    return shown
+        errors = [{"key": "id", "message": "is required"}]
+        return Refusal(code, "1 parameter does not fit", errors=errors).document()
+    return Refusal(code, PROBLEMS[code].what).document()
 
 
 def _refusal(schemas: Schemas) -> dict[str, Any]:

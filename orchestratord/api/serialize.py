@@ -21,6 +21,7 @@ from orchestratord.api.answer_documents import (
     WaitDocument,
 )
 from orchestratord.api.daemon_documents import PluginDocument, ProblemDocument
+from orchestratord.api.filters import FIELDS, NAMES
 from orchestratord.engine.lanes.wait_reason import Waiting
 from orchestratord.errors import Problem
 from orchestratord.model.endpoint import Endpoint
@@ -190,24 +191,12 @@ def survey_json(survey: Survey, examples: Iterable[Task], redactor: Redactor) ->
 def filter_json(wanted: TaskFilter) -> dict[str, Any]:
     """Which tasks, by the names and in the words that a filter is given with; what is not said is
     left out."""
-    found = {
-        "status": ",".join(wanted.status),
-        "status_code": wanted.status_code and str(wanted.status_code),
-        "reason": ",".join(wanted.reason),
-        "endpoint": wanted.endpoint,
-        "kind": wanted.kind,
-        "since": rfc3339(wanted.since),
-        "until": rfc3339(wanted.until),
-        "ended_since": rfc3339(wanted.ended_since),
-        "text": wanted.text,
-        "id": wanted.ids and ",".join(map(str, wanted.ids)),
-        "parent": wanted.parent,
-        "partition": wanted.partition,
-        "run": wanted.run,
-        "bulk": wanted.bulk,
-        "batch": wanted.batch,
-        "webhook": wanted.webhook,
-    }
+    found: dict[str, Any] = {name: getattr(wanted, FIELDS.get(name, name)) for name in NAMES}
+    for name in ("status", "reason", "id"):
+        found[name] = ",".join(map(str, found[name] or ()))
+    for name in ("since", "until", "ended_since"):
+        found[name] = rfc3339(found[name])
+    found["status_code"] = wanted.status_code and str(wanted.status_code)
     return {name: value for name, value in found.items() if value not in (None, "")}
 
 
@@ -236,22 +225,20 @@ def format_rate(per_second: float) -> str:
     return f"{per_second:g}/s"
 
 
-def problem_json(problem: Problem) -> ProblemDocument:
-    """One error or warning of the configuration, with its place."""
-    return {
-        "file": problem.file,
-        "line": problem.line,
-        "column": problem.column,
-        "key": problem.key,
-        "message": problem.message,
-        "hint": problem.hint or None,
-        "source": problem.source or None,
-    }
-
-
 def problems_json(problems: Sequence[Problem]) -> list[ProblemDocument]:
-    """Errors or warnings of the configuration, in their order."""
-    return [problem_json(problem) for problem in problems]
+    """Errors or warnings of the configuration, in their order, each with its place."""
+    return [
+        {
+            "file": problem.file,
+            "line": problem.line,
+            "column": problem.column,
+            "key": problem.key,
+            "message": problem.message,
+            "hint": problem.hint or None,
+            "source": problem.source or None,
+        }
+        for problem in problems
+    ]
 
 
 def plugin_json(plugin: PluginInfo, redactor: Redactor) -> PluginDocument:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from orchestratord.api.daemon_documents import (
     BreakerStatus,
@@ -20,7 +20,7 @@ from orchestratord.api.daemon_documents import (
     TroubleDocument,
     WorkerStatus,
 )
-from orchestratord.api.serialize import problems_json
+from orchestratord.api.serialize import plugin_json, problems_json
 from orchestratord.config.changes import Changes
 from orchestratord.config.loader import Reload
 from orchestratord.errors import Problem
@@ -238,35 +238,26 @@ def _lane(lane: Mapping[str, Any], redactor: Redactor) -> LaneStatus:
 
 
 def _scope(scope: Mapping[str, Any], redactor: Redactor) -> ScopeStatus:
-    rate, breaker = scope["rate"], scope["breaker"]
-    told, overload = scope["retry_after"], scope["overload"]
-    shown: ScopeStatus = {
+    breaker = scope["breaker"]
+    return {
         "name": redactor.text(scope["name"]),
         "due": scope["due"],
-        "rate": None,
+        "rate": _with_times(scope["rate"], "next"),
         "breaker": None if breaker is None else _breaker(breaker, redactor),
-        "retry_after": None,
-        "overload": None,
+        "retry_after": _with_times(scope["retry_after"], "until"),
+        "overload": _with_times(scope["overload"], "since"),
     }
-    if rate is not None:
-        following = rfc3339(rate["next"])
-        times, used = rate["times"], rate["used"]
-        shown["rate"] = {"limit": rate["limit"], "times": times, "used": used, "next": following}
-    if told is not None:
-        shown["retry_after"] = {"until": rfc3339(told["until"]), "why": told["why"]}
-    if overload is not None:
-        shown["overload"] = {"since": rfc3339(overload["since"]), "rate": overload["rate"]}
-    return shown
 
 
 def _breaker(breaker: Mapping[str, Any], redactor: Redactor) -> BreakerStatus:
-    return {
-        "state": breaker["state"],
-        "since": rfc3339(breaker["since"]),
-        "why": redactor.text(breaker["why"]),
-        "probes": breaker["probes"],
-        "next_probe": rfc3339(breaker["next_probe"]),
-    }
+    masked = {**breaker, "why": redactor.text(breaker["why"])}
+    shown: BreakerStatus = _with_times(masked, "since", "next_probe")
+    return shown
+
+
+def _with_times(view: Mapping[str, Any] | None, *names: str) -> Any:
+    """What throttles, where it does, with these times as texts."""
+    return view and {**view, **{name: rfc3339(view[name]) for name in names}}
 
 
 def process_status(
@@ -285,14 +276,6 @@ def process_status(
 
 def plugins_status(plugins: Iterable[PluginInfo], redactor: Redactor) -> list[PluginStatus]:
     """The plugins in short; their sources and load errors are for the list of plugins."""
-    return [
-        {
-            "name": plugin.name,
-            "version": plugin.version,
-            "status": plugin.status,
-            "hooks": list(plugin.hooks),
-            "faults": plugin.faults,
-            "last_fault": redactor.value(plugin.last_fault),
-        }
-        for plugin in plugins
-    ]
+    whole: list[Any] = [plugin_json(plugin, redactor) for plugin in plugins]
+    shown = [{key: one[key] for key in PluginStatus.__annotations__} for one in whole]
+    return cast("list[PluginStatus]", shown)

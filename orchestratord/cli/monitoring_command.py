@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
+
+from orchestratord.cli.options import shipped
 
 
 @click.command()
@@ -22,10 +22,4 @@ def grafana() -> None:
 
 
 def _file(name: str) -> str:
-    import orchestratord
-
-    package = Path(orchestratord.__file__).parent
-    for folder in (package / "monitoring", package.parent / "deploy/monitoring"):
-        if (folder / name).is_file():
-            return (folder / name).read_text("utf-8")
-    raise click.ClickException(f"{name} is not installed")
+    return shipped(name, "monitoring", "deploy/monitoring").read_text("utf-8")

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import click
 
+from orchestratord.cli.options import shipped
+
 USER = "orchestratord"
 SERVICE, SOCKET, USER_SERVICE = (
     "orchestratord.service",
@@ -125,26 +127,16 @@ def uninstall(user: bool) -> None:
         _carry_out(Step(None, "", (*manager, "daemon-reload")))
 
 
-def unit_text(unit: str, config: str | None = None) -> str:
+def unit_text(unit: str, config: str | None) -> str:
     """The text of a unit, with the path of this environment's program.
 
     Args:
         unit: its file's name.
         config: the config folder that the service is told, if it is.
     """
-    import orchestratord
-
-    package = Path(orchestratord.__file__).parent
-    for folder in (package / "units", package.parent / "systemd"):
-        if (folder / unit).is_file():
-            text = (folder / unit).read_text("utf-8")
-            words = [
-                str(_program()),
-                "run",
-                *(["--config", os.path.abspath(config)] if config else []),
-            ]
-            return text.replace(f"{_PROGRAM} run\n", f"{' '.join(map(_word, words))}\n")
-    raise click.ClickException(f"{unit} is not installed")
+    text = shipped(unit, "units", "systemd").read_text("utf-8")
+    words = [str(_program()), "run", *(["--config", os.path.abspath(config)] if config else [])]
+    return text.replace(f"{_PROGRAM} run\n", f"{' '.join(map(_word, words))}\n")
 
 
 def _word(text: str) -> str:

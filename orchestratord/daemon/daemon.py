@@ -274,10 +274,7 @@ class Daemon:
         """Begin nothing new, wait for what is in flight, and leave."""
         drain_timeout = self._loader.config.daemon.drain_timeout
         self._deadline.end_within(drain_timeout)
-        if self._upgrades:
-            self._notifier.reloading("draining, to go on as the new version")
-        else:
-            self._notifier.stopping("draining")
+        self._notifier.draining(upgrades=self._upgrades)
         if self._retires:
             await asyncio.gather(*(server.retire() for server in servers))
         if watcher is not None:
@@ -387,9 +384,8 @@ class Daemon:
         if not places:
             return []
         ports = port_applications(self._host, self._service)
-        proxies = partial(_proxies, self._loader)
         return [
-            Server(ports.get(key, no_handler), tcp, partial(proxies, key))
+            Server(ports.get(key, no_handler), tcp, partial(_proxies, self._loader, key))
             for key, tcp in places.items()
         ]
 

@@ -51,7 +51,8 @@ def run_loop(main: Coroutine[Any, Any, int], host: Host) -> int:
             _run(loop, asyncio.wait(pending, timeout=_LEFT_AFTER), host)
         if left := [task for task in pending if not task.done()]:
             log.error("left a coroutine behind, as it swallows its cancellation: %s", _named(left))
-        _run(loop, _close_generators(loop), host)
+        closing = loop.create_task(loop.shutdown_asyncgens())
+        _run(loop, asyncio.wait((closing,), timeout=_LEFT_AFTER), host)
         # Not waiting: what a plugin runs in a thread is left behind as well.
         pool.shutdown(wait=False, cancel_futures=True)
         loop.close()
@@ -72,10 +73,6 @@ def _run(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, Any], host: 
             host.fault(owner, "a task", said)
         except MemoryError:  # a timer of the loop's own may be lost with it
             end(NO_ROOM)
-
-
-async def _close_generators(loop: asyncio.AbstractEventLoop) -> None:
-    await asyncio.wait((loop.create_task(loop.shutdown_asyncgens()),), timeout=_LEFT_AFTER)
 
 
 def leave_threads(code: int) -> int:

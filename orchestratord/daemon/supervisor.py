@@ -447,7 +447,7 @@ class Supervisor:
                 self._stop(0)
             elif self._upgrade:  # it drains already, and is not to begin anew
                 self._upgrade = ""
-                self._notifier.stopping("draining")
+                self._notifier.draining(upgrades=False)
             else:
                 log.critical(
                     "a second signal: aborting; the next start sorts out what was in flight"
@@ -457,10 +457,7 @@ class Supervisor:
     def _stop(self, code: int) -> None:
         self._code = code
         self._due.clear()
-        if self._upgrade:
-            self._notifier.reloading("draining, to go on as the new version")
-        else:
-            self._notifier.stopping("draining")
+        self._notifier.draining(upgrades=bool(self._upgrade))
         self._end_by = world.monotonic() + self._drain_timeout + GRACE + TURN
         self._kill(signal.SIGTERM, self._all())
 

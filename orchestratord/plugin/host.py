@@ -313,6 +313,15 @@ class Host:
                     return name, frame.f_code.co_qualname
         return None
 
+    async def fold_after(self, phase: str, reached: Reached, *, pure: bool = False) -> Outcome:
+        """The outcome that was `reached`, as the hooks of an after_ phase leave it; see `fold`."""
+        arguments = {
+            "outcome": reached.outcome, "request": reached.request, "statement": reached.request,
+            "task": reached.task, "endpoint": reached.endpoint, "config": reached.config,
+        }  # fmt: skip
+        changed: Outcome = await self.fold(phase, "outcome", arguments, pure=pure)
+        return changed
+
     async def fold(
         self, hook: str, name: str, arguments: dict[str, Any], *, pure: bool = False
     ) -> Any:

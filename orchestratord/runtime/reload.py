@@ -81,7 +81,8 @@ class Reloader:
             seat: of this one among them.
         """
         self._loader = loader
-        self._config = loader.config
+        self.config = loader.config
+        """The configuration in force."""
         self.editor = Editor(loader)
         """Writes what endpoints say back to their files."""
         self._store = worker.store
@@ -113,23 +114,18 @@ class Reloader:
         lack of the others."""
         self.restart_required: tuple[str, ...] = ()
 
-    @property
-    def config(self) -> Config:
-        """The configuration in force."""
-        return self._config
-
     async def begin(self, *, accept_removals: bool = False) -> None:
         """Take up the configuration that the daemon started with.
 
         Raises ConfigError where it lacks most of what tasks wait for, unless that is accepted.
         """
-        declared = self._config.endpoints
+        declared = self.config.endpoints
         waiting = await self._store.write(undeclared.at_stake())
         remedy = at_start(self._store.url)
         if not accept_removals and (problems := refusal(waiting, declared, remedy)):
             raise ConfigError(problems)
         await self._store.write(undeclared.accept(waiting.keys() - declared.keys(), declared))
-        await self._adopt(self._config, await self._tables())
+        await self._adopt(self.config, await self._tables())
         self._publish(self.cause, self.changes)
 
     async def follow(self) -> None:
@@ -153,7 +149,7 @@ class Reloader:
         """How the daemon is, in the one line of `systemctl status`."""
         if self.error is not None:
             return f"config refused: {self.error[1][0]}"
-        config = self._config
+        config = self.config
         return (
             f"{len(config.endpoints)} endpoints, generation {config.generation}, "
             f"{self._worker.lanes.in_flight} in flight"
@@ -235,7 +231,7 @@ class Reloader:
                         raise
                     if problem is not None:
                         self._give_up()
-                        result = Reload(False, self._config, (problem,), cause=cause)
+                        result = Reload(False, self.config, (problem,), cause=cause)
                 if result.problems:
                     self._refuse(result.problems, cause)
                 else:
@@ -282,7 +278,7 @@ class Reloader:
         restart, self.restart_required = self.restart_required, result.restart_required
         if result.changed:
             self.cause, self.changes = cause, result.changes
-            removed = self._config.endpoints.keys() - result.config.endpoints.keys()
+            removed = self.config.endpoints.keys() - result.config.endpoints.keys()
             await self._adopt(result.config, tables)
             self._team.commit(self.in_force())
             await self._remember(removed)
@@ -305,13 +301,13 @@ class Reloader:
     async def _remember(self, removed: Collection[str]) -> None:
         """Write down what was removed on purpose: a restart within the minute asks no more."""
         try:
-            await self._store.write(undeclared.accept(removed, self._config.endpoints))
+            await self._store.write(undeclared.accept(removed, self.config.endpoints))
         except QueueError as error:
             log.error("cannot record the removed endpoints: %s", error)
 
     def _publish(self, cause: str, changes: Changes, began: float | None = None) -> None:
         """The configuration is in force; `began` (`world.monotonic`) is when the reload did."""
-        config, at = self._config, self._clock.now_ms()
+        config, at = self.config, self._clock.now_ms()
         took = None if began is None else round((world.monotonic() - began) * 1000, 1)
         self._host.events.publish(
             ConfigEvent(
@@ -333,7 +329,7 @@ class Reloader:
         )
         for problem in problems:
             log.error("%s", problem, extra=_HELP)
-        config = self._config
+        config = self.config
         self._host.events.publish(
             ConfigEvent(
                 EventType.CONFIG_REFUSED, self.last_error[0], config.generation, cause,
@@ -347,13 +343,13 @@ class Reloader:
         await asyncio.sleep(_IN_USE)
         async with self._team.lock:
             # What is only prepared may have to give way to the one before again.
-            if self._loader.config is self._config:
+            if self._loader.config is self.config:
                 await asyncio.to_thread(self._loader.free_retired)
 
     async def refresh(self) -> None:
         """Have plugins look again at their tables, which another daemon has changed."""
         async with self._team.lock:
-            await self._write(await self._noted(self._config, await self._tables()))
+            await self._write(await self._noted(self.config, await self._tables()))
         self._worker.placement.standing_changed(None)
 
     async def _tables(self) -> Tables:
@@ -370,9 +366,9 @@ class Reloader:
             while rows:
                 del rows[-_WRITTEN:]
                 await asyncio.sleep(0)
-        known = set(self._config.warnings) if self._config is not config else set()
+        known = set(self.config.warnings) if self.config is not config else set()
         # All at once: no reader sees a part of it.
-        self._config = config
+        self.config = config
         self._worker.placement.adopt(config)
         self._scheduler.adopt(config)
         self._handler.adopt(config.daemon.log, config.redactor)

@@ -61,9 +61,12 @@ class SystemdNotifier:
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send("RELOADING=1", f"MONOTONIC_USEC={now}", *_status(status), wait=_SEND_TIMEOUT)
 
-    def stopping(self, status: str = "") -> None:
-        """The daemon drains and will end."""
-        self._send("STOPPING=1", *_status(status), wait=_SEND_TIMEOUT)
+    def draining(self, *, upgrades: bool) -> None:
+        """The daemon drains, and will end or, where it `upgrades`, go on as the new version."""
+        if upgrades:
+            self.reloading("draining, to go on as the new version")
+        else:
+            self._send("STOPPING=1", *_status("draining"), wait=_SEND_TIMEOUT)
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""

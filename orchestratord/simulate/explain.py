@@ -36,7 +36,7 @@ from orchestratord.model.task import (
 from orchestratord.model.test_case import FakeAnswer
 from orchestratord.plugin.executor import Executor, Parked, Standing, Target
 from orchestratord.plugin.hookspecs import END_PHASES, RUN_END
-from orchestratord.plugin.host import Host
+from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import HookFault, words
 from orchestratord.plugin.long_work import bounded
 from orchestratord.simulate.fake_answer import outcome_of
@@ -120,8 +120,9 @@ class Explainer:
             reached = executor.sending_phases[:1]
             if answer is not None:
                 outcome = await outcome_of(executor, request, task, target, answer)
-                after = executor.phases[1]
-                outcome = await self._decided(after, outcome, request, task, endpoint, notes)
+                ended = Reached(task, endpoint, self._config, outcome, request)
+                with self._noticing(notes):  # of those hooks that can be run here
+                    outcome = await self._host.fold_after(executor.phases[1], ended, pure=True)
                 decision, span = decide_within(task, target, outcome, moment, fault)
                 reached = (*executor.sending_phases, END_PHASES[decision.status])
         if outcome is not None and decision is not None:
@@ -147,23 +148,6 @@ class Explainer:
         )
 
     # -- within ----------------------------------------------------------------------------
-
-    async def _decided(
-        self, phase: str, outcome: Outcome, request: Any, task: Task, endpoint: Endpoint,
-        notes: list[str],
-    ) -> Outcome:  # fmt: skip
-        """The outcome as those hooks leave it that can be run here."""
-        arguments = {
-            "outcome": outcome,
-            "request": request,
-            "statement": request,
-            "task": task,
-            "endpoint": endpoint,
-            "config": self._config,
-        }
-        with self._noticing(notes):
-            decided: Outcome = await self._host.fold(phase, "outcome", arguments, pure=True)
-        return decided
 
     def _consequences(
         self, phases: Sequence[str], task: Task, arguments: Mapping[str, Any], notes: list[str]

@@ -42,7 +42,3 @@ class DataSchema(Model):
 
     file: SchemaFile
     """The path of a JSON Schema, relative to the config folder; its `$ref` stay in the file."""
-
-    def problems(self, params: Mapping[str, Any]) -> dict[str, str]:
-        """What is wrong with the data of one event, by their paths."""
-        return self.file.check.problems(dict(params))

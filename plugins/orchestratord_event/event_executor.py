@@ -35,7 +35,7 @@ class EventSpec(ParamRules):
         return True
 
     def problems(self, params: Mapping[str, Any]) -> dict[str, str]:
-        return {} if self.schema_ is None else self.schema_.problems(params)
+        return {} if self.schema_ is None else self.schema_.file.check.problems(dict(params))
 
     @property
     def apart(self) -> bool:

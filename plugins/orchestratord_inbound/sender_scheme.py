@@ -50,11 +50,6 @@ class SenderScheme:
     id: str | None = None
     base64_key: bool = False
 
-    @property
-    def own_headers(self) -> frozenset[str]:
-        """The headers that only say who has signed."""
-        return frozenset({self.header})
-
     def fault(self, request: PortRequest, secrets: Sequence[Secret], now: float) -> str | None:
         """What is wrong with how a request is signed; None where it is good."""
         found = request.header(self.header)

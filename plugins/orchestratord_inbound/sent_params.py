@@ -32,15 +32,13 @@ MAX_FIELDS = 1_000
 """Of a form."""
 
 
-def params_of(
-    request: PortRequest, redactor: Redactor, signatures: frozenset[str]
-) -> dict[str, Any]:
+def params_of(request: PortRequest, redactor: Redactor, signature: str) -> dict[str, Any]:
     """What the event says. Raises InvalidParams where the body is none that it could say.
 
-    `signatures`: the headers that hold these.
+    `signature`: the header that holds it.
     """
     return {
-        "headers": _headers(request, redactor, signatures),
+        "headers": _headers(request, redactor, signature),
         "query": _query(request, redactor),
         "body": body_of(request),
     }
@@ -81,11 +79,11 @@ def _query(request: PortRequest, redactor: Redactor) -> Mapping[str, Any]:
     )
 
 
-def _headers(request: PortRequest, redactor: Redactor, signatures: frozenset[str]) -> Any:
+def _headers(request: PortRequest, redactor: Redactor, signature: str) -> Any:
     found: dict[str, str] = {}
     for name, value in redactor.headers(request.headers):
         # Many senders sign in several ways at once, and one of these is verified.
-        if name in LEFT_OUT or name in signatures or value == MASK or _SIGNATURE.search(name):
+        if name in LEFT_OUT or name == signature or value == MASK or _SIGNATURE.search(name):
             continue
         found[name] = f"{found[name]}, {value}" if name in found else value
     return found

@@ -101,9 +101,7 @@ class Counts:
 
     def add(self, labels: Labels, seconds: float) -> None:
         """It happened once more, and took so long."""
-        found = self._found.get(labels)
-        if found is None:
-            found = self._begin(labels)
+        found = self.of(labels)
         found[bisect_left(self.limits, seconds)] += 1
         found[-1] += seconds
 

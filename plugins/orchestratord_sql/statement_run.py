@@ -213,7 +213,8 @@ class StatementRun:
         self.accept = accept
         self._lock = world.Lock()
         self._cancelled = False
-        self._committing = False
+        self.committing = False
+        """It may have been carried out, whatever becomes of the connection."""
 
     @property
     def left(self) -> float:
@@ -223,12 +224,7 @@ class StatementRun:
     @property
     def over(self) -> bool:
         """It is to end: it was cancelled, or its time is over."""
-        return not self._committing and (self._cancelled or world.monotonic() > self.ends)
-
-    @property
-    def committing(self) -> bool:
-        """From here on it may have been carried out, whatever becomes of the connection."""
-        return self._committing
+        return not self.committing and (self._cancelled or world.monotonic() > self.ends)
 
     def check(self) -> None:
         """To be called by the thread before it goes on. Raises StatementCancelled."""
@@ -239,13 +235,13 @@ class StatementRun:
         """To be called by the thread before it sends COMMIT. Raises StatementCancelled."""
         with self._lock:
             self.check()
-            self._committing = True
+            self.committing = True
 
     def cancel(self) -> bool:
         """To be called by the loop: have nothing committed. False where it is too late for that."""
         with self._lock:
             self._cancelled = True
-            return not self._committing
+            return not self.committing
 
 
 class Driver(Protocol):

@@ -74,7 +74,10 @@ class Spans:
         return self._tracer
 
     def _record(self, tracer: trace.Tracer, event: TaskEvent, began: int, duration: float) -> None:
-        target = self._target_of(event)
+        key = (event.endpoint, event.webhook)
+        target = self._targets.get(key)
+        if target is None:
+            target = self._targets[key] = self._look_up(event)
         outcome = event.type.partition(".")[2]
         attributes = {
             **target.attributes,
@@ -110,13 +113,6 @@ class Spans:
             words = None if isinstance(code, int) else event.error
             span.set_status(Status(StatusCode.ERROR, words))
         span.end(end_time=began * _NS + round(duration * _NS))
-
-    def _target_of(self, event: TaskEvent) -> SpanTarget:
-        key = (event.endpoint, event.webhook)
-        target = self._targets.get(key)
-        if target is None:
-            target = self._targets[key] = self._look_up(event)
-        return target
 
     def _look_up(self, event: TaskEvent) -> SpanTarget:
         endpoint = self._config.endpoints.get(event.endpoint) if self._config else None

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestratord import (
+    OWN_ENDPOINT,
     BatchEntry,
     BatchMember,
     ClosedBatch,
@@ -23,6 +24,7 @@ from orchestratord import (
 from orchestratord_webhooks.declaration import Addressed, Webhook, shortened
 from orchestratord_webhooks.envelope import MAX_PAYLOAD, json_text, narrowed, time_text
 from orchestratord_webhooks.health import Health, find
+from orchestratord_webhooks.operational_webhook import OperationalWebhook
 
 MOST_COUNTED = 500
 """Endpoints that are counted one by one; those beyond, which have the fewest, are one number."""
@@ -114,26 +116,65 @@ def example_of(
 ) -> NewTask:
     """The delivery of a batch with one member, which does not exist."""
     member, milliseconds = member_of(webhook, endpoint, data), int(at * 1000)
-    one = (member.endpoint_id, member.reason, member.status_code)
     entry = BatchEntry(
         member.endpoint_id, member.task_id, member.reason, member.status_code, milliseconds,
         member.detail,
     )  # fmt: skip
-    batch = ClosedBatch(
-        0, member.group, member.endpoint_id, member.webhook, member.phase, milliseconds,
-        milliseconds, 1, {one: 1}, (entry,),
-    )  # fmt: skip
+    batch = batch_of_one(entry, webhook.name, webhook.phase)
     return _delivery(batch, webhook, member.endpoint_id, redactor, at)
+
+
+def batch_of_one(member: BatchEntry, webhook: str, phase: str) -> ClosedBatch:
+    """A batch with this member alone, which does not exist."""
+    counts = {(member.endpoint_id, member.reason, member.status_code): 1}
+    return ClosedBatch(
+        0, "", member.endpoint_id, webhook, phase, member.at, member.at, 1, counts, (member,)
+    )
 
 
 def _delivery(
     batch: ClosedBatch, webhook: Webhook | None, endpoint_id: str, redactor: Redactor, now: float
 ) -> NewTask:
+    first = [_entry(batch, one, redactor) for one in batch.first]
+    return delivery(batch, webhook, endpoint_id, dict(_counts(batch)), first, redactor, now)
+
+
+def delivery(
+    batch: ClosedBatch,
+    webhook: Webhook | OperationalWebhook | None,
+    endpoint_id: str,
+    counts: Mapping[str, Mapping[str, int]],
+    first: list[dict[str, Any]],
+    redactor: Redactor,
+    now: float,
+) -> NewTask:
+    """The task that tells of a batch, of which the payload holds as many members as it can.
+
+    Args:
+        batch: what is told of.
+        webhook: as it is declared today; None where it is not.
+        endpoint_id: whose webhook it is.
+        counts: how many members there are, by what they have in common.
+        first: the first members; what there is no room for goes from its end.
+        redactor: knows the secrets that a payload may not hold.
+        now: in seconds since the epoch.
+    """
+    data: dict[str, Any] = {"batch": batch.id, "webhook": batch.webhook}
+    if endpoint_id != OWN_ENDPOINT:  # where all have the same one
+        data["phase"] = batch.phase
+    data |= {
+        "count": batch.members,
+        "counts": counts,
+        "opened_at": time_text(batch.opened_at / 1000),
+        "closed_at": time_text(batch.closed_at / 1000),
+        "filter": {"batch": batch.id},
+        "first": first,
+    }
     payload, error = None, None
     # The payload of one that is without a batch by now is not made for these names.
     rendered = webhook if webhook is not None and webhook.batch is not None else None
     try:
-        payload = _payload(batch, rendered, redactor, now)
+        payload = _payload(data, rendered, batch, redactor, now)
     except InvalidPayload as invalid:
         error = redactor.text(str(invalid))
     return NewTask(
@@ -148,41 +189,15 @@ def _delivery(
     )
 
 
-def _payload(batch: ClosedBatch, webhook: Webhook | None, redactor: Redactor, now: float) -> str:
-    """The body: with as many of the first members as there is room for. Raises InvalidPayload."""
-    data: dict[str, Any] = {
-        "batch": batch.id,
-        "webhook": batch.webhook,
-        "phase": batch.phase,
-        "count": batch.members,
-        "counts": dict(_counts(batch)),
-        "opened_at": time_text(batch.opened_at / 1000),
-        "closed_at": time_text(batch.closed_at / 1000),
-        "filter": {"batch": batch.id},
-        "first": [_entry(batch, one, redactor) for one in batch.first],
-    }
-    return fitting(data, webhook, batch, redactor, now)
-
-
-def fitting(
+def _payload(
     data: dict[str, Any],
     webhook: Addressed | None,
     batch: ClosedBatch,
     redactor: Redactor,
     now: float,
 ) -> str:
-    """The body of the delivery of a batch; what there is no room for goes from the end of `first`.
-
-    Args:
-        data: what the envelope holds, and the templates of a payload may use.
-        webhook: as it is declared today; None where it is not.
-        batch: what is told of.
-        redactor: knows the secrets that a payload may not hold.
-        now: in seconds since the epoch.
-
-    Raises:
-        InvalidPayload: a template fails, or there is no room for the rest alone.
-    """
+    """The body: with as many of the first members as there is room for. Raises InvalidPayload where
+    a template fails, or there is no room for the rest alone."""
     while True:
         text = _rendered(data, webhook, batch, redactor, now)
         # JSON can name half of a character that takes two; UTF-8 cannot write it.

@@ -23,13 +23,12 @@ from orchestratord import (
     Config,
     Control,
     Event,
-    InvalidPayload,
     NewTask,
     OrchestratordError,
     Redactor,
     TaskEvent,
 )
-from orchestratord_webhooks.batches import fitting, is_elsewhere
+from orchestratord_webhooks.batches import batch_of_one, delivery, is_elsewhere
 from orchestratord_webhooks.envelope import json_text, time_text
 from orchestratord_webhooks.operational_webhook import (
     OPERATIONAL_WEBHOOKS,
@@ -140,47 +139,19 @@ def example_delivery(webhook: OperationalWebhook, config: Config, at: float) -> 
     """The delivery of a batch with one event, which did not happen."""
     reason = next(iter(webhook.events), PHASE)
     event = {"type": reason, "at": time_text(at), "test": True, "text": f"{reason}: an example"}
-    milliseconds = int(at * 1000)
-    entry = BatchEntry(OWN_ENDPOINT, None, reason, None, milliseconds, json_text(event))
-    batch = ClosedBatch(
-        0, "", OWN_ENDPOINT, webhook.name, PHASE, milliseconds, milliseconds, 1,
-        {(OWN_ENDPOINT, reason, None): 1}, (entry,),
-    )  # fmt: skip
-    return _delivery(batch, webhook, config.redactor, at)
+    entry = BatchEntry(OWN_ENDPOINT, None, reason, None, int(at * 1000), json_text(event))
+    return _delivery(batch_of_one(entry, webhook.name, PHASE), webhook, config.redactor, at)
 
 
 def _delivery(
     batch: ClosedBatch, webhook: OperationalWebhook | None, redactor: Redactor, now: float
 ) -> NewTask:
-    entries = [_entry(one.detail, redactor) for one in batch.first]
+    first = [entry for one in batch.first if (entry := _entry(one.detail, redactor))]
     types: Counter[str] = Counter()
     for (_, reason, _), number in batch.counts.items():
         types[reason or ""] += number
-    data: dict[str, Any] = {
-        "batch": batch.id,
-        "webhook": batch.webhook,
-        "count": batch.members,
-        "counts": {"type": dict(types.most_common())},
-        "opened_at": time_text(batch.opened_at / 1000),
-        "closed_at": time_text(batch.closed_at / 1000),
-        "filter": {"batch": batch.id},
-        "first": [one for one in entries if one],
-    }
-    payload, error = None, None
-    try:
-        payload = fitting(data, webhook, batch, redactor, now)
-    except InvalidPayload as invalid:
-        error = redactor.text(str(invalid))
-    return NewTask(
-        kind="webhook",
-        endpoint_id=OWN_ENDPOINT,
-        webhook=batch.webhook,
-        phase=PHASE,
-        params={"batch": batch.id},
-        payload=payload,
-        error=error,
-        max_attempts=webhook.retry.max_attempts if webhook is not None else 1,
-    )
+    counts = {"type": dict(types.most_common())}
+    return delivery(batch, webhook, OWN_ENDPOINT, counts, first, redactor, now)
 
 
 def _entry(detail: str | None, redactor: Redactor) -> dict[str, Any]:

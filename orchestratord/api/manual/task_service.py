@@ -153,11 +153,9 @@ class TaskService:
         after = executor.phases[1]
         if outcome.verdict == "success" and self._host.concerned(after, task.kind, target.endpoint):
             # What is to follow from it may not be found in this body: nothing is to be lost so.
-            arguments = {
-                "outcome": outcome, "request": request, "statement": request, "task": task,
-                "endpoint": target.endpoint, "config": self._worker.placement.config,
-            }  # fmt: skip
-            outcome = await self._host.fold(after, "outcome", arguments)
+            config = self._worker.placement.config
+            reached = Reached(task, target.endpoint, config, outcome, request)
+            outcome = await self._host.fold_after(after, reached)
         if outcome.verdict != "success":
             why = outcome.error or f"it is taken for a {outcome.verdict}"
             raise InvalidParams({"body": f"an answer with this body is no success: {why}"})

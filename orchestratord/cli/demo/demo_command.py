@@ -10,6 +10,8 @@ from typing import NoReturn
 
 import click
 
+from orchestratord.cli.options import shipped
+
 _INTERRUPTED = 130
 
 
@@ -37,7 +39,7 @@ def demo(config: str | None, keep: bool) -> None:
     signal.signal(signal.SIGHUP, _end)
     folder = Path(config) if config else _example()
     try:
-        code = play(folder, DemoScreen(sys.stdout), keep=keep)
+        code = play(folder, DemoScreen(), keep=keep)
     except KeyboardInterrupt:
         code = _INTERRUPTED
     raise SystemExit(code)
@@ -49,10 +51,5 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 
 def _example() -> Path:
     """The example configuration: in the package, or beside it in a clone."""
-    import orchestratord
-
-    package = Path(orchestratord.__file__).parent
-    for folder in (package / "example", package.parent / "config"):
-        if (folder / "orchestratord.yaml").is_file():
-            return folder
-    raise click.ClickException("the example configuration is not installed")
+    what = "the example configuration"
+    return shipped("orchestratord.yaml", "example", "config", what).parent

@@ -18,15 +18,13 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import click
-
+from orchestratorctl.console import Console
 from orchestratord.cli.demo import story
 from orchestratord.cli.demo.daemon_process import DemoDaemon, DemoFailed
 from orchestratord.cli.demo.receiver import DemoReceiver, ReceivedDelivery
 from orchestratord.cli.demo.story import Task
-from orchestratord.log import escape
 from orchestratord.values.durations import format_duration
 
 SHORTEST = 20.0
@@ -343,13 +341,12 @@ def _show_summary(
 
 
 class DemoScreen:
-    """Writes to `stream`. What comes from elsewhere is escaped here, and nowhere else."""
+    """Writes to stdout. What comes from elsewhere is escaped here, and nowhere else."""
 
-    def __init__(self, stream: TextIO, environ: Mapping[str, str] = os.environ) -> None:
-        terminal = stream.isatty() and environ.get("TERM") != "dumb"
-        self._stream = stream
-        self._live = terminal
-        self._colour = terminal and not environ.get("NO_COLOR")
+    def __init__(self) -> None:
+        self._console = Console()
+        self._stream = self._console.stdout
+        self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._begun = time.monotonic()
         self._footer = ""
 
@@ -393,11 +390,5 @@ class DemoScreen:
         return "\r\x1b[2K" if self._footer else ""
 
     def _paint(self, part: Part) -> str:
-        if isinstance(part, str):
-            return escape(part)
-        text, colour = escape(part[0]), part[1]
-        if not self._colour:
-            return text
-        if colour in ("dim", "bold"):
-            return click.style(text, dim=colour == "dim" or None, bold=colour == "bold" or None)
-        return click.style(text, fg=colour)
+        text, colour = (part, None) if isinstance(part, str) else part
+        return self._console.paint(text, colour)

@@ -128,9 +128,9 @@ class OpenApiDocument:
             found = text(mapping(given[0]).get("url")) if given else ""
         return found.rstrip("/") if re.fullmatch(r"/[\w./~-]*", found) else ""
 
-    def type_of(self, schema: Any, depth: int = 0) -> str | None:
+    def type_of(self, schema: Any) -> str | None:
         """The one type that a value has; None where it may be of several, or none is named."""
-        found = self._types(schema, depth)
+        found = self._types(schema, 0)
         if found == {"integer", "number"}:
             return "number"
         return next(iter(found)) if len(found) == 1 else None
@@ -182,27 +182,26 @@ class OpenApiDocument:
         joined = "; ".join(more)
         return f"{said} ({joined})" if said and more else said or joined
 
-    def properties_of(self, schema: Any, depth: int = 0) -> dict[str, Mapping[str, Any]]:
-        """The properties of an object that can be sent, those of its parts included."""
+    def _parts(self, schema: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
+        """A schema behind all that it consists of."""
         known = self.look(schema)
-        found: dict[str, Mapping[str, Any]] = {}
-        if depth > _MAX_DEPTH:
-            return found
-        for part in items(known.get("allOf")):
-            found |= self.properties_of(part, depth + 1)
-        for name, value in mapping(known.get("properties")).items():
-            if self.look(value).get("readOnly") is not True:
-                found[str(name)] = self.look(value)
-        return found
-
-    def required_of(self, schema: Any, depth: int = 0) -> set[str]:
-        """The names of the properties that an object must have."""
-        known = self.look(schema)
-        names = {str(name) for name in items(known.get("required"))}
-        if depth <= _MAX_DEPTH:
+        if depth < _MAX_DEPTH:
             for part in items(known.get("allOf")):
-                names |= self.required_of(part, depth + 1)
-        return names
+                yield from self._parts(part, depth + 1)
+        yield known
+
+    def properties_of(self, schema: Any) -> dict[str, Mapping[str, Any]]:
+        """The properties of an object that can be sent, those of its parts included."""
+        return {
+            str(name): self.look(value)
+            for part in self._parts(schema)
+            for name, value in mapping(part.get("properties")).items()
+            if self.look(value).get("readOnly") is not True
+        }
+
+    def required_of(self, schema: Any) -> set[str]:
+        """The names of the properties that an object must have."""
+        return {str(name) for part in self._parts(schema) for name in items(part.get("required"))}
 
     def parameters_of(
         self, shared: Mapping[str, Any], operation: Mapping[str, Any]

@@ -61,13 +61,10 @@ def _scopes(document: OpenApiDocument) -> dict[str, tuple[str, ...]]:
             for name, scopes in mapping(one).items():
                 if str(name) not in seen:
                     seen.add(str(name))
-                    wanted = [scope for scope in items(scopes) if _is_scope(scope)]
+                    texts = [scope for scope in items(scopes) if isinstance(scope, str)]
+                    wanted = filter(_SCOPE.fullmatch, texts)
                     found.setdefault(str(name), {}).update(dict.fromkeys(wanted))
     return {name: tuple(scopes) for name, scopes in found.items()}
-
-
-def _is_scope(value: Any) -> bool:
-    return isinstance(value, str) and _SCOPE.fullmatch(value) is not None
 
 
 def _scheme(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +20,6 @@ DEFAULT = "default"
 _COMMENTS_AT = 48
 """The column of comments, unless a value is longer."""
 
-_Comment = Callable[["Traced"], str]
 _Line = tuple[str, str | None]
 """A line of YAML, and the comment behind it."""
 
@@ -58,7 +57,7 @@ def show(config: str | None, endpoint: str | None, output: str) -> None:
         traced = trace(declared, origins, registry, open_.config.redactor)
     if output == "yaml":
         click.echo(f"# {', '.join(about.values())}")
-        click.echo(annotated(traced, _place))
+        click.echo(annotated(traced))
         return
     places: dict[str, str] = {}
     for key, item in traced.items():
@@ -107,55 +106,54 @@ def _collect(item: Traced, path: str, places: dict[str, str]) -> None:
         places[path] = _place(item)
 
 
-def annotated(traced: Mapping[str, Traced], comment: _Comment) -> str:
+def annotated(traced: Mapping[str, Traced]) -> str:
     """The YAML of a mapping with a comment behind each value, without an end of line at its end."""
-    lines: list[str] = []
-    for line, origin in _mapping(traced, "", comment):
-        text = f"{line.ljust(_COMMENTS_AT)}  # {origin}" if origin else line
-        lines.append(text)
-    return "\n".join(lines)
+    return "\n".join(
+        f"{line.ljust(_COMMENTS_AT)}  # {origin}" if origin else line
+        for line, origin in _mapping(traced, "")
+    )
 
 
-def _mapping(items: Mapping[str, Traced], indent: str, comment: _Comment) -> Iterator[_Line]:
+def _mapping(items: Mapping[str, Traced], indent: str) -> Iterator[_Line]:
     from orchestratord.config.edit.render_yaml import flow
 
     for key, item in items.items():
-        yield from _entry(f"{indent}{flow(key)}:", f"{indent}  ", item, comment)
+        yield from _entry(f"{indent}{flow(key)}:", f"{indent}  ", item)
 
 
-def _entry(head: str, indent: str, item: Traced, comment: _Comment) -> Iterator[_Line]:
+def _entry(head: str, indent: str, item: Traced) -> Iterator[_Line]:
     """What stands behind `head`, and below it with `indent`."""
     from orchestratord.config.edit.render_yaml import flow
 
     value = item.value
     if isinstance(value, dict) and value:
         yield head, None
-        yield from _mapping(value, indent, comment)
+        yield from _mapping(value, indent)
     elif isinstance(value, list) and value:
         words = [flow(child.value) for child in value if not _nested(child)]
-        if len(words) == len(value) and len({comment(child) for child in value}) == 1:
-            yield f"{head} [{', '.join(words)}]", comment(value[0])
+        if len(words) == len(value) and len({_place(child) for child in value}) == 1:
+            yield f"{head} [{', '.join(words)}]", _place(value[0])
             return
         yield head, None
         for child in value:
-            yield from _item(indent, child, comment)
+            yield from _item(indent, child)
     else:
-        yield f"{head} {flow(item.value)}", comment(item)
+        yield f"{head} {flow(item.value)}", _place(item)
 
 
-def _item(indent: str, item: Traced, comment: _Comment) -> Iterator[_Line]:
+def _item(indent: str, item: Traced) -> Iterator[_Line]:
     """An item of a list: its first line begins with a dash."""
     from orchestratord.config.edit.render_yaml import flow
 
     if not _nested(item):
-        yield f"{indent}- {flow(item.value)}", comment(item)
+        yield f"{indent}- {flow(item.value)}", _place(item)
         return
     inner = f"{indent}  "
     if isinstance(item.value, dict):
-        lines = _mapping(item.value, inner, comment)
+        lines = _mapping(item.value, inner)
     else:
         assert isinstance(item.value, list)
-        lines = (line for child in item.value for line in _item(inner, child, comment))
+        lines = (line for child in item.value for line in _item(inner, child))
     for number, (line, origin) in enumerate(lines):
         yield (f"{indent}- {line[len(inner) :]}" if number == 0 else line), origin
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 from operator import itemgetter
+from unittest.mock import patch
 
 import pytest
 
@@ -17,11 +20,12 @@ class Terminal(io.StringIO):
 def console(columns: int | None = None, colour: bool = False, **environment: str) -> Console:
     if columns is not None:
         environment["COLUMNS"] = str(columns)
-    return Console(
-        environment={"TERM": "xterm", **environment},
-        stdout=Terminal() if colour else io.StringIO(),
-        stderr=io.StringIO(),
-    )
+    stdout = Terminal() if colour else io.StringIO()
+    with (
+        patch.multiple(sys, stdout=stdout, stderr=io.StringIO()),
+        patch.dict(os.environ, {"TERM": "xterm", **environment}, clear=True),
+    ):
+        return Console()
 
 
 COLUMNS = (

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from orchestratord_event.data_schema import DataSchema, SchemaFile
+from orchestratord_event.data_schema import SchemaFile
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_what_cannot_be_checked_is_a_problem_of_the_data(
     schema: dict[str, Any], data: dict[str, Any]
 ) -> None:
     file = SchemaFile("order.json", json.dumps(schema).encode())
-    [(name, problem)] = DataSchema(file=file).problems(data).items()
+    [(name, problem)] = file.check.problems(data).items()
     assert name == "params"
     assert problem.startswith("cannot be held against order.json: ")
     assert len(problem) <= 200

@@ -40,8 +40,8 @@ def test_each_message(manager: tuple[str, socket.socket]) -> None:
     assert sock.recv(4096) == b"STATUS=3 running"
     notifier.watchdog()
     assert sock.recv(4096) == b"WATCHDOG=1"
-    notifier.stopping()
-    assert sock.recv(4096) == b"STOPPING=1"
+    notifier.draining(upgrades=False)
+    assert sock.recv(4096) == b"STOPPING=1\nSTATUS=draining"
 
 
 def test_reloading_carries_the_monotonic_clock(manager: tuple[str, socket.socket]) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
@@ -125,9 +126,14 @@ def test_the_folder_is_short_enough_for_a_socket() -> None:
     assert place("/" + "x" * 80) == "/tmp"
 
 
+def screen_on(stream: io.StringIO, environ: dict[str, str]) -> DemoScreen:
+    with patch("sys.stdout", stream), patch.dict("os.environ", environ, clear=True):
+        return DemoScreen()
+
+
 def test_plain_lines_without_a_terminal() -> None:
     stream = io.StringIO()
-    screen = DemoScreen(stream, {})
+    screen = screen_on(stream, {})
     screen.footer("waiting")
     screen.line(("red", "red"), " and \x1b[31m\n")
     assert stream.getvalue() == "red and \\u001b[31m\\n\n"
@@ -139,7 +145,7 @@ def test_plain_lines_without_a_terminal() -> None:
 )
 def test_a_terminal(environ: dict[str, str], coloured: bool, live: bool) -> None:
     stream = Terminal()
-    screen = DemoScreen(stream, environ)
+    screen = screen_on(stream, environ)
     screen.footer("waiting for x")
     screen.line(("done", "green"))
     screen.footer("")

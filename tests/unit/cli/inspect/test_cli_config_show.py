@@ -186,7 +186,7 @@ VALUES = st.recursive(
 @given(st.dictionaries(KEYS, VALUES, max_size=4))
 def test_whatever_is_shown_reads_back(values: dict[str, object]) -> None:
     traced = {key: wrapped(value) for key, value in values.items()}
-    text = annotated(traced, lambda item: "somewhere")
+    text = annotated(traced)
     document = read_document("shown.yaml", text.encode())
     assert document.problems == []
     assert document.root is not None
