@@ -143,17 +143,11 @@ class Cache:
 
 def _make(sources: tuple[object, ...], reader: NodeReader, make: Callable[[], Any]) -> _Part:
     """Make a part, and note what comes along."""
-    secrets, references = reader.secrets, reader.references
-    reader.secrets, reader.references = set(), {}
     found = len(reader.problems)
-    try:
+    with reader.apart() as (secrets, references):
         value = make()
         warnings = tuple(p for p in reader.problems.since(found) if p.severity == "warning")
-        return _Part(value, sources, reader.references, tuple(reader.secrets), warnings)
-    finally:
-        secrets |= reader.secrets
-        references |= reader.references
-        reader.secrets, reader.references = secrets, references
+        return _Part(value, sources, references, tuple(secrets), warnings)
 
 
 def _content(node: Node | None) -> Hashable:

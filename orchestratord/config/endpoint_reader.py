@@ -81,7 +81,6 @@ class EndpointReader:
         """The keys of an endpoint, by its type."""
         self._retries: dict[int, tuple[RetryPolicy, dict[str, Any]]] = {}
         """By identity; the policy is kept with what is shown of it."""
-        self._said_elsewhere: dict[str, dict[str, str]] = {}
         self._apis: dict[int, _OfApi] = {}
         """What is the same for all endpoints of one API, by the identity of what they inherit."""
         self._params: dict[int, Mapping[str, Param]] = {}
@@ -145,14 +144,9 @@ class EndpointReader:
         written = self._keys.shown(model, of_spec, spec.data)
         written |= self._keys.shown(EndpointKeys, own, data)
         written |= {key: masked(item.data) for key, item in read.items() if key != "retry"}
-        shown.update(self._shown(endpoint, inherited, shown_params(endpoint, data, written)))
+        written, retry = shown_params(endpoint, data, written), self._retry(endpoint.retry)
+        shown.update(shown_endpoint(endpoint, self._of_api(inherited).shown, written, retry))
         return Declared(endpoint, spot, node)
-
-    def _shown(
-        self, endpoint: Endpoint, inherited: Inherited, written: dict[str, Any]
-    ) -> dict[str, Any]:
-        retry = self._retry(endpoint.retry)
-        return shown_endpoint(endpoint, self._of_api(inherited).shown, written, retry)
 
     def _of_api(self, inherited: Inherited) -> _OfApi:
         found = self._apis.get(id(inherited))
@@ -218,10 +212,7 @@ class EndpointReader:
 
     def _elsewhere(self, executor: Executor) -> dict[str, str]:
         """Keys of other types → what to say of them here."""
-        known = self._said_elsewhere.get(executor.type)
-        if known is not None:
-            return known
-        said = self._said_elsewhere[executor.type] = dict[str, str]()
+        said: dict[str, str] = {}
         for other in self._executors.values():
             if other is not executor and other.model is not None:
                 words = f"belongs to endpoints with `type: {other.type}`"

@@ -89,15 +89,10 @@ class KeyReader:
         reader = self._reader
         if not shared:
             return reader.read(spot, node, model, given)
-        secrets, references, problems = reader.secrets, reader.references, len(reader.problems)
-        reader.secrets, reader.references = set(), {}
-        try:
+        problems = len(reader.problems)
+        with reader.apart() as (secrets, references):
             read = reader.read(spot, node, model, given)
-            alone = not reader.secrets and not reader.references
-        finally:
-            secrets |= reader.secrets
-            references |= reader.references
-            reader.secrets, reader.references = secrets, references
+            alone = not secrets and not references
         if alone and read.value is not None and len(reader.problems) == problems:
             for key, name in keyed_fields(model):
                 if key in shared and key in read.data:

@@ -103,7 +103,7 @@ def read(
     threads to have their turn. `instead` has what some of the files are taken to hold; `given` are
     the files to take for those of the folder.
     """
-    references = References.of(sources.environ, sources.folder, sources.pretended)
+    references = References(sources.environ, sources.folder, sources.pretended)
     try:
         files = given or read_folder(sources.folder, cache.files, breathe)
         if not instead:
@@ -356,7 +356,7 @@ def read_plugins(folder: Path) -> Plugins:
     problems = [p for p in (*files.problems, *document.problems) if p.severity == "error"]
     if document.root is None:
         raise ConfigError(problems)
-    reader = NodeReader(References.of(os.environ), Registry(), Problems())
+    reader = NodeReader(References(os.environ), Registry(), Problems())
     spot, node = document.root.entries.get("plugins", (document.spot, MapNode()))
     plugins: Plugins | None = reader.read(spot, node, Plugins).value
     if plugins is not None:
@@ -376,7 +376,7 @@ def read_settings(folder: Path, host: Host, environ: Mapping[str, str]) -> Daemo
     document = _document(files, files.daemon, DAEMON_FILE)
     if document.root is None:
         return None
-    reader = NodeReader(References.of(environ, folder), host.registry, Problems())
+    reader = NodeReader(References(environ, folder), host.registry, Problems())
     known = document.root.only(fields_of(DaemonSettings))
     settings: DaemonSettings | None = reader.read(document.spot, known, DaemonSettings).value
     return settings

@@ -123,13 +123,7 @@ class Loader:
                 restart = (*restart, PLUGIN_FILES)
             if new.digest == old.digest and found.references == before.references:
                 return Reload(False, self.config, (), restart, cause)
-            config = replace(
-                new,
-                # What was a secret a minute ago still is one, in answers that are on their way.
-                redactor=new.redactor.merged(old.redactor),
-                generation=old.generation + 1,
-                adopted_at=self._clock.now_ms(),
-            )
+            config = _adopted(new, old, old.generation + 1, self._clock.now_ms())
             found_changes = changes(old, config, breathe)
             named = differences(old, config, found_changes) if diff else ()
             self._before, self._reading = before, replace(found, config=config)
@@ -150,12 +144,7 @@ class Loader:
             self._before = before = self._reading
             found = self._read(breathe, given=files)
             old, (new, _) = before.config, _kept(before.config, found.config)
-            config = replace(
-                new,
-                redactor=new.redactor.merged(old.redactor),
-                generation=generation,
-                adopted_at=adopted_at,
-            )
+            config = _adopted(new, old, generation, adopted_at)
             self._reading = replace(found, config=config)
             self._retired += old.endpoints.values()
 
@@ -201,6 +190,12 @@ class Loader:
         except ConfigError as error:
             # A warning is no reason to refuse anything.
             raise ConfigError([p for p in error.problems if p.severity == "error"]) from None
+
+
+def _adopted(new: Config, old: Config, generation: int, adopted_at: int) -> Config:
+    # What was a secret a minute ago still is one, in answers that are on their way.
+    redactor = new.redactor.merged(old.redactor)
+    return replace(new, redactor=redactor, generation=generation, adopted_at=adopted_at)
 
 
 def _kept(before: Config, found: Config) -> tuple[Config, tuple[str, ...]]:

@@ -113,6 +113,8 @@ class Database(ABC):
     transaction costs as much as what is done in it for many tasks."""
     shown: str
     """Its URL without a password."""
+    session_class: type[Session]
+    """What `session` makes."""
     leases: Leases
     """For how long claims stand that are made here."""
 
@@ -151,7 +153,6 @@ class Database(ABC):
     def back_up(self, name: str) -> None:  # noqa: B027  # not every database has that
         """Keep a copy beside it, before its schema changes; nothing where others do that."""
 
-    @abstractmethod
     def session(
         self,
         connection: Connection,
@@ -161,6 +162,7 @@ class Database(ABC):
         instance: str,
     ) -> Session:
         """What operations see of a connection that writes; its arguments are attributes of it."""
+        return self.session_class(connection, owner, clock, tables, instance, self.leases)
 
     def messenger(self, owner: str, wakeups: Wakeups) -> Messenger:
         """What tells other daemons of what is due; what it hears of them goes into `wakeups`."""

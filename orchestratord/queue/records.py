@@ -73,6 +73,15 @@ class Inserted:
     """It was written succeeded."""
 
 
+def duplicates(effects: Sequence[StoredEffect]) -> list[Inserted]:
+    """What becomes of effects that were written before: nothing, of each `Insert`."""
+    return [
+        Inserted(0, effect.task.key, None, duplicate=True)
+        for effect in effects
+        if isinstance(effect, Insert)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Pick:
     """Claim up to `limit` tasks of `key` whose `next_try` is not after `due_before`.

@@ -126,9 +126,8 @@ class SharedLimits:
                 self._windows[lane] = RateWindow(pick.rate, json.loads(stamps))
             if pick.global_concurrency is not None:
                 api = pick.key.endpoint_id.partition("/")[0] + "/"
-                row = db.one(RUNNING, (api, api))
-                assert row is not None
-                self._room[lane] = max(pick.global_concurrency - row[0], 0)
+                [(running,)] = db.all(RUNNING, (api, api))
+                self._room[lane] = max(pick.global_concurrency - running, 0)
 
     def __bool__(self) -> bool:
         """Whether a lane has one."""

@@ -167,8 +167,7 @@ class EditedFile:
 
     def changed(self, wanted: ListChange) -> EditedFile:
         """The file with the list that is wanted, read again and compared. Raises ConfigError."""
-        own = self._own
-        if same(wanted.new, [] if own is None or is_null(own) else data_of(own)):
+        if self._says(wanted.new):
             return self
         problems: list[Problem] = []
         text = syntax.decode(self.file, self.bytes, problems)
@@ -193,8 +192,8 @@ class EditedFile:
             why = str(error)
         except UnicodeEncodeError:
             why = "it holds what is no character"
-        begin = Spot(self.file, 1, 1, self._key)
-        spot, _ = self._root.entries.get(self._key, (begin, own))
+        entry = self._root.entries.get(self._key)
+        spot = entry[0] if entry else Spot(self.file, 1, 1, self._key)
         message = self.redactor.text(f"{why}; edit the file manually")
         raise ConfigError([spot.problem(message)])
 
@@ -237,7 +236,7 @@ class EditedFile:
 
     def _says(self, items: Sequence[Any]) -> bool:
         own = self._own
-        return same(items, [] if own is None else data_of(own))
+        return same(items, [] if own is None or is_null(own) else data_of(own))
 
     def _rest(self) -> list[Any]:
         """Everything but the list, in its order, as it is written."""

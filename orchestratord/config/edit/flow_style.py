@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from orchestratord.config.edit.item_matching import ListChange, same
-from orchestratord.config.edit.render_yaml import flow, json_text, quoted
+from orchestratord.config.edit.render_yaml import flow, json_text
 from orchestratord.config.edit.text_positions import Extent, TextLines
 from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, data_of
 
@@ -134,7 +134,7 @@ class Flow:
         return head if head[-1] != ":" or key.style == '"' else head + " "
 
     def _key(self, key: str) -> str:
-        return quoted(key) if self._json else flow(key)
+        return json_text(key) if self._json else flow(key)
 
     def _list(self, values: Sequence[Any], column: int) -> str:
         """A list that was not there; `column` is that of its key."""

@@ -109,7 +109,7 @@ def flow(value: Any) -> str:
         return f"[{', '.join(map(flow, value))}]"
     if isinstance(value, str):
         word = _FLOW_WORD.fullmatch(value) and _is_plain(value)
-        return value if word and _means_itself(value) else visible(quoted(value))
+        return value if word and _means_itself(value) else visible(json_text(value))
     return json.dumps(value)
 
 
@@ -127,22 +127,17 @@ def visible(text: str) -> str:
     )
 
 
-def quoted(text: str) -> str:
-    """A text in double quotes, as JSON and YAML both read it."""
-    return json_text(text)
-
-
 def _key(key: str) -> str:
-    return key if _KEY.fullmatch(key) and _means_itself(key) else quoted(key)
+    return key if _KEY.fullmatch(key) and _means_itself(key) else json_text(key)
 
 
 def _text(text: str) -> str:
     if _PLAIN.fullmatch(text) and _is_plain(text):
-        return text if _means_itself(text) else quoted(text)
+        return text if _means_itself(text) else json_text(text)
     awkward = ('"' in text or "\\" in text) and "'" not in text
     if awkward and text.isprintable() and not _SPECIAL.search(text):
         return f"'{text}'"
-    return quoted(text)
+    return json_text(text)
 
 
 def _is_plain(text: str) -> bool:

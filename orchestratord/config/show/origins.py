@@ -16,7 +16,7 @@ from orchestratord.config.inherit import Merger
 from orchestratord.config.show.merged_endpoint import backoff_data
 from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.validate.problems import Problems
-from orchestratord.config.validate.shapes import fields_of, key_of
+from orchestratord.config.validate.shapes import fields_of, keyed_fields
 from orchestratord.config.yaml.document import root_of
 from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, mapping_of
 from orchestratord.config.yaml.references import References
@@ -49,7 +49,7 @@ class Origins:
         """Read the files again; they were good a moment ago."""
         files = read_folder(folder)
         shared = shared_keys(registry.settings)
-        reader = NodeReader(References.of(os.environ), registry, Problems())
+        reader = NodeReader(References(os.environ), registry, Problems())
         merger = Merger(reader, registry.settings)
         root = root_of(files, files.endpoints.get(endpoint.id))
         self.daemon = root_of(files, files.daemon)
@@ -90,16 +90,14 @@ def trace(
         traced["egress"] = Traced({"allow": _egress(endpoint, origins)})
     spec = endpoint.spec
     if isinstance(spec, BaseModel):
-        for name in type(spec).model_fields:
-            key = key_of(type(spec), name)
+        for key, name in keyed_fields(type(spec)):
             entries = _with_headers(own, above) if key == "headers" else own
             add(key, getattr(spec, name), partial(_dumped, spec, name), entries)
     if "headers" not in traced:
         add("headers", endpoint.api.headers, _none, above)
     keys = endpoint.keys
-    for name in type(keys).model_fields:
+    for key, name in keyed_fields(type(keys)):
         if name not in ("type", "tests"):
-            key = key_of(type(keys), name)
             value = getattr(endpoint, name, getattr(keys, name))
             add(key, value, partial(_dumped, keys, name), own)
     for setting in registry.settings.values():
@@ -117,7 +115,7 @@ def trace_daemon(config: Config, registry: Registry) -> dict[str, Traced]:
     """
     files = read_folder(config.folder)
     root = root_of(files, files.daemon)
-    reader = NodeReader(References.of(os.environ, config.folder), registry, Problems())
+    reader = NodeReader(References(os.environ, config.folder), registry, Problems())
     tracer = _Tracer(config.redactor)
     traced: dict[str, Traced] = {}
 
@@ -127,8 +125,7 @@ def trace_daemon(config: Config, registry: Registry) -> dict[str, Traced]:
         if placed is not None or not _is_nothing(data):
             traced[key] = tracer.trace(data, value, placed)
 
-    for name in DaemonSettings.model_fields:
-        key = key_of(DaemonSettings, name)
+    for key, name in keyed_fields(DaemonSettings):
         add(key, getattr(config.daemon, name), partial(_dumped, config.daemon, name))
     for setting in registry.daemon_settings.values():
         value = config[setting]
@@ -183,12 +180,8 @@ class _Tracer:
 
 def _defaults(value: BaseModel, data: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that `data` does not have, as they would be written."""
-    missing: dict[str, Any] = {}
-    for name in type(value).model_fields:
-        key = key_of(type(value), name)
-        if key not in data:
-            missing[key] = _dumped(value, name)
-    return missing
+    fields = keyed_fields(type(value))
+    return {key: _dumped(value, name) for key, name in fields if key not in data}
 
 
 def _none() -> None:
@@ -209,10 +202,8 @@ def _dumped(owner: BaseModel, name: str) -> Any:
 
 def _child(value: Any, key: Any) -> Any:
     if isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            if key_of(type(value), name) == key:
-                return getattr(value, name)
-        return None
+        name = dict(keyed_fields(type(value))).get(key)
+        return None if name is None else getattr(value, name)
     return value.get(key) if isinstance(value, Mapping) else None
 
 

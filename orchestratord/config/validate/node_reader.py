@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote
@@ -104,6 +104,18 @@ class NodeReader:
         except Exception as error:  # a type may be a plugin's, and its validators raise anything
             self._error(spot, f"cannot be validated: {type(error).__name__}: {error}")
         return ReadNode(None if self._bad else value, data, self._fields(node, type_, value, data))
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[tuple[set[str], dict[str, str]]]:
+        """Gather secrets and references for themselves; afterwards they are among all others."""
+        secrets, references = self.secrets, self.references
+        self.secrets, self.references = set(), {}
+        try:
+            yield self.secrets, self.references
+        finally:
+            secrets |= self.secrets
+            references |= self.references
+            self.secrets, self.references = secrets, references
 
     def stands_for(self, reference: str, value: str) -> bool:
         """True where a reference, given as in `references`, has this value."""

@@ -130,8 +130,8 @@ class RequestRules:
     ) -> None:
         if (wrong := url_problem(url, query=query)) is not None:
             self._problems.error(place, wrong)
-        else:
-            self._check_address(url, allow, place)
+        elif (target := host_and_port(url)) is not None:
+            self._check_target(target, allow, place)
 
     def _check_dates(self, tls: Tls, keys: KeyProblems) -> None:
         """Certificates that have ended; of several authorities, only where it is all of them."""
@@ -191,11 +191,6 @@ class RequestRules:
             target = host_and_port(url)
             if target is not None and (denied := self._why_denied(target, allow)) is not None:
                 self._problems.warn(keys.at(*path), denied)
-
-    def _check_address(self, url: str, allow: Sequence[str], spot: Spot) -> None:
-        target = host_and_port(url)
-        if target is not None:
-            self._check_target(target, allow, spot)
 
     def _check_target(self, target: tuple[str, int], allow: Sequence[str], spot: Spot) -> None:
         if (denied := self._why_denied(target, allow)) is not None:

@@ -67,12 +67,11 @@ _KINDS: tuple[tuple[tuple[type, ...], Kind], ...] = (
 ANY = Shape((Member("any"),), null=True)
 
 
-def shape_of(type_: Any) -> Shape:
-    """The shape of a type, with what pydantic's annotations add to it left aside."""
-    return _shape_of(type_, ())
+def shape_of(type_: Any, aliases: tuple[Any, ...] = ()) -> Shape:
+    """The shape of a type, with what pydantic's annotations add to it left aside.
 
-
-def _shape_of(type_: Any, aliases: tuple[Any, ...]) -> Shape:
+    `aliases` are those that it stands in, which it may name again.
+    """
     members: list[Member] = []
     null = _collect(type_, members, aliases)
     return Shape(tuple(members), null)
@@ -91,10 +90,10 @@ def _collect(type_: Any, members: list[Member], aliases: tuple[Any, ...]) -> boo
         nulls = [_collect(argument, members, aliases) for argument in arguments]
         return any(nulls)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        members.append(Member("map", type_, _shape_of(arguments[1], aliases)))
+        members.append(Member("map", type_, shape_of(arguments[1], aliases)))
     elif isinstance(origin, type) and issubclass(origin, Sequence | AbstractSet):
         same = len(arguments) == 1 or arguments[1:] == (...,)
-        item = _shape_of(arguments[0], aliases) if same else ANY
+        item = shape_of(arguments[0], aliases) if same else ANY
         members.append(Member("list", type_, item))
     else:
         members.append(Member(_kind(type_), type_))

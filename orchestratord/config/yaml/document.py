@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -34,15 +35,13 @@ _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels; flatten it"
 _STR_TAGS = ("tag:yaml.org,2002:str", "!")
 
 
+@dataclass(slots=True, eq=False)
 class YamlDocument:
     """What one file holds: its tree, or None where it cannot be read at all, and its problems."""
 
-    __slots__ = ("file", "problems", "root")
-
-    def __init__(self, file: str, root: MapNode | None, problems: list[Problem]) -> None:
-        self.file = file
-        self.root = root
-        self.problems = problems
+    file: str
+    root: MapNode | None
+    problems: list[Problem]
 
     @property
     def spot(self) -> Spot:

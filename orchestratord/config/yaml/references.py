@@ -54,32 +54,23 @@ class References:
     def __init__(
         self,
         environ: Mapping[str, str],
-        credentials: Path | None,
         folder: Path = Path(),
         pretended: set[str] | None = None,
     ) -> None:
         """
         Args:
-            environ: the environment.
-            credentials: the folder that `${credential:name}` reads, None for none.
+            environ: the environment; it names the folder of credentials.
             folder: the config folder, which other files may be named relative to.
             pretended: gathers the references to secrets that are not here, for which something of
                 their form is taken; None: they are errors.
         """
         self._environ = environ
-        self._credentials = credentials
+        credentials = environ.get("CREDENTIALS_DIRECTORY")
+        self._credentials = Path(credentials) if credentials else None
         self._folder = folder
         self._pretended = pretended
         self._files: dict[tuple[Path, int], bytes | ValueError] = {}
         self._fingerprints: dict[tuple[Path, int], str] = {}
-
-    @classmethod
-    def of(
-        cls, environ: Mapping[str, str], folder: Path = Path(), pretended: set[str] | None = None
-    ) -> References:
-        """Those of an environment, with the folder of credentials that it names."""
-        credentials = environ.get("CREDENTIALS_DIRECTORY")
-        return cls(environ, Path(credentials) if credentials else None, folder, pretended)
 
     @property
     def files(self) -> dict[str, str]:

@@ -35,12 +35,9 @@ def faults(database: Path, seconds: float) -> list[str] | None:
         with closing(_open(database)) as connection:
             connection.set_progress_handler(lambda: world.monotonic() > deadline, 10_000)
             rows = connection.execute(f"PRAGMA quick_check({_LISTED})").fetchall()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
-            return None
-        return [str(error)]
     except sqlite3.Error as error:
-        return [str(error)]
+        interrupted = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+        return None if interrupted else [str(error)]
     return [] if rows == [("ok",)] else [str(row[0]) for row in rows]
 
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from orchestratord.model.task import BatchEntry, ClosedBatch
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.batch_members import IN_FULL
-from orchestratord.queue.connection import Connection
+from orchestratord.queue.connection import Connection, Row
 from orchestratord.queue.operations.insert import insert_one
-from orchestratord.queue.records import Insert, Inserted
+from orchestratord.queue.records import Insert, Inserted, duplicates
 from orchestratord.queue.rows import code_of, worded
 from orchestratord.queue.session import Session
 
@@ -98,7 +98,7 @@ def find(db: Connection, now: int, later: Collection[int] = ()) -> BatchesFound:
         if rule is not None and (rule[0] <= now or members >= rule[1]):
             ripe.append(group)
     rows = [row for id_ in _undelivered(db, later) if (row := db.one(CLOSED, (id_,))) is not None]
-    return BatchesFound(ripe, [_closed(db, *row) for row in rows])
+    return BatchesFound(ripe, [_closed(db, row) for row in rows])
 
 
 def _undelivered(db: Connection, later: Collection[int]) -> list[int]:
@@ -113,17 +113,8 @@ def _undelivered(db: Connection, later: Collection[int]) -> list[int]:
     return found[:UNDELIVERED]
 
 
-def _closed(
-    db: Connection,
-    id_: int,
-    group: str | None,
-    endpoint_id: str,
-    webhook: str,
-    phase: str,
-    opened_at: int,
-    closed_at: int,
-    members: int,
-) -> ClosedBatch:
+def _closed(db: Connection, row: Row) -> ClosedBatch:
+    id_, group, *others = row
     counts = {
         (worded(endpoint) or "", worded(reason), code_of(code)): number
         for endpoint, reason, code, number in db.all(COUNTS, (id_,))
@@ -132,18 +123,7 @@ def _closed(
         BatchEntry(worded(endpoint) or "", task, worded(reason), code_of(code), at, worded(detail))
         for endpoint, task, reason, code, at, detail in db.all(BEGINNING, (id_, IN_FULL))
     )
-    return ClosedBatch(
-        id_,
-        worded(group) or "",
-        endpoint_id,
-        webhook,
-        phase,
-        opened_at,
-        closed_at,
-        members,
-        counts,
-        first,
-    )
+    return ClosedBatch(*(id_, worded(group) or "", *others, counts, first))
 
 
 @writes(Rank.KEEP)
@@ -175,7 +155,7 @@ def write_delivery(session: Session, batch_id: int, deliveries: Sequence[Insert]
     """Write the delivery of a closed batch; a duplicate where another daemon has."""
     [delivery] = deliveries
     if not session.db.run(RESERVE, (batch_id,)):
-        return [Inserted(0, delivery.task.key, None, duplicate=True)]
+        return duplicates(deliveries)
     inserted = insert_one(session, delivery)
     session.db.run(DELIVER, (inserted.id, batch_id))
     session.db.run(SAID, (batch_id,))

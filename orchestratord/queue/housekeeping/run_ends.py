@@ -13,10 +13,10 @@ from dataclasses import replace
 from orchestratord.errors import NotFound
 from orchestratord.model.task import FINAL, Kind, RunError, RunSummary, Status, Task
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
-from orchestratord.queue.connection import BY_RUN, BY_RUNNING, Connection, Row
+from orchestratord.queue.connection import BY_RUN, BY_RUNNING, Connection
 from orchestratord.queue.operations.effects import apply_effects
 from orchestratord.queue.operations.search import find_task, listed
-from orchestratord.queue.records import Insert, Inserted, StoredEffect
+from orchestratord.queue.records import Inserted, StoredEffect, duplicates
 from orchestratord.queue.rows import code_of, worded
 from orchestratord.queue.session import Session
 
@@ -62,7 +62,7 @@ OLDEST = f"SELECT id FROM retry_schedule {BY_RUN} WHERE run_id = ? ORDER BY id L
 def untold(db: Connection, after: int = 0) -> list[RunSummary]:
     """Runs that have ended, and whose hooks have not been told: the first of them behind the run
     `after`, without their errors."""
-    return [_run_of(row) for row in db.all(UNTOLD, (after,))]
+    return [RunSummary(*row) for row in db.all(UNTOLD, (after,))]
 
 
 @long_reads
@@ -79,7 +79,7 @@ def get_run(db: Connection, run_id: int) -> RunSummary:
     """
     row = db.one(ONE, (run_id,))
     if row is not None:
-        return _with_errors(db, _run_of(row))
+        return _with_errors(db, RunSummary(*row))
     try:
         root = find_task(db, run_id)
     except NotFound:
@@ -111,11 +111,7 @@ def tell(session: Session, run: RunSummary, effects: Sequence[StoredEffect]) -> 
     counts = (run.tasks, run.succeeded, run.failed, run.cancelled)
     if session.db.run(TOLD, (run.id, run.ended_at, *counts)):
         return apply_effects(session, effects)
-    return [
-        Inserted(0, item.task.key, None, duplicate=True)
-        for item in effects
-        if isinstance(item, Insert)
-    ]
+    return duplicates(effects)
 
 
 @writes(Rank.KEEP)
@@ -125,10 +121,6 @@ def pass_over(session: Session, ids: Sequence[int]) -> None:
     session.db.run(
         f"UPDATE runs SET untold = 0 WHERE id IN ({marks}) AND open_tasks = 0", sorted(ids)
     )
-
-
-def _run_of(row: Row) -> RunSummary:
-    return RunSummary(*row)
 
 
 def _with_errors(db: Connection, run: RunSummary) -> RunSummary:

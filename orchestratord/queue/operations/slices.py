@@ -18,7 +18,7 @@ from orchestratord.model.task import Effect, Kind, NewTask, Table, Upsert
 from orchestratord.queue.batch import Batch, Rank, Write, reads
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.operations.effects import SLICES_TABLE, apply_all_effects
-from orchestratord.queue.records import Insert, Inserted, StoredEffect
+from orchestratord.queue.records import Inserted, StoredEffect, duplicates
 from orchestratord.queue.session import Session
 from orchestratord.values import world
 
@@ -102,7 +102,7 @@ def _together(
     groups = [items if own else () for own, (_, items) in zip(ours, several, strict=True)]
     written = apply_all_effects(session, groups)
     return [
-        inserted if own else _duplicates(items)
+        inserted if own else duplicates(items)
         for own, inserted, (_, items) in zip(ours, written, several, strict=True)
     ]
 
@@ -116,14 +116,6 @@ def _take(session: Session, found: Slice) -> bool:
 
 
 SLICES: Batch[tuple[Slice, Sequence[StoredEffect]], list[Inserted]] = Batch(_together)
-
-
-def _duplicates(items: Sequence[StoredEffect]) -> list[Inserted]:
-    return [
-        Inserted(0, item.task.key, None, duplicate=True)
-        for item in items
-        if isinstance(item, Insert)
-    ]
 
 
 _MAPPINGS = {"params", "asked"}

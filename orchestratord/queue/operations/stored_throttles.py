@@ -29,14 +29,7 @@ GONE_MS = 7 * 24 * 3600 * 1000
 """After which what a daemon that is gone had found out says nothing any more."""
 
 _ROW = ThrottleRow
-_FIELDS = (
-    _ROW.name,
-    _ROW.kind,
-    _ROW.owner,
-    _ROW.since,
-    _ROW.until,
-    _ROW.why,
-)
+_FIELDS = tuple(_ROW._meta.fields[name] for name in StoredThrottle._fields)
 ALL = sql(_ROW.select(*_FIELDS).order_by(_ROW.name, _ROW.kind, _ROW.owner))
 
 

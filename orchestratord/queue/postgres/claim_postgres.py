@@ -298,11 +298,10 @@ CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 def any_run_out(db: Connection, leases: Leases, owner: str, held: Collection[int]) -> bool:
     """Whether there is something for `PostgresSession.reclaim`; on the reading connection."""
-    row = db.one(ANY_RUN_OUT, (leases.since(), owner, list(held)))
-    assert row is not None
-    if not row[1]:
-        leases.looked(row[0])
-    return bool(row[1])
+    [(now, found)] = db.all(ANY_RUN_OUT, (leases.since(), owner, list(held)))
+    if not found:
+        leases.looked(now)
+    return bool(found)
 
 
 def _place(names: tuple[str, ...]) -> int:
@@ -333,6 +332,10 @@ class PostgresSession(Session):
     """Of keys that were claimed from: before which `next_try` nothing was left."""
     heard_due: dict[Key, int] = field(default_factory=dict)
     """What was heard of since."""
+
+    def __post_init__(self) -> None:
+        self.ask_clock()
+        self.look_for_older()
 
     def begin(self, committed: bool) -> None:
         """As in the interface."""
@@ -483,18 +486,16 @@ class PostgresSession(Session):
 
     def look_for_older(self) -> None:
         """As in the interface."""
-        row = self.db.one(OLDER, (self.leases.now(self.clock),))
-        assert row is not None
-        self.gives_nonces = not row[0]
+        [(older,)] = self.db.all(OLDER, (self.leases.now(self.clock),))
+        self.gives_nonces = not older
 
     def ask_clock(self) -> int:
         """Learn what the database's clock says; milliseconds since the epoch."""
         began = world.monotonic()
-        row = self.db.one(CLOCK)
-        assert row is not None
-        self.leases.asked(row[0])
-        self.clock.asked(row[0], world.monotonic() - began)
-        return int(row[0])
+        now = self.db.clock_ms()
+        self.leases.asked(now)
+        self.clock.asked(now, world.monotonic() - began)
+        return now
 
     def renew(self, held: Collection[int]) -> int:
         """As in the interface: those of which a third of their time is over.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
@@ -19,7 +19,6 @@ from peewee import PeeweeException
 from pydantic_core import to_json
 
 from orchestratord.errors import DatabaseInUse, QueueError
-from orchestratord.model.task import Table
 from orchestratord.queue.connection import Connection, Failures, Row
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.database import Database, Wakeups
@@ -35,7 +34,6 @@ from orchestratord.queue.postgres.vacuum import Horizon
 from orchestratord.queue.records import HoldingBack
 from orchestratord.queue.session import LEASE, Leases
 from orchestratord.values import world
-from orchestratord.values.clock import Clock
 
 try:
     import psycopg
@@ -476,9 +474,8 @@ class PostgresConnection(Connection):
 
     def clock_ms(self) -> int:
         """As in the interface."""
-        row = self.one(CLOCK)
-        assert row is not None
-        return int(row[0])
+        [(now,)] = self.all(CLOCK)
+        return int(now)
 
     def close(self) -> None:
         """Close it; in the thread that made it."""
@@ -493,6 +490,7 @@ class PostgresDatabase(Database):
 
     failures = FAILURES
     several_daemons = True
+    session_class = PostgresSession
     gather = 0.08
 
     def __init__(self, url: str, lease: float = LEASE) -> None:
@@ -550,20 +548,6 @@ class PostgresDatabase(Database):
                 world.sleep(0.1)
             yield
             raw.execute("COMMIT")
-
-    def session(
-        self,
-        connection: Connection,
-        owner: str,
-        clock: Clock,
-        tables: Mapping[str, Table],
-        instance: str,
-    ) -> PostgresSession:
-        """As in the interface."""
-        session = PostgresSession(connection, owner, clock, tables, instance, self.leases)
-        session.ask_clock()
-        session.look_for_older()
-        return session
 
     def messenger(self, owner: str, wakeups: Wakeups) -> PostgresMessenger:
         """As in the interface."""

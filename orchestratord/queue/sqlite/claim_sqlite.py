@@ -253,12 +253,11 @@ class SqliteSession(Session):
         if not more:
             return []
         lines = [(*line[:3], pick.due_before) for pick, line, _ in more]
-        row = self.db.one(BEHIND, (max(each for *_, each in more), json.dumps(lines)))
-        assert row is not None
+        [(behind,)] = self.db.all(BEHIND, (max(each for *_, each in more), json.dumps(lines)))
         ids: list[int] = []
         for idempotent in (True, False):
             mine: list[int] = []
-            for (pick, _, each), found in zip(more, json.loads(row[0]), strict=True):
+            for (pick, _, each), found in zip(more, json.loads(behind), strict=True):
                 if pick.idempotent is idempotent:
                     mine += [id_ for id_, limit in found[:each] if not limit]
             self._take(TAKE_ON, mine, idempotent, now)
@@ -279,9 +278,8 @@ class SqliteSession(Session):
                 keys = json.dumps([(*picks[n].key, list(picks[n].avoid)) for n in indexes])
             else:
                 keys = json.dumps([picks[n].key for n in indexes])
-            row = self.db.one(NEXT_BUT if avoids else NEXT, (limit + 1, keys))
-            assert row is not None
-            for position, pending in json.loads(row[0]):
+            [(text,)] = self.db.all(NEXT_BUT if avoids else NEXT, (limit + 1, keys))
+            for position, pending in json.loads(text):
                 found[indexes[position]] = pending
         return found
 
@@ -289,15 +287,13 @@ class SqliteSession(Session):
         """As in the interface: nothing else writes meanwhile."""
         if self.db.one(ANY_HELD) is None:  # as where partitions seldom have more than one task
             return []
-        row = self.db.one(FAIR_TURNS, (json.dumps([line[:3] for line in lines]),))
-        assert row is not None
-        return [FairTurn(*turn) for turn in json.loads(row[0])]
+        [(turns,)] = self.db.all(FAIR_TURNS, (json.dumps([line[:3] for line in lines]),))
+        return [FairTurn(*turn) for turn in json.loads(turns)]
 
     def ordered_turns(self, lines: Sequence[Line]) -> list[OrderedTurn]:
         """As in the interface."""
-        row = self.db.one(ORDERED_TURNS, (json.dumps([line[:3] for line in lines]),))
-        assert row is not None
-        return [OrderedTurn(*turn) for turn in json.loads(row[0])]
+        [(turns,)] = self.db.all(ORDERED_TURNS, (json.dumps([line[:3] for line in lines]),))
+        return [OrderedTurn(*turn) for turn in json.loads(turns)]
 
     def step_back(self, ids: Sequence[int]) -> Collection[int]:
         """As in the interface."""

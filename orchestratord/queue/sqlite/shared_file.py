@@ -22,6 +22,7 @@ from orchestratord.queue import shared_rates
 from orchestratord.queue.connection import Connection, Failures, NotOnDisk
 from orchestratord.queue.database import Wakeups, Workers
 from orchestratord.queue.records import Claimed, Pick
+from orchestratord.queue.session import Session
 from orchestratord.queue.sqlite.claim_sqlite import OF_DEAD, SqliteSession
 from orchestratord.queue.sqlite.mailboxes import SqliteMessenger
 from orchestratord.queue.sqlite.main_file import MainFile
@@ -132,9 +133,8 @@ class SharedConnection(SqliteConnection):
     def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
         """As in the interface. Who begins just now has claimed nothing yet that is seen here: to
         take it for dead costs a look in vain."""
-        row = self.one(f"SELECT EXISTS ({OF_DEAD.lost})", (self.living(),))
-        assert row is not None
-        return bool(row[0])
+        [(found,)] = self.all(f"SELECT EXISTS ({OF_DEAD.lost})", (self.living(),))
+        return bool(found)
 
     def close(self) -> None:
         """Close it; in the thread that made it."""
@@ -208,6 +208,7 @@ class SharedFile(SqliteFile):
     """One file, as one of the workers has it open."""
 
     several_daemons = True
+    session_class = SharedSession
     synchronous = "NORMAL"
     """What is brought in from the journal; the journal itself is synced without it (`Journal`)."""
 
@@ -267,7 +268,7 @@ class SharedFile(SqliteFile):
         clock: Clock,
         tables: Mapping[str, Table],
         instance: str,
-    ) -> SharedSession:
+    ) -> Session:
         """As in the interface. From here on the owner lives."""
         try:
             self._life = Life(self._folder, owner)
@@ -275,7 +276,7 @@ class SharedFile(SqliteFile):
             raise self.unusable(error) from error
         # Without these, others would take it for dead, or write out of turn.
         self._names += (str(self._life.path), str(self._folder / TURN))
-        return SharedSession(connection, owner, clock, tables, instance, self.leases)
+        return super().session(connection, owner, clock, tables, instance)
 
     def messenger(self, owner: str, wakeups: Wakeups) -> SqliteMessenger:
         """As in the interface."""

@@ -13,7 +13,7 @@ import fcntl
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache, partial
 from itertools import chain
@@ -24,7 +24,6 @@ from typing import Any
 from peewee import PeeweeException, SqliteDatabase
 
 from orchestratord.errors import DatabaseInUse, QueueError
-from orchestratord.model.task import Table
 from orchestratord.queue.connection import Connection, Failures, Row
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.database import Database
@@ -36,7 +35,6 @@ from orchestratord.queue.sqlite.file_locks import readers, writers
 from orchestratord.queue.sqlite.main_file import MainFile
 from orchestratord.queue.sqlite.network_mounts import MOUNTS, network_type
 from orchestratord.values import world
-from orchestratord.values.clock import Clock
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for a lock; only a person with a shell can hold one."""
@@ -354,6 +352,7 @@ class SqliteFile(Database):
 
     synchronous = "FULL"
     """What SQLite itself brings to the disk: all that is committed."""
+    session_class = SqliteSession
     connection_class = sqlite3.Connection
     """What a simulation puts its own in the place of, which waits for locks in its time."""
 
@@ -486,17 +485,6 @@ class SqliteFile(Database):
 
     def _connection(self, database: SqliteDatabase, writes: bool) -> SqliteConnection:
         return SqliteConnection(database, self.path, self.failures, self._main_file)
-
-    def session(
-        self,
-        connection: Connection,
-        owner: str,
-        clock: Clock,
-        tables: Mapping[str, Table],
-        instance: str,
-    ) -> SqliteSession:
-        """As in the interface."""
-        return SqliteSession(connection, owner, clock, tables, instance, self.leases)
 
     def crowded(self, connection: Connection) -> bool:
         """True where the disk is too full for new work."""

@@ -70,7 +70,7 @@ AROUND = [
 
 
 def surroundings() -> Surroundings:
-    reader = NodeReader(References({}, None), REGISTRY, Problems())
+    reader = NodeReader(References({}), REGISTRY, Problems())
     merger = Merger(reader, REGISTRY.settings)
     return Surroundings(FILE, orchestratord_webhooks.WEBHOOKS, merger, MapNode(), Redactor())
 

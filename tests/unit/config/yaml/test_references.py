@@ -20,7 +20,7 @@ def references(tmp_path: Path) -> References:
     (tmp_path / "large").write_bytes(b"x" * (MAX_BYTES + 1))
     (tmp_path / "lines").write_text("one\ntwo\r\n\n")
     os.mkfifo(tmp_path / "fifo")
-    return References(ENVIRON, tmp_path)
+    return References({**ENVIRON, "CREDENTIALS_DIRECTORY": str(tmp_path)})
 
 
 def resolve(references: References, text: str) -> Resolved:
@@ -132,7 +132,7 @@ def test_credentials_that_are_no_text(
 
 
 def test_there_are_no_credentials() -> None:
-    found = resolve(References({}, None), "${credential:hook}")
+    found = resolve(References({}), "${credential:hook}")
     assert found.problems == (
         "${credential:hook}: there are no credentials, as $CREDENTIALS_DIRECTORY is not set; the "
         "unit needs LoadCredential=hook:/path",

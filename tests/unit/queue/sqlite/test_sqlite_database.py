@@ -21,7 +21,8 @@ from orchestratord.queue.connection import Row
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.operations import claim, effects
 from orchestratord.queue.records import Insert, Pick
-from orchestratord.queue.sqlite.claim_sqlite import in_step
+from orchestratord.queue.rows import PAGE_OF_TASKS
+from orchestratord.queue.sqlite.claim_sqlite import NEXT, in_step
 from orchestratord.queue.sqlite.main_file import MainFile
 from orchestratord.queue.sqlite.sqlite_database import SqliteFile
 from orchestratord.queue.store import Store, open_database
@@ -85,17 +86,17 @@ async def test_picks_of_a_few_tasks_each_are_looked_up_by_one_statement(store: S
     now = store.clock.now_ms()
     picks = [Pick(key, limit, True, now) for limit, key in enumerate(keys, 1)]
     seen: list[str] = []
-    one = store._session.db.one
+    all_ = store._session.db.all
 
-    def seeing(sql: str, values: Sequence[Any] = ()) -> Row | None:
+    def seeing(sql: str, values: Sequence[Any] = ()) -> list[Row]:
         if "retry_schedule" in sql:  # and not what the writer asks now and then
             seen.append(sql)
-        return one(sql, values)
+        return all_(sql, values)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store._session.db, "one", seeing)
+        patch.setattr(store._session.db, "all", seeing)
         claimed = await store.write(claim.claim(picks))
-    assert len(seen) == 1
+    assert seen == [NEXT, PAGE_OF_TASKS]
     assert Counter(task.endpoint_id for task in claimed.tasks) == {"a/b": 1, "a/c": 2, "a/d": 3}
     assert all(claimed.earliest[key] is not None for key in keys), "what is left is told of"
 
