@@ -128,10 +128,9 @@ class Explainer:
         if outcome is not None and decision is not None:
             task, outcome = _settled(task, outcome, decision)
         asked = (phase,) if phase else reached
-        arguments = {"request": request, "endpoint": endpoint}
-        arguments |= _ended(phase, task, outcome, moment)
+        about = _ended(phase, task, outcome, moment) | {"request": request, "endpoint": endpoint}
         large = task.is_large or _is_large(outcome)
-        consequences = await bounded(large, self._consequences, asked, task, arguments, notes)
+        consequences = await bounded(large, self._consequences, asked, task, about, notes)
         return Report(
             endpoint=endpoint,
             task=task,
