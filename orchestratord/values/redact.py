@@ -116,6 +116,8 @@ class Redactor:
 
     def problems_in(self, given: Mapping[str, Any]) -> dict[str, str]:
         """What is wrong with what a caller sent, by its name, where it would be stored."""
+        if not (self._values or self._learned.values):
+            return {}
         problem = "holds a secret of this configuration, and what is sent here is stored"
         return {name: problem for name, value in given.items() if self.is_in(value)}
 
