@@ -28,12 +28,7 @@ from orchestratord.api.api_routes import application
 from orchestratord.api.outbox_relay import OutboxRelay
 from orchestratord.api.server.guard import Guard
 from orchestratord.api.server.port_application import no_handler, port_applications
-from orchestratord.api.server.server import (
-    Listener,
-    Listening,
-    Server,
-    TcpListener,
-)
+from orchestratord.api.server.server import Listener, Listening, Server, TcpListener
 from orchestratord.api.service import Service
 from orchestratord.config.loader import Loader
 from orchestratord.config.validate.socket_path import socket_path

@@ -5,12 +5,7 @@ from __future__ import annotations
 import logging
 
 from orchestratord.engine.attempt_in_progress import AttemptInProgress, AttemptResult
-from orchestratord.engine.retry import (
-    Decision,
-    decide,
-    decide_early,
-    succeeded,
-)
+from orchestratord.engine.retry import Decision, decide, decide_early, succeeded
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import Status
 from orchestratord.plugin.host import Host

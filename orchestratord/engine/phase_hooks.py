@@ -53,7 +53,7 @@ class PhaseHooks:
         return effects if len(effects) <= SLICE else await self._in_slices(effects, attempt.task)
 
     async def _in_slices(self, effects: list[Effect], task: Task) -> list[Effect]:
-        """The same, where they are more than one transaction should write: with slices of them."""
+        """Effects that are more than one transaction should write, with slices of them."""
         return await off_loop(sliced, effects, self._clock.now_ms(), run_of(task))
 
     async def ask(
@@ -169,11 +169,7 @@ class PhaseHooks:
         )  # fmt: skip
         outcome = Outcome("success", HAPPENED_CODE)
         if self._host.concerned(after, task.kind, endpoint):
-            arguments = {
-                "outcome": outcome, "request": None, "statement": None, "task": task,
-                "endpoint": endpoint, "config": config,
-            }  # fmt: skip
-            outcome = await self._host.fold(after, "outcome", arguments)
+            outcome = await self._host.fold_after(after, Reached(task, endpoint, config, outcome))
         if outcome.verdict != "success":
             return None
         decision = Decision(Status.SUCCEEDED, "it has happened", None)
@@ -242,7 +238,7 @@ class PhaseHooks:
         return result
 
     async def cancelled(self, task: Task, result: AttemptResult, config: Config) -> AttemptResult:
-        """The same end of an attempt, for a task that is cancelled instead of tried again."""
+        """The end of an attempt whose task is cancelled instead of tried again."""
         decision = Decision(Status.CANCELLED, "cancelled while it ran")
         row = result.attempt
         if row is not None:

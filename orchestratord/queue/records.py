@@ -11,15 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from orchestratord.model.recurring_rows import RecurringRows
-from orchestratord.model.task import (
-    Action,
-    Attempt,
-    BatchMember,
-    Key,
-    NewTask,
-    RowEffect,
-    Task,
-)
+from orchestratord.model.task import Action, Attempt, BatchMember, Key, NewTask, RowEffect, Task
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusCode, StatusSet
 

@@ -86,7 +86,7 @@ class Session(ABC):
     statements: dict[Any, Any] = field(default_factory=dict)
     """Those that were made for what plugins write, by its shape."""
     gathered: dict[Any, Any] = field(default_factory=dict)
-    """The same by kinds of upserts; None for one that is not written together with others."""
+    """Those of each kind of upserts; None for one that is not written together with others."""
     moves: Counter[str] = field(default_factory=Counter)
     """By how much each status has more or fewer tasks than before the transaction."""
     due: dict[Key, int] = field(default_factory=dict)
@@ -245,12 +245,12 @@ class Session(ABC):
             self.touch_rule(task.key, turn.partition, turn.partition_rule)
 
     def touch_rule(self, key: Key, partition: str, rule: int | None) -> None:
-        """The same by the columns of its row."""
+        """Note that something has changed in a partition, by the columns of a task's row."""
         rule = rule or 0
         self.touch_line(Line(*key, partition, rule < 0), max(rule, 0))
 
     def touch_line(self, line: Line, limit: int) -> None:
-        """The same of a line; `limit`: that of the task that has changed."""
+        """Note that something has changed in a line; `limit`: that of the task that has changed."""
         self.touched.add(line)
         if limit:
             self.limited.add(line)

@@ -17,13 +17,7 @@ from orchestratord.model.event import ClockEvent, EventType
 from orchestratord.queue.housekeeping.future_times import BroughtBack, bring_back
 from orchestratord.runtime.throttle_keeper import ThrottleKeeper
 from orchestratord.values import world
-from orchestratord.values.clock import (
-    APART,
-    BACK_AFTER,
-    FORWARD_AFTER,
-    ClockChange,
-    rfc3339,
-)
+from orchestratord.values.clock import APART, BACK_AFTER, FORWARD_AFTER, ClockChange, rfc3339
 from orchestratord.values.durations import format_duration
 
 log = logging.getLogger("orchestratord.clock")

@@ -584,7 +584,7 @@ SHOWN_BY: dict[str, int] = {
     "effect-that-is-lost": 7,
     "effect-that-is-written-twice": 1,
     "failure-that-does-not-hold": 11,
-    "fence-that-is-not-compared": 87,
+    "fence-that-is-not-compared": 26,
     "key-that-is-not-looked-up": 5,
     "lease-that-is-not-renewed": 172,
     "limit-that-each-counts-alone": 19,

@@ -35,12 +35,7 @@ from orchestratord.engine.new.new_tasks import NewTasks
 from orchestratord.engine.phase_hooks import PhaseHooks
 from orchestratord.engine.plan import Plans
 from orchestratord.engine.poison import SURELY
-from orchestratord.engine.retry import (
-    Decision,
-    decide_probe,
-    give_up_at,
-    give_up_from,
-)
+from orchestratord.engine.retry import Decision, decide_probe, give_up_at, give_up_from
 from orchestratord.engine.retry_delay import SHORTEST_DELAY
 from orchestratord.engine.settle.attempt_ends import AttemptEnds
 from orchestratord.engine.settle.held_claims import Claims, WayOut
@@ -431,7 +426,8 @@ class Pipe:
         """What follows from an attempt that was made: after, decide, ask hooks."""
         plan = attempt.plan
         if plan.decides and outcome.status_code is not None and not attempt.interrupted:
-            outcome = await self._after(attempt, plan.executor.phases[1], outcome)
+            after = plan.executor.phases[1]
+            outcome = await self._host.fold_after(after, attempt.reached(outcome))
         if (
             outcome.verdict == "success"
             and outcome.final_reason is None
@@ -447,16 +443,6 @@ class Pipe:
         if guarded and is_down(outcome) and self.feedback.probes_open_breaker(attempt):
             decision = await self._decide_probe(attempt, decision)
         return await self._ask(attempt, outcome, decision)
-
-    async def _after(self, attempt: AttemptInProgress, after: str, outcome: Outcome) -> Outcome:
-        """The outcome as the hooks of this after_ phase leave it."""
-        arguments = {
-            "outcome": outcome, "request": attempt.request, "statement": attempt.request,
-            "task": attempt.task, "endpoint": attempt.plan.target.endpoint,
-            "config": attempt.plan.config,
-        }  # fmt: skip
-        changed: Outcome = await self._host.fold(after, "outcome", arguments)
-        return changed
 
     async def _decide_probe(self, attempt: AttemptInProgress, decision: Decision) -> Decision:
         task, policy = attempt.task, attempt.plan.target.retry

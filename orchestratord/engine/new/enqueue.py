@@ -128,10 +128,16 @@ class Enqueue:
     def _told(self, operations: Sequence[Write[list[Inserted]]]) -> None:
         """What became of what was asked for, all of it that was written at once; what follows is
         done although a caller was cancelled."""
+        self._begin(self._answer(operations))
+
+    async def _answer(self, operations: Sequence[Write[list[Inserted]]]) -> None:
         done = [one for one in operations if one.error is None]
         items = [item for one in done for item in one.about[0]]
         inserted = [item for one in done for item in one.result or ()]
-        self._begin(self._new_tasks.written(items, inserted))  # begins before a caller goes on
+        try:  # what was claimed with them is sent before their callers go on
+            await self._new_tasks.written(items, inserted)
+        except Exception:
+            log.exception("cannot follow up %d new tasks", len(inserted))
         for one in operations:
             told: asyncio.Future[list[Inserted]] = one.about[1]
             self.under_way.discard(told)

@@ -30,7 +30,7 @@ AT_ONCE = 500
 """Tasks that follow from an attempt, or that were asked for together, that are gone through in one
 go."""
 EVENTS_AT_ONCE = 25
-"""The same for events, since hooks say what follows from each."""
+"""Events among them that are, since hooks say what follows from each."""
 
 
 class NewTasks:

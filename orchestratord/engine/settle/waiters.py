@@ -19,7 +19,7 @@ class Waiters:
                 future.set_result(None)
 
     def all_finished(self, task_ids: Iterable[int]) -> None:
-        """The same for several."""
+        """Wake all who wait for one of these tasks."""
         if self._futures:
             for task_id in task_ids:
                 self.finished(task_id)

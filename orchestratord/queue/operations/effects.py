@@ -17,14 +17,8 @@ from orchestratord.queue.batch import Batch, Rank, Write, writes
 from orchestratord.queue.connection import Singly
 from orchestratord.queue.operations.insert import NewRows, lock_order
 from orchestratord.queue.operations.plugin_rows import Upserts
-from orchestratord.queue.records import (
-    Insert,
-    Inserted,
-    StoredEffect,
-)
-from orchestratord.queue.session import (
-    Session,
-)
+from orchestratord.queue.records import Insert, Inserted, StoredEffect
+from orchestratord.queue.session import Session
 
 log = logging.getLogger("orchestratord.queue")
 
@@ -99,7 +93,7 @@ def _apply_together(
 
 
 def _in_order(session: Session, effects: Effects) -> Effects:
-    """The same in the order in which `apply_all_effects` locks: new tasks, members of batches, rows
+    """Effects in the order in which `apply_all_effects` locks: new tasks, members of batches, rows
     table by table, by their keys. Those of one row stay in theirs."""
     if len(effects) < 2 or not session.db.for_update:
         return effects

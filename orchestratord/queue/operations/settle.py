@@ -15,20 +15,9 @@ from orchestratord.queue.batch import Batch, Rank, Write, reads
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
 from orchestratord.queue.operations.effects import Effects, apply_all_effects
 from orchestratord.queue.operations.partitions import give_place, lock_tasks
-from orchestratord.queue.records import (
-    Inserted,
-    Settled,
-    Settlement,
-    Start,
-    Started,
-)
+from orchestratord.queue.records import Inserted, Settled, Settlement, Start, Started
 from orchestratord.queue.rows import code_text, plain
-from orchestratord.queue.session import (
-    HELD,
-    RUNNING,
-    Session,
-    fence,
-)
+from orchestratord.queue.session import HELD, RUNNING, Session, fence
 
 # ruff: noqa: S608  # what is pasted here are columns, hints and the fence, never values
 

@@ -24,6 +24,7 @@ from orchestratord.model.outcome import Outcome
 from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import NewTask, Task
 from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.host import Host
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import claim, manual, search
 from orchestratord.queue.records import Start
@@ -160,7 +161,7 @@ async def test_what_fails_before_the_executor_is_called_is_released(
 
 
 AFTER: list[tuple[object, str]] = [
-    (Pipe, "_after"), (Pipe, "_conclude"), (Pipe, "_ask"),
+    (Host, "fold_after"), (Pipe, "_conclude"), (Pipe, "_ask"),
     (AttemptEnds, "write_soon"), (NewTasks, "items"), (attempt_ends, "settlement_of"),
     (pipe_module, "check_outcome"), (AttemptEnds, "_note_run"), (Feedback, "note"),
 ]  # fmt: skip
@@ -221,7 +222,7 @@ async def test_a_refused_end_whose_cancel_fails_is_settled_as_cancelled(
             await work.bench.store.write(manual.cancel(work.id))
             return work.outcome
 
-        monkeypatch.setattr(Pipe, "_after", asks)
+        monkeypatch.setattr(Host, "fold_after", asks)
         results = work.bench.worker.pipe.hooks
         fail(monkeypatch, results, "cancelled")
         work.adopt()
