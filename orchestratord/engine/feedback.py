@@ -200,13 +200,10 @@ class Feedback:
         served: list[Throttle],
         why: str,
     ) -> None:
-        now, key, rule = (
-            self._clock.now_ms(),
-            attempt.plan.key,
-            attempt.plan.target.guarded_by.breaker,
-        )
+        now, plan = self._clock.now_ms(), attempt.plan
+        key, rule = plan.key, plan.target.guarded_by.breaker
         # The receiver of deliveries may have webhooks with other rules.
-        rule_of_lane = attempt.plan.config.guards.breaker if key.webhook else rule
+        rule_of_lane = plan.config.guards.breaker if key.webhook else rule
         of_lane, own = lane.throttle, self._scopes.by_name.get(own_scope(key))
         for throttle, off in ((of_lane, rule_of_lane.off), (own, rule.off)):
             if throttle is not None and (off or not down):
@@ -440,7 +437,7 @@ class Feedback:
         pace = throttle.pace
         if pace is not None and throttle.is_slowed:
             lanes = map(self._scopes.lane, self._scopes.keys(throttle.name))
-            if not any(map(self._lanes.is_due, lanes)):
+            if pace.is_idle(now) and not any(map(self._lanes.is_due, lanes)):
                 pace.end(now)  # another daemon may have taken the last of it
             elif throttle.pace_published is None and now - pace.since >= LASTING_MS:
                 throttle.pace_published = pace.since

@@ -183,6 +183,11 @@ class Pace:
         """Whether nothing of it need be remembered."""
         return self.rate is None and not 0 <= now - self._refused_at < QUIET_MS
 
+    def is_idle(self, now: int) -> bool:
+        """Whether nothing has begun for a window. What is refused waits for its backoff, and at
+        moments nothing is due while the lane is as busy as its rate allows."""
+        return now - self._next > WINDOW_MS
+
     # -- what may begin ------------------------------------------------------------------------
 
     def room(self, now: int) -> int:
