@@ -75,6 +75,8 @@ PREFETCHED_MS = 1000
 
 NotSent = AttemptResult | Literal["released", "lost"]
 """How an attempt ends that has sent nothing."""
+Stage = Literal["in_slot", "ended", "on_its_way"]
+"""An attempt has a slot; its slot is free; its end is with the thread that writes."""
 
 
 class Pipe:
@@ -178,9 +180,10 @@ class Pipe:
     async def _run(self, task: Task, lane: str, began: int) -> WayOut:
         """One attempt of a task that has a slot since `began`."""
         # Its lease may have run out, and it be claimed here again: only the store tells the two.
-        running, has_slot, ended = asyncio.current_task(), True, False
+        running = asyncio.current_task()
         assert running is not None
         attempt: AttemptInProgress | None = None
+        stage: Stage = "in_slot"
         try:
             attempt = self._begin(task, lane, running, began)
             if attempt is None:  # the configuration changed since it was claimed
@@ -193,7 +196,7 @@ class Pipe:
             result = attempt.result = ready
             now = self._clock.now_ms()
             self.feedback.note(attempt, now)
-            has_slot = False
+            stage = "ended"
             self._lanes.ended()
             self._release_slot(task, lane, now)
             effects, run_id = result.effects, run_of(attempt.task)
@@ -201,19 +204,19 @@ class Pipe:
             if self._claims.closing:
                 return "left"
             self.ends.write_soon(attempt, result, items, now)
-            ended = True
+            stage = "on_its_way"
             return "settled"
         except (Exception, asyncio.CancelledError) as error:
             return await self.ends.end_anyway(task, attempt, error)
         finally:
-            if has_slot:
+            if stage == "in_slot":
                 now = self._clock.now_ms()
                 if attempt is None or not attempt.sent:
                     self._lanes.return_token(lane, now, task.id, began)
                 self._release_slot(task, lane, now)
-            elif not ended:
+            elif stage == "ended":
                 self._lanes.settled()
-            if not ended:
+            if stage != "on_its_way":
                 self._claims.gone(task, running)
 
     def _begin(
