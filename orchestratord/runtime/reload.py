@@ -309,13 +309,10 @@ class Reloader:
         """The configuration is in force; `began` (`world.monotonic`) is when the reload did."""
         config, at = self.config, self._clock.now_ms()
         took = None if began is None else round((world.monotonic() - began) * 1000, 1)
-        self._host.events.publish(
-            ConfigEvent(
-                EventType.CONFIG_ADOPTED, at, config.generation, cause, len(config.endpoints),
-                changes.added, changes.changed, changes.removed, changes.daemon,
-                duration_ms=took,
-            )
-        )  # fmt: skip
+        about = config.generation, cause, len(config.endpoints)
+        changed = changes.added, changes.changed, changes.removed, changes.daemon
+        event = ConfigEvent(EventType.CONFIG_ADOPTED, at, *about, *changed, duration_ms=took)
+        self._host.events.publish(event)
 
     def _refuse(self, problems: Sequence[Problem], cause: str) -> None:
         if self.last_error is not None and tuple(self.last_error[1]) == tuple(problems):
@@ -330,13 +327,10 @@ class Reloader:
         for problem in problems:
             log.error("%s", problem, extra=_HELP)
         config = self.config
-        self._host.events.publish(
-            ConfigEvent(
-                EventType.CONFIG_REFUSED, self.last_error[0], config.generation, cause,
-                len(config.endpoints), problems=len(problems),
-                error=config.redactor.text(str(problems[0])),
-            )
-        )  # fmt: skip
+        about = config.generation, cause, len(config.endpoints)
+        event = ConfigEvent(EventType.CONFIG_REFUSED, self.last_error[0], *about)
+        error = config.redactor.text(str(problems[0]))
+        self._host.events.publish(event._replace(problems=len(problems), error=error))
 
     async def _free_replaced(self) -> None:
         """Free the configuration before, once nothing works with it any more."""
