@@ -38,32 +38,10 @@ class Http1Connection(asyncio.Protocol):
         gathered: what writes requests at the end of a turn of the loop; None for at once.
     """
 
-    __slots__ = (
-        "_answer",
-        "_answered",
-        "_asked",
-        "_buffers",
-        "_closes",
-        "_deadline",
-        "_gathered",
-        "_look",
-        "_loop",
-        "_not_sent",
-        "_parser",
-        "_paused",
-        "_rest",
-        "_socket",
-        "_timer",
-        "_timer_at",
-        "_transport",
-        "_waiter",
-        "_write",
-        "address",
-        "egress",
-        "idle_since",
-        "is_closing",
-        "reusable",
-        "used",
+    __slots__ = tuple(
+        "_answer _answered _asked _buffers _closes _deadline _gathered _look _loop _not_sent "
+        "_parser _paused _rest _socket _timer _timer_at _transport _waiter _write address egress "
+        "idle_since is_closing reusable used".split()
     )
 
     is_closing: Callable[[], bool]
