@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +25,7 @@ from orchestratord.plugin.registry import plain
 from orchestratord.queue.housekeeping import undeclared
 from orchestratord.queue.operations import plugin_rows
 from orchestratord.runtime.systemd import SystemdNotifier
-from orchestratord.runtime.team import Team
+from orchestratord.runtime.team import Team, begin_step
 from orchestratord.runtime.worker_seat import InForce, WorkerSeat
 from orchestratord.values import doc_links, world
 
@@ -131,7 +131,7 @@ class Reloader:
     async def follow(self) -> None:
         """Take up what the loader holds by now, which the first worker of the run has taken up."""
         await self._adopt(self._loader.config, await self._tables())
-        _run(self._free_replaced(), self._freeing)
+        begin_step(self._free_replaced(), self._freeing)
 
     def in_force(self) -> InForce:
         """What the other workers are to have."""
@@ -157,7 +157,7 @@ class Reloader:
 
     def begin_reload(self, cause: str) -> None:
         """Have a reload begin on this loop; how it goes is logged."""
-        _run(self._reload_logged(cause), self._reloads)
+        begin_step(self._reload_logged(cause), self._reloads)
 
     def stop(self) -> None:
         """The daemon ends: no reload begins any more, and one that is under way is given up, unless
@@ -291,7 +291,7 @@ class Reloader:
                 cause,
                 result.changes,
             )
-            _run(self._free_replaced(), self._freeing)
+            begin_step(self._free_replaced(), self._freeing)
         elif cause == SIGHUP:
             log.info("nothing has changed; generation %d goes on", self.config.generation)
         for key in result.restart_required:
@@ -438,12 +438,6 @@ class Reloader:
         except BaseException:
             self._unwritten = effects + self._unwritten
             raise
-
-
-def _run(step: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
-    task = asyncio.get_running_loop().create_task(step)
-    among.add(task)
-    task.add_done_callback(among.discard)
 
 
 def _refusal(
