@@ -18,61 +18,19 @@ if TYPE_CHECKING:
 KINDS = ("call", "webhook")
 STATUSES = ("pending", "running", "succeeded", "failed", "cancelled")
 GROUPS = ("endpoint", "webhook", "kind", "status", "reason", "status_code", "partition")
-REASONS = (
-    "exhausted",
-    "not_retryable",
-    "ambiguous",
-    "rejected",
-    "expired",
-    "poisoned",
-    "invalid_payload",
-    "invalid",
-    "endpoint_removed",
-    "webhook_removed",
-    "webhook_disabled",
-    "resolved",
-    "replaced",
+REASONS = tuple(
+    "exhausted not_retryable ambiguous rejected expired poisoned invalid_payload invalid "
+    "endpoint_removed webhook_removed webhook_disabled resolved replaced".split()
 )
 EVENTS = (
-    "task.created",
-    "task.started",
-    "task.succeeded",
-    "task.retried",
-    "task.snoozed",
-    "task.failed",
-    "task.cancelled",
-    "task.triggered",
-    "bulk.began",
-    "bulk.progress",
-    "bulk.paused",
-    "bulk.resumed",
-    "bulk.cancelled",
-    "bulk.finished",
-    "partition.held",
-    "webhook.disabled",
-    "webhook.enabled",
-    "breaker.opened",
-    "breaker.closed",
-    "inbound.refused",
-    "throttle.began",
-    "throttle.ended",
-    "endpoint.failing",
-    "endpoint.paused",
-    "endpoint.resumed",
-    "outbox.refused",
-    "schedule.missed",
-    "trouble.began",
-    "trouble.ended",
-    "config.adopted",
-    "config.refused",
-    "plugin.fault",
-    "clock.jumped",
-    "clock.returned",
-    "clock.followed",
-    "clock.brought_back",
-    "daemon.started",
-    "daemon.draining",
-)
+    "task.created task.started task.succeeded task.retried task.snoozed task.failed task.cancelled "
+    "task.triggered bulk.began bulk.progress bulk.paused bulk.resumed bulk.cancelled bulk.finished "
+    "partition.held webhook.disabled webhook.enabled breaker.opened breaker.closed inbound.refused "
+    "throttle.began throttle.ended endpoint.failing endpoint.paused endpoint.resumed "
+    "outbox.refused schedule.missed trouble.began trouble.ended config.adopted config.refused "
+    "plugin.fault clock.jumped clock.returned clock.followed clock.brought_back daemon.started "
+    "daemon.draining"
+).split()
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -184,17 +142,18 @@ def since(word: str) -> str:
 
 def statuses(word: str) -> str:
     """One status of a task, or several with commas."""
-    for status in word.split(","):
-        if status not in STATUSES:
-            raise ArgumentTypeError(f"'{status}' is no status; there are {', '.join(STATUSES)}")
-    return word
+    return _known(word, "status", STATUSES)
 
 
 def reasons(word: str) -> str:
     """One reason of a failure, or several with commas."""
-    for reason in word.split(","):
-        if reason not in REASONS:
-            raise ArgumentTypeError(f"'{reason}' is no reason; there are {', '.join(REASONS)}")
+    return _known(word, "reason", REASONS)
+
+
+def _known(word: str, what: str, known: tuple[str, ...]) -> str:
+    for one in word.split(","):
+        if one not in known:
+            raise ArgumentTypeError(f"'{one}' is no {what}; there are {', '.join(known)}")
     return word
 
 

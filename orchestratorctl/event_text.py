@@ -14,30 +14,16 @@ _TYPE = 16
 """Characters of the longest type."""
 
 _COLOURS = {
-    "task.succeeded": "green",
-    "task.retried": "yellow",
-    "task.failed": "red",
-    "task.cancelled": "dim",
-    "bulk.paused": "red",
-    "bulk.finished": "green",
-    "partition.held": "red",
-    "webhook.disabled": "yellow",
-    "breaker.opened": "red",
-    "breaker.closed": "green",
-    "inbound.refused": "yellow",
-    "throttle.began": "yellow",
-    "throttle.ended": "green",
-    "endpoint.failing": "red",
-    "endpoint.paused": "yellow",
-    "outbox.refused": "red",
-    "schedule.missed": "yellow",
-    "trouble.began": "red",
-    "trouble.ended": "green",
-    "config.refused": "red",
-    "plugin.fault": "red",
-    "clock.jumped": "yellow",
-    "clock.brought_back": "yellow",
-    "daemon.draining": "yellow",
+    type_: colour
+    for colour, types in {
+        "green": "task.succeeded bulk.finished breaker.closed throttle.ended trouble.ended",
+        "yellow": "task.retried webhook.disabled inbound.refused throttle.began endpoint.paused "
+        "schedule.missed clock.jumped clock.brought_back daemon.draining",
+        "red": "task.failed bulk.paused partition.held breaker.opened endpoint.failing "
+        "outbox.refused trouble.began config.refused plugin.fault",
+        "dim": "task.cancelled",
+    }.items()
+    for type_ in types.split()
 }
 """Of the types that stand out."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections import namedtuple
+from functools import partial
 
 from orchestratorctl import argument_types as types
 from orchestratorctl.console import PROGRAM
@@ -224,62 +225,31 @@ _WHOSE = "the webhook's endpoint; orchestratord for operational webhooks"
 _WEBHOOK = VerbArgument(
     "webhook", "its name", ArgumentValue("WEBHOOK", types.utf8_text, "webhooks")
 )
-_OF_ENDPOINT = VerbArgument(
-    "--endpoint", "of one endpoint, or of all of an api: 'API/*'", _API_ANY, "filters"
-)
-_OF_KIND = VerbArgument("--kind", " or ".join(types.KINDS), _TASK_KIND, "filters")
+_filter = partial(VerbArgument, group="filters")
+_repeated = partial(_filter, action="append")
+_OF_ENDPOINT = _filter("--endpoint", "of one endpoint, or of all of an api: 'API/*'", _API_ANY)
+_OF_KIND = _filter("--kind", " or ".join(types.KINDS), _TASK_KIND)
 _FILTERS = (
-    VerbArgument(
-        "--status",
-        f"{', '.join(types.STATUSES)}; several with commas",
-        _STATUS,
-        "filters",
-        action="append",
-    ),
-    VerbArgument(
-        "--status-code", "of the last answer: 503, 5xx, error", _CODE, "filters", action="append"
-    ),
-    VerbArgument(
-        "--reason",
-        "why it failed: exhausted, ambiguous, …; several with commas",
-        _REASON,
-        "filters",
-        action="append",
-    ),
+    _repeated("--status", f"{', '.join(types.STATUSES)}; several with commas", _STATUS),
+    _repeated("--status-code", "of the last answer: 503, 5xx, error", _CODE),
+    _repeated("--reason", "why it failed: exhausted, ambiguous, …; several with commas", _REASON),
     _OF_ENDPOINT,
     _OF_KIND,
-    VerbArgument("--since", "created within 2h, or after a time", _WHEN, "filters"),
-    VerbArgument("--until", "created before that", _WHEN, "filters"),
-    VerbArgument("--ended-since", "ended within 2h, or after a time", _WHEN, "filters"),
-    VerbArgument("--text", "in parameters, answer, last error or name", _TEXT, "filters"),
-    VerbArgument("--partition", "of the partition of this name", _TEXT, "filters"),
-    VerbArgument("--bulk", "moved by this bulk, and by none after it", _BULK_ID, "filters"),
-    VerbArgument(
-        "--run",
-        "calls of the run that began with this one",
-        _BULK_ID,
-        "filters",
-    ),
-    VerbArgument("--webhook", "deliveries of the webhook of this name", _TEXT, "filters"),
-    VerbArgument("--batch", "told of by the delivery of this batch", _COUNT, "filters"),
+    _filter("--since", "created within 2h, or after a time", _WHEN),
+    _filter("--until", "created before that", _WHEN),
+    _filter("--ended-since", "ended within 2h, or after a time", _WHEN),
+    _filter("--text", "in parameters, answer, last error or name", _TEXT),
+    _filter("--partition", "of the partition of this name", _TEXT),
+    _filter("--bulk", "moved by this bulk, and by none after it", _BULK_ID),
+    _filter("--run", "calls of the run that began with this one", _BULK_ID),
+    _filter("--webhook", "deliveries of the webhook of this name", _TEXT),
+    _filter("--batch", "told of by the delivery of this batch", _COUNT),
 )
 _EVENT_FILTERS = (
-    VerbArgument(
-        "--type",
-        "such as task.failed or 'task.*'; several with commas",
-        _EVENT_TYPE,
-        "filters",
-        action="append",
-    ),
+    _repeated("--type", "such as task.failed or 'task.*'; several with commas", _EVENT_TYPE),
     _OF_ENDPOINT,
     _OF_KIND,
-    VerbArgument(
-        "--status",
-        "the task's from then on; several with commas",
-        _STATUS,
-        "filters",
-        action="append",
-    ),
+    _repeated("--status", "the task's from then on; several with commas", _STATUS),
 )
 _BULK = (
     VerbArgument("--dry-run", "with --all: count them, change nothing"),
@@ -423,12 +393,7 @@ VERBS = (
         "bulks",
         "verbs.bulk_verbs:bulks",
         "list retries and cancels of many tasks, show how one went, end it early or resume it",
-        VerbArgument(
-            "id",
-            "as `retry --all` names it",
-            _BULK_ID,
-            nargs="?",
-        ),
+        VerbArgument("id", "as `retry --all` names it", _BULK_ID, nargs="?"),
         VerbArgument("--cancel", "change no more tasks"),
         VerbArgument("--resume", "go on after a pause"),
         VerbArgument("--wait", "wait until all that it retried has ended, exit 1 on failure"),

@@ -28,7 +28,16 @@ from orchestratord.model.outcome import Outcome
 from orchestratord.model.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.retry_policy import CALL_WHEN, RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
-from orchestratord.model.task import Delete, Effect, Explanation, RunSummary, Task, Upsert
+from orchestratord.model.task import (
+    Delete,
+    Effect,
+    Explanation,
+    NewTask,
+    RunSummary,
+    Task,
+    Upsert,
+    task_made_of,
+)
 from orchestratord.plugin.hookspecs import RUN_END
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.values.clock import Clock
@@ -115,25 +124,7 @@ class Answers:
 
 def task(**fields: Any) -> Task:
     """A call in its first attempt; `fields` are those of `Task` that shall differ."""
-    now = int(START * 1000)
-    plain = Task(
-        id=1,
-        kind="call",
-        endpoint_id="demo/get",
-        webhook="",
-        phase=None,
-        status="running",
-        reason=None,
-        attempts=1,
-        max_attempts=15,
-        next_try=None,
-        params={},
-        payload=None,
-        parent_id=None,
-        created_at=now,
-        updated_at=now,
-        scheduled_at=now,
-    )
+    plain = task_made_of(NewTask("call", "demo/get"), 1, int(START * 1000), attempts=1)
     return replace(plain, **fields)
 
 

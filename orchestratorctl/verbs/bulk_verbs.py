@@ -31,13 +31,10 @@ def begin_bulk(
         "filter": {"status": status, **filters(arguments)},
         "dry_run": arguments.dry_run,
     }
-    if arguments.rate is not None:
-        body["rate"] = arguments.rate
-    for name in ("include_ambiguous", "force"):
-        if getattr(arguments, name, False):
-            body[name] = True
-    if getattr(arguments, "stop_after", None) is not None:
-        body["stop_after"] = arguments.stop_after
+    for name in ("rate", "include_ambiguous", "force", "stop_after"):
+        value = getattr(arguments, name, None)
+        if value is not None and value is not False:
+            body[name] = value
     answer = client.post(path, body)
     if left_out := answer.get("left_out"):
         console.say(*_left_out(left_out))

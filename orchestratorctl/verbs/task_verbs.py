@@ -160,11 +160,8 @@ def retry(client: SocketClient, console: Console, arguments: Namespace) -> int:
 
 def resolve(client: SocketClient, console: Console, arguments: Namespace) -> int:
     """Says how a task ended; what follows from that, follows."""
-    body: dict[str, Any] = {"as": arguments.outcome}
-    if arguments.note is not None:
-        body["note"] = arguments.note
-    if arguments.body is not None:
-        body["body"] = arguments.body
+    said = {"as": arguments.outcome, "note": arguments.note, "body": arguments.body}
+    body = {name: value for name, value in said.items() if value is not None}
     task = client.post(f"/v1/retries/{arguments.id}/resolve", body)
     console.show(task, lambda: table(TASKS, [task], console))
     return OK

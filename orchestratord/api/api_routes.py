@@ -371,16 +371,13 @@ class ApiRoutes:
     @described(query=bodies.RunQuery, answers={200: RunDocument}, problems=[InvalidParams])
     async def run(self, asked: Asked) -> Answer:
         """A run: what a call has led to, with its first tasks."""
-        bodies.refuse_unknown(asked.query, bodies.RunQuery)
-        limit = bodies.read_number(asked.query, "limit", bodies.MAX_PAGE) or _PAGE
+        limit, _ = _page(asked, bodies.RunQuery)
         return Answer(await self._service.run(_id(asked, "run"), limit))
 
     @described(query=BatchQuery, answers={200: BatchPageDocument})
     async def batch(self, asked: Asked) -> Answer:
         """What the delivery of a batch tells of, member by member."""
-        bodies.refuse_unknown(asked.query, BatchQuery)
-        limit = bodies.read_number(asked.query, "limit", bodies.MAX_PAGE) or _PAGE
-        after = bodies.read_number(asked.query, "after", MAX_ID)
+        limit, after = _page(asked, BatchQuery)
         return Answer(await self._service.batch(_id(asked, "batch"), limit, after or 0))
 
     @described(answers={200: BulksDocument}, problems=[InvalidParams])
@@ -411,9 +408,7 @@ class ApiRoutes:
     @described(query=bodies.ActionsQuery, answers={200: ActionLog})
     async def actions(self, asked: Asked) -> Answer:
         """What was done manually, newest first."""
-        bodies.refuse_unknown(asked.query, bodies.ActionsQuery)
-        limit = bodies.read_number(asked.query, "limit", bodies.MAX_PAGE) or _PAGE
-        after = bodies.read_number(asked.query, "after", MAX_ID)
+        limit, after = _page(asked, bodies.ActionsQuery)
         return Answer(await self._service.actions(limit=limit, after=after))
 
     @described(
@@ -423,12 +418,10 @@ class ApiRoutes:
     )
     async def outbox(self, asked: Asked) -> Answer:
         """A page of the outbox's rows."""
-        bodies.refuse_unknown(asked.query, bodies.OutboxQuery)
+        limit, after = _page(asked, bodies.OutboxQuery)
         status = asked.query.get("status") or None
         if status not in (None, "waiting", "refused"):
             raise InvalidParams({"status": "must be waiting or refused"})
-        limit = bodies.read_number(asked.query, "limit", bodies.MAX_PAGE) or _PAGE
-        after = bodies.read_number(asked.query, "after", MAX_ID)
         refused = None if status is None else status == "refused"
         return Answer(await self._service.outbox(limit=limit, after=after, refused=refused))
 
@@ -480,6 +473,13 @@ async def _front(asked: Asked) -> Answer:
 def _done(what: str, task: TaskDocument) -> Answer:
     done = Action(what, task["endpoint"], task["webhook"], task["id"])
     return Answer(task, 202, done=done)
+
+
+def _page(asked: Asked, understood: type) -> tuple[int, int | None]:
+    """How many rows are asked for, and after which; refuses what is not `understood`."""
+    bodies.refuse_unknown(asked.query, understood)
+    limit = bodies.read_number(asked.query, "limit", bodies.MAX_PAGE) or _PAGE
+    return limit, bodies.read_number(asked.query, "after", MAX_ID)
 
 
 def _endpoint_id(asked: Asked) -> str:

@@ -29,9 +29,8 @@ _PAGE = 100
 _KEPT = 2_000
 """Texts that are kept for other followers of the same events."""
 _TIMES = (
-    "at", "started_at", "next_try", "next_probe", "opened_at", "slot", "first_slot",
-    "failing_since", "began_at",
-)  # fmt: skip
+    "at started_at next_try next_probe opened_at slot first_slot failing_since began_at".split()
+)
 _IDS = ("added", "changed", "removed")
 
 Wanted = Callable[[Event], bool]

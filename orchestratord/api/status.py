@@ -136,17 +136,10 @@ def _problems(problems: Sequence[Problem], redactor: Redactor) -> list[ProblemDo
 
 def changes_json(changes: Changes, redactor: Redactor, limit: int) -> ChangesDocument:
     """What a reload changed; at most `limit` ids of each kind, but all of them counted."""
-    return {
-        "added": [redactor.text(id_) for id_ in changes.added[:limit]],
-        "removed": [redactor.text(id_) for id_ in changes.removed[:limit]],
-        "changed": [redactor.text(id_) for id_ in changes.changed[:limit]],
-        "daemon": list(changes.daemon),
-        "counts": {
-            "added": len(changes.added),
-            "removed": len(changes.removed),
-            "changed": len(changes.changed),
-        },
-    }
+    kinds = {"added": changes.added, "removed": changes.removed, "changed": changes.changed}
+    shown: Any = {kind: [*map(redactor.text, ids[:limit])] for kind, ids in kinds.items()}
+    counts = {kind: len(ids) for kind, ids in kinds.items()}
+    return cast("ChangesDocument", {**shown, "daemon": list(changes.daemon), "counts": counts})
 
 
 def reload_json(reload: Reload, *, diff: bool) -> ReloadDocument:

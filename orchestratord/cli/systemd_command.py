@@ -27,10 +27,10 @@ _PROGRAM = "/opt/orchestratord/bin/orchestratord"
 _HOMES = ("/home", "/root", "/run/user")
 """What `ProtectHome=yes` hides from the service."""
 
-_ADD_USER = (
-    "useradd", "--system", "--user-group", "--home-dir", f"/var/lib/{USER}",
-    "--shell", "/usr/sbin/nologin", USER,
-)  # fmt: skip
+_ADD_USER = tuple(
+    f"useradd --system --user-group --home-dir /var/lib/{USER} "
+    f"--shell /usr/sbin/nologin {USER}".split()
+)
 
 
 class Step(NamedTuple):

@@ -28,11 +28,9 @@ class Changes:
     def __str__(self) -> str:
         parts = [
             f"{len(ids)} {what} ({_some(ids)})"
-            for what, ids in (
-                ("added", self.added), ("removed", self.removed), ("changed", self.changed),
-            )
-            if ids
-        ]  # fmt: skip
+            for what in ("added", "removed", "changed")
+            if (ids := getattr(self, what))
+        ]
         if self.daemon:
             parts.append(f"settings: {', '.join(self.daemon)}")
         return "; ".join(parts) or "no endpoint and no setting differs"

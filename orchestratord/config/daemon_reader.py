@@ -88,16 +88,13 @@ class DaemonReader:
                 continue
             value = self._reader.read(spot, node, setting.type).value
             if isinstance(value, Port):
-                self._check_port(value, KeyProblems(self._problems, spot, mapping_of(node)))
+                try:
+                    parse_bind(value.bind)
+                except ValueError as error:
+                    KeyProblems(self._problems, spot, mapping_of(node)).error(str(error), "bind")
             if value is not None:
                 found[key] = value
         return MappingProxyType(found)
-
-    def _check_port(self, port: Port, keys: KeyProblems) -> None:
-        try:
-            parse_bind(port.bind)
-        except ValueError as error:
-            keys.error(str(error), "bind")
 
     def _check(self, fields: Mapping[str, Any], keys: KeyProblems) -> None:
         database = fields.get("database")

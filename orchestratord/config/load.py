@@ -217,9 +217,11 @@ class _FolderReader:
         file = self._files.daemon
         daemon_reader = DaemonReader(self._reader, self._host, self._shared, self._socket_at)
         return self._cache.part(
-            DAEMON_FILE, (self._content(file),), self._reader,
+            DAEMON_FILE,
+            (self._content(file),),
+            self._reader,
             lambda: daemon_reader.read(self._document(file, DAEMON_FILE)),
-        )  # fmt: skip
+        )
 
     def _check_plugins(self, plugins: Plugins) -> None:
         # Apart from the file, which is not read again as long as it is the same: folders go and
@@ -234,9 +236,11 @@ class _FolderReader:
     ) -> Inherited:
         missing = f"apis/{api}/api.yaml"
         return self._cache.part(
-            missing, (self._content(file), defaults, allow), self._reader,
+            missing,
+            (self._content(file), defaults, allow),
+            self._reader,
             lambda: self._shared.api(api, self._document(file, missing), defaults, allow),
-        )  # fmt: skip
+        )
 
     def _endpoints(self) -> dict[str, Endpoint]:
         endpoints: dict[str, Endpoint] = {}

@@ -185,31 +185,34 @@ class Daemon:
             store, host, self._client, clock, share=place.share, make_keeper=keeper
         )
         self._scheduler = Scheduler(store, clock, worker.placement, host)
-        self._team = Team(worker, seat if place.first else None)
+        self._team = team = Team(worker, seat if place.first else None)
         self._reloader = reloader = Reloader(
-            loader, worker, self._scheduler, start.handler, self._notifier, self._team, seat
+            loader, worker, self._scheduler, start.handler, self._notifier, team, seat
         )
-        self._fleet = Fleet(worker, self._scheduler, reloader, self._team, keeps_row=place.first)
+        self._fleet = fleet = Fleet(worker, self._scheduler, reloader, team, keeps_row=place.first)
         self._member = (
             None
             if self._borrower is None
-            else TeamMember(worker, reloader, loader, self._fleet, self._borrower)
+            else TeamMember(worker, reloader, loader, fleet, self._borrower)
         )
-        self._clock_watch = ClockWatch(
-            worker, self._scheduler, self._fleet.throttles, first=place.first
-        )
+        self._clock_watch = ClockWatch(worker, self._scheduler, fleet.throttles, first=place.first)
         self._upgrade = Upgrade(seat)
         self._relay = OutboxRelay(worker, reloader, start.url)
         self._service = Service(
-            worker, self._scheduler, reloader, self._fleet, self._clock_watch, self._team,
-            self._upgrade, self._relay,
-        )  # fmt: skip
+            worker,
+            self._scheduler,
+            reloader,
+            fleet,
+            self._clock_watch,
+            team,
+            self._upgrade,
+            self._relay,
+        )
         loops: dict[str, Worker | Scheduler | Fleet] = {"worker": worker, "fleet": self._fleet}
         loops |= {"scheduler": self._scheduler} if place.first else {}
-        self._watchdog = Watchdog(
-            host, store.health, partial(_beats, store.health, worker.lanes, loops),
-            fatal_code=1 if seat is None else BEYOND_HELP,
-        )  # fmt: skip
+        beats = partial(_beats, store.health, worker.lanes, loops)
+        fatal_code = 1 if seat is None else BEYOND_HELP
+        self._watchdog = Watchdog(host, store.health, beats, fatal_code=fatal_code)
         self._stop = asyncio.Event()
         self._retires = False
         """Workers of a newer version serve already."""

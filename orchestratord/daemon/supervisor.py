@@ -222,9 +222,9 @@ class Supervisor:
             if self._old and not self._began:
                 self._go_back(f"worker {number} cannot be forked: {error}")
             else:
-                self._due[number] = world.monotonic() + AGAIN[-1]
-                log.critical("worker %d cannot be forked: %s; again in %g s", number, error,
-                             AGAIN[-1])  # fmt: skip
+                wait = AGAIN[-1]
+                self._due[number] = world.monotonic() + wait
+                log.critical("worker %d cannot be forked: %s; again in %g s", number, error, wait)
 
     def _fork(self, number: int) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -312,10 +312,10 @@ class Supervisor:
             self._code = self._code or (code if code > 0 else int(code != 0))
             return
         how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
+        ended = child.number, child.pid, how
         if is_old:
             if code:
-                log.error("worker %d (pid %d) of the version before ended %s", child.number,
-                          child.pid, how)  # fmt: skip
+                log.error("worker %d (pid %d) of the version before ended %s", *ended)
             self._notify_of_death(child)
             if child.number == FIRST:
                 self._notify_alone()
@@ -326,7 +326,7 @@ class Supervisor:
             return
         if not self._began or code == BEYOND_HELP:
             # What keeps one from its start keeps the others as well.
-            log.critical("worker %d (pid %d) ended %s", child.number, child.pid, how)
+            log.critical("worker %d (pid %d) ended %s", *ended)
             self._stop(1 if code < 0 or code == BEYOND_HELP else code)
             return
         now = world.monotonic()
@@ -334,26 +334,22 @@ class Supervisor:
             self._deaths.popleft()
         self._deaths.append((now, child.owner))
         if not self._count:
-            log.critical("worker %d (pid %d) ended %s, and nothing takes its place: start the "
-                         "daemon anew", child.number, child.pid, how)  # fmt: skip
+            then = "nothing takes its place: start the daemon anew"
+            log.critical("worker %d (pid %d) ended %s, and %s", *ended, then)
             self._notify_of_death(child)
             if child.number == FIRST or not self._children:
                 self._stop(1)
             return
         if len(self._deaths) > MOST_DEATHS:
-            log.critical(
-                "worker %d (pid %d) ended %s, the %dth death of a worker within %d s: the daemon "
-                "ends", child.number, child.pid, how, len(self._deaths), WITHIN,
-            )  # fmt: skip
+            death = f"the {len(self._deaths)}th death of a worker within {WITHIN:g} s"
+            log.critical("worker %d (pid %d) ended %s, %s: the daemon ends", *ended, death)
             self._stop(1)
             return
         wait = AGAIN[min(len(self._deaths), len(AGAIN)) - 1]
         self._due[child.number] = now + wait
-        log.error(
-            "worker %d (pid %d) ended %s; its tasks go on in the others, and another worker "
-            "takes its place%s", child.number, child.pid, how,
-            f" in {wait:g} s" if wait else "",
-        )  # fmt: skip
+        when = f" in {wait:g} s" if wait else ""
+        then = f"its tasks go on in the others, and another worker takes its place{when}"
+        log.error("worker %d (pid %d) ended %s; %s", *ended, then)
         self._notify_of_death(child)
 
     def _notify_of_death(self, child: _Child) -> None:
@@ -420,8 +416,8 @@ class Supervisor:
                 # First this: it may hold what a line of the log waits for.
                 os.kill(child.pid, signal.SIGKILL)
                 child.beat = now
-                log.error("worker %d (pid %d) has given no sign of life for %g s: killed",
-                          child.number, child.pid, self._silent)  # fmt: skip
+                killed = child.number, child.pid, self._silent
+                log.error("worker %d (pid %d) has given no sign of life for %g s: killed", *killed)
         self._looked = now
         if now >= self._begin_by:
             self._go_back(f"the workers of the new version do not serve after {BEGIN_WITHIN:g} s")

@@ -66,11 +66,9 @@ class AttemptInProgress:
 
     def row(self, outcome: Outcome, decision: Decision) -> Attempt:
         """The row of the attempt, as it ends now."""
-        return Attempt(
-            self.task.attempts, self.began, self.took or self.elapsed(), outcome.status_code,
-            outcome.error,
-            decision.delay, decision.why,
-        )  # fmt: skip
+        attempt, took = self.task.attempts, self.took or self.elapsed()
+        code, error = outcome.status_code, outcome.error
+        return Attempt(attempt, self.began, took, code, error, decision.delay, decision.why)
 
 
 @dataclass(slots=True)  # not frozen: it is made for each attempt, which takes twice as long then

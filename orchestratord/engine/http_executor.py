@@ -248,10 +248,9 @@ class RequestPlan:
         endpoint: of `type: http`.
     """
 
-    __slots__ = (
-        "base", "body_file", "evaluates", "form", "headers", "json", "keyed", "problem", "rendered",
-        "spec", "wants_all",
-    )  # fmt: skip
+    __slots__ = tuple(
+        "base body_file evaluates form headers json keyed problem rendered spec wants_all".split()
+    )
 
     def __init__(self, endpoint: Endpoint) -> None:
         spec: HttpSpec = endpoint.spec
@@ -295,10 +294,9 @@ class RequestPlan:
                 self.form = Form(spec.method, _url(self, {}), self.headers, own)
 
     def _collect(self, endpoint: Endpoint, spec: HttpSpec) -> None:
-        for name, text in (
-            ("User-Agent", USER_AGENT), ("Accept", "*/*"), ("Accept-Encoding", ACCEPT_ENCODING),
-        ):  # fmt: skip
-            self._set(name, Template(text))
+        usual = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": ACCEPT_ENCODING}
+        for name, text in usual.items():
+            self._put(name, text)
         for name, template in {**endpoint.api.headers, **spec.headers}.items():
             self._set(name, template)
         auth = endpoint.api.auth

@@ -195,8 +195,9 @@ class PoisonCandidates:
         if self._lanes.is_idle and not self._others_wait(now):
             log.warning(
                 "task %s runs alone, since %d of its starts ended with the daemon's death",
-                task.id, task.deaths,
-            )  # fmt: skip
+                task.id,
+                task.deaths,
+            )
             self._alone, self._written, self._lanes.held = task, False, True
             return True
         self._lanes.held = now < self._held_until

@@ -77,10 +77,9 @@ def settled(settlements: Iterable[Settlement]) -> list[TaskEvent]:
 
 def partition_held(task: Task, reason: str | None, at: int) -> PartitionEvent:
     """A task failed for this reason, and those behind it in its partition wait for a person."""
-    return PartitionEvent(
-        EventType.PARTITION_HELD, at, task.endpoint_id, task.webhook or None, task.partition or "",
-        task.id, reason,
-    )  # fmt: skip
+    webhook, partition = task.webhook or None, task.partition or ""
+    held = EventType.PARTITION_HELD
+    return PartitionEvent(held, at, task.endpoint_id, webhook, partition, task.id, reason)
 
 
 def cancelled(task: Task, at: int) -> TaskEvent:
@@ -100,20 +99,16 @@ def replacing(task: Task, at: int) -> TaskEvent:
 
 def resolved(settlement: Settlement) -> TaskEvent:
     """A person said how a task ended."""
-    s, task = settlement, settlement.task
-    return TaskEvent(
-        _SETTLED[s.status], s.at, task.id, task.kind, task.endpoint_id, task.webhook or None,
-        str(s.status), task.attempts, s.reason, s.status_code, s.error, parent_id=task.parent_id,
-    )  # fmt: skip
+    s = settlement
+    event = _by_hand(_SETTLED[s.status], s.task, s.at)._replace(status=str(s.status), next_try=None)
+    return event._replace(reason=s.reason, status_code=s.status_code, error=s.error)
 
 
 def triggered_in_bulk(task_id: int, key: Key, at: int) -> TaskEvent:
     """A bulk triggered a task of which only the key is known."""
     kind = Kind.WEBHOOK if key.webhook else Kind.CALL
-    return TaskEvent(
-        _TRIGGERED, at, task_id, kind.value, key.endpoint_id, key.webhook or None, _PENDING,
-        next_try=at,
-    )  # fmt: skip
+    of = task_id, kind.value, key.endpoint_id, key.webhook or None
+    return TaskEvent(_TRIGGERED, at, *of, _PENDING, next_try=at)
 
 
 def cancelled_in_bulk(task_id: int, key: Key, at: int) -> TaskEvent:
@@ -125,14 +120,11 @@ def cancelled_in_bulk(task_id: int, key: Key, at: int) -> TaskEvent:
 
 def of_bulk(type_: EventType, bulk: Bulk, at: int) -> BulkEvent:
     """A step of a bulk, with how far it is and how it went so far."""
-    return BulkEvent(
-        type_, at, bulk.id, bulk.action, bulk.matched, bulk.moved, bulk.skipped, bulk.succeeded,
-        bulk.failed, bulk.waiting, bulk.stop_at,
-    )  # fmt: skip
+    so_far = bulk.matched, bulk.moved, bulk.skipped, bulk.succeeded, bulk.failed, bulk.waiting
+    return BulkEvent(type_, at, bulk.id, bulk.action, *so_far, bulk.stop_at)
 
 
 def _by_hand(type_: EventType, task: Task, at: int) -> TaskEvent:
-    return TaskEvent(
-        type_, at, task.id, task.kind, task.endpoint_id, task.webhook or None, str(task.status),
-        task.attempts, next_try=task.next_try, parent_id=task.parent_id,
-    )  # fmt: skip
+    of = task.id, task.kind, task.endpoint_id, task.webhook or None
+    event = TaskEvent(type_, at, *of, str(task.status), task.attempts)
+    return event._replace(next_try=task.next_try, parent_id=task.parent_id)

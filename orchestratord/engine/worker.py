@@ -82,8 +82,8 @@ class Worker:
         self.claims = Claims(store, self.lanes, self.placement, host.events, clock)
         self.sender = Sender(client, self.placement.learn_secrets, make_keeper)
         self.pipe = Pipe(
-            store, host, self.sender, self.lanes, self.placement, self.claims, self.stats, clock,
-        )  # fmt: skip
+            store, host, self.sender, self.lanes, self.placement, self.claims, self.stats, clock
+        )
         self.feedback, self.waiters = self.pipe.feedback, self.claims.waiters
         self.enqueue = Enqueue(store, self.pipe.new_tasks)
         self._coming_forward: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -318,12 +318,9 @@ class Worker:
             safe = isinstance(target, Target) and target.idempotent
             rate = target.rate if isinstance(target, Target) else None
             of_all = target.global_concurrency if isinstance(target, Target) else None
-            picks.append(
-                Pick(
-                    choice.key, choice.limit, safe, now, choice.lane, rate,
-                    avoid=choice.avoid, quick=choice.quick, global_concurrency=of_all,
-                )
-            )  # fmt: skip
+            lane, avoid, quick = choice.lane, choice.avoid, choice.quick
+            pick = Pick(choice.key, choice.limit, safe, now, lane, rate, avoid, quick, of_all)
+            picks.append(pick)
         tasks: list[Task] = []
         earliest: dict[Key, int | None] = {choice.key: now + 1000 for choice in choices}
         try:

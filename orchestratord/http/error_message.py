@@ -30,9 +30,9 @@ MOST_ERRORS = 3
 """Of a list of errors, those that are told."""
 
 KEYS = (
-    "message", "detail", "error_description", "errorMessage", "error_message", "faultstring",
-    "Message", "msg", "description", "title", "reason",
-)  # fmt: skip
+    "message detail error_description errorMessage error_message faultstring Message msg "
+    "description title reason"
+).split()
 """Where a text says it, the best first."""
 WITHIN = ("error", "errors", "fault", "Error", "detail", "details", "message")
 """What holds such a mapping, a list of them, or a text alone."""

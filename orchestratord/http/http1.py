@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Sized
 from contextlib import suppress
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from orchestratord.errors import SendError, SendErrorKind
 from orchestratord.http.connect import Resolver, address_text, connect
@@ -38,32 +38,10 @@ class Http1Connection(asyncio.Protocol):
         gathered: what writes requests at the end of a turn of the loop; None for at once.
     """
 
-    __slots__ = (
-        "_answer",
-        "_answered",
-        "_asked",
-        "_buffers",
-        "_closes",
-        "_deadline",
-        "_gathered",
-        "_look",
-        "_loop",
-        "_not_sent",
-        "_parser",
-        "_paused",
-        "_rest",
-        "_socket",
-        "_timer",
-        "_timer_at",
-        "_transport",
-        "_waiter",
-        "_write",
-        "address",
-        "egress",
-        "idle_since",
-        "is_closing",
-        "reusable",
-        "used",
+    __slots__ = tuple(
+        "_answer _answered _asked _buffers _closes _deadline _gathered _look _loop _not_sent "
+        "_parser _paused _rest _socket _timer _timer_at _transport _waiter _write address egress "
+        "idle_since is_closing reusable used".split()
     )
 
     is_closing: Callable[[], bool]
@@ -400,15 +378,12 @@ async def open_connection(
     what = f"{peer} ({address_text(address, peer_port)})"
     try:
         async with asyncio.timeout_at(deadline) as limit:
+            secured: dict[str, Any] = {"sock": sock, "ssl": context, "server_hostname": name}
             if route is None or not through:
-                await loop.create_connection(
-                    lambda: connection, sock=sock, ssl=context, server_hostname=name
-                )
+                await loop.create_connection(lambda: connection, **secured)
             else:
-                transport, answer = await loop.create_connection(
-                    lambda: ProxyAnswer(loop, route.proxy),
-                    sock=sock, ssl=context, server_hostname=name,
-                )  # fmt: skip
+                made = partial(ProxyAnswer, loop, route.proxy)
+                transport, answer = await loop.create_connection(made, **secured)
                 await connect_through(transport, answer, key, connection)
     except (OSError, ValueError) as error:  # TimeoutError is an OSError
         if limit.expired():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, make_dataclass, replace
 from enum import StrEnum
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -97,12 +97,13 @@ class Action:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-LETS_GO = frozenset(
-    {
-        Reason.EXPIRED, Reason.ENDPOINT_REMOVED, Reason.WEBHOOK_REMOVED, Reason.WEBHOOK_DISABLED,
-        Reason.RESOLVED,
-    }
-)  # fmt: skip
+LETS_GO = {
+    Reason.EXPIRED,
+    Reason.ENDPOINT_REMOVED,
+    Reason.WEBHOOK_REMOVED,
+    Reason.WEBHOOK_DISABLED,
+    Reason.RESOLVED,
+}
 """Why a task fails that does not hold its partition, whatever its rule."""
 
 
@@ -357,6 +358,20 @@ class NewTask:
         return Key(self.endpoint_id, self.webhook)
 
 
+_OF_NEW = (
+    "kind endpoint_id webhook phase params payload parent_id max_attempts depth run_id".split()
+)
+"""What a task has of the one to be written as that has it."""
+
+
+def task_made_of(new: NewTask, id_: int, at: int, **more: Any) -> Task:
+    """The task that `new` becomes, running, as if accepted at `at`; `more` of its fields differ."""
+    given = {name: getattr(new, name) for name in _OF_NEW}
+    times = {"created_at": at, "updated_at": at, "scheduled_at": new.scheduled_at or at}
+    plain = {"status": Status.RUNNING, "reason": None, "attempts": 0, "next_try": None}
+    return made(id=id_, **{**given, **times, **plain, **more})
+
+
 @dataclass(slots=True)  # not frozen: each attempt makes some, and a field takes a call then
 class Upsert:
     """Insert a row into a plugin's own table, or update the columns named in `values`.
@@ -551,6 +566,19 @@ class RunSummary:
             "ended_at": rfc3339(self.ended_at),
             "duration_ms": None if self.ended_at is None else self.ended_at - self.created_at,
         }
+
+
+def run_of_one(root: Task) -> RunSummary:
+    """The run of a call that nothing caused and that has no child tasks."""
+    ends = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+    succeeded, failed, cancelled = (int(root.status == status) for status in ends)
+    counts = 1, succeeded, failed, cancelled, 0
+    ended_at = root.finished_at if root.status in FINAL else None
+    run = RunSummary(root.id, root.endpoint_id, *counts, root.created_at, ended_at)
+    if not failed:
+        return run
+    error = RunError(root.id, root.endpoint_id, root.reason, root.last_status_code, root.last_error)
+    return replace(run, failed_endpoints={root.endpoint_id: 1}, first_errors=(error,))
 
 
 @dataclass(frozen=True, slots=True)

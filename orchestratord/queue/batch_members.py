@@ -33,9 +33,8 @@ _COLUMNS = (
 
 MEMBERS = ManyRows(
     f"INSERT OR ROLLBACK INTO batch_members ({_COLUMNS}) VALUES {{rows}}",
-    "text", "text", "text", "text", "bigint", "text", "text", "text", "bigint", "bigint", "bigint",
-    "text",
-)  # fmt: skip
+    *"text text text text bigint text text text bigint bigint bigint text".split(),
+)
 NAMED = f"INSERT INTO batch_members ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 TOLD = """

@@ -26,13 +26,10 @@ is the last, after what `_task_of` finds out."""
 TASK = ", ".join(TASK_COLUMNS)
 """These columns as SQL."""
 
-_PARAMS, _PAYLOAD, _ERROR, _IDEMPOTENT, _CANCEL, _CODE, _ALONE = (
-    TASK_COLUMNS.index(name)
-    for name in (
-        "params", "payload", "last_error", "idempotent", "cancel_requested", "last_status_code",
-        "alone",
-    )
-)  # fmt: skip
+_PARAMS, _PAYLOAD, _ERROR, _IDEMPOTENT, _CANCEL, _CODE, _ALONE = map(
+    TASK_COLUMNS.index,
+    "params payload last_error idempotent cancel_requested last_status_code alone".split(),
+)
 
 LISTED = 2_000
 """Characters of its parameters, as JSON, that a task has in a list."""

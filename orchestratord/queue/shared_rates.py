@@ -113,9 +113,10 @@ class SharedLimits:
         self._room: dict[str, int] = {}
         """Of lanes with a `global_concurrency`: how many more may run."""
         limited = {
-            pick.lane: pick for pick in picks
+            pick.lane: pick
+            for pick in picks
             if pick.rate is not None or pick.global_concurrency is not None
-        }  # fmt: skip
+        }
         self._busy: set[str] = set()
         for lane, pick in sorted(limited.items()):
             stamps = _locked(db, lane)

@@ -533,12 +533,10 @@ class Writer:
         if code is Code.DAMAGED:
             raise _Hopeless(words)
         if self.health.begin(code, NO_ROOM if code is Code.FULL else words):
-            ending = "no new work is accepted until there is room"
-            log.log(
-                logging.WARNING if code is Code.UNREACHABLE else logging.ERROR,
-                "%s; %s", words, ending if code is Code.FULL else "trying again",
-                extra={"help": doc_links.trouble(code)},
-            )  # fmt: skip
+            full = "no new work is accepted until there is room"
+            ending = full if code is Code.FULL else "trying again"
+            level = logging.WARNING if code is Code.UNREACHABLE else logging.ERROR
+            log.log(level, "%s; %s", words, ending, extra={"help": doc_links.trouble(code)})
         return code
 
     def _check_kept(self) -> None:
@@ -585,10 +583,8 @@ class Writer:
             who = session.db.blockers(lambda: self._want(session))
         why = f"rows are locked by {'; '.join(who) or 'an unknown session'}"
         if self.health.begin(Code.LOCKED, why, refuses=False):
-            log.error(
-                "cannot write rows that others lock, all else goes on: %s", why,
-                extra={"help": doc_links.trouble(Code.LOCKED)},
-            )  # fmt: skip
+            help_ = {"help": doc_links.trouble(Code.LOCKED)}
+            log.error("cannot write rows that others lock, all else goes on: %s", why, extra=help_)
 
     def _want(self, session: Session) -> None:
         """Wait for a row that others have locked."""

@@ -67,10 +67,8 @@ class BatchCloser:
         if isinstance(standing, Parked) and not standing.reason:
             return standing.why  # another daemon can, which has its webhook
         if await self._enqueue.write_batch(batch.id, made[0]):
-            log.info(
-                "batch %d of the webhook %s has closed, with %d members",
-                batch.id, batch.webhook, batch.members,
-            )  # fmt: skip
+            closed = batch.id, batch.webhook, batch.members
+            log.info("batch %d of the webhook %s has closed, with %d members", *closed)
         return None
 
 

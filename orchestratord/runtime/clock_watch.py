@@ -106,20 +106,22 @@ class ClockWatch:
     def _changed(self, change: ClockChange) -> None:
         now = self._clock.now_ms()
         self._last = now, change
-        whose, moved = self._whose(), _moved(change.by)
+        moved = self._whose(), _moved(change.by)
         level = logging.WARNING if self._first else logging.DEBUG
         if change.what == "jumped":
             wait = FORWARD_AFTER if change.by > 0 else BACK_AFTER
-            log.log(level,
+            log.log(
+                level,
                 "%s was put %s: the daemon goes on by the time that has passed, and follows once "
-                "that has lasted for %s", whose, moved, format_duration(wait),
-            )  # fmt: skip
+                "that has lasted for %s",
+                *moved,
+                format_duration(wait),
+            )
         elif change.what == "returned":
-            log.log(level, "%s is right again, after it was put %s: nothing has gone by it", whose,
-                        moved)  # fmt: skip
+            log.log(level, "%s is right again, after it was put %s: nothing has gone by it", *moved)
             self._look_back_at = world.monotonic()  # leases have: they go by what the database says
         else:
-            log.log(level, "%s stays %s: the daemon goes by it from now on", whose, moved)
+            log.log(level, "%s stays %s: the daemon goes by it from now on", *moved)
             self._worker.lanes.shift(round(change.by * 1000), now)
             self._throttles.shift(round(change.by * 1000))
             self._scheduler.clock_changed()
@@ -142,8 +144,10 @@ class ClockWatch:
         if self._machine_logged:
             log.warning(
                 "the clock of this machine is %.1f s %s the database's, which all daemons go by; "
-                "let NTP set it", abs(ahead), "ahead of" if ahead > 0 else "behind",
-            )  # fmt: skip
+                "let NTP set it",
+                abs(ahead),
+                "ahead of" if ahead > 0 else "behind",
+            )
         else:
             log.info("the clock of this machine agrees with the database's again")
 
@@ -175,8 +179,9 @@ class ClockWatch:
             worker.placement.touched(key, next_try)
         log.warning(
             "brought back the times of %d tasks, which a clock that was ahead had written: they go "
-            "on from now", found.tasks,
-        )  # fmt: skip
+            "on from now",
+            found.tasks,
+        )
         self._events.publish(ClockEvent(EventType.CLOCK_BROUGHT_BACK, now, tasks=found.tasks))
 
 

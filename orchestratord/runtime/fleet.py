@@ -318,12 +318,11 @@ class Fleet:
             for name, plugin in self._host.plugins.items()
             if plugin.status == "loaded"
         }
-        text = json.dumps([endpoints, schedules, plugins], sort_keys=True)
-        return Beat(
-            socket.gethostname(), self._team.pid, importlib.metadata.version("orchestratord"),
-            config.generation, 0, hashlib.sha256(text.encode()).hexdigest()[:16],
-            endpoints, schedules, plugins,
-        )  # fmt: skip
+        declared = endpoints, schedules, plugins
+        text = json.dumps(declared, sort_keys=True)
+        fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+        process = socket.gethostname(), self._team.pid, importlib.metadata.version("orchestratord")
+        return Beat(*process, config.generation, 0, fingerprint, *declared)
 
     # -- what it learns ---------------------------------------------------------------------------
 

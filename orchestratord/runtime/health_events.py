@@ -70,10 +70,6 @@ class HealthEvents:
             # One that has not been called since says nothing more.
             if one.last - one.since < FAILING_MS or one.since < told.get(name, 0):
                 continue
-            self._events.publish(
-                FailingEvent(
-                    EventType.ENDPOINT_FAILING, now, name, one.since, one.failures,
-                    one.status_code, one.error,
-                )
-            )  # fmt: skip
+            failures = one.since, one.failures, one.status_code, one.error
+            self._events.publish(FailingEvent(EventType.ENDPOINT_FAILING, now, name, *failures))
             self._unnoted[name] = now

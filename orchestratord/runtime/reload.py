@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +25,7 @@ from orchestratord.plugin.registry import plain
 from orchestratord.queue.housekeeping import undeclared
 from orchestratord.queue.operations import plugin_rows
 from orchestratord.runtime.systemd import SystemdNotifier
-from orchestratord.runtime.team import Team
+from orchestratord.runtime.team import Team, begin_step
 from orchestratord.runtime.worker_seat import InForce, WorkerSeat
 from orchestratord.values import doc_links, world
 
@@ -131,7 +131,7 @@ class Reloader:
     async def follow(self) -> None:
         """Take up what the loader holds by now, which the first worker of the run has taken up."""
         await self._adopt(self._loader.config, await self._tables())
-        _run(self._free_replaced(), self._freeing)
+        begin_step(self._free_replaced(), self._freeing)
 
     def in_force(self) -> InForce:
         """What the other workers are to have."""
@@ -157,7 +157,7 @@ class Reloader:
 
     def begin_reload(self, cause: str) -> None:
         """Have a reload begin on this loop; how it goes is logged."""
-        _run(self._reload_logged(cause), self._reloads)
+        begin_step(self._reload_logged(cause), self._reloads)
 
     def stop(self) -> None:
         """The daemon ends: no reload begins any more, and one that is under way is given up, unless
@@ -291,7 +291,7 @@ class Reloader:
                 cause,
                 result.changes,
             )
-            _run(self._free_replaced(), self._freeing)
+            begin_step(self._free_replaced(), self._freeing)
         elif cause == SIGHUP:
             log.info("nothing has changed; generation %d goes on", self.config.generation)
         for key in result.restart_required:
@@ -309,13 +309,10 @@ class Reloader:
         """The configuration is in force; `began` (`world.monotonic`) is when the reload did."""
         config, at = self.config, self._clock.now_ms()
         took = None if began is None else round((world.monotonic() - began) * 1000, 1)
-        self._host.events.publish(
-            ConfigEvent(
-                EventType.CONFIG_ADOPTED, at, config.generation, cause, len(config.endpoints),
-                changes.added, changes.changed, changes.removed, changes.daemon,
-                duration_ms=took,
-            )
-        )  # fmt: skip
+        about = config.generation, cause, len(config.endpoints)
+        changed = changes.added, changes.changed, changes.removed, changes.daemon
+        event = ConfigEvent(EventType.CONFIG_ADOPTED, at, *about, *changed, duration_ms=took)
+        self._host.events.publish(event)
 
     def _refuse(self, problems: Sequence[Problem], cause: str) -> None:
         if self.last_error is not None and tuple(self.last_error[1]) == tuple(problems):
@@ -330,13 +327,10 @@ class Reloader:
         for problem in problems:
             log.error("%s", problem, extra=_HELP)
         config = self.config
-        self._host.events.publish(
-            ConfigEvent(
-                EventType.CONFIG_REFUSED, self.last_error[0], config.generation, cause,
-                len(config.endpoints), problems=len(problems),
-                error=config.redactor.text(str(problems[0])),
-            )
-        )  # fmt: skip
+        about = config.generation, cause, len(config.endpoints)
+        event = ConfigEvent(EventType.CONFIG_REFUSED, self.last_error[0], *about)
+        error = config.redactor.text(str(problems[0]))
+        self._host.events.publish(event._replace(problems=len(problems), error=error))
 
     async def _free_replaced(self) -> None:
         """Free the configuration before, once nothing works with it any more."""
@@ -444,12 +438,6 @@ class Reloader:
         except BaseException:
             self._unwritten = effects + self._unwritten
             raise
-
-
-def _run(step: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
-    task = asyncio.get_running_loop().create_task(step)
-    among.add(task)
-    task.add_done_callback(among.discard)
 
 
 def _refusal(

@@ -15,7 +15,16 @@ from orchestratord.engine.call_tree import listens, outcome_of_run
 from orchestratord.engine.lanes.placement import REMOVED_AFTER
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import NotFound, Unreachable
-from orchestratord.model.task import Effect, Key, Kind, RunSummary, Status, Task
+from orchestratord.model.task import (
+    Effect,
+    Key,
+    Kind,
+    NewTask,
+    RunSummary,
+    Status,
+    Task,
+    task_made_of,
+)
 from orchestratord.plugin.executor import Parked
 from orchestratord.plugin.hookspecs import RUN_END
 from orchestratord.plugin.host import Reached
@@ -110,9 +119,5 @@ class RunEndTeller:
         try:
             return await self._store.read(search.get(run.id))
         except NotFound:
-            return Task(
-                id=run.id, kind=Kind.CALL, endpoint_id=run.endpoint_id, webhook="", phase=None,
-                status=Status.SUCCEEDED, reason=None, attempts=0, max_attempts=0, next_try=None,
-                params={}, payload=None, parent_id=None, created_at=run.created_at,
-                updated_at=run.created_at, scheduled_at=run.created_at, run_id=run.id,
-            )  # fmt: skip
+            gone = NewTask(Kind.CALL, run.endpoint_id, max_attempts=0, run_id=run.id)
+            return task_made_of(gone, run.id, run.created_at, status=Status.SUCCEEDED)

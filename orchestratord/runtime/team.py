@@ -39,6 +39,13 @@ PREPARED_WITHIN = 60.0
 """Seconds in which each worker has to have read a configuration."""
 
 
+def begin_step(step: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
+    """Have a step go on by itself; until it ends it is `among` these, which keeps it alive."""
+    task = asyncio.get_running_loop().create_task(step)
+    among.add(task)
+    task.add_done_callback(among.discard)
+
+
 class OtherWorker:
     """Another worker, as the first one knows it."""
 
@@ -116,12 +123,7 @@ class Team:
 
     def join(self, number: int, sock: socket.socket, owner: str) -> None:
         """A worker has begun, or this one has: `sock` leads to it. `owner` stands for this one."""
-        self._go_on(self._follow(number, sock, owner))
-
-    def _go_on(self, step: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(step)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        begin_step(self._follow(number, sock, owner), self._tasks)
 
     async def begin(self, in_force: InForce) -> None:
         """This worker serves, and has the others begin; return once all do."""
@@ -162,7 +164,7 @@ class Team:
                     peer.generation = values[0]
                     agreeing = asyncio.create_task(self._agree(peer, values[0]))
                 elif kind == "token":
-                    self._go_on(self._lend(peer.link, *values))
+                    begin_step(self._lend(peer.link, *values), self._tasks)
                 else:
                     self._heard(peer, kind, values)
         except EOFError:

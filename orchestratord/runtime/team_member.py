@@ -14,7 +14,7 @@ from orchestratord.model.event import Event
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.link import Link
 from orchestratord.runtime.reload import Reloader
-from orchestratord.runtime.team import LOOK
+from orchestratord.runtime.team import LOOK, begin_step
 from orchestratord.runtime.team_tokens import TokenBorrower
 from orchestratord.runtime.worker_seat import BEAT, InForce
 from orchestratord.values import world
@@ -145,9 +145,7 @@ class TeamMember:
 
     def _begin_step(self, link: Link, kind: str, values: Any) -> None:
         """What else is heard does not wait for what may take long."""
-        task = asyncio.get_running_loop().create_task(self._step(link, kind, values))
-        self._steps.add(task)
-        task.add_done_callback(self._steps.discard)
+        begin_step(self._step(link, kind, values), self._steps)
 
     async def _step(self, link: Link, kind: str, values: Any) -> None:
         async with self._turn:

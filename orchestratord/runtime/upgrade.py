@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -232,12 +233,10 @@ async def examine() -> Examined:
 
     Raises Conflict, with what it says, where it cannot start.
     """
+    command = (sys.executable, *sys.orig_argv[1:], EXAMINE)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *sys.orig_argv[1:], EXAMINE,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+    )
     try:
         out, err = await asyncio.wait_for(process.communicate(), EXAMINED_WITHIN)
     except TimeoutError:

@@ -28,10 +28,10 @@ from orchestratord.model.task import (
     Kind,
     NewTask,
     Reason,
-    RunError,
-    RunSummary,
     Status,
     Task,
+    run_of_one,
+    task_made_of,
 )
 from orchestratord.model.test_case import FakeAnswer
 from orchestratord.plugin.executor import Executor, Parked, Standing, Target
@@ -225,13 +225,9 @@ def _ended(phase: str | None, task: Task, outcome: Outcome | None, now: float) -
     """How the call ended; or, for the end of a run, that of a call which has no child tasks."""
     if phase != RUN_END or outcome is None:
         return {"outcome": outcome, "run": None, "now": now}
-    succeeded = int(outcome.verdict == "success")
-    failed = 1 - succeeded
-    error = RunError(task.id, task.endpoint_id, task.reason, outcome.status_code, outcome.error)
-    run = RunSummary(
-        task.id, task.endpoint_id, 1, succeeded, failed, 0, 1, task.created_at, int(now * 1000),
-        {task.endpoint_id: 1} if failed else {}, (error,) if failed else (),
-    )  # fmt: skip
+    status = Status.SUCCEEDED if outcome.verdict == "success" else Status.FAILED
+    ended = task.after(status, task.reason, None, outcome.status_code, outcome.error)
+    run = replace(run_of_one(ended), end=1, ended_at=int(now * 1000))
     return {"outcome": outcome_of_run(run), "run": run, "now": now}
 
 
@@ -250,23 +246,12 @@ def _running(
 ) -> Task:
     """A task in this attempt; its first one was `waited` seconds ago."""
     moment, created, rule = int(now * 1000), int((now - waited) * 1000), new.partition
-    return Task(
-        id=TASK_ID,
-        kind=new.kind,
-        endpoint_id=new.endpoint_id,
-        webhook=new.webhook,
-        phase=new.phase,
-        status=Status.RUNNING,
-        reason=None,
+    return task_made_of(
+        new,
+        TASK_ID,
+        created,
         attempts=attempt,
-        max_attempts=new.max_attempts,
-        next_try=None,
-        params=new.params,
-        payload=new.payload,
-        parent_id=new.parent_id,
-        created_at=created,
         updated_at=moment,
-        scheduled_at=new.scheduled_at or created,
         started_at=moment,
         idempotent=idempotent,
         last_error=new.error,

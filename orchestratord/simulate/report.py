@@ -158,11 +158,8 @@ def _reaching(api: Api) -> Iterator[tuple[str, str]]:
     if api.proxy is not None:
         yield "--proxy", str(api.proxy)
     if api.tls is not None:
-        for option, file in (
-            ("--cacert", api.tls.ca), ("--cert", api.tls.cert), ("--key", api.tls.key),
-        ):  # fmt: skip
-            if file is not None:
-                yield option, file.name
+        files = {"--cacert": api.tls.ca, "--cert": api.tls.cert, "--key": api.tls.key}
+        yield from ((option, file.name) for option, file in files.items() if file is not None)
 
 
 def _pairs(request: httpx.Request) -> list[tuple[str, str]]:

@@ -73,10 +73,8 @@ Duration = Annotated[
 """Seconds, written as a duration."""
 
 _SIZE = re.compile(r"(\d+)\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?", re.ASCII)
-_FACTORS = {
-    None: 1, "B": 1, "kB": 1000, "KB": 1000, "KiB": 1 << 10,
-    "MB": 1000**2, "MiB": 1 << 20, "GB": 1000**3, "GiB": 1 << 30,
-}  # fmt: skip
+_FACTORS = {None: 1, "B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+_FACTORS |= {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def parse_size(value: Any) -> int:

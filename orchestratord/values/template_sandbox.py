@@ -192,19 +192,14 @@ def _spending(function: Callable[..., Any], *, deep: bool) -> Callable[..., Any]
     return spend_first
 
 
-_CHEAP = {"abs", "count", "d", "default", "first", "float", "int", "join", "last", "length"} | {
-    "round"
-}
+_CHEAP = "abs count d default first float int join last length round".split()
 """Filters that do not look at what is in their value, or spend by themselves."""
 
-_BY_ITEMS = {"items", "list", "map", "reject", "rejectattr", "reverse", "select", "selectattr"} | {
-    "sum",
-    "unique",
-}
+_BY_ITEMS = "items list map reject rejectattr reverse select selectattr sum unique".split()
 """Filters that take one item after the other."""
 
-_DEEP = {
-    "capitalize", "dictsort", "e", "lower", "max", "min", "replace", "sort", "string", "title",
-    "tojson", "trim", "truncate", "upper", "urlencode",
-}  # fmt: skip
+_DEEP = (
+    "capitalize dictsort e lower max min replace sort string title tojson trim truncate upper "
+    "urlencode"
+).split()
 """Filters that write their value as a text, or compare what is in it."""

@@ -62,12 +62,8 @@ def throughput(spans: Sequence[TimeBucket], text: Callable[[TimeBucket], str]) -
     bars: list[ChartBar] = []
     for index, span in enumerate(spans):
         y = HEIGHT
-        for part, count in (
-            ("failed", span.failed),
-            ("retried", span.retried),
-            ("succeeded", span.succeeded),
-        ):
-            if count:
+        for part in ("failed", "retried", "succeeded"):
+            if count := getattr(span, part):
                 height = max(count / top * HEIGHT, 0.5)
                 y -= height
                 left = index * place + place * _GAP / 2
@@ -160,16 +156,8 @@ def retry_bars(waits: Sequence[Mapping[str, Any]]) -> tuple[RetryBar, ...]:
 def retry_labels(waits: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """What stands below the bars, one for each place: a text, empty where it is too tight, and its
     class."""
-    steps = {kind: math.ceil(len(waits) / room) for kind, room in LABELS.items()}
-    found = [
-        next(
-            (
-                (template_filters.seconds(wait["delay"]), kind)
-                for kind, step in steps.items()
-                if n % step == 0
-            ),
-            ("", ""),
-        )
-        for n, wait in enumerate(waits)
-    ]
-    return found + [("", "")] * (PLACES - len(found))
+    found = [("", "")] * max(len(waits), PLACES)
+    for kind, room in reversed(LABELS.items()):
+        for n in range(0, len(waits), math.ceil(len(waits) / room) or 1):
+            found[n] = template_filters.seconds(waits[n]["delay"]), kind
+    return found

@@ -24,13 +24,7 @@ def pages(control: Control) -> Iterable[DashboardPage]:
         found = [one for one in schedules if text.lower() in one["endpoint"].lower()]
         found.sort(key=lambda one: (not is_wrong(one), one["endpoint"]))
         shown, more = _page(found, page)
-        return {
-            "schedules": shown,
-            "count": len(schedules),
-            "text": text,
-            "page": page,
-            "more": more,
-        }
+        return {"schedules": shown, "count": len(schedules), "text": text, **more}
 
     async def show_webhooks(visit: PageVisit) -> Mapping[str, Any]:
         text, page = _asked(visit)
@@ -45,13 +39,8 @@ def pages(control: Control) -> Iterable[DashboardPage]:
         shown, more = _page(found, page)
         waiting = await control.backlog([(row["endpoint_id"], row["name"]) for row in shown])
         records = await _records(control, shown)
-        return {
-            "webhooks": list(zip(shown, records, waiting, strict=True)),
-            "count": len(rows),
-            "text": text,
-            "page": page,
-            "more": more,
-        }
+        webhooks = list(zip(shown, records, waiting, strict=True))
+        return {"webhooks": webhooks, "count": len(rows), "text": text, **more}
 
     yield DashboardPage("/schedules", "health/schedules.html", "schedules", show_schedules)
     yield DashboardPage("/webhooks", "health/all_webhooks.html", "webhooks", show_webhooks)
@@ -93,5 +82,7 @@ def _asked(visit: PageVisit) -> tuple[str, int]:
     return visit.query.get("text", "").strip(), int(page)
 
 
-def _page(found: Sequence[T], page: int) -> tuple[Sequence[T], bool]:
-    return found[(page - 1) * PAGE : page * PAGE], len(found) > page * PAGE
+def _page(found: Sequence[T], page: int) -> tuple[Sequence[T], dict[str, int]]:
+    """What is on a page, and for the links to others, which one it is, and whether more follow."""
+    end = page * PAGE
+    return found[end - PAGE : end], {"page": page, "more": len(found) > end}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -56,9 +57,6 @@ def tree(tasks: Sequence[Mapping[str, Any]], root: int) -> list[dict[str, Any]]:
         rows.append({"task": item, "level": shown, "more": None})
         following = children.get(item["id"], [])
         if rest := following[SIBLINGS:]:
-            counts: dict[str, int] = {}
-            for task in rest:
-                counts[task["status"]] = counts.get(task["status"], 0) + 1
-            waiting.append((counts, level + 1))
+            waiting.append((dict(Counter(task["status"] for task in rest)), level + 1))
         waiting += [(task, level + 1) for task in reversed(following[:SIBLINGS])]
     return rows

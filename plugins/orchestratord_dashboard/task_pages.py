@@ -11,9 +11,9 @@ from orchestratord import Conflict, Control, InvalidParams, NotFound, Reason
 from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
 
 FILTERS = (
-    "status", "endpoint", "kind", "status_code", "reason", "since", "until", "text", "id", "parent",
-    "partition", "run", "bulk", "batch", "webhook", "ended_since",
-)  # fmt: skip
+    "status endpoint kind status_code reason since until text id parent partition run bulk batch "
+    "webhook ended_since"
+).split()
 """What tasks are chosen by; the names are those of the API, and stand in the address."""
 ORDERS = ("newest", "ended")
 """Of the list: by when they were made, or by when they ended; the last ones first."""

@@ -56,27 +56,20 @@ def throttled(status: Mapping[str, Any]) -> Iterable[ThrottledLane]:
     """The throttled lanes of a status document, those of open breakers first."""
     for one in status["breakers"]:
         what = "circuit breaker" if one["state"] == "open" else "probing"
-        yield ThrottledLane(
-            one["lane"], one["due"], what, "bad", one["why"], one["next_probe"], one["since"],
-            one["probes"],
-        )  # fmt: skip
+        probing = one["next_probe"], one["since"], one["probes"]
+        yield ThrottledLane(one["lane"], one["due"], what, "bad", one["why"], *probing)
     for lane in (*status["lanes"], *status["throttled"]):
+        name, due = lane["name"], lane["due"]
         rate, asked, overload = lane["rate"], lane["retry_after"], lane["overload"]
         if lane["breaker"] is not None:
             continue
         if asked is not None:
-            yield ThrottledLane(
-                lane["name"], lane["due"], "Retry-After", "odd", asked["why"], asked["until"]
-            )
-        elif overload is not None and lane["due"]:
+            yield ThrottledLane(name, due, "Retry-After", "odd", asked["why"], asked["until"])
+        elif overload is not None and due:
             why = f"{overload['rate']:g} tasks a second begin, as it refuses more"
-            yield ThrottledLane(
-                lane["name"], lane["due"], "overload", "odd", why, None, overload["since"]
-            )
-        elif rate is not None and rate["next"] and lane["due"]:
-            yield ThrottledLane(
-                lane["name"], lane["due"], "rate limit", "odd", rate["limit"], rate["next"]
-            )
+            yield ThrottledLane(name, due, "overload", "odd", why, None, overload["since"])
+        elif rate is not None and rate["next"] and due:
+            yield ThrottledLane(name, due, "rate limit", "odd", rate["limit"], rate["next"])
 
 
 def of_calls(status: Mapping[str, Any], endpoint: str) -> ThrottledLane | None:

@@ -20,6 +20,9 @@ from orchestratord import ConfigEvent, Event, EventType, InboundEvent, OutboxEve
 K = TypeVar("K")
 V = TypeVar("V")
 
+PREFIX = "orchestratord_"
+"""Of all names."""
+
 Labels = tuple[str, ...]
 """The values of a metric's labels, in the order of their names."""
 
@@ -73,13 +76,13 @@ class Counts:
     ) -> None:
         """
         Args:
-            name: without what the exposition appends, such as `_total` and `_bucket`.
+            name: without `PREFIX` and what the exposition appends, such as `_total`, `_bucket`.
             help: what is counted.
             labels: their names; `endpoint` comes first where it is one of them.
             limits: seconds, ascending; of a counter, none.
             most: how many label sets there are at most, those of `other` not counted.
         """
-        self.name = name
+        self.name = f"{PREFIX}{name}"
         self.help = help
         self.labels = tuple(labels)
         self.limits = tuple(limits)
@@ -145,52 +148,30 @@ class EventCounters:
 
     def __init__(self) -> None:
         of_task = ("endpoint", "kind")
-        self.created = Counts(
-            "orchestratord_tasks_created", "Tasks that were accepted or followed.", of_task
-        )
+        self.created = Counts("tasks_created", "Tasks that were accepted or followed.", of_task)
         self.attempts = Counts(
-            "orchestratord_attempts",
-            "Attempts that have ended.",
-            (*of_task, "status_class", "outcome"),
+            "attempts", "Attempts that have ended.", (*of_task, "status_class", "outcome")
         )
         self.durations = Counts(
-            "orchestratord_attempt_duration_seconds",
-            "How long attempts took.",
-            of_task,
-            DURATIONS,
+            "attempt_duration_seconds", "How long attempts took.", of_task, DURATIONS
         )
         self.retries = Counts(
-            "orchestratord_retries",
-            "Attempts that failed and are followed by another one.",
-            of_task,
+            "retries", "Attempts that failed and are followed by another one.", of_task
         )
+        of_delivery = ("endpoint", "webhook", "status")
         self.deliveries = Counts(
-            "orchestratord_deliveries",
-            "Deliveries of webhooks that have ended.",
-            ("endpoint", "webhook", "status"),
+            "deliveries", "Deliveries of webhooks that have ended.", of_delivery
         )
-        self.final_failures = Counts(
-            "orchestratord_final_failures", "Tasks that failed for good.", (*of_task, "reason")
-        )
-        self.lateness = Counts(
-            "orchestratord_lateness_seconds",
-            "How long after they were due attempts began.",
-            ("kind",),
-            LATENESS,
-        )
-        self.inbound_refused = Counts(
-            "orchestratord_inbound_refused",
-            "Requests of senders that became no event.",
-            ("endpoint", "reason"),
-        )
-        self.config_changes = Counts(
-            "orchestratord_config_changes",
-            "Configurations that were adopted or refused.",
-            ("result",),
-        )
-        self.outbox_refused = Counts(
-            "orchestratord_outbox_refused", "Rows of the outbox that made no task.", ("reason",)
-        )
+        of_failure = (*of_task, "reason")
+        self.final_failures = Counts("final_failures", "Tasks that failed for good.", of_failure)
+        late = "How long after they were due attempts began."
+        self.lateness = Counts("lateness_seconds", late, ("kind",), LATENESS)
+        refused = "Requests of senders that became no event."
+        self.inbound_refused = Counts("inbound_refused", refused, ("endpoint", "reason"))
+        changed = "Configurations that were adopted or refused."
+        self.config_changes = Counts("config_changes", changed, ("result",))
+        untaken = "Rows of the outbox that made no task."
+        self.outbox_refused = Counts("outbox_refused", untaken, ("reason",))
         self._counted: dict[tuple[Any, ...], Counted] = {}
         """Of ends that are alike, by `_ABOUT` and whether no attempt was made, where they are
         counted."""
@@ -303,7 +284,7 @@ class LoopLag:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """`loop`: watched as long as it runs, and this object is in use."""
         self.found = Counts(
-            "orchestratord_loop_lag_seconds",
+            "loop_lag_seconds",
             "How much too late a timer of the event loop went off, tried four times a second.",
             (),
             LAG_BUCKETS,

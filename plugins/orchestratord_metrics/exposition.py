@@ -25,7 +25,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from orchestratord import Config, Status, world
-from orchestratord_metrics.counters import MAX_SETS, OTHER, Counts, Labels, masked
+from orchestratord_metrics.counters import MAX_SETS, OTHER, PREFIX, Counts, Labels, masked
 
 _SELF = Path("/proc/self")
 _TIMES = {
@@ -84,19 +84,13 @@ class Exposition(Collector):
             yield _counted(counted, masked(found, text))
         yield from _queue(self._status["queue"])
         yield from self._work()
-        yield from self._failing()
+        meaning = "Endpoints whose calls fail now, and webhooks whose deliveries do."
+        yield _by_label("failing", meaning, "kind", self._status["failing_counts"])
         yield from self._last_successes(text)
         yield from _outbox(self._status["outbox"])
         yield from self._configuration()
         yield from self._daemon()
         yield from process_families()
-
-    def _failing(self) -> Iterator[Metric]:
-        meaning = "Endpoints whose calls fail now, and webhooks whose deliveries do."
-        family = _gauge("failing", meaning, labels=("kind",))
-        for kind, count in self._status["failing_counts"].items():
-            family.add_metric((kind,), count)
-        yield family
 
     def _last_successes(self, text: Callable[[str], str]) -> Iterator[Metric]:
         """Of schedules all; of the other endpoints only so many are named."""
@@ -123,24 +117,18 @@ class Exposition(Collector):
         yield from families.values()
 
     def _work(self) -> Iterator[Metric]:
+        """What is under way, in each lane; `other` adds up the lanes without a name here."""
         status = self._status
         yield _gauge("in_flight", "Attempts under way.", status["in_flight"])
         yield _gauge("concurrency", "The most attempts at once.", status["concurrency"])
-        yield from self._lane_families()
-
-    def _lane_families(self) -> Iterator[Metric]:
-        """What is known of each lane; `other` adds up that of the lanes without a name here."""
         families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {
             name: _gauge(f"lane_{name}", meaning, labels=("lane",))
             for name, meaning in _LANE_GAUGES.items()
         }
-        families["openings"] = CounterMetricFamily(
-            "orchestratord_lane_breaker_openings",
-            "How often the breaker of a lane has opened.",
-            labels=("lane",),
-        )
+        opened = "How often the breaker of a lane has opened."
+        families["openings"] = _counter("lane_breaker_openings", opened, labels=("lane",))
         sums: dict[str, Counter[str]] = {}
-        for lane in self._status["lanes"]:
+        for lane in status["lanes"]:
             name = lane["name"] if lane["name"] in self._lanes else OTHER
             found = sums.setdefault(name, Counter())
             found.update({key: lane[key] for key in ("in_flight", "concurrency", "openings")})
@@ -153,15 +141,13 @@ class Exposition(Collector):
             for key, count in found.items():
                 families[key].add_metric((name,), count)
         yield from families.values()
-        throttled = _gauge(
-            "throttled",
-            "Lanes, URLs, endpoints and webhooks that are throttled.",
-            labels=("cause",),
-        )
-        scopes = (*self._status["lanes"], *self._status["throttled"])
-        for cause in ("breaker", "retry_after", "overload"):
-            throttled.add_metric((cause,), sum(scope[cause] is not None for scope in scopes))
-        yield throttled
+        scopes = (*status["lanes"], *status["throttled"])
+        causes = {
+            cause: sum(scope[cause] is not None for scope in scopes)
+            for cause in ("breaker", "retry_after", "overload")
+        }
+        meaning = "Lanes, URLs, endpoints and webhooks that are throttled."
+        yield _by_label("throttled", meaning, "cause", causes)
 
     def _configuration(self) -> Iterator[Metric]:
         config, status = self._config, self._status
@@ -181,18 +167,14 @@ class Exposition(Collector):
 
     def _daemon(self) -> Iterator[Metric]:
         status = self._status
-        faults = CounterMetricFamily(
-            "orchestratord_plugin_faults", "What a plugin did wrong.", labels=("plugin",)
-        )
+        faults = _counter("plugin_faults", "What a plugin did wrong.", labels=("plugin",))
         for plugin in status["plugins"]:
             faults.add_metric((plugin["name"],), plugin["faults"])
         yield faults
         dropped = "Events that came too fast to be counted."
-        yield CounterMetricFamily(
-            "orchestratord_events_dropped", dropped, value=status["events_dropped"]
-        )
-        unheld, count = "Tasks that ran and that nothing held.", status["unheld_claims"]
-        yield CounterMetricFamily("orchestratord_unheld_claims", unheld, value=count)
+        yield _counter("events_dropped", dropped, status["events_dropped"])
+        unheld = "Tasks that ran and that nothing held."
+        yield _counter("unheld_claims", unheld, status["unheld_claims"])
         yield _gauge("database_size_bytes", "The queue on disk.", status["database"]["size"])
         yield _gauge(
             "accepting",
@@ -201,10 +183,8 @@ class Exposition(Collector):
         )
         ready = "1 while new calls are taken and carried out, else 0."
         yield _gauge("ready", ready, status["health"]["ready"])
-        trouble = _gauge("trouble", "1 for what keeps the daemon from its work.", labels=("code",))
-        for found in status["health"]["troubles"]:
-            trouble.add_metric((found["code"],), 1)
-        yield trouble
+        codes = {found["code"]: 1 for found in status["health"]["troubles"]}
+        yield _by_label("trouble", "1 for what keeps the daemon from its work.", "code", codes)
         yield _gauge(
             "database_held_back",
             "What keeps the database from cleaning up: transactions, readers, slots.",
@@ -217,10 +197,8 @@ class Exposition(Collector):
 
 
 def _queue(queue: Mapping[str, Any]) -> Iterator[Metric]:
-    tasks = _gauge("tasks", "Tasks in the queue.", labels=("status",))
-    for status in Status:
-        tasks.add_metric((status.value,), queue[status.value])
-    yield tasks
+    counts = {status.value: queue[status.value] for status in Status}
+    yield _by_label("tasks", "Tasks in the queue.", "status", counts)
     yield _gauge("due_tasks", "Pending tasks whose time has come.", queue["due"])
     yield _gauge(
         "oldest_due_age_seconds",
@@ -242,30 +220,37 @@ def _queue(queue: Mapping[str, Any]) -> Iterator[Metric]:
 def _outbox(outbox: Mapping[str, Any] | None) -> Iterator[Metric]:
     if outbox is None:
         return
-    yield CounterMetricFamily(
-        "orchestratord_outbox_taken",
-        "Rows of the outbox that this daemon made tasks of.",
-        value=outbox["taken_total"],
-    )
+    taken = "Rows of the outbox that this daemon made tasks of."
+    yield _counter("outbox_taken", taken, outbox["taken_total"])
     relays = "1 while this daemon relays the outbox, else 0."
     yield _gauge("outbox_relays", relays, outbox["relays"])
     failing = "1 while it cannot be relayed, else 0."
     yield _gauge("outbox_failing", failing, outbox["error"] is not None)
     if outbox["relays"] and outbox["waiting"] is not None:
         meaning = "Rows in the outbox, counted every 10 s."
-        rows = _gauge("outbox_rows", meaning, labels=("status",))
-        for status in ("waiting", "refused"):
-            rows.add_metric((status,), outbox[status])
-        yield rows
+        rows = {status: outbox[status] for status in ("waiting", "refused")}
+        yield _by_label("outbox_rows", meaning, "status", rows)
 
 
 def _gauge(
-    name: str,
-    meaning: str,
-    value: float | None = None,
-    labels: Sequence[str] | None = None,
+    name: str, meaning: str, value: float | None = None, labels: Sequence[str] | None = None
 ) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"orchestratord_{name}", meaning, value=value, labels=labels)
+    return GaugeMetricFamily(f"{PREFIX}{name}", meaning, value=value, labels=labels)
+
+
+def _counter(
+    name: str, meaning: str, value: float | None = None, labels: Sequence[str] | None = None
+) -> CounterMetricFamily:
+    return CounterMetricFamily(f"{PREFIX}{name}", meaning, value=value, labels=labels)
+
+
+def _by_label(
+    name: str, meaning: str, label: str, values: Mapping[str, float]
+) -> GaugeMetricFamily:
+    family = _gauge(name, meaning, labels=(label,))
+    for value, number in values.items():
+        family.add_metric((value,), number)
+    return family
 
 
 def _counted(counted: Counts, found: Mapping[Labels, list[float]]) -> Metric:

@@ -62,10 +62,6 @@ _COMMENT_MARK = re.compile(r"/\*|\*/")
 _PART_OF_A_SLICE = frozenset({"word", "number", "quoted", "closing"})
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 _TRANSACTION = "is not needed: each attempt is a transaction of its own"
 _SESSION = "is for one connection, and attempts share several"
 
@@ -82,25 +78,23 @@ REFUSED = {
 }
 """How a statement begins that has no place here, and why."""
 
-WRITING = _words(
-    """
-    INSERT UPDATE DELETE MERGE INTO CALL DO CREATE ALTER DROP TRUNCATE GRANT REVOKE SHARE
-    """
+WRITING = frozenset(
+    "INSERT UPDATE DELETE MERGE INTO CALL DO CREATE ALTER DROP TRUNCATE GRANT REVOKE SHARE".split()
 )
 """Words that show, anywhere in a query, that it may change something, or locks rows."""
 
-WORDS_BEFORE_BRACKET = _words(
+WORDS_BEFORE_BRACKET = frozenset(
     """
     ALL AND ANY AS BETWEEN BY CASE CAST CROSS DISTINCT ELSE EXCEPT EXISTS FILTER FROM FULL GROUP
     HAVING ILIKE IN INNER INTERSECT IS JOIN LATERAL LEFT LIKE LIMIT MATERIALIZED NOT NULL OFFSET
     ON OR ORDER OVER OUTER PARTITION RIGHT ROW SELECT SETS SOME THEN UNION USING VALUES WHEN
     WHERE WINDOW WITH ROLLUP CUBE RECURSIVE ARRAY INTERVAL NUMERIC DECIMAL VARCHAR CHAR
     CHARACTER VARYING TIMESTAMP TIMESTAMPTZ TIME BIT FLOAT
-    """
+    """.split()
 )
 """Words that a bracket can follow without a call of a function."""
 
-FUNCTIONS = _words(
+FUNCTIONS = frozenset(
     """
     ABS ACOS AGE ARRAY_AGG ARRAY_LENGTH ARRAY_TO_STRING ASCII ASIN ATAN ATAN2 AVG BIT_LENGTH
     BOOL_AND BOOL_OR BTRIM CARDINALITY CEIL CEILING CHAR_LENGTH CHARACTER_LENGTH CHR COALESCE
@@ -118,7 +112,7 @@ FUNCTIONS = _words(
     SPLIT_PART SQRT STDDEV STRFTIME STRING_AGG STRING_TO_ARRAY STRPOS SUBSTR SUBSTRING SUM TAN
     TIME TO_CHAR TO_DATE TO_JSON TO_JSONB TO_NUMBER TO_TIMESTAMP TOTAL TRANSLATE TRIM TRUNC
     TYPEOF UNIXEPOCH UNNEST UPPER VARIANCE
-    """
+    """.split()
 )
 """Functions of both databases that change nothing; any other one may."""
 

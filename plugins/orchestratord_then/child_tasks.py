@@ -41,9 +41,9 @@ from orchestratord_then.declaration import THEN, Then
 NAMES = frozenset({"status_code", "headers", "body", "params", "task"})
 OF_FAILURE = NAMES | {"reason", "error"}
 OF_RUN_END = frozenset(
-    {"status_code", "params", "task", "error", "run_id", "end", "counts", "failed_endpoints",
-     "first_errors", "started_at", "ended_at", "duration_ms"}
-)  # fmt: skip
+    "status_code params task error run_id end counts failed_endpoints first_errors started_at "
+    "ended_at duration_ms".split()
+)
 """What expressions can name, by what their entry follows from."""
 ITEM = "item"
 """The name that `each` adds."""

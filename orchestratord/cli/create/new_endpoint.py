@@ -14,8 +14,8 @@ import click
 from orchestratord.cli.create.scaffold import SCHEMA_FOLDER, template, write_new, write_schemas
 from orchestratord.cli.opened_config import copy_of, errors_in, existing_folder, host_of
 from orchestratord.config.folder import SUFFIXES, Files, read_folder
-from orchestratord.config.yaml.document import read_document
-from orchestratord.config.yaml.nodes import MapNode
+from orchestratord.config.yaml.document import root_of
+from orchestratord.config.yaml.nodes import mapping_of
 from orchestratord.plugin.host import Host
 
 _WITH_BODY = ("POST", "PUT", "PATCH")
@@ -70,10 +70,7 @@ def write_endpoint(
 
 def _database(files: Files) -> str:
     """The first of the databases that are declared. Raises ClickException where there is none."""
-    content = files.contents.get(files.daemon or "")
-    root = read_document(files.daemon or "", content).root if content is not None else None
-    found = root.entries.get("databases") if root is not None else None
-    names = list(found[1].entries) if found is not None and isinstance(found[1], MapNode) else []
+    names = list(mapping_of(root_of(files, files.daemon).child("databases")).entries)
     if not names:
         raise click.ClickException(
             "no database is declared; write one into orchestratord.yaml, such as\n"

@@ -26,11 +26,8 @@ _PLAIN = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _NOT_IN_PARAM = re.compile(r"[^A-Za-z0-9_.-]+")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _IN_PATH = re.compile(r"\{([^{}]+)\}")
-_SEPARATORS = {
-    "csv": ",", "ssv": " ", "tsv": "\t", "pipes": "|",
-    "form": ",", "simple": ",", "label": ",", "matrix": ",",
-    "spaceDelimited": " ", "pipeDelimited": "|",
-}  # fmt: skip
+_SEPARATORS = {"ssv": " ", "spaceDelimited": " ", "tsv": "\t", "pipes": "|", "pipeDelimited": "|"}
+"""Those of the styles that have no comma."""
 _PREFIXES = {"label": ".", "matrix": ";{name}="}
 _NO_PARAMETERS = frozenset({"accept", "content-type", "authorization"})
 """Headers of which OpenAPI says that they are not parameters."""

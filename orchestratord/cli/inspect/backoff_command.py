@@ -46,6 +46,7 @@ def backoff(
     exponential:delay=5s,factor=2 or list:delays=5s,5m,30m, and the defaults of `retry` beside them.
     """
     from orchestratord.cli.opened_config import opened_config, opened_host
+    from orchestratord.config.show.merged_endpoint import shown_retry
     from orchestratord.simulate.timetable import timetable
 
     given = {"max_attempts": max_attempts, "max_delay": max_delay, "jitter": jitter}
@@ -63,11 +64,13 @@ def backoff(
         changes |= {"backoff": _strategy(what, registry)}
     if policy is None or len(changes) > 1:
         policy = _changed(policy, changes, registry)
+    shown = shown_retry(policy)
+    del shown["when"]  # which says nothing of delays
     faults: list[str] = []
     delays = timetable(policy, lambda name, fault: faults.append(f"{name}: {fault}"))
     document: dict[str, Any] = {
         "of": title,
-        "policy": _policy(policy),
+        "policy": shown,
         "delays": [
             {
                 "after_attempt": wait.after,
@@ -167,13 +170,6 @@ def _changed(
             )
             lines.append(f"{'.'.join(map(str, item['loc']))}: {text}")
         raise click.UsageError("\n".join(lines)) from None
-
-
-def _policy(policy: RetryPolicy) -> dict[str, Any]:
-    return {
-        "backoff": {"strategy": policy.backoff.name, **policy.backoff.model_dump(mode="json")},
-        **policy.model_dump(mode="json", exclude={"backoff", "when"}),
-    }
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:

@@ -146,11 +146,8 @@ class EditedFile:
         kept = matched(seen, value, self._name_of)
         items = []
         for number, (item, old) in enumerate(zip(value, kept, strict=True)):
-            path = f"{self._key}.{number}"
-            if old is None:
-                items.append(unmasked(item, None, None, path, wrong))
-            else:
-                items.append(unmasked(item, seen[old], nodes[old], path, wrong))
+            shown, node = (None, None) if old is None else (seen[old], nodes[old])
+            items.append(unmasked(item, shown, node, f"{self._key}.{number}", wrong))
         if wrong:
             raise InvalidParams(wrong)
         return ListChange(items, nodes, kept)

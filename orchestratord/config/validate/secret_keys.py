@@ -19,9 +19,9 @@ _SECRET_KEY = re.compile(
 
 
 _SECRET_WORDS = (
-    "auth", "authorization", "basic", "bearer", "cookie", "credential", "key", "oauth", "pass",
-    "passphrase", "passwd", "password", "pwd", "secret", "signature", "token", "whsec",
-)  # fmt: skip
+    "auth authorization basic bearer cookie credential key oauth pass passphrase passwd password "
+    "pwd secret signature token whsec"
+).split()
 _LIKE = 0.8
 """From which ratio of `difflib` on a word is taken for another one that is misspelt."""
 _URL_KEY = re.compile(r"(.*[._])?(url|path|proxy|database)")

@@ -104,10 +104,10 @@ _LETTERS = frozenset(string.ascii_letters)
 class _Frame:
     """A collection that is not closed yet."""
 
-    __slots__ = (
-        "anchor", "begin", "column", "entries", "flow", "height", "key", "name", "node", "path",
-        "size", "start", "template", "waiting",
-    )  # fmt: skip
+    __slots__ = tuple(
+        "anchor begin column entries flow height key name node path size start template "
+        "waiting".split()
+    )
 
     def __init__(
         self, node: MapNode | ListNode, path: str, event: Any, above: _Frame | None

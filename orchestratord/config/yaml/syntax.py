@@ -27,8 +27,7 @@ _REMEDIES = (
     ("mapping values are not allowed", "a ':' too many in this line, or wrong indentation; "
      "put a value that holds ': ' in quotes"),
     ("tab character", "a tab; indent with spaces"),
-    ("unexpected end of stream", "a quote that is opened here is never closed"),
-    ("unexpected document", "a quote that is opened here is never closed"),
+    ("unexpected end of stream|unexpected document", "a quote that is opened here is never closed"),
     ("unknown escape", "an unknown escape in a text in double quotes; write \\\\ for a backslash, "
      "or use single quotes"),
     ("escape", "an escape that is not valid; write \\\\ for a backslash, or use single quotes"),
@@ -40,18 +39,14 @@ _REMEDIES = (
     ("'-' indicator", "wrong indentation; each item of a list begins with '- ' in one column"),
     ("block end", "wrong indentation, or something left over from the line before"),
     ("document start", "something stands behind the end of the document; a file holds one"),
-    ("anchor", "the name of an anchor (&) or alias (*) is missing; a text that begins with & or * "
-     "needs quotes"),
-    ("alias", "the name of an anchor (&) or alias (*) is missing; a text that begins with & or * "
-     "needs quotes"),
+    ("anchor|alias", "the name of an anchor (&) or alias (*) is missing; a text that begins with & "
+     "or * needs quotes"),
     ("tag", "tags (!) are not read; a text that begins with ! needs quotes"),
     ("directive", "directives (%) are not read; a text that begins with % needs quotes"),
     ("nesting depth", "nested too deep; flatten it"),
-    ("sequence entries", "a list cannot begin in this line; begin a new one"),
-    ("block entries", "a list cannot begin in this line; begin a new one"),
-    ("block sequence", "a list cannot begin in this line; begin a new one"),
-    ("line break", "a block text begins in the line after | or >"),
-    ("chomping", "a block text begins in the line after | or >"),
+    ("sequence entries|block entries|block sequence",
+     "a list cannot begin in this line; begin a new one"),
+    ("line break|chomping", "a block text begins in the line after | or >"),
     ("incompatible YAML", "leave the line %YAML out"),
 )  # fmt: skip
 
@@ -137,7 +132,7 @@ def _message(line: str, column: int, error: yaml.MarkedYAMLError) -> str:
         return f"a text that begins with {found} needs quotes"
     for text in (problem, error.context or ""):
         for words, message in _REMEDIES:
-            if words in text:
+            if any(one in text for one in words.split("|")):
                 return message
     return f"cannot be read as YAML ({problem}); check quotes and indentation here"
 

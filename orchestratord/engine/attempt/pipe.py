@@ -290,10 +290,9 @@ class Pipe:
             attempt.request = await bounded(large, prepare, task, target, now)
             if before and self._host.concerned(before, task.kind, endpoint):
                 name = "statement" if before == "before_execute" else "request"
-                arguments = {
-                    name: attempt.request, "task": task, "endpoint": endpoint, "config": config
-                }  # fmt: skip
-                attempt.request = await self._host.fold(before, name, arguments)
+                given = {"task": task, "endpoint": endpoint, "config": config}
+                given[name] = attempt.request
+                attempt.request = await self._host.fold(before, name, given)
         except (InvalidPayload, Reject) as error:
             reason = Reason.INVALID_PAYLOAD
             if isinstance(error, Reject):
@@ -488,5 +487,6 @@ class ShortageLog:
         worker_log.error(
             "this daemon lacks what it takes to send (%s): such attempts are given back, and made "
             "again after %gs; `orchestratord doctor` shows its limits",
-            error, delay,
-        )  # fmt: skip
+            error,
+            delay,
+        )

@@ -50,10 +50,10 @@ def is_down(outcome: Outcome) -> bool:
 class Breaker:
     """Of one lane, endpoint or webhook. Times are milliseconds since the epoch."""
 
-    __slots__ = (
-        "_answered", "_before", "_began", "_failed", "_pause", "_since", "_window",
-        "by_keys", "failing_since", "next_probe", "opened_at", "probes", "why",
-    )  # fmt: skip
+    __slots__ = tuple(
+        "_answered _before _began _failed _pause _since _window by_keys failing_since next_probe "
+        "opened_at probes why".split()
+    )
 
     def __init__(self, now: int) -> None:
         self.opened_at: int | None = None

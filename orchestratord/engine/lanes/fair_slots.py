@@ -273,11 +273,11 @@ class FairSlots(Generic[M]):
         """How many slots each of the members has that were active lately."""
         if not 0 <= now - self._counted_at < COUNTED_MS:
             self._counted_at = now
-            active = [
-                member for member in self.members.values()
-                if member.claimed or now - member.active_at < LATELY_MS
-            ]  # fmt: skip
-            self._active = max(len(active), 1)
+            active = sum(
+                member.claimed > 0 or now - member.active_at < LATELY_MS
+                for member in self.members.values()
+            )
+            self._active = max(active, 1)
         return max(self.concurrency // self._active, 1)
 
     def tally(self, now: int, slots: int) -> tuple[int, int]:

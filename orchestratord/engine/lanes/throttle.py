@@ -20,10 +20,10 @@ class Throttle:
     `heeds` is False for what says `respect_retry_after: false`, and is not held by the latter.
     """
 
-    __slots__ = (
-        "breaker", "by_hand", "name", "over", "pace", "pace_published", "probe", "probe_by_hand",
-        "probing", "told_here", "told_since", "told_until", "told_why", "window",
-    )  # fmt: skip
+    __slots__ = tuple(
+        "breaker by_hand name over pace pace_published probe probe_by_hand probing told_here "
+        "told_since told_until told_why window".split()
+    )
 
     def __init__(self, now: int, name: str = "") -> None:
         self.name = name

@@ -40,12 +40,9 @@ def rows(throttle: Throttle, now: int, owner: str, redactor: Redactor) -> Iterat
 
 def lane_view(lane: Lane, now: int) -> dict[str, Any]:
     """What `status` shows of a lane; times in milliseconds."""
-    view: dict[str, Any] = {
-        "name": lane.name, "in_flight": lane.in_flight, "concurrency": lane.declared,
-        "due": len(lane.line) + len(lane.held) + len(lane.at_share), "openings": lane.openings,
-        **_throttled(lane.throttle, now),
-    }  # fmt: skip
-    return view
+    due = len(lane.line) + len(lane.held) + len(lane.at_share)
+    view = {"name": lane.name, "in_flight": lane.in_flight, "concurrency": lane.declared}
+    return {**view, "due": due, "openings": lane.openings, **_throttled(lane.throttle, now)}
 
 
 def scope_views(lanes: LaneSet, now: int) -> list[dict[str, Any]]:

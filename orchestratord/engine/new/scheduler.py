@@ -280,8 +280,9 @@ class Scheduler:
             self._overruled.add(name)
             log.warning(
                 "ignored the schedule of %s as declared here: other daemons declare a newer one, "
-                "and this one makes no calls", name,
-            )  # fmt: skip
+                "and this one makes no calls",
+                name,
+            )
         return True
 
     def _may_be_said(self, name: str, found: str) -> bool:

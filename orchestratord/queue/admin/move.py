@@ -15,26 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from peewee import BigIntegerField as Big
-from peewee import FloatField, IntegerField, Model
+from peewee import FloatField, IntegerField
 
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.model.task import Table
 from orchestratord.queue import facts, schema
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.database import Database
-from orchestratord.queue.models import (
-    ActionRow,
-    AttemptRow,
-    BatchMemberRow,
-    BatchRow,
-    BulkRow,
-    EndpointState,
-    OutboxTaken,
-    RetrySchedule,
-    RunRow,
-    ScheduleSlot,
-    ThrottleRow,
-)
+from orchestratord.queue.models import TABLES, DaemonRow, Fact, RateRow, RetrySchedule, SchemaRow
 from orchestratord.queue.postgres.claim_postgres import CLOCK
 from orchestratord.queue.schema import HALF, LEAVING, MOVED, NEVER
 from orchestratord.queue.sqlite.sqlite_database import SqliteFile
@@ -48,10 +36,7 @@ PAGE = 500
 PAGE_BYTES = 8 << 20
 """… and about so many bytes."""
 
-MODELS: tuple[type[Model], ...] = (
-    RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, ActionRow, OutboxTaken,
-    BatchMemberRow, BatchRow, ThrottleRow, RunRow,
-)  # fmt: skip
+MODELS = [one for one in TABLES if one not in (DaemonRow, RateRow, Fact, SchemaRow)]
 """What is moved; daemons are not, nor what each database keeps of itself."""
 
 STATE = "move"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from orchestratord.errors import NotFound
-from orchestratord.model.task import FINAL, Kind, RunError, RunSummary, Status, Task
+from orchestratord.model.task import Kind, RunError, RunSummary, Task, run_of_one
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import BY_RUN, BY_RUNNING, Connection
 from orchestratord.queue.operations.effects import apply_effects
@@ -86,7 +86,7 @@ def get_run(db: Connection, run_id: int) -> RunSummary:
         root = None
     if root is None or root.kind != Kind.CALL or root.run_id not in (None, run_id):
         raise NotFound.of("run", run_id)
-    return _alone(root)
+    return run_of_one(root)
 
 
 @reads
@@ -132,18 +132,3 @@ def _with_errors(db: Connection, run: RunSummary) -> RunSummary:
     )
     endpoints: dict[str, int] = dict(db.all(FAILED, (run.id,)))
     return replace(run, failed_endpoints=endpoints, first_errors=errors)
-
-
-def _alone(root: Task) -> RunSummary:
-    ended = root.status in FINAL
-    succeeded, failed, cancelled = (
-        int(root.status == status) for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
-    )
-    run = RunSummary(
-        root.id, root.endpoint_id, 1, succeeded, failed, cancelled, 0, root.created_at,
-        root.finished_at if ended else None,
-    )  # fmt: skip
-    if not failed:
-        return run
-    error = RunError(root.id, root.endpoint_id, root.reason, root.last_status_code, root.last_error)
-    return replace(run, failed_endpoints={root.endpoint_id: 1}, first_errors=(error,))

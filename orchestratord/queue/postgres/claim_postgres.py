@@ -317,11 +317,10 @@ def _numbered(lines: Sequence[Line]) -> str:
 def _picked(picks: Sequence[Pick], floors: Sequence[int]) -> str:
     return json.dumps(
         [
-            (n, *pick.key, pick.limit, floors[n], pick.due_before, int(pick.idempotent),
-             sorted(pick.avoid))
-            for n, pick in enumerate(picks)
+            (n, *p.key, p.limit, floors[n], p.due_before, int(p.idempotent), sorted(p.avoid))
+            for n, p in enumerate(picks)
         ]
-    )  # fmt: skip
+    )
 
 
 @dataclass(slots=True)

@@ -142,13 +142,11 @@ def is_locked(error: BaseException) -> bool:
 
 def is_unfit(error: BaseException) -> bool:
     """True where a value cannot be stored or breaks a constraint: it will never be taken."""
-    wrong = (
-        psycopg.DataError, psycopg.IntegrityError, pg.DatatypeMismatch,
-        pg.IndeterminateDatatype, pg.UndefinedFunction, pg.ProgramLimitExceeded,
-    )  # fmt: skip
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
         return True  # a value that psycopg does not know how to write
-    return isinstance(error, (*wrong, OverflowError, UnicodeError))
+    values = (psycopg.DataError, psycopg.IntegrityError, OverflowError, UnicodeError)
+    types = (pg.DatatypeMismatch, pg.IndeterminateDatatype, pg.UndefinedFunction)
+    return isinstance(error, (*values, *types, pg.ProgramLimitExceeded))
 
 
 def trouble(error: BaseException) -> Code | None:
@@ -396,9 +394,8 @@ class PostgresConnection(Connection):
     @property
     def in_transaction(self) -> bool:
         """False once the transaction has ended, however it has."""
-        return self._raw.info.transaction_status in (
-            TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE,
-        )  # fmt: skip
+        ended = (TransactionStatus.IDLE, TransactionStatus.UNKNOWN)
+        return self._raw.info.transaction_status not in ended
 
     def undo(self) -> None:
         """Undo what was written since the savepoint."""
