@@ -53,15 +53,11 @@ class Batch(Generic[A, R]):
     """Does it for several, in their order: for each its result, or what is wrong with it, having
     written nothing. Where it raises itself, `Singly` for instance, whatever it wrote is undone and
     each is done alone: for that one, and written `singly`."""
-    prepare: Callable[[A], Any] | None = None
-    """Makes of one what `together` takes instead, before the transaction begins, for which others
-    may wait. Where it raises, each is done alone."""
 
     def alone(self, session: Session, item: A) -> R:
         """Do it for one, whose failure undoes nothing of others; raises what is wrong with it."""
-        given = item if self.prepare is None else self.prepare(item)
         with session.db.one_by_one():
-            [result] = self.together(session, [given])
+            [result] = self.together(session, [item])
         if isinstance(result, Exception):
             raise result
         return result
@@ -96,7 +92,6 @@ class Write(Generic[R_co]):
     """What it is done for, which `on_committed` finds here."""
     result: R_co | None = field(init=False, default=None)
     error: Exception | None = field(init=False, default=None)
-    prepared: Any = field(init=False, default=None)
 
     def run(self, session: Session) -> R_co:
         """Do it alone; raises what the operation raises."""
@@ -159,17 +154,6 @@ def long_reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Rea
     return make
 
 
-def prepare(operations: Sequence[Write[Any]]) -> None:
-    """Do what needs no transaction, of those of which that is still to be done."""
-    for operation in operations:
-        batch = operation.batch
-        if batch is not None and batch.prepare is not None and operation.prepared is None:
-            try:
-                operation.prepared = batch.prepare(operation.item)
-            except Exception:
-                operation.prepared = None  # it is done alone, and raises that then
-
-
 def in_order(operations: Sequence[Write[Any]]) -> list[list[Write[Any]]]:
     """The operations by rank, those together that can be done at once."""
     ranked = sorted(operations, key=attrgetter("rank"))
@@ -182,14 +166,7 @@ def in_order(operations: Sequence[Write[Any]]) -> list[list[Write[Any]]]:
 
 def do_all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[Any]]) -> bool:
     """Do all of a batch at once; False where each has to be done alone."""
-    items: list[Any] = []
-    if batch.prepare is not None:
-        prepare(operations)  # those that came late
-    for operation in operations:
-        given = operation.item if batch.prepare is None else operation.prepared
-        if given is None:
-            return False  # it cannot be prepared
-        items.append(given)
+    items = [operation.item for operation in operations]
     try:
         results = batch.together(session, items)
     except Exception as error:

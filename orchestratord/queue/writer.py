@@ -25,7 +25,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from orchestratord.errors import QueueError, StorageFull, Unreachable
-from orchestratord.queue.batch import OnCommitted, Rank, Write, deliver, do_all, in_order, prepare
+from orchestratord.queue.batch import OnCommitted, Rank, Write, deliver, do_all, in_order
 from orchestratord.queue.connection import Singly, counted
 from orchestratord.queue.daemon_health import DISK, FATAL, RECONNECT_WAIT, Code, DaemonHealth
 from orchestratord.queue.database import Database, Messenger, Wakeups
@@ -325,7 +325,6 @@ class Writer:
     def _write(self, session: Session, operations: list[Write[Any]]) -> bool:
         """False where those behind them need not be tried: they were refused, or some of them, and
         not only new work, or a few for which there is no room, on a full disk."""
-        prepare(operations)
         deadline, tries = world.monotonic(), 0
         if self.health.unreachable is None:
             deadline += RECONNECT_WAIT

@@ -27,6 +27,7 @@ from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import claim, manual, search
+from orchestratord.queue.operations.settle import STEPS
 from orchestratord.queue.records import Start
 from orchestratord.queue.session import Session
 from tests.postgres import Postgres
@@ -254,7 +255,7 @@ async def test_a_cancellation_while_the_database_is_waited_for(
         write = store.write
 
         async def hangs(given: Write[Any]) -> Any:
-            if isinstance(given.item, Start) and not waits.is_set():
+            if given.batch is STEPS and isinstance(given.item[0], Start) and not waits.is_set():
                 waits.set()
                 await asyncio.sleep(3600)
             return await write(given)
