@@ -41,26 +41,14 @@ class Rank(IntEnum):
     """What throttles, under one lock of all daemons."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch(Generic[A, R]):
-    """An operation that is cheaper for many at once, in a few statements over many rows.
+Batch = Callable[[Session, Sequence[Any]], Sequence[Any]]
+"""Does an operation for several, in their order, in a few statements over many rows: for each its
+result, or what is wrong with it, having written nothing. Where it raises, `Singly` for instance,
+whatever it wrote is undone and each is done alone: for that one, and written `singly`.
 
-    What one row costs SQLite is a few microseconds; each statement besides gives the interpreter
-    up to the busy event loop and has to wait until it gets it back.
-    """
-
-    together: Callable[[Session, Sequence[Any]], Sequence[R | Exception]]
-    """Does it for several, in their order: for each its result, or what is wrong with it, having
-    written nothing. Where it raises itself, `Singly` for instance, whatever it wrote is undone and
-    each is done alone: for that one, and written `singly`."""
-
-    def alone(self, session: Session, item: A) -> R:
-        """Do it for one, whose failure undoes nothing of others; raises what is wrong with it."""
-        with session.db.one_by_one():
-            [result] = self.together(session, [item])
-        if isinstance(result, Exception):
-            raise result
-        return result
+What one row costs SQLite is a few microseconds; each statement besides gives the interpreter up to
+the busy event loop and has to wait until it gets it back.
+"""
 
 
 @dataclass(slots=True, eq=False)  # not frozen: one is made for each step, which is dearer then
@@ -74,11 +62,9 @@ class Write(Generic[R_co]):
     rank: Rank
     do: Callable[[Session], R_co] | None
     """What to do; None where it is a part of a batch."""
-    batch: Batch[Any, R_co] | None = None
+    batch: Batch | None = None
     item: Any = None
     """What the batch is to be done for."""
-    patient: bool = False
-    """No caller needs it done at once; while there is much to do, it waits for more."""
     needs_room: bool = False
     """It is refused while the disk has no room for new work."""
     less: Callable[[Session], R_co] | None = None
@@ -95,10 +81,14 @@ class Write(Generic[R_co]):
 
     def run(self, session: Session) -> R_co:
         """Do it alone; raises what the operation raises."""
-        if self.batch is not None:
-            return self.batch.alone(session, self.item)
-        assert self.do is not None
-        return self.do(session)
+        if self.do is not None:
+            return self.do(session)
+        assert self.batch is not None
+        with session.db.one_by_one():
+            result: Any = self.batch(session, [self.item])[0]
+        if isinstance(result, Exception):
+            raise result
+        return result  # type: ignore[no-any-return]
 
 
 OnCommitted = Callable[[Sequence[Write[Any]]], None]
@@ -157,23 +147,28 @@ def long_reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Rea
 def in_order(operations: Sequence[Write[Any]]) -> list[list[Write[Any]]]:
     """The operations by rank, those together that can be done at once."""
     ranked = sorted(operations, key=attrgetter("rank"))
-    return [
-        run
-        for batch, found in groupby(ranked, key=attrgetter("batch"))
-        for run in ([list(found)] if batch is not None else [[operation] for operation in found])
-    ]
+    return [list(found) for _, found in groupby(ranked, key=lambda one: one.batch or one)]
 
 
-def do_all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[Any]]) -> bool:
-    """Do all of a batch at once; False where each has to be done alone."""
-    items = [operation.item for operation in operations]
+def do_all(session: Session, operations: Sequence[Write[Any]]) -> bool:
+    """Do those of a run of `in_order` at once; False where each has to be done alone."""
+    first, db = operations[0], session.db
+    results: Sequence[Any]
+    before = db.written
     try:
-        results = batch.together(session, items)
+        if first.do is not None:
+            results = [first.do(session)]
+        else:
+            assert first.batch is not None
+            results = first.batch(session, [operation.item for operation in operations])
     except Exception as error:
-        log.debug("done one by one: %s", error)
-        return False
-    if len(results) != len(items):
-        raise RuntimeError(f"{len(results)} results of {len(items)} operations")
+        written = db.written != before or not db.in_transaction
+        if first.do is None or written or isinstance(error, db.failures.errors):
+            log.debug("done one by one: %s", error)
+            return False
+        results = [error]  # it had written nothing: there is nothing to undo
+    if len(results) != len(operations):
+        raise RuntimeError(f"{len(results)} results of {len(operations)} operations")
     for operation, found in zip(operations, results, strict=True):
         if isinstance(found, Exception):
             operation.result, operation.error = None, found

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestratord.model.partition_turn import HOLDS
 from orchestratord.model.task import Attempt, Status, Task
-from orchestratord.queue.batch import Batch, Rank, Write, reads
+from orchestratord.queue.batch import Rank, Write, reads
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
 from orchestratord.queue.operations.effects import Effects, apply_all_effects
 from orchestratord.queue.operations.partitions import give_place, lock_tasks
@@ -102,12 +102,12 @@ def start(
     """
     s = Start(task, at, effects, alone, begins_run)
     step = s, START, (*fence(task), at, int(alone)), None, begins_run
-    return Write(Rank.SETTLE, None, STEPS, step)
+    return Write(Rank.SETTLE, None, take_steps, step)
 
 
 def settle(settlement: Settlement) -> Write[Settled]:
     """Write how a claim ended, with all that follows from it."""
-    return Write(Rank.SETTLE, None, STEPS, _step(settlement), patient=True)
+    return Write(Rank.SETTLE, None, take_steps, _step(settlement))
 
 
 @reads
@@ -161,7 +161,7 @@ def _step(s: Settlement) -> Step:
     return s, END, row, attempt, more or waits
 
 
-def _together(session: Session, steps: Sequence[Step]) -> list[Any]:
+def take_steps(session: Session, steps: Sequence[Step]) -> list[Any]:
     """Start and settle several tasks.
 
     Raises Singly where one of several claims no longer stands, or where a cancel was asked for. One
@@ -263,10 +263,6 @@ def _done(s: Start | Settlement, new: Sequence[Inserted]) -> Any:
 _first, _effects_of = itemgetter(0), attrgetter("effects")
 _status_of = itemgetter(11)
 """Of a row of `END`."""
-
-
-STEPS: Batch[Step, Any] = Batch(_together)
-"""What becomes of tasks that are claimed: they start, and they are settled."""
 
 
 def _frees_turn(task: Task, status: str) -> bool:
