@@ -30,7 +30,7 @@ DEBTS = Path(__file__).with_name("house_debts.toml")
 
 # -- bounds --------------------------------------------------------------------------------------
 
-CODE_LINES = 53_263
+CODE_LINES = 53_155
 """300 and 32,000 before the daemon told its health, kept its own time and refused what it cannot
 read, had several workers, shared its slots fairly, kept orders, relayed an outbox, took webhooks,
 gathered alerts, counted runs and how bulks went, and said of each refusal what to do, and read
@@ -40,7 +40,7 @@ both carried out, each way out of an attempt had its type, and a late start coun
 that adds to them says here for what."""
 LINES_OF_FUNCTION = 60
 """With its decorators and comments, without its docstring."""
-FMT_SKIPS = 48
+FMT_SKIPS = 47
 DOCUMENTED = 0.92
 """Of the public functions, methods and classes; 94 of 100 functions."""
 

@@ -41,30 +41,14 @@ class Rank(IntEnum):
     """What throttles, under one lock of all daemons."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch(Generic[A, R]):
-    """An operation that is cheaper for many at once, in a few statements over many rows.
+Batch = Callable[[Session, Sequence[Any]], Sequence[Any]]
+"""Does an operation for several, in their order, in a few statements over many rows: for each its
+result, or what is wrong with it, having written nothing. Where it raises, `Singly` for instance,
+whatever it wrote is undone and each is done alone: for that one, and written `singly`.
 
-    What one row costs SQLite is a few microseconds; each statement besides gives the interpreter
-    up to the busy event loop and has to wait until it gets it back.
-    """
-
-    together: Callable[[Session, Sequence[Any]], Sequence[R | Exception]]
-    """Does it for several, in their order: for each its result, or what is wrong with it, having
-    written nothing. Where it raises itself, `Singly` for instance, whatever it wrote is undone and
-    each is done alone: for that one, and written `singly`."""
-    prepare: Callable[[A], Any] | None = None
-    """Makes of one what `together` takes instead, before the transaction begins, for which others
-    may wait. Where it raises, each is done alone."""
-
-    def alone(self, session: Session, item: A) -> R:
-        """Do it for one, whose failure undoes nothing of others; raises what is wrong with it."""
-        given = item if self.prepare is None else self.prepare(item)
-        with session.db.one_by_one():
-            [result] = self.together(session, [given])
-        if isinstance(result, Exception):
-            raise result
-        return result
+What one row costs SQLite is a few microseconds; each statement besides gives the interpreter up to
+the busy event loop and has to wait until it gets it back.
+"""
 
 
 @dataclass(slots=True, eq=False)  # not frozen: one is made for each step, which is dearer then
@@ -78,11 +62,9 @@ class Write(Generic[R_co]):
     rank: Rank
     do: Callable[[Session], R_co] | None
     """What to do; None where it is a part of a batch."""
-    batch: Batch[Any, R_co] | None = None
+    batch: Batch | None = None
     item: Any = None
     """What the batch is to be done for."""
-    patient: bool = False
-    """No caller needs it done at once; while there is much to do, it waits for more."""
     needs_room: bool = False
     """It is refused while the disk has no room for new work."""
     less: Callable[[Session], R_co] | None = None
@@ -96,14 +78,17 @@ class Write(Generic[R_co]):
     """What it is done for, which `on_committed` finds here."""
     result: R_co | None = field(init=False, default=None)
     error: Exception | None = field(init=False, default=None)
-    prepared: Any = field(init=False, default=None)
 
     def run(self, session: Session) -> R_co:
         """Do it alone; raises what the operation raises."""
-        if self.batch is not None:
-            return self.batch.alone(session, self.item)
-        assert self.do is not None
-        return self.do(session)
+        if self.do is not None:
+            return self.do(session)
+        assert self.batch is not None
+        with session.db.one_by_one():
+            result: Any = self.batch(session, [self.item])[0]
+        if isinstance(result, Exception):
+            raise result
+        return result  # type: ignore[no-any-return]
 
 
 OnCommitted = Callable[[Sequence[Write[Any]]], None]
@@ -159,44 +144,31 @@ def long_reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Rea
     return make
 
 
-def prepare(operations: Sequence[Write[Any]]) -> None:
-    """Do what needs no transaction, of those of which that is still to be done."""
-    for operation in operations:
-        batch = operation.batch
-        if batch is not None and batch.prepare is not None and operation.prepared is None:
-            try:
-                operation.prepared = batch.prepare(operation.item)
-            except Exception:
-                operation.prepared = None  # it is done alone, and raises that then
-
-
 def in_order(operations: Sequence[Write[Any]]) -> list[list[Write[Any]]]:
     """The operations by rank, those together that can be done at once."""
     ranked = sorted(operations, key=attrgetter("rank"))
-    return [
-        run
-        for batch, found in groupby(ranked, key=attrgetter("batch"))
-        for run in ([list(found)] if batch is not None else [[operation] for operation in found])
-    ]
+    return [list(found) for _, found in groupby(ranked, key=lambda one: one.batch or one)]
 
 
-def do_all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[Any]]) -> bool:
-    """Do all of a batch at once; False where each has to be done alone."""
-    items: list[Any] = []
-    if batch.prepare is not None:
-        prepare(operations)  # those that came late
-    for operation in operations:
-        given = operation.item if batch.prepare is None else operation.prepared
-        if given is None:
-            return False  # it cannot be prepared
-        items.append(given)
+def do_all(session: Session, operations: Sequence[Write[Any]]) -> bool:
+    """Do those of a run of `in_order` at once; False where each has to be done alone."""
+    first, db = operations[0], session.db
+    results: Sequence[Any]
+    before = db.written
     try:
-        results = batch.together(session, items)
+        if first.do is not None:
+            results = [first.do(session)]
+        else:
+            assert first.batch is not None
+            results = first.batch(session, [operation.item for operation in operations])
     except Exception as error:
-        log.debug("done one by one: %s", error)
-        return False
-    if len(results) != len(items):
-        raise RuntimeError(f"{len(results)} results of {len(items)} operations")
+        written = db.written != before or not db.in_transaction
+        if first.do is None or written or isinstance(error, db.failures.errors):
+            log.debug("done one by one: %s", error)
+            return False
+        results = [error]  # it had written nothing: there is nothing to undo
+    if len(results) != len(operations):
+        raise RuntimeError(f"{len(results)} results of {len(operations)} operations")
     for operation, found in zip(operations, results, strict=True):
         if isinstance(found, Exception):
             operation.result, operation.error = None, found

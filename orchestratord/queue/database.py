@@ -108,9 +108,6 @@ class Database(ABC):
     failures: Failures
     several_daemons: bool = False
     """Whether other daemons may work on it at the same time."""
-    gather: float = 0.0
-    """Seconds for which what is in no hurry waits for others, while there is much to do: where a
-    transaction costs as much as what is done in it for many tasks."""
     shown: str
     """Its URL without a password."""
     session_class: type[Session]

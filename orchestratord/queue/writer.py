@@ -1,10 +1,9 @@
 """Group commit: one thread that writes everything that waits in one transaction.
 
 It takes what there is and does not linger for more: while one transaction reaches the disk, the
-next one gathers. Only where transactions are dear, and while there is much to do, settlements wait
-a moment for each other. Within it settlements come first, then new work, then claims, which so have
-what is new, then what people ask for, then housekeeping. What comes in numbers is done in few
-statements (`Batch`). An operation that fails, fails alone; a COMMIT that fails, fails for all. One
+next one gathers. Within it settlements come first, then new work, then claims, which so have what
+is new, then what people ask for, then housekeeping. What comes in numbers is done in few statements
+(`Batch`). An operation that fails, fails alone; a COMMIT that fails, fails for all. One
 that is not answered, since the server or the way to it is lost, has done neither: the thread
 connects again and asks what became of it. An operation that wants a row which others have locked
 waits alone: it is set aside, and tried again apart from the others.
@@ -25,7 +24,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from orchestratord.errors import QueueError, StorageFull, Unreachable
-from orchestratord.queue.batch import OnCommitted, Rank, Write, deliver, do_all, in_order, prepare
+from orchestratord.queue.batch import OnCommitted, Rank, Write, deliver, do_all, in_order
 from orchestratord.queue.connection import Singly, counted
 from orchestratord.queue.daemon_health import DISK, FATAL, RECONNECT_WAIT, Code, DaemonHealth
 from orchestratord.queue.database import Database, Messenger, Wakeups
@@ -42,12 +41,6 @@ IDLE = 1.0
 
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds between two tries to connect again; the last one is repeated."""
-
-TOGETHER = 16
-"""A transaction of so many operations shows that there is much to do: what can wait for others
-does so then, where transactions are dear (`Database.gather`)."""
-ENOUGH = 600
-"""When so many operations wait, they wait no longer."""
 
 TOGETHER_WAITS = 0.5
 """Seconds that a transaction waits for what others have locked."""
@@ -134,13 +127,6 @@ class Writer:
         self._unfit = 0
         """Operations of this round for which there is no room, not even alone."""
         self._foreign = 0
-        self._gather = database.gather
-        self._began = 0.0
-        """When the last transaction began, if it was of many."""
-        self._hurry = world.Event()
-        """There is something that does not wait for others."""
-        self._waiting = 0
-        """What was put into the inbox since the thread last took what there was."""
         self.locked: dict[Write[Any], float] = {}
         """Operations that want what others have locked, and since when (`world.monotonic`)."""
         self._waited: dict[Write[Any], float] = {}
@@ -181,10 +167,6 @@ class Writer:
 
     def _put(self, operation: Write[Any]) -> None:
         self._inbox.put(operation)
-        if self._gather:
-            self._waiting += 1
-            if not operation.patient or self._waiting >= ENOUGH:
-                self._hurry.set()
         if self.health.fatal is not None:  # the thread may have died without having seen this one
             self._refuse_rest([])
 
@@ -199,7 +181,6 @@ class Writer:
         if not self._closed:
             self._closed = True
             self._inbox.put(None)
-            self._hurry.set()
         while self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
 
@@ -232,8 +213,7 @@ class Writer:
             session.db.close()
 
     def _round(self, session: Session) -> bool:
-        if operations := self._take():
-            self._began = world.monotonic() if len(operations) >= TOGETHER else 0.0
+        if operations := self._take(LOCKED_AGAIN if self.locked else IDLE):
             self._serve(session, operations)
         if self.locked and world.monotonic() >= self._locked_again:
             self._try_locked(session)
@@ -289,43 +269,27 @@ class Writer:
                 operation.error = StorageFull(NO_ROOM)
         return [operation for operation in operations if not operation.needs_room]
 
-    def _take(self) -> list[Write[Any]]:
+    def _take(self, wait: float = 0.0) -> list[Write[Any]]:
+        """What there is; waits for it for so many seconds."""
         operations: list[Write[Any]] = []
         with suppress(queue.Empty):
-            operation = self._inbox.get(timeout=LOCKED_AGAIN if self.locked else IDLE)
-            if self._gather:
-                self._wait_for_more()
-            if operation is not None:
+            operation = self._inbox.get(wait > 0, wait)
+            while operation is not None:
                 operations.append(operation)
-                # It has those that came before there were no more.
-                operations.extend(iter(self._inbox.get_nowait, None))
+                operation = self._inbox.get_nowait()
             self._last = True
         return operations
 
     def _take_more(self, session: Session) -> list[Write[Any]]:
         """What has come while we waited for others who wrote: one transaction more would have it
         wait for them once more."""
-        operations: list[Write[Any]] = []
-        while not (self._last or self._inbox.empty()):
-            operation = self._inbox.get_nowait()
-            if operation is None:
-                self._last = True
-            else:
-                operations.append(operation)
+        operations = [] if self._last else self._take()
         self._in_hand = [*self._in_hand, *operations]
         return self._fitting(session, operations)
-
-    def _wait_for_more(self) -> None:
-        rest = self._began + self._gather - world.monotonic()
-        if rest > 0:
-            self._hurry.wait(rest)
-        self._hurry.clear()
-        self._waiting = 0
 
     def _write(self, session: Session, operations: list[Write[Any]]) -> bool:
         """False where those behind them need not be tried: they were refused, or some of them, and
         not only new work, or a few for which there is no room, on a full disk."""
-        prepare(operations)
         deadline, tries = world.monotonic(), 0
         if self.health.unreachable is None:
             deadline += RECONNECT_WAIT
@@ -395,9 +359,7 @@ class Writer:
         if session.db.queues:
             operations += self._take_more(session)
         for run in in_order(operations):
-            batch = run[0].batch
-            done = self._single(session, run[0]) if batch is None else do_all(session, batch, run)
-            if not done:
+            if not do_all(session, run):
                 session.db.rollback()
                 return False
         try:
@@ -409,18 +371,6 @@ class Writer:
             session.db.rollback()
             return False
         self._commit(session)
-        return True
-
-    def _single(self, session: Session, operation: Write[Any]) -> bool:
-        """One by itself; False where it fails and has to be undone."""
-        before = session.db.written
-        try:
-            operation.result, operation.error = operation.run(session), None
-        except Exception as error:
-            written = session.db.written != before or not session.db.in_transaction
-            if written or isinstance(error, self._failures.errors):
-                return False
-            operation.error = error  # it had written nothing: there is nothing to undo
         return True
 
     def _one_by_one(self, session: Session, operations: Sequence[Write[Any]]) -> None:

@@ -67,7 +67,7 @@ class AttemptEnds:
         if items or plan.tells_runs:
             self._note_run(settlement, plan.config)
         operation = settle(settlement)
-        operation.about = attempt
+        operation.about = attempt, settlement
         if not self._ended:
             self._loop.call_soon(self.write_ended)
         self._ended.append(operation)
@@ -89,7 +89,7 @@ class AttemptEnds:
         taken: list[AttemptInProgress] = []
         following: list[tuple[AttemptInProgress, SettledAttempt]] = []
         for operation in operations:
-            end, attempt, error = operation.item, operation.about, operation.error
+            (attempt, end), error = operation.about, operation.error
             settled = operation.result if error is None else None
             if settled is None or not settled.accepted:
                 again = self._loop.create_task(self._settle_again(attempt, end, settled, error))

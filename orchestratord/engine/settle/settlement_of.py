@@ -52,11 +52,24 @@ def settlement_of(
             last_success_at = row.started_at
         if row.error is not None or row.why is not SUCCESS:
             row = _attempt_record(row, outcome, error, redactor)
-    return Settlement(  # by position: by name it takes half as long again
-        task, status, now, decision.reason, next_try, code, error, response, row,
-        result.uncounted, None if target is None else target.retry.max_attempts + task.granted,
-        result.deaths, effects, last_success_at, decision.backed_off, False, result.recurring,
-    )  # fmt: skip
+    return Settlement(
+        task,
+        status,
+        now,
+        reason=decision.reason,
+        next_try=next_try,
+        status_code=code,
+        error=error,
+        response=response,
+        attempt=row,
+        uncounted=result.uncounted,
+        max_attempts=None if target is None else target.retry.max_attempts + task.granted,
+        deaths=result.deaths,
+        effects=effects,
+        last_success_at=last_success_at,
+        backed_off=decision.backed_off,
+        recurring=result.recurring,
+    )
 
 
 def _attempt_record(

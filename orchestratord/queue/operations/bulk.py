@@ -17,7 +17,7 @@ from peewee import fn
 
 from orchestratord.errors import Conflict, NotFound
 from orchestratord.model.task import KEEPS_DOUBT, Key, Reason, Status, Task
-from orchestratord.queue.batch import Batch, Rank, Write, long_reads, reads, writes
+from orchestratord.queue.batch import Rank, Write, long_reads, reads, writes
 from orchestratord.queue.connection import BY_BULK, BY_ID, Connection, ManyRows
 from orchestratord.queue.models import GOES_ON, BulkRow, sql
 from orchestratord.queue.operations import partitions, search
@@ -255,7 +255,7 @@ def move_on(
     not when its turn came, is skipped; one that came to match meanwhile is moved, and counts among
     those that matched.
     """
-    return Write(Rank.MOVE, None, MOVES, Move(seen, ids, skipped, cursor, last))
+    return Write(Rank.MOVE, None, _all_moves, Move(seen, ids, skipped, cursor, last))
 
 
 def _all_moves(session: Session, moves: Sequence[Move]) -> list[Moved | Exception]:
@@ -268,10 +268,6 @@ def _all_moves(session: Session, moves: Sequence[Move]) -> list[Moved | Exceptio
         except NotFound as error:  # it had written nothing
             results[number] = error
     return [results[number] for number in range(len(moves))]
-
-
-MOVES: Batch[Move, Moved] = Batch(_all_moves)
-"""Steps of bulks."""
 
 
 def _lock_tasks(session: Session, moves: Sequence[Move]) -> None:

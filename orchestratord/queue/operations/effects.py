@@ -13,7 +13,7 @@ from typing import Any
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.task import BatchMember, Delete, Table, Upsert
-from orchestratord.queue.batch import Batch, Rank, Write, writes
+from orchestratord.queue.batch import Rank, Write, writes
 from orchestratord.queue.connection import Singly
 from orchestratord.queue.operations.insert import NewRows, lock_order
 from orchestratord.queue.operations.plugin_rows import Upserts
@@ -184,12 +184,13 @@ def enqueue(new: Sequence[Insert]) -> Write[list[Inserted]]:
     Raises StorageFull, and UniqueKeyReused where an idempotency key of the last 24 hours comes
     back with other parameters; with the same ones the first task is the answer.
     """
-    return Write(Rank.NEW, None, CALLS, new, needs_room=True)
+    return Write(Rank.NEW, None, _enqueue_together, new, needs_room=True)
 
 
 def _enqueue_together(
     session: Session, calls: Sequence[Sequence[Insert]]
 ) -> list[list[Inserted] | Exception]:
+    """New tasks, as clients bring them: those of one call are written all or none."""
     inserts = [one for call in calls for one in all_inserts(call)]
     lock_order(session, inserts)
     new, upserts = NewRows(session, len(inserts)), Upserts(session)
@@ -207,7 +208,3 @@ def _enqueue_together(
     new.flush()
     upserts.flush()
     return results
-
-
-CALLS: Batch[Sequence[Insert], list[Inserted]] = Batch(_enqueue_together)
-"""New tasks, as clients bring them: those of one call are written all or none."""

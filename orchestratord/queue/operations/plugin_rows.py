@@ -154,9 +154,6 @@ class Upserts:
         self._members: list[BatchMember] = []
         self._runs: defaultdict[str, list[Run]] = defaultdict(list)
         """Of each table what is written, one after the other."""
-        self._open: dict[RowKind, Rows] = {}
-        """Of kinds that came before, where their rows go: the last of these of a table, while there
-        are no deletions."""
         self._deletes: dict[tuple[str, tuple[Any, ...]], Delete] = {}
         self._recurring: dict[RecurringRows, tuple[int, int]] = {}
         """For how many changes each of these is written, and when the last one was decided."""
@@ -184,13 +181,11 @@ class Upserts:
             self._add_recurring()
         row, kind = effect._checked or row_of(effect)
         key = row[: len(kind[1])]
-        rows = self._open.get(kind)
+        rows = self._rows_of(kind, key)
         if rows is None:
-            rows = self._rows_of(kind, key)
-            if rows is None:
-                self.flush()
-                upsert(self._session, effect)
-                return
+            self.flush()
+            upsert(self._session, effect)
+            return
         if kind[3] and key in rows:
             _check_texts(rows[key])
             sums = -len(kind[3])
@@ -216,9 +211,6 @@ class Upserts:
         if rows is None:
             rows = {}
             runs.append((found, rows))
-            self._open.clear()
-        if rows is runs[-1][1] and not self._deletes:
-            self._open[kind] = rows
         return rows
 
     def delete(self, effect: Delete) -> None:
@@ -233,7 +225,6 @@ class Upserts:
             delete(self._session, effect)
         else:
             self._deletes[effect.table, key] = effect
-            self._open.clear()
 
     def add_member(self, member: BatchMember) -> None:
         """Write this member of a batch, by the next `flush`."""
@@ -284,7 +275,6 @@ class Upserts:
             found.both.run(self._session.db, [rows[key] for key in sorted(rows)])
         self._deletes.clear()
         self._runs.clear()
-        self._open.clear()
 
 
 def _check_texts(row: tuple[Any, ...]) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import accumulate
 
-from orchestratord.queue.batch import Batch, Rank, Write
+from orchestratord.queue.batch import Rank, Write, writes
 from orchestratord.queue.session import Session
 from orchestratord.values import world
 
@@ -18,17 +17,10 @@ FRESH = 0.1
 never used."""
 
 
-def reserve_ids(count: int) -> Write[Sequence[int]]:
+@writes(Rank.NEW)
+def reserve_ids(session: Session, count: int) -> Sequence[int]:
     """The ids of so many tasks that are to be written soon."""
-    return Write(Rank.NEW, None, IDS, count)
-
-
-def _reserve(session: Session, counts: Sequence[int]) -> list[Sequence[int] | Exception]:
-    ids = session.db.reserve_ahead("retry_schedule", sum(counts))
-    return [ids[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True)]
-
-
-IDS: Batch[int, Sequence[int]] = Batch(_reserve)
+    return session.db.reserve_ahead("retry_schedule", count)
 
 
 class ReservedIds:

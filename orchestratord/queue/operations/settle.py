@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any
 
 from orchestratord.model.partition_turn import HOLDS
 from orchestratord.model.task import Attempt, Status, Task
-from orchestratord.queue.batch import Batch, Rank, Write, reads
+from orchestratord.queue.batch import Rank, Write, reads
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
 from orchestratord.queue.operations.effects import Effects, apply_all_effects
 from orchestratord.queue.operations.partitions import give_place, lock_tasks
@@ -21,24 +20,15 @@ from orchestratord.queue.session import HELD, RUNNING, Session, fence
 
 # ruff: noqa: S608  # what is pasted here are columns, hints and the fence, never values
 
-# A claim that no longer stands, and to `WAIT` a cancel that was asked for, shows as a row that is
-# missing in the number of those that were changed; nothing else changes rows meanwhile. `column1`
-# and so on are what SQLite calls the columns of VALUES.
+# A claim that no longer stands, and of what is to wait a cancel that was asked for, shows as a row
+# that is missing in the number of those that were changed; nothing else changes rows meanwhile.
+# `column1` and so on are what SQLite calls the columns of VALUES.
 _HELD = f"""
 WHERE id = new.column1 AND {RUNNING}
     AND retry_schedule.locked_by = new.column2 AND retry_schedule.claims = new.column3
 """
 
-_ENDED = """
-status = new.column12, last_status_code = new.column5, last_error = new.column6,
-response = COALESCE(new.column7, response), max_attempts = COALESCE(new.column8, max_attempts),
-deaths = COALESCE(new.column9, deaths), reason = new.column10, attempts = attempts - new.column11,
-started_at = CASE WHEN new.column11 = 1 THEN NULL ELSE started_at END,
-locked_by = NULL, lease_until = NULL, cancel_requested = 0, updated_at = new.column4
-"""
-
 _FENCE = ("bigint", "text", "bigint")
-_ENDS = (*_FENCE, "bigint", "text", "text", "text", "bigint", "bigint", "text", "bigint", "text")
 
 START = ManyRows(
     f"""
@@ -51,13 +41,29 @@ FROM (VALUES {{rows}}) AS new {_HELD}
     "bigint",
 )
 
+# A cancel that was asked for while it ran takes the place of another try, and of nothing else.
+_WAITS = "new.column12 = 'pending'"
 END = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
-SET next_try = NULL, finished_at = new.column4, turn_at = COALESCE(new.column13, turn_at), {_ENDED}
-FROM (VALUES {{rows}}) AS new {_HELD}
+SET status = new.column12, next_try = new.column13,
+    finished_at = CASE WHEN {_WAITS} THEN NULL ELSE new.column4 END,
+    backed_off = CASE WHEN {_WAITS} THEN new.column14 ELSE backed_off END,
+    backoff_until = CASE WHEN {_WAITS} AND new.column11 = 0 THEN new.column13
+        WHEN {_WAITS} AND updated_at > new.column4 THEN backoff_until - (updated_at - new.column4)
+        ELSE backoff_until END,
+    held = CASE WHEN {_WAITS} AND partition_rule >= 0 THEN 1 ELSE 0 END,
+    turn_at = COALESCE(new.column15, turn_at),
+    last_status_code = new.column5, last_error = new.column6,
+    response = COALESCE(new.column7, response), max_attempts = COALESCE(new.column8, max_attempts),
+    deaths = COALESCE(new.column9, deaths), reason = new.column10,
+    attempts = attempts - new.column11,
+    started_at = CASE WHEN new.column11 = 1 THEN NULL ELSE started_at END,
+    locked_by = NULL, lease_until = NULL, cancel_requested = 0, updated_at = new.column4
+FROM (VALUES {{rows}}) AS new {_HELD} AND (cancel_requested = 0 OR NOT {_WAITS})
 """,
-    *_ENDS, "bigint",
+    *_FENCE, "bigint", "text", "text", "text", "bigint", "bigint", "text", "bigint", "text",
+    "bigint", "bigint", "bigint",
 )  # fmt: skip
 
 # A success, as most ends are, of which there is nothing else to say: half as many values.
@@ -72,22 +78,6 @@ FROM (VALUES {{rows}}) AS new {_HELD}
 """,
     *_FENCE, "bigint", "text", "text",
 )  # fmt: skip
-
-# A cancel that was asked for while it ran takes the place of another try, and of nothing else.
-WAIT = ManyRows(
-    f"""
-UPDATE OR ROLLBACK retry_schedule {BY_ID}
-SET next_try = new.column13, backed_off = new.column14, finished_at = NULL,
-    backoff_until = CASE WHEN new.column11 = 0 THEN new.column13
-        WHEN updated_at > new.column4 THEN backoff_until - (updated_at - new.column4)
-        ELSE backoff_until END,
-    held = CASE WHEN partition_rule >= 0 THEN 1 ELSE 0 END, {_ENDED}
-FROM (VALUES {{rows}}) AS new {_HELD} AND cancel_requested = 0
-""",
-    *_ENDS,
-    "bigint",
-    "bigint",
-)
 
 CANCEL_ASKED = f"SELECT 1 FROM retry_schedule WHERE {HELD} AND cancel_requested = 1"
 
@@ -110,12 +100,14 @@ def start(
     which nothing is under way, which can be noted again once that has changed. `begins_run`: calls
     are among the effects, and it has no run yet.
     """
-    return Write(Rank.SETTLE, None, STEPS, Start(task, at, effects, alone, begins_run))
+    s = Start(task, at, effects, alone, begins_run)
+    step = s, START, (*fence(task), at, int(alone)), None, begins_run
+    return Write(Rank.SETTLE, None, take_steps, step)
 
 
 def settle(settlement: Settlement) -> Write[Settled]:
     """Write how a claim ended, with all that follows from it."""
-    return Write(Rank.SETTLE, None, STEPS, settlement, patient=True)
+    return Write(Rank.SETTLE, None, take_steps, _step(settlement))
 
 
 @reads
@@ -131,9 +123,9 @@ def last_success(db: Connection) -> dict[str, int]:
 
 
 Row = tuple[Any, ...]
-Prepared = tuple[Start | Settlement, ManyRows, Row, Row | None, bool]
-"""A step, the statement that carries it out, its row there, and that of its attempt; and whether
-more than these depends on it."""
+Step = tuple[Start | Settlement, ManyRows, Row, Row | None, bool]
+"""What becomes of a task, the statement that carries it out, its row there, and that of its
+attempt; and whether more than these depends on it."""
 
 
 _others_of = attrgetter("turn", "bulk_id", "replaces", "run_id")
@@ -142,10 +134,9 @@ _besides = attrgetter("error", "deaths", "reason", "uncounted")
 _NOTHING_BESIDES = None, None, None, False
 
 
-def _prepare(s: Start | Settlement) -> Prepared:
+def _step(s: Settlement) -> Step:
+    """Its rows are made before the transaction begins, for which others may wait."""
     task = s.task
-    if isinstance(s, Start):
-        return s, START, (*fence(task), s.at, int(s.alone)), None, s.begins_run
     attempt = None if s.attempt is None else attempt_row(task.id, s.attempt)
     more = s.begins_run or _others_of(task) != _NO_OTHERS
     if (
@@ -157,27 +148,31 @@ def _prepare(s: Start | Settlement) -> Prepared:
         code = code_text(s.status_code)
         succeeded = task.id, task.locked_by, task.claims, s.at, code, s.response
         return s, SUCCEED, succeeded, attempt, more
-    row = _ended(s)
-    if s.status == Status.PENDING:
-        return s, WAIT, (*row, s.next_try, int(s.backed_off)), attempt, True
+    error, reason, waits = s.error, s.reason, s.status == Status.PENDING
     turn_at = None
-    if task.ordered:  # whether it holds its partition
-        turn_at = HOLDS if holds(task, s.status, s.reason) else 0
-    return s, END, (*row, turn_at), attempt, more
+    if task.ordered and not waits:  # whether it holds its partition
+        turn_at = HOLDS if holds(task, s.status, reason) else 0
+    row = (
+        *fence(task), s.at, code_text(s.status_code), error if error is None else plain(error),
+        s.response, s.max_attempts, s.deaths, reason if reason is None else str(reason),
+        1 if s.uncounted else 0, str(s.status), s.next_try if waits else None, int(s.backed_off),
+        turn_at,
+    )  # fmt: skip
+    return s, END, row, attempt, more or waits
 
 
-def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
+def take_steps(session: Session, steps: Sequence[Step]) -> list[Any]:
     """Start and settle several tasks.
 
     Raises Singly where one of several claims no longer stands, or where a cancel was asked for. One
     that is alone is refused then.
     """
     rows: dict[ManyRows, list[Row]]
-    rows = {START: [], SUCCEED: [], END: [], WAIT: []}
+    rows = {START: [], SUCCEED: [], END: []}
     attempts: list[Row] = []
     others: list[Start | Settlement] = []
     following = False  # something is to be written besides
-    for s, statement, row, attempt, more in prepared:
+    for s, statement, row, attempt, more in steps:
         rows[statement].append(row)
         if more:
             others.append(s)
@@ -191,7 +186,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
         if isinstance(s, Settlement) and s.task.replaces is not None
     ]
     if places:
-        ids = {s.task.id for s, *_ in prepared} | {place for _, place, *_ in places}
+        ids = {s.task.id for s, *_ in steps} | {place for _, place, *_ in places}
         lock_tasks(session, ids)
     for statement, changed in rows.items():
         if not changed:
@@ -199,28 +194,28 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
         changed.sort(key=_first)  # always in one order, against deadlocks
         if statement.run(session.db, changed) != len(changed):
             if session.db.singly:
-                return [_refused(session, prepared[0][0])]
+                return [_refused(session, steps[0][0])]
             raise Singly
-    steps = list(map(_first, prepared))
-    for s in steps:
+    done = list(map(_first, steps))
+    for s in done:
         at = s.last_success_at
         if at is not None:
             session.succeeded(s.task.endpoint_id, s.task.webhook, at)
     for s in others:
         _note(session, s)
     session.moved(Status.RUNNING, Status.SUCCEEDED, len(rows[SUCCEED]))
-    for status, count in Counter(map(_status_of, chain(rows[END], rows[WAIT]))).items():
+    for status, count in Counter(map(_status_of, rows[END])).items():
         session.moved(Status.RUNNING, status, count)
     ATTEMPT.run(session.db, attempts)
     for replacement in places:
         give_place(session, *replacement)
     if following or rows[START]:
-        recurring = [(s.recurring, s.at) for s in steps]
-        inserted = apply_all_effects(session, list(map(_effects_of, steps)), recurring)
-        results = [_done(s, new) for s, new in zip(steps, inserted, strict=True)]
+        recurring = [(s.recurring, s.at) for s in done]
+        inserted = apply_all_effects(session, list(map(_effects_of, done)), recurring)
+        results = [_done(s, new) for s, new in zip(done, inserted, strict=True)]
     else:
-        results = [_SETTLED] * len(steps)
-    for place, s in enumerate(steps) if rows[END] else ():
+        results = [_SETTLED] * len(done)
+    for place, s in enumerate(done) if rows[END] else ():
         if isinstance(s, Settlement) and holds(s.task, s.status, s.reason):
             results[place] = replace(results[place], holds=True)
     return results
@@ -267,23 +262,7 @@ def _done(s: Start | Settlement, new: Sequence[Inserted]) -> Any:
 
 _first, _effects_of = itemgetter(0), attrgetter("effects")
 _status_of = itemgetter(11)
-"""Of a row that `_ended` has made."""
-
-
-STEPS: Batch[Start | Settlement, Any] = Batch(_together, _prepare)
-"""What becomes of tasks that are claimed: they start, and they are settled."""
-
-
-def _ended(s: Settlement) -> Row:
-    """The columns that `END` and `WAIT` have in common; the status is the last of them: `column12`
-    there, and `_status_of`."""
-    task, error, reason = s.task, s.error, s.reason
-    return (
-        task.id, task.locked_by, task.claims,  # as in `fence`
-        s.at, code_text(s.status_code), error if error is None else plain(error), s.response,
-        s.max_attempts, s.deaths, reason if reason is None else str(reason),
-        1 if s.uncounted else 0, str(s.status),
-    )  # fmt: skip
+"""Of a row of `END`."""
 
 
 def _frees_turn(task: Task, status: str) -> bool:

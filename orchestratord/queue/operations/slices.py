@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import Effect, Kind, NewTask, Table, Upsert
-from orchestratord.queue.batch import Batch, Rank, Write, reads
+from orchestratord.queue.batch import Rank, Write, reads
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.operations.effects import SLICES_TABLE, apply_all_effects
 from orchestratord.queue.records import Inserted, StoredEffect, duplicates
@@ -92,30 +92,21 @@ def oldest_slice(db: Connection) -> Slice | None:
 
 def write_slice(found: Slice, items: Sequence[StoredEffect]) -> Write[list[Inserted]]:
     """Write the tasks of a slice, `items`; all are duplicates where another daemon has."""
-    return Write(Rank.NEW, None, SLICES, (found, items))
+    return Write(Rank.NEW, None, _write_all, (found, items))
 
 
-def _together(
+def _write_all(
     session: Session, several: Sequence[tuple[Slice, Sequence[StoredEffect]]]
 ) -> list[list[Inserted]]:
-    ours = [_take(session, found) for found, _ in several]
-    groups = [items if own else () for own, (_, items) in zip(ours, several, strict=True)]
-    written = apply_all_effects(session, groups)
-    return [
-        inserted if own else duplicates(items)
-        for own, inserted, (_, items) in zip(ours, written, several, strict=True)
-    ]
+    return [_write(session, *one) for one in several]
 
 
-def _take(session: Session, found: Slice) -> bool:
-    """Whether it is ours to write. Those that come to be tasks are counted in their run again."""
-    ours = session.db.run(_TAKE, (found.name, found.number)) > 0
-    for run_id, count in found.calls.items() if ours else ():
+def _write(session: Session, found: Slice, items: Sequence[StoredEffect]) -> list[Inserted]:
+    if not session.db.run(_TAKE, (found.name, found.number)):
+        return duplicates(items)
+    for run_id, count in found.calls.items():  # those that come to be tasks are counted there again
         session.runs.join(run_id, -count)
-    return ours
-
-
-SLICES: Batch[tuple[Slice, Sequence[StoredEffect]], list[Inserted]] = Batch(_together)
+    return apply_all_effects(session, [items])[0]
 
 
 _MAPPINGS = {"params", "asked"}

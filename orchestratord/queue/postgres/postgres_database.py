@@ -488,7 +488,6 @@ class PostgresDatabase(Database):
     failures = FAILURES
     several_daemons = True
     session_class = PostgresSession
-    gather = 0.08
 
     def __init__(self, url: str, lease: float = LEASE) -> None:
         """`url`: handed to libpq whole. Raises QueueError where libpq does not understand it.

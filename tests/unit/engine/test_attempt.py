@@ -32,7 +32,8 @@ from orchestratord.plugin.hookspecs import hookimpl, only_for
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import OnCommitted, Rank, Write
 from orchestratord.queue.operations import claim, manual, search, slices
-from orchestratord.queue.records import Insert, Settlement, TaskFilter
+from orchestratord.queue.operations.settle import take_steps
+from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.session import Session
 from orchestratord.values import world
 
@@ -366,7 +367,7 @@ async def test_a_settlement_that_the_database_refuses_is_written_later(
     write, refusals = bench.store.write, [QueueError("no room"), QueueError("no room yet")]
 
     async def refuse(operation: Write[Any]) -> Any:
-        if isinstance(operation.item, Settlement) and refusals:
+        if operation.batch is take_steps and refusals:
             raise refusals.pop(0)
         return await write(operation)
 

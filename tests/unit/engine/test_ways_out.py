@@ -27,6 +27,7 @@ from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import claim, manual, search
+from orchestratord.queue.operations.settle import take_steps
 from orchestratord.queue.records import Start
 from orchestratord.queue.session import Session
 from tests.postgres import Postgres
@@ -132,7 +133,7 @@ def fail(patch: pytest.MonkeyPatch, of: object, name: str, **how: Any) -> None:
 
 ERRORS = [RuntimeError("a bug"), MemoryError(), QueueError("no room"), asyncio.CancelledError()]
 BEFORE: list[tuple[object, str]] = [
-    (Pipe, "_begin"), (Pipe, "_is_made"), (Pipe, "_prepare"),
+    (Pipe, "_begin"), (Pipe, "_prepare"),
     (Pipe, "_started"), (Pipe, "_start"), (NewTasks, "items"), (NewTasks, "written"),
 ]  # fmt: skip
 """What is called before the executor; each of them may fail."""
@@ -254,7 +255,11 @@ async def test_a_cancellation_while_the_database_is_waited_for(
         write = store.write
 
         async def hangs(given: Write[Any]) -> Any:
-            if isinstance(given.item, Start) and not waits.is_set():
+            if (
+                given.batch is take_steps
+                and isinstance(given.item[0], Start)
+                and not waits.is_set()
+            ):
                 waits.set()
                 await asyncio.sleep(3600)
             return await write(given)

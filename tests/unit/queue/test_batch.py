@@ -5,12 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestratord.queue.batch import Batch, Rank, Write, deliver, in_order
-
-ONE: Batch[Any, Any] = Batch(lambda session, items: list(items))
-TWO: Batch[Any, Any] = Batch(lambda session, items: list(items))
+from orchestratord.queue.session import Session
 
 
-def job(rank: Rank, item: Any, batch: Batch[Any, Any] | None = None) -> Write[Any]:
+def one(session: Session, items: Sequence[Any]) -> Sequence[Any]:
+    return list(items)
+
+
+def two(session: Session, items: Sequence[Any]) -> Sequence[Any]:
+    return list(items)
+
+
+def job(rank: Rank, item: Any, batch: Batch | None = None) -> Write[Any]:
     do = None if batch else (lambda session: item)
     made = Write(rank, do, batch, item)
     made.future = asyncio.get_running_loop().create_future()
@@ -19,14 +25,14 @@ def job(rank: Rank, item: Any, batch: Batch[Any, Any] | None = None) -> Write[An
 
 async def test_ranks_come_in_their_order_and_batches_together() -> None:
     jobs = [
-        job(Rank.NEW, "a", TWO),
-        job(Rank.SETTLE, "b", ONE),
+        job(Rank.NEW, "a", two),
+        job(Rank.SETTLE, "b", one),
         job(Rank.CLAIM, "c"),
-        job(Rank.SETTLE, "d", ONE),
+        job(Rank.SETTLE, "d", one),
         job(Rank.SETTLE, "e"),
         job(Rank.SETTLE, "f"),
-        job(Rank.SETTLE, "g", ONE),
-        job(Rank.NEW, "h", TWO),
+        job(Rank.SETTLE, "g", one),
+        job(Rank.NEW, "h", two),
     ]
     runs = [[each.item for each in run] for run in in_order(jobs)]
     assert runs == [["b", "d"], ["e"], ["f"], ["g"], ["a", "h"], ["c"]]

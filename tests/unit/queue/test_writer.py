@@ -20,7 +20,7 @@ from orchestratord.queue.operations import effects, schedules, search, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
-from orchestratord.queue.writer import ENOUGH, TOGETHER, Writer
+from orchestratord.queue.writer import Writer
 
 
 @pytest.fixture
@@ -99,31 +99,6 @@ async def test_what_waits_is_one_transaction_in_order_of_rank(writer: Writer) ->
     assert await asyncio.gather(*waiting) == [f"{n}{rank.name}" for n, rank in enumerate(ranks)]
     assert order == ["5SETTLE", "1NEW", "4NEW", "2CLAIM", "3HAND", "0KEEP"]
     assert len(commits) == 2  # the gate's and theirs
-
-
-async def test_where_there_is_much_to_do_what_can_wait_is_gathered(writer: Writer) -> None:
-    """Where transactions are dear, which those of SQLite are not."""
-    commits: list[int] = []
-    original = writer._commit
-    writer._commit = lambda session: (commits.append(1), original(session))[1]  # type: ignore[method-assign]
-    writer._gather = 60.0
-    batch: Batch[str, str] = Batch(lambda session, items: items)
-
-    def patient(name: str) -> asyncio.Future[str]:
-        return asyncio.ensure_future(
-            writer.submit(Write(Rank.SETTLE, None, batch, name, patient=True))
-        )
-
-    assert await patient("a") == "a"  # little to do: it does not wait
-    await together(writer, *(note(str(n)) for n in range(TOGETHER)))
-    waiting = patient("b")
-    assert not (await asyncio.wait([waiting], timeout=0.1))[0]
-    commits.clear()
-    assert await writer.submit(Write(Rank.CLAIM, note("c"))) == "c"
-    assert await waiting == "b"
-    assert len(commits) == 1
-    await together(writer, *(note(f"more{n}") for n in range(TOGETHER)))
-    assert len(await asyncio.gather(*(patient(str(n)) for n in range(ENOUGH)))) == ENOUGH
 
 
 async def test_one_that_fails_half_way_is_undone_alone(writer: Writer) -> None:
@@ -353,7 +328,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.batch: Batch[str, str] = Batch(self.together)
+        self.batch: Batch = self.together
 
     def together(self, session: Session, names: Sequence[str]) -> list[str | Exception]:
         self.asked.append(" ".join(names))

@@ -95,7 +95,6 @@ STATEMENTS = {
     "cancel asked": (settle.CANCEL_ASKED, [BY_ID]),
     "succeed": (many(settle.SUCCEED), [BY_ID]),
     "end": (many(settle.END), [BY_ID]),
-    "wait": (many(settle.WAIT), [BY_ID]),
     "idempotency key": (insert.SAME_KEY, ["INDEX retry_schedule_key (endpoint_id=? AND"]),
     "first of others": (manual.FIRST_OF_OTHERS, [f"COVERING INDEX {DUE} (endpoint_id=? AND"]),
     "retry": (manual.RETRY, [BY_ID]),
