@@ -43,7 +43,6 @@ class Plan:
         config: the configuration in force.
         client: what sends their requests.
         asks_before: whether hooks are to be asked about its requests.
-        announces_before: whether they are to be told of its starts.
         evaluates: whether making its requests may evaluate expressions.
         decides: whether a hook is to be asked about its answers.
         after: the after_ phase that an attempt reaches; None for none.
@@ -60,7 +59,6 @@ class Plan:
     config: Config
     client: TargetClient
     asks_before: bool
-    announces_before: bool
     evaluates: bool
     decides: bool
     after: str | None
@@ -115,7 +113,6 @@ class Plans:
         plan = plans[key] = Plan(
             key, standing, executor, self._placement.config, self._sender.to(standing),
             asks_before=bool(before) and concerned(before, kind, endpoint) is not None,
-            announces_before=before in announces,
             evaluates=evaluates,
             decides=bool(after) and concerned(after, kind, endpoint) is not None,
             after=None if executor.immediate else after,

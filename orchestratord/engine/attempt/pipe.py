@@ -294,7 +294,7 @@ class Pipe:
         """Announce the start, and commit it where its claim does not count as one, before the first
         byte. What was announced stays, should nothing be sent: the next start is another one."""
         plan, deadlines = attempt.plan, self.deadlines
-        effects = await self.hooks.started(attempt) if plan.announces_before else ()
+        effects = await self.hooks.started(attempt) if plan.announces else ()
         # What is not idempotent counts as started from here on, and not from its claim.
         if effects or not (attempt.task.idempotent and plan.target.idempotent):
             # Another daemon may have it soon, and a person may have it go on there.
