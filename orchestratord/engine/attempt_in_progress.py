@@ -33,6 +33,7 @@ class AttemptInProgress:
         request: what is sent, once it is made.
         sent: when its executor was called, by `world.monotonic`; 0 before.
         took: milliseconds until it was decided when it is tried again; 0 before.
+        costly: making it takes too long for the loop.
         interrupted: the daemon stopped before it had ended.
         result: how it ended; None until then.
     """
@@ -48,6 +49,7 @@ class AttemptInProgress:
     request: Any = None
     sent: float = 0.0
     took: float = 0.0
+    costly: bool = False
     interrupted: bool = False
     result: AttemptResult | None = None
 

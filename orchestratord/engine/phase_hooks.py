@@ -44,8 +44,11 @@ class PhaseHooks:
 
     async def started(self, attempt: AttemptInProgress) -> Sequence[Effect]:
         """What the hooks want written before the first byte is sent."""
+        before = attempt.plan.executor.phases[0]
+        if before not in attempt.plan.announces:
+            return ()
         reached = attempt.reached(None)
-        reached.phase = attempt.plan.executor.phases[0]
+        reached.phase = before
         effects = await self._host.collect(ANNOUNCE, reached)
         return effects if len(effects) <= SLICE else await self._in_slices(effects, attempt.task)
 

@@ -42,9 +42,9 @@ class Plan:
         executor: what carries them out.
         config: the configuration in force.
         client: what sends their requests.
-        asks_before: whether hooks are to be asked about its requests.
-        announces_before: whether they are to be told of its starts.
-        evaluates: whether making its requests may evaluate expressions.
+        direct: whether an attempt of an idempotent task makes its request and sends it, with
+            nothing in between.
+        evaluates: whether making it may evaluate expressions.
         decides: whether a hook is to be asked about its answers.
         after: the after_ phase that an attempt reaches; None for none.
         announces: the phases of which hooks are to be told.
@@ -59,8 +59,7 @@ class Plan:
     executor: Executor
     config: Config
     client: TargetClient
-    asks_before: bool
-    announces_before: bool
+    direct: bool
     evaluates: bool
     decides: bool
     after: str | None
@@ -114,8 +113,10 @@ class Plans:
             evaluates = True  # what is wrong with it shows as it prepares a request
         plan = plans[key] = Plan(
             key, standing, executor, self._placement.config, self._sender.to(standing),
-            asks_before=bool(before) and concerned(before, kind, endpoint) is not None,
-            announces_before=before in announces,
+            direct=standing.idempotent
+            and standing.retry.give_up_after is None
+            and endpoint.partition is None
+            and not (before and (before in announces or concerned(before, kind, endpoint))),
             evaluates=evaluates,
             decides=bool(after) and concerned(after, kind, endpoint) is not None,
             after=None if executor.immediate else after,

@@ -17,7 +17,6 @@ from orchestratord.queue.session import Session
 
 log = logging.getLogger("orchestratord.queue")
 
-A = TypeVar("A")
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)

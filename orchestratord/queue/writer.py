@@ -213,7 +213,7 @@ class Writer:
             session.db.close()
 
     def _round(self, session: Session) -> bool:
-        if operations := self._take(LOCKED_AGAIN if self.locked else IDLE):
+        if operations := self._take():
             self._serve(session, operations)
         if self.locked and world.monotonic() >= self._locked_again:
             self._try_locked(session)
@@ -269,21 +269,27 @@ class Writer:
                 operation.error = StorageFull(NO_ROOM)
         return [operation for operation in operations if not operation.needs_room]
 
-    def _take(self, wait: float = 0.0) -> list[Write[Any]]:
-        """What there is; waits for it for so many seconds."""
+    def _take(self) -> list[Write[Any]]:
         operations: list[Write[Any]] = []
         with suppress(queue.Empty):
-            operation = self._inbox.get(wait > 0, wait)
-            while operation is not None:
+            operation = self._inbox.get(timeout=LOCKED_AGAIN if self.locked else IDLE)
+            if operation is not None:
                 operations.append(operation)
-                operation = self._inbox.get_nowait()
+                # It has those that came before there were no more.
+                operations.extend(iter(self._inbox.get_nowait, None))
             self._last = True
         return operations
 
     def _take_more(self, session: Session) -> list[Write[Any]]:
         """What has come while we waited for others who wrote: one transaction more would have it
         wait for them once more."""
-        operations = [] if self._last else self._take()
+        operations: list[Write[Any]] = []
+        while not (self._last or self._inbox.empty()):
+            operation = self._inbox.get_nowait()
+            if operation is None:
+                self._last = True
+            else:
+                operations.append(operation)
         self._in_hand = [*self._in_hand, *operations]
         return self._fitting(session, operations)
 

@@ -58,8 +58,7 @@ class LeaseGuard:
 
     def may_be_lost(self, attempt: AttemptInProgress) -> bool:
         """Whether the lease of an attempt may run out soon."""
-        several = self._store.several_daemons
-        return several and self._may_be_lost(world.elapsed(), self._claimed(attempt))
+        return self._may_be_lost(world.elapsed(), self._claimed(attempt))
 
     def _claimed(self, attempt: AttemptInProgress) -> float:
         """When it was claimed (`elapsed`): it may have waited for the database, for a slot, or for

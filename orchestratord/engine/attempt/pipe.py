@@ -45,7 +45,7 @@ from orchestratord.engine.stored_answer import error_record
 from orchestratord.errors import InvalidPayload, Reject, Snooze
 from orchestratord.http.api_client import AttemptClient, Sender
 from orchestratord.model.outcome import Outcome, Send
-from orchestratord.model.task import Effect, Reason, Status, Task
+from orchestratord.model.task import Effect, Reason, Status, Task, UnreadableParams
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import check_outcome, is_ctrl_c
 from orchestratord.plugin.long_work import bounded, count_anew
@@ -53,6 +53,7 @@ from orchestratord.queue.operations import stored_throttles
 from orchestratord.queue.operations.settle import start
 from orchestratord.queue.store import Store
 from orchestratord.values import world
+from orchestratord.values.budget import INLINE_STEPS, Budget, TooCostly, within_budget
 from orchestratord.values.clock import Clock
 from orchestratord.values.durations import format_duration
 
@@ -187,7 +188,7 @@ class Pipe:
             attempt = self._begin(task, lane, running, began)
             if attempt is None:  # the configuration changed since it was claimed
                 return await self._claims.release_claim(task)
-            ready = await self._prepare(attempt)
+            ready = attempt if self._is_made(attempt) else await self._prepare(attempt)
             if isinstance(ready, str):
                 return ready if ready == "lost" else await self._claims.release_claim(task)
             if isinstance(ready, AttemptInProgress):
@@ -234,12 +235,43 @@ class Pipe:
 
     # -- up to the first byte ------------------------------------------------------------------
 
+    def _is_made(self, attempt: AttemptInProgress) -> bool:
+        """Make the request where nothing else is to be done before it is sent, and that takes a
+        moment; where it is False, `_prepare` finds out why."""
+        task, plan = attempt.task, attempt.plan
+        if (
+            not plan.direct
+            or not task.idempotent
+            or task.deaths
+            or (task.turn is not None and task.ordered)
+            or self.deadlines.stopping
+            or task.is_large
+            or isinstance(task.params, UnreadableParams)
+            or self.deadlines.rates.late_in(attempt)
+        ):
+            return False
+        prepare, now = plan.executor.prepare, attempt.began / 1000
+        try:
+            if plan.evaluates:
+                budget = Budget(INLINE_STEPS)
+                attempt.request = within_budget(budget, prepare, task, plan.target, now)
+            else:
+                attempt.request = prepare(task, plan.target, now)
+        except TooCostly:
+            attempt.costly = True
+            return False
+        except BaseException as error:  # an executor is a plugin's, too
+            if is_ctrl_c(error):
+                raise
+            return False
+        return True
+
     async def _prepare(self, attempt: AttemptInProgress) -> AttemptInProgress | NotSent:
         """Make the request, let the before_ hooks have it, and start; the attempt where it is to be
         sent."""
         task, plan = attempt.task, attempt.plan
         target, executor, config = plan.target, plan.executor, plan.config
-        endpoint = target.endpoint
+        endpoint, before = target.endpoint, executor.phases[0]
         deadline = give_up_at(task, target.retry, self._clock.skipped_since)
         if deadline is not None and attempt.began > deadline:
             why = f"give_up_after {format_duration(target.retry.give_up_after or 0)} is over"
@@ -254,12 +286,9 @@ class Pipe:
             if endpoint.partition is not None and lacks_partition(task):
                 await partition_of(endpoint, task.params)  # which did not render either before
             prepare, now = executor.prepare, attempt.began / 1000
-            if plan.evaluates or task.is_large:
-                attempt.request = await bounded(task.is_large, prepare, task, target, now)
-            else:
-                attempt.request = prepare(task, target, now)
-            if plan.asks_before:
-                before = executor.phases[0]
+            large = task.is_large or attempt.costly
+            attempt.request = await bounded(large, prepare, task, target, now)
+            if before and self._host.concerned(before, task.kind, endpoint):
                 name = "statement" if before == "before_execute" else "request"
                 given = {"task": task, "endpoint": endpoint, "config": config}
                 given[name] = attempt.request
@@ -295,18 +324,17 @@ class Pipe:
     async def _started(self, attempt: AttemptInProgress) -> AttemptInProgress | NotSent:
         """Announce the start, and commit it where its claim does not count as one, before the first
         byte. What was announced stays, should nothing be sent: the next start is another one."""
-        plan, deadlines = attempt.plan, self.deadlines
-        effects = await self.hooks.started(attempt) if plan.announces_before else ()
+        task = attempt.task
+        effects = await self.hooks.started(attempt)
+        # Another daemon may have it soon, and a person may have it go on there.
+        if self.deadlines.leases.may_be_lost(attempt):
+            return "released"
         # What is not idempotent counts as started from here on, and not from its claim.
-        if effects or not (attempt.task.idempotent and plan.target.idempotent):
-            # Another daemon may have it soon, and a person may have it go on there.
-            if deadlines.leases.may_be_lost(attempt):
-                return "released"
-            if not await self._start(attempt, effects):
-                return "lost"
-        if deadlines.rates.late_in(attempt):
-            await deadlines.rates.keep(attempt)
-        if deadlines.stopping or deadlines.leases.may_be_lost(attempt):
+        claimed_as_start = task.idempotent and attempt.plan.target.idempotent
+        if (effects or not claimed_as_start) and not await self._start(attempt, effects):
+            return "lost"
+        await self.deadlines.rates.keep(attempt)
+        if self.deadlines.stopping or self.deadlines.leases.may_be_lost(attempt):
             return "released"  # it has started, and still nothing was sent
         count_anew(attempt.running)
         return attempt

@@ -101,8 +101,8 @@ def start(
     are among the effects, and it has no run yet.
     """
     s = Start(task, at, effects, alone, begins_run)
-    step = s, START, (*fence(task), at, int(alone)), None, begins_run
-    return Write(Rank.SETTLE, None, take_steps, step)
+    row = *fence(task), at, int(alone)
+    return Write(Rank.SETTLE, None, take_steps, (s, START, row, None, begins_run))
 
 
 def settle(settlement: Settlement) -> Write[Settled]:
@@ -145,8 +145,7 @@ def _step(s: Settlement) -> Step:
         and _besides(s) == _NOTHING_BESIDES
         and task.turn is None
     ):
-        code = code_text(s.status_code)
-        succeeded = task.id, task.locked_by, task.claims, s.at, code, s.response
+        succeeded = *fence(task), s.at, code_text(s.status_code), s.response
         return s, SUCCEED, succeeded, attempt, more
     error, reason, waits = s.error, s.reason, s.status == Status.PENDING
     turn_at = None
@@ -171,13 +170,10 @@ def take_steps(session: Session, steps: Sequence[Step]) -> list[Any]:
     rows = {START: [], SUCCEED: [], END: []}
     attempts: list[Row] = []
     others: list[Start | Settlement] = []
-    following = False  # something is to be written besides
     for s, statement, row, attempt, more in steps:
         rows[statement].append(row)
         if more:
             others.append(s)
-        if s.effects or s.recurring:
-            following = True
         if attempt is not None:
             attempts.append(attempt)
     places = [
@@ -209,12 +205,9 @@ def take_steps(session: Session, steps: Sequence[Step]) -> list[Any]:
     ATTEMPT.run(session.db, attempts)
     for replacement in places:
         give_place(session, *replacement)
-    if following or rows[START]:
-        recurring = [(s.recurring, s.at) for s in done]
-        inserted = apply_all_effects(session, list(map(_effects_of, done)), recurring)
-        results = [_done(s, new) for s, new in zip(done, inserted, strict=True)]
-    else:
-        results = [_SETTLED] * len(done)
+    recurring = [(s.recurring, s.at) for s in done]
+    inserted = apply_all_effects(session, list(map(_effects_of, done)), recurring)
+    results = [_done(s, new) for s, new in zip(done, inserted, strict=True)]
     for place, s in enumerate(done) if rows[END] else ():
         if isinstance(s, Settlement) and holds(s.task, s.status, s.reason):
             results[place] = replace(results[place], holds=True)

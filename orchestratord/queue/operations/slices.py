@@ -98,15 +98,13 @@ def write_slice(found: Slice, items: Sequence[StoredEffect]) -> Write[list[Inser
 def _write_all(
     session: Session, several: Sequence[tuple[Slice, Sequence[StoredEffect]]]
 ) -> list[list[Inserted]]:
-    return [_write(session, *one) for one in several]
-
-
-def _write(session: Session, found: Slice, items: Sequence[StoredEffect]) -> list[Inserted]:
-    if not session.db.run(_TAKE, (found.name, found.number)):
-        return duplicates(items)
-    for run_id, count in found.calls.items():  # those that come to be tasks are counted there again
-        session.runs.join(run_id, -count)
-    return apply_all_effects(session, [items])[0]
+    results: list[list[Inserted]] = []
+    for found, items in several:
+        ours = session.db.run(_TAKE, (found.name, found.number)) > 0
+        for run_id, count in found.calls.items() if ours else ():  # as tasks they count there again
+            session.runs.join(run_id, -count)
+        results.append(apply_all_effects(session, [items])[0] if ours else duplicates(items))
+    return results
 
 
 _MAPPINGS = {"params", "asked"}

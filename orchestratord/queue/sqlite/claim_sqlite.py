@@ -35,26 +35,21 @@ OF_LINE = """
 endpoint_id = line.value ->> 0 AND webhook = line.value ->> 1 AND partition = line.value ->> 2
 """
 
-# What is pending of several keys, in its order: JSON, because each row that is fetched by itself
-# gives the interpreter up and has to wait until it gets it back.
+# What is pending of several keys, in its order, but for the partitions that are passed over: JSON,
+# because each row that is fetched by itself gives the interpreter up and has to wait until it gets
+# it back.
 NEXT = f"""
 SELECT json_group_array(json_array(pick.key, json((
     SELECT json_group_array(json_array(next_try, id)) FROM (
         SELECT next_try, id FROM retry_schedule {BY_READY}
         WHERE {READY} AND endpoint_id = pick.value ->> 0 AND webhook = pick.value ->> 1
+            AND (pick.value ->> 3 = 0 OR partition IS NULL
+                OR partition NOT IN (SELECT value FROM json_each(pick.value, '$[2]')))
         ORDER BY next_try, id LIMIT ?
     )
 ))))
 FROM json_each(?) AS pick
 """
-
-# NEXT without the partitions that are passed over.
-NEXT_BUT = NEXT.replace(
-    "ORDER BY",
-    """AND (partition IS NULL
-            OR partition NOT IN (SELECT value FROM json_each(pick.value, '$[2]')))
-        ORDER BY""",
-)
 
 # Without ROLLBACK for a conflict, which there is none of, SQLite would keep a copy of each page
 # that the statement changes.
@@ -267,18 +262,14 @@ class SqliteSession(Session):
     def _pending(self, picks: Sequence[Pick]) -> list[list[tuple[int, int]]]:
         """Of each pick the first pending tasks, due or not: up to its limit, and one more; or some
         more, since picks with similar limits are looked up by one statement."""
-        alike: dict[tuple[int, bool], list[int]] = {}
+        alike: dict[int, list[int]] = {}
         for index, pick in enumerate(picks):
-            size = max(pick.limit, FEW).bit_length()
-            alike.setdefault((size, bool(pick.avoid)), []).append(index)
+            alike.setdefault(max(pick.limit, FEW).bit_length(), []).append(index)
         found: list[list[tuple[int, int]]] = [[] for _ in picks]
-        for (_, avoids), indexes in alike.items():
+        for indexes in alike.values():
             limit = max(picks[n].limit for n in indexes)
-            if avoids:
-                keys = json.dumps([(*picks[n].key, list(picks[n].avoid)) for n in indexes])
-            else:
-                keys = json.dumps([picks[n].key for n in indexes])
-            [(text,)] = self.db.all(NEXT_BUT if avoids else NEXT, (limit + 1, keys))
+            avoid = [(*picks[n].key, [*picks[n].avoid], len(picks[n].avoid)) for n in indexes]
+            [(text,)] = self.db.all(NEXT, (limit + 1, json.dumps(avoid)))
             for position, pending in json.loads(text):
                 found[indexes[position]] = pending
         return found

@@ -133,7 +133,7 @@ def fail(patch: pytest.MonkeyPatch, of: object, name: str, **how: Any) -> None:
 
 ERRORS = [RuntimeError("a bug"), MemoryError(), QueueError("no room"), asyncio.CancelledError()]
 BEFORE: list[tuple[object, str]] = [
-    (Pipe, "_begin"), (Pipe, "_prepare"),
+    (Pipe, "_begin"), (Pipe, "_is_made"), (Pipe, "_prepare"),
     (Pipe, "_started"), (Pipe, "_start"), (NewTasks, "items"), (NewTasks, "written"),
 ]  # fmt: skip
 """What is called before the executor; each of them may fail."""
