@@ -33,6 +33,7 @@ from orchestratord.queue.models import (
     RetrySchedule,
     RunRow,
     ScheduleSlot,
+    TaskCountRow,
     ThrottleRow,
 )
 from orchestratord.queue.postgres.claim_postgres import CLOCK
@@ -50,7 +51,7 @@ PAGE_BYTES = 8 << 20
 
 MODELS: tuple[type[Model], ...] = (
     RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, ActionRow, OutboxTaken,
-    BatchMemberRow, BatchRow, ThrottleRow, RunRow,
+    BatchMemberRow, BatchRow, ThrottleRow, RunRow, TaskCountRow,
 )  # fmt: skip
 """What is moved; daemons are not, nor what each database keeps of itself."""
 

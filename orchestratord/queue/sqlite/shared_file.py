@@ -114,10 +114,6 @@ class SharedConnection(SqliteConnection):
         """Have on the disk what is committed by now, by whichever worker. Raises NotOnDisk."""
         self._journal.sync()
 
-    def foreign_changes(self) -> int:
-        """As in the interface: what other workers write is counted now and then instead."""
-        return 0
-
     def checkpoint(self, *, wait: bool = True) -> None:
         """As in the interface. The last word is that of the worker that closes the file last, for
         which SQLite does it by itself."""

@@ -286,11 +286,6 @@ class SqliteConnection(Connection):
         """A number that grows with every row that is written."""
         return self._raw.total_changes
 
-    def foreign_changes(self) -> int:
-        """A number that changes when another program has written."""
-        row = self.one("PRAGMA data_version")
-        return int(row[0]) if row else 0
-
     def checkpoint(self, *, wait: bool = True) -> None:
         """As in the interface."""
         if wait:
@@ -329,10 +324,6 @@ class SqliteConnection(Connection):
         """As in the interface: who reads, while the journal grows. What has grown so large has done
         so for long."""
         return held_back(self._path)
-
-    def shrink(self) -> None:
-        """Let go of the pages that are kept in memory."""
-        self.one("PRAGMA shrink_memory")
 
     def size(self) -> int:
         """Bytes on disk, the journal included."""
