@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import overload
+from bench import dashboard, overload
 from bench.environment.daemon import CONCURRENCY, ROOM
 from bench.environment.folder import Folder
 from bench.environment.servers import Nginx
@@ -19,6 +19,7 @@ from bench.measures import (
     accept,
     calls,
     connections,
+    counts,
     crowd,
     deliveries,
     events,
@@ -193,6 +194,11 @@ def own(quick: bool) -> Iterator[Case]:
             "the queue has filled a disk of its own; then retention removes all of it",
             _alone(partial(pruned.measure, megabytes=128 // part)),
         )
+    yield Measure(
+        "counts",
+        f"{dashboard.ENDPOINTS} endpoints; of ten tasks nine have succeeded, half of the rest wait",
+        _alone(partial(counts.measure, sizes=(1_000_000 // part, 10_000_000 // part))),
+    )
     for name, waiting in (("memory", 0), ("memory-million", 1_000_000 // part)):
         yield Measure(
             name,

@@ -12,18 +12,19 @@ first each page once, since nothing is in memory then, and then 20 times.
 from __future__ import annotations
 
 import shlex
-import sqlite3
 import statistics
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import httpx
 
 from bench.environment.daemon import daemon
+from bench.measures.fill import without_indexes
 from tests.acceptance.daemon import Daemon
 
 TOKEN = "a-token-of-the-benchmark"  # noqa: S105
@@ -57,18 +58,13 @@ FROM placed
 
 def fill(database: Path, rows: int) -> None:
     """Fill the tables that a daemon has made in this file; none may have it open."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        connection.execute("PRAGMA synchronous = OFF")
-        connection.execute("PRAGMA cache_size = -262144")
-        connection.execute("BEGIN")
+    with without_indexes(database) as connection:
         now = int(time.time() * 1000)
         connection.execute(ROWS, {"rows": rows, "endpoints": ENDPOINTS, "now": now})
         connection.execute(
             "INSERT INTO attempts (task_id, attempt, started_at, duration_ms, status_code, why) "
             "SELECT id, 1, created_at, 12.5, last_status_code, '' FROM retry_schedule"
         )
-        connection.execute("COMMIT")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def pages(rows: int) -> dict[str, str]:
@@ -113,35 +109,39 @@ def asked(client: httpx.Client, path: str) -> float:
     return took
 
 
+@contextmanager
+def filled(home: Path, rows: int) -> Iterator[httpx.Client]:
+    """A daemon with so many tasks that runs, and who asks it; it has run for `WARM` seconds."""
+    http = {"bind": "127.0.0.1:0", "token": "${secret:TOKEN}"}
+    with daemon(home, {"TOKEN": TOKEN}, http=http) as made:
+        declare(made)
+        made.start()
+        made.stop()
+        click.echo(f"filling {rows:,} rows", err=True)
+        fill(made.database, rows)
+        made.log_file.unlink()
+        made.start()
+        line = made.logged(r"ready: .*http://127\.0\.0\.1:")
+        address = next(word.strip(",") for word in line.split() if word.startswith("http://"))
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        with httpx.Client(base_url=address, headers=bearer, timeout=60) as client:
+            asked(client, "/healthz")
+            time.sleep(WARM)
+            yield client
+
+
 @click.command(help=__doc__)
 @click.option("--rows", default=1_000_000, show_default=True, help="Tasks in the queue.")
 def main(rows: int) -> None:
-    with tempfile.TemporaryDirectory() as home:
-        http = {"bind": "127.0.0.1:0", "token": "${secret:TOKEN}"}
-        made = daemon(Path(home), {"TOKEN": TOKEN}, http=http)
-        declare(made)
-        with made:
-            made.start()
-            made.stop()
-            click.echo(f"filling {rows:,} rows", err=True)
-            fill(made.database, rows)
-            made.log_file.unlink()
-            made.start()
-            line = made.logged(r"ready: .*http://127\.0\.0\.1:")
-            address = next(word.strip(",") for word in line.split() if word.startswith("http://"))
-            bearer = {"Authorization": f"Bearer {TOKEN}"}
-            with httpx.Client(base_url=address, headers=bearer, timeout=60) as client:
-                asked(client, "/healthz")
-                time.sleep(WARM)
-                first = {name: asked(client, path) for name, path in pages(rows).items()}
-                click.echo(f"\n$ python -m bench.dashboard {shlex.join(sys.argv[1:])}\n")
-                click.echo(f"{'ms':42}{'first':>8}{'median':>8}{'most':>8}")
-                for name, path in pages(rows).items():
-                    times = [asked(client, path) for _ in range(ROUNDS)]
-                    click.echo(
-                        f"{name:42}{first[name]:8.1f}{statistics.median(times):8.1f}"
-                        f"{max(times):8.1f}"
-                    )
+    with tempfile.TemporaryDirectory() as home, filled(Path(home), rows) as client:
+        first = {name: asked(client, path) for name, path in pages(rows).items()}
+        click.echo(f"\n$ python -m bench.dashboard {shlex.join(sys.argv[1:])}\n")
+        click.echo(f"{'ms':42}{'first':>8}{'median':>8}{'most':>8}")
+        for name, path in pages(rows).items():
+            times = [asked(client, path) for _ in range(ROUNDS)]
+            click.echo(
+                f"{name:42}{first[name]:8.1f}{statistics.median(times):8.1f}{max(times):8.1f}"
+            )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,9 +91,17 @@ class Filling:
     all_full: bool = False
 
 
-def fill(database: Path, filling: Filling) -> None:
-    """Fill the tables that a store has made in this file; no store may have it open."""
-    # Nothing here has to outlive a crash, and indexes are made faster than they are kept.
+COUNT = """
+INSERT INTO task_counts (owner, status, tasks, at)
+SELECT '', status, count(*), 0 FROM retry_schedule GROUP BY status
+"""
+
+
+@contextmanager
+def without_indexes(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to fill the tables with that a store has made in this file, which none may have
+    open: nothing has to outlive a crash, and indexes are made faster than they are kept. At the end
+    the tasks are counted, as a daemon has counted its own."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("PRAGMA synchronous = OFF")
@@ -104,6 +113,18 @@ def fill(database: Path, filling: Filling) -> None:
         connection.execute("BEGIN")
         for name, _ in indexes:
             connection.execute(f'DROP INDEX "{name}"')
+        yield connection
+        for _, statement in indexes:
+            connection.execute(statement)
+        connection.execute("DELETE FROM task_counts")
+        connection.execute(COUNT)
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def fill(database: Path, filling: Filling) -> None:
+    """Fill the tables that a store has made in this file; no store may have it open."""
+    with without_indexes(database) as connection:
         connection.execute(
             ROWS,
             {
@@ -117,7 +138,3 @@ def fill(database: Path, filling: Filling) -> None:
                 "now": int(time.time() * 1000),
             },
         )
-        for _, statement in indexes:
-            connection.execute(statement)
-        connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL")

@@ -35,6 +35,7 @@ from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
 from orchestratord.api.outbox_relay import OutboxRelay
 from orchestratord.api.run_document import RunDocument, run_document
+from orchestratord.api.slow_look import SlowLook
 from orchestratord.api.throttle_service import ThrottleService
 from orchestratord.config.params import exemplary, rule_problems
 from orchestratord.engine import task_events
@@ -90,10 +91,6 @@ _MAX_PROBLEMS = 100
 MAX_FAILING = 20
 """Endpoints and webhooks that are named as failing, the latest ones."""
 DEFAULT_BY = ("endpoint", "reason", "status_code")
-_LOOK_WAIT = 1.0
-"""Seconds for which that look is waited for."""
-_SHARE = 20
-"""Who fails is looked up again after so many times the time that the last look took."""
 _GONE = (Reason.ENDPOINT_REMOVED, Reason.WEBHOOK_REMOVED)
 
 
@@ -155,9 +152,8 @@ class Service:
     ) -> None:
         self._worker, self._scheduler = worker, scheduler
         self._store, self._host, self._clock = worker.store, worker.host, worker.clock
-        self._failing: list[failing.FailingKey] = []
-        self._looking: asyncio.Task[None] | None = None
-        self._look_again = 0.0
+        self._failing = SlowLook(self._store, failing.Failing([], False))
+        self._due = SlowLook[backlog.DueTasks](self._store)
         self.many = BulkService(worker)
         self.one = TaskService(worker)
         self.throttles = ThrottleService(worker, fleet)
@@ -193,13 +189,14 @@ class Service:
         store, redactor, now = self._store, self.config.redactor, self._clock.now_ms()
         all_workers = await self._team.snapshot(self._worker.snapshot())
         snapshot = status.with_rates(all_workers, await claim.rates(store), now)
+        due = await self._due.latest(backlog.due_tasks(now, status.MAX_PARTITIONS))
         return {
             **status.process_status(
                 self._version, self._team, store.instance, self._started_at, now
             ),
             "health": {"ready": not (troubles := self.troubles()), "troubles": troubles},
             "config": status.config_status(self._reloader),
-            "queue": await status.queue_status(store, now, redactor),
+            "queue": status.queue_status(await store.counts(), due, now, redactor),
             **status.worker_status(snapshot, redactor, None if all_lanes else status.MAX_LANES),
             **await self.failing(),
             "events_dropped": snapshot["events_dropped"],
@@ -652,27 +649,13 @@ class Service:
         Where long lists keep it from being looked up, it is what was known before. Raises
         Unreachable.
         """
-        if self._looking is None and world.monotonic() >= self._look_again:
-            self._looking = asyncio.create_task(self._look())
-        if (looking := self._looking) is not None:
-            await asyncio.wait((looking,), timeout=_LOOK_WAIT)
-            if looking.done():
-                self._looking = None if self._looking is looking else self._looking
-                # Its thread may be the one for which there is no memory: the rest is still said.
-                with suppress(MemoryError, RuntimeError):
-                    looking.result()
-        found = [item for item in self._failing if self._stands(item.key)]
+        looked = await self._failing.latest(failing.failing())
+        found = [item for item in looked.keys if self._stands(item.key)]
         webhooks = sum(bool(item.key.webhook) for item in found)
         return {
             "failing": [_failing(item, self.config.redactor) for item in found[:MAX_FAILING]],
             "failing_counts": {"call": len(found) - webhooks, "webhook": webhooks},
         }
-
-    async def _look(self) -> None:
-        began = world.monotonic()
-        self._failing = (await self._store.read(failing.failing())).keys
-        now = world.monotonic()
-        self._look_again = now + (now - began) * _SHARE
 
     def _stands(self, key: Key) -> bool:
         """Whether the endpoint or webhook is still declared."""

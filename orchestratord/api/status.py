@@ -24,11 +24,10 @@ from orchestratord.api.serialize import plugin_json, problems_json
 from orchestratord.config.changes import Changes
 from orchestratord.config.loader import Reload
 from orchestratord.errors import Problem
-from orchestratord.model.task import Status
 from orchestratord.plugin.registry import PluginInfo
 from orchestratord.queue.daemon_health import FATAL, DaemonHealth, Trouble
 from orchestratord.queue.housekeeping import prune
-from orchestratord.queue.operations import claim, partitions
+from orchestratord.queue.reports.backlog import DueTasks
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.reload import Reloader
@@ -48,25 +47,20 @@ MAX_RELOADED = 1_000
 """Endpoints named in the answer to a reload."""
 
 
-async def queue_status(store: Store, now: int, redactor: Redactor) -> QueueStatus:
+def queue_status(
+    counts: Mapping[str, int], due: DueTasks, now: int, redactor: Redactor
+) -> QueueStatus:
     """How many tasks there are in each status, how late the oldest one that is due is, and which
     partitions a failed task holds.
 
     `now`: milliseconds since the epoch; the age is in seconds, None where nothing is due.
     """
-    counts = await store.counts()
-    due, oldest = await store.read(claim.due(now))
-    held, stopped = await store.read(partitions.stopped(MAX_PARTITIONS))
-    return {
-        "pending": counts.get(Status.PENDING, 0),
-        "running": counts.get(Status.RUNNING, 0),
-        "succeeded": counts.get(Status.SUCCEEDED, 0),
-        "failed": counts.get(Status.FAILED, 0),
-        "cancelled": counts.get(Status.CANCELLED, 0),
-        "due": due,
-        "oldest_due_age": None if oldest is None else max(now - oldest, 0) / 1000,
-        "held": await store.read(claim.held(now)),
-        "held_partitions": held,
+    found: dict[str, Any] = {
+        **counts,
+        "due": due.tasks,
+        "oldest_due_age": None if due.oldest is None else max(now - due.oldest, 0) / 1000,
+        "held": due.held,
+        "held_partitions": due.stopped,
         "held_by": [
             {
                 "endpoint": redactor.text(key.endpoint_id),
@@ -74,9 +68,10 @@ async def queue_status(store: Store, now: int, redactor: Redactor) -> QueueStatu
                 "partition": redactor.text(value),
                 "task": task_id,
             }
-            for key, value, task_id in stopped
+            for key, value, task_id in due.stopped_by
         ],
     }
+    return cast("QueueStatus", found)
 
 
 def troubles_status(

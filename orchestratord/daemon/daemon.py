@@ -51,6 +51,7 @@ from orchestratord.plugin.host import Host
 from orchestratord.queue.daemon_health import DATABASE, DaemonHealth, is_of_database
 from orchestratord.queue.database import Workers
 from orchestratord.queue.housekeeping.prune import prune as prune_some
+from orchestratord.queue.housekeeping.recount import recount
 from orchestratord.queue.store import Store
 from orchestratord.runtime.batch_closer import BatchCloser
 from orchestratord.runtime.clock_watch import ClockWatch
@@ -518,6 +519,8 @@ class Daemon:
         chores.every(60, "look for endpoints that only fail", health.look_at_endpoints)
         chores.every(30, "prune", prune, at_once=True)
         chores.every(1, "close batches of webhooks", close)
+        chores.every(1, "count tasks anew", partial(recount, self._store), at_once=True)
+        chores.every(60, "look up what the status says", self._service.status, at_once=True)
         chores.every(5, "judge a refused configuration again", self._reloader.judge_again)
         chores.every(10, "write what plugins note", self._reloader.write)
         # What SQLite's caches leave free between what lives stays with the process otherwise, and

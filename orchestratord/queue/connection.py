@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from orchestratord.errors import QueueError, StorageFull, Unreachable, Unstorable
-from orchestratord.model.task import Status
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.records import HoldingBack
 from orchestratord.values import world
@@ -40,6 +39,7 @@ BY_BLOCKS = "INDEXED BY retry_schedule_blocks"
 BY_STOPPED = "INDEXED BY retry_schedule_stopped"
 BY_ORDERED = "INDEXED BY retry_schedule_ordered"
 BY_PARTITION = "INDEXED BY retry_schedule_partition"
+BY_REASON = "INDEXED BY retry_schedule_reason"
 BY_RUN = "INDEXED BY retry_schedule_run"
 BY_ID = "NOT INDEXED"  # the primary key is no index of its own
 
@@ -67,10 +67,6 @@ OF_PARTITION = "partition = ? AND id > 0"
 where this is said, and not where another index was made for it."""
 ORDERED = "turn_at > 1 AND held = 0"
 """The one of an ordered partition that has its turn, or runs."""
-
-# Each status by itself: to group them by their status would compare the texts of all rows.
-COUNT = f"SELECT count(*) FROM retry_schedule {BY_STATUS} WHERE status = ? AND {LISTED}"  # noqa: S608
-COUNT_RUNNING = f"SELECT count(*) FROM retry_schedule {BY_RUNNING} WHERE {RUNNING}"  # noqa: S608
 
 
 _WORDS = {
@@ -139,8 +135,6 @@ class Connection(ABC):
     """At the end of a SELECT whose rows are then changed: keeps others from changing them."""
     skip_locked: str = ""
     """In its place: leaves out the rows that others are just changing."""
-    created_listed: bool = False
-    """Whether the index by creation holds only what is `LISTED`."""
     queues: bool = False
     """Whether `begin` waits for others who write, and they for the end of our transaction."""
     singly: bool = False
@@ -251,9 +245,6 @@ class Connection(ABC):
         """Bytes of the database that are free for what is written next, where that can be told."""
         return 0
 
-    def shrink(self) -> None:  # noqa: B027  # not every database has that
-        """Let go of the pages that are kept in memory."""
-
     def look(self) -> AbstractContextManager[None]:
         """Everything that is read inside is of one moment, where others may write meanwhile."""
         return nullcontext()
@@ -343,13 +334,3 @@ class ManyRows:
             return db.many(self.sql, self.types, rows)
         except Exception as error:
             raise Singly(str(error)) from error
-
-
-def counted(db: Connection) -> dict[str, int]:
-    """How many tasks each status has."""
-    return {
-        str(status): (
-            db.all(COUNT_RUNNING) if status == Status.RUNNING else db.all(COUNT, (str(status),))
-        )[0][0]
-        for status in Status
-    }

@@ -233,6 +233,9 @@ _index("ordered", *_line, where=(_turn > 1) & (_held == 0), unique=True)
 _any = _partition.is_null(False)
 _listed = (_partition, _id)
 _index("partition", _partition, postgres=_listed, where=_any, postgres_where=_any & (_id > 0))
+# What failed for a reason. Of a task that succeeds it costs nothing: it has none.
+_reason = (RetrySchedule.reason, _status)
+_index("reason", *_reason, postgres=(*_reason, _id), where=RetrySchedule.reason.is_null(False))
 # The tasks of a run, in the order of ids.
 _run = RetrySchedule.run_id
 _index("run", _run, postgres=(_run, _id), where=_run.is_null(False))
@@ -446,6 +449,23 @@ class ThrottleRow(QueueRow):
         primary_key = CompositeKey("name", "kind", "owner")
 
 
+class TaskCountRow(QueueRow):
+    """How many tasks have a status: the sum over all owners. What an opening of the store changes
+    it counts in rows of its own."""
+
+    owner = TextField()
+    """As in `locked_by` of a task; empty for what those had who are gone."""
+    status = TextField()
+    tasks = BigIntegerField()
+    at = BigIntegerField()
+    """When it last changed."""
+
+    class Meta:
+        table_name = "task_counts"
+        primary_key = CompositeKey("owner", "status")
+        postgres = REWRITTEN
+
+
 class OutboxTaken(QueueRow):
     """Which rows of an application's outbox have been taken: each makes one task, though the daemon
     dies before the row is deleted. Where the outbox is in the queue's own database, the row goes in
@@ -537,9 +557,9 @@ BatchRow.add_index(
 
 class Fact(QueueRow):
     """Facts about the queue itself, by name: `instance`, `clock`, `removed_endpoints`,
-    `outbox_relay`, `outbox_refusal:database` while a row of that outbox is to be marked,
-    `missed_slots:api/name` for each schedule of which some were, and `failing_told:api/name` for
-    each endpoint that was told of as failing."""
+    `tasks_counted`, `outbox_relay`, `outbox_refusal:database` while a row of that outbox is to be
+    marked, `missed_slots:api/name` for each schedule of which some were, and
+    `failing_told:api/name` for each endpoint that was told of as failing."""
 
     name = TextField(primary_key=True)
     value = TextField()
@@ -580,7 +600,8 @@ class CommitRow(QueueRow):
 
 TABLES: tuple[type[Model], ...] = (
     RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, DaemonRow,
-    ActionRow, RateRow, ThrottleRow, OutboxTaken, BatchMemberRow, BatchRow, RunRow, Fact, SchemaRow,
+    ActionRow, RateRow, ThrottleRow, OutboxTaken, BatchMemberRow, BatchRow, RunRow, TaskCountRow,
+    Fact, SchemaRow,
 )  # fmt: skip
 """Of both databases."""
 POSTGRES_TABLES: tuple[type[Model], ...] = (*TABLES, CommitRow)

@@ -111,7 +111,7 @@ class RunCounts:
             self.begin(task.id, task.endpoint_id, task.created_at)
             self.move(task.id, Status.RUNNING, status)
 
-    def copy(self) -> RunCounts:
+    def __copy__(self) -> RunCounts:
         """What there is by now, for when something that comes is undone."""
         changes = {run_id: list(change) for run_id, change in self.changes.items()}
         return RunCounts(changes, dict(self.begun), set(self.roots), set(self.again))

@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from binascii import b2a_base64
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestratord.model.partition_turn import CONTINUE
 from orchestratord.model.task import Key, Status, Table, Task
+from orchestratord.queue import task_counts
 from orchestratord.queue.batch_members import BatchMembers
 from orchestratord.queue.connection import Connection, ManyRows, Row
 from orchestratord.queue.records import Claimed, FairTurn, Line, LineTurn, OrderedTurn, Pick
@@ -57,6 +59,11 @@ FROM (VALUES {rows}) AS new WHERE bulks.id = new.column1
 failures pause it, in the transaction of the last one."""
 
 
+NOTED = tuple(
+    "moves due successes paused runs outcomes touched limited elected missed later".split()
+)
+"""What a session notes for one transaction, and begins each with none of."""
+
 _LETTERS = bytes.maketrans(b"+/", b"Zz")
 
 
@@ -88,7 +95,7 @@ class Session(ABC):
     gathered: dict[Any, Any] = field(default_factory=dict)
     """Those of each kind of upserts; None for one that is not written together with others."""
     moves: Counter[str] = field(default_factory=Counter)
-    """By how much each status has more or fewer tasks than before the transaction."""
+    """By how much each status has more or fewer tasks than is written by now."""
     due: dict[Key, int] = field(default_factory=dict)
     """What became pending in the transaction: each key, and its earliest `next_try`."""
     successes: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -158,8 +165,8 @@ class Session(ABC):
         self.heard(key, next_try)
 
     def write_noted(self) -> None:
-        """Write what was noted of bulks, of runs, of successes and of what is told of once, just
-        before COMMIT, or behind an operation that is done alone.
+        """Write what was noted of bulks, of runs, of successes, of what is told of once and of how
+        many tasks there are, just before COMMIT, or behind an operation that is done alone.
 
         All daemons change the same few rows, and wait for each other there. Every transaction locks
         in this order, against deadlocks: tasks, bulks, throttles, runs, endpoints, what is told of
@@ -180,6 +187,8 @@ class Session(ABC):
             self.lock_order((ONCE,))
             self.members.write_named(self.db, self.now(), self.leases.now(self.clock))
             self.members.named = []
+        task_counts.add(self.db, self.owner, self.now(), self.moves)
+        self.moves = Counter()
 
     def succeed(self, found: Sequence[tuple[str, int]]) -> Collection[str]:
         """Write when those of these names had their last success; the names of which others have
@@ -194,28 +203,19 @@ class Session(ABC):
 
     def noted(self) -> Callable[[], None]:
         """Forgets what is noted from now on, when it is called: that was undone."""
-        moves, due, successes = Counter(self.moves), dict(self.due), dict(self.successes)
-        paused = dict(self.paused)
-        runs, outcomes = self.runs.copy(), Counter(self.outcomes)
-        named, later = list(self.members.named), dict(self.later)
-        touched, limited, missed = set(self.touched), set(self.limited), set(self.missed)
-        elected = dict(self.elected)
+        before = {name: copy(getattr(self, name)) for name in NOTED}
+        named = list(self.members.named)
 
         def forget() -> None:
-            self.moves, self.due, self.successes = moves, due, successes
-            self.runs, self.outcomes, self.paused = runs, outcomes, paused
-            self.members.named, self.later = named, later
-            self.touched, self.limited, self.missed = touched, limited, missed
-            self.elected = elected
+            for name, value in before.items():
+                setattr(self, name, value)
+            self.members.named = named
 
         return forget
 
     def begin(self, committed: bool) -> None:
         """Forget what was noted for the last transaction; `committed`: whether that was."""
-        self.moves, self.due, self.runs = Counter(), {}, RunCounts()
         self.members.begin(committed)
-        self.outcomes, self.paused, self.elected = Counter(), {}, {}
-        self.touched, self.limited, self.successes = set(), set(), {}
         if committed:
             now, late = world.monotonic(), self.late
             if self.revisited:
@@ -223,7 +223,9 @@ class Session(ABC):
             self.unsure = self.unsure | self.missed
             again = {key: (at, late.get(key, (at, now))[1]) for key, at in self.later.items()}
             self.late = self.late | again
-        self.missed, self.later, self.revisited = set(), {}, False
+        self.revisited = False
+        for name in NOTED:
+            setattr(self, name, type(getattr(self, name))())
 
     def revisit(self) -> None:
         """Do what others kept from being done in earlier transactions."""

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from orchestratord.errors import StorageFull, Unreachable
 from orchestratord.model.task import Key, Table
-from orchestratord.queue import schema
+from orchestratord.queue import schema, task_counts
 from orchestratord.queue.batch import OnCommitted, Read, Write
-from orchestratord.queue.connection import NotOnDisk, counted
+from orchestratord.queue.connection import NotOnDisk
 from orchestratord.queue.daemon_health import FATAL, Code
 from orchestratord.queue.database import Database, Messenger, Wakeups, Workers
 from orchestratord.queue.models import CLOCK
@@ -27,11 +27,6 @@ from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
 T = TypeVar("T")
-
-COUNTED_FOR = 1.0
-"""Seconds for which a count in a shared database serves, but for what this daemon adds."""
-COUNT_SHARE = 20.0
-"""A count that takes long serves for so many times as long."""
 
 
 def open_database(url: str, lease: float = LEASE, workers: Workers | None = None) -> Database:
@@ -96,7 +91,6 @@ class Store:
         self._long_reader = Reader(database, "long-reader")
         """For what may take seconds, which the daemon's own looks are not to wait for."""
         self._messenger = messenger
-        self._count_again = 0.0
 
     @classmethod
     async def open(
@@ -186,15 +180,14 @@ class Store:
             self.health.fatal = str(error)
             raise Unreachable(str(error), FATAL) from error
 
+    def take_others_wrote(self) -> bool:
+        """Whether another program has written since this was asked last, where that can be told."""
+        found, self._writer.others_wrote = self._writer.others_wrote, False
+        return found
+
     async def counts(self) -> dict[str, int]:
-        """How many tasks each status has; what other daemons did may be missing for a while."""
-        if self.several_daemons and world.monotonic() >= self._count_again:
-            began = world.monotonic()
-            self._count_again = began + 1.0
-            self._writer.counts = await self.read(Read(counted))
-            took = world.monotonic() - began
-            self._count_again = world.monotonic() + max(COUNTED_FOR, took * COUNT_SHARE)
-        return dict(self._writer.counts)
+        """How many tasks each status has."""
+        return await self.read(Read(task_counts.total))
 
     @property
     def locked(self) -> int:

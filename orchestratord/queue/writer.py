@@ -15,7 +15,6 @@ import asyncio
 import logging
 import queue
 import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
@@ -25,7 +24,7 @@ from typing import Any, TypeVar
 
 from orchestratord.errors import QueueError, StorageFull, Unreachable
 from orchestratord.queue.batch import OnCommitted, Rank, Write, deliver, do_all, in_order
-from orchestratord.queue.connection import Singly, counted
+from orchestratord.queue.connection import Singly
 from orchestratord.queue.daemon_health import DISK, FATAL, RECONNECT_WAIT, Code, DaemonHealth
 from orchestratord.queue.database import Database, Messenger, Wakeups
 from orchestratord.queue.records import Wakeup
@@ -107,8 +106,6 @@ class Writer:
             elected: is told of partitions in which the turn of another task has come.
         """
         self.health = DaemonHealth()
-        self.counts: dict[str, int] = {}
-        """How many tasks each status has, as of the last transaction."""
         self._database = database
         self._failures = database.failures
         self._setup = setup
@@ -127,6 +124,8 @@ class Writer:
         self._unfit = 0
         """Operations of this round for which there is no room, not even alone."""
         self._foreign = 0
+        self.others_wrote = False
+        """Another program has written into a file that is this daemon's."""
         self.locked: dict[Write[Any], float] = {}
         """Operations that want what others have locked, and since when (`world.monotonic`)."""
         self._waited: dict[Write[Any], float] = {}
@@ -192,8 +191,7 @@ class Writer:
         try:
             self._database.open()
             session = self._failures.twice(self._setup)
-            self._recount(session)
-            session.db.shrink()  # a million rows were counted, and are not needed again
+            self._foreign = session.db.foreign_changes()
             self._check_kept()
         except BaseException as error:
             if session is not None:
@@ -447,10 +445,6 @@ class Writer:
             self.locked[operation] = self._waited.get(operation) or world.monotonic()
         self._check_kept()
         self._back()
-        if session.moves:
-            total = Counter(self.counts)
-            total.update(session.moves)
-            self.counts = dict(total)
         self._messenger.committed(session)
         if session.elected:
             self._elected.put(Wakeup(due=session.elected))
@@ -515,8 +509,8 @@ class Writer:
                 session.db.checkpoint(wait=False)
         locked = self._look_for_locks(session)
         self._try_again(session, locked if not crowded else {Code.FULL, *locked})
-        if self._foreign != session.db.foreign_changes():
-            self._recount(session)
+        if self._foreign != (changes := session.db.foreign_changes()):
+            self._foreign, self.others_wrote = changes, True
 
     def _look_for_locks(self, session: Session) -> set[Code]:
         """Do what others kept from being done, and note whether they do so for long."""
@@ -590,10 +584,6 @@ class Writer:
             session.db.rollback()
             return error
         return None
-
-    def _recount(self, session: Session) -> None:
-        self._foreign = session.db.foreign_changes()
-        self.counts = self._failures.twice(partial(counted, session.db))
 
     def _died(self, error: BaseException) -> None:
         """Fail everything that waits, and everything that will come: the daemon ends."""

@@ -14,8 +14,12 @@ UNTOLD = ("stopped", "resolved", "cancelled")
 
 
 def statuses(seen: Evidence) -> None:
-    """What each daemon says of how many tasks there are in each status, is so."""
-    there = Counter(row["status"] for row in seen.rows)
+    """What is counted of how many tasks each status has, is so, and each daemon says the same."""
+    there, counted = Counter(row["status"] for row in seen.rows), Counter[str]()
+    for row in seen.tables["task_counts"]:
+        counted[row["status"]] += row["tasks"]
+    if any(counted[name] != there[name] for name in counted.keys() | there.keys()):
+        seen.broken(f"{dict(counted)} are counted, and there are {dict(there)}")
     for report in seen.universe.reports:
         said = {name: report.status["queue"][name] for name in ("pending", "running", *ENDED)}
         if not seen.prunes and any(said[name] != there[name] for name in said):

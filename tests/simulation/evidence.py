@@ -358,7 +358,7 @@ class Evidence:
 
 TABLES = (
     "retry_schedule", "attempts", "runs", "bulks", "batches", "batch_members", "endpoint_state",
-    "rates", "throttles",
+    "rates", "task_counts", "throttles",
 )  # fmt: skip
 OF_PLUGINS = ("webhooks", "webhook_attempts")
 VERBS = {

@@ -27,6 +27,7 @@ from orchestratord.queue.connection import (
     BY_HELD,
     BY_ID,
     BY_READY,
+    BY_RUNNING,
     LISTED,
     READY,
     RUNNING,
@@ -66,12 +67,13 @@ WHERE held = 1
     AND (endpoint_id, webhook, partition, turn_at, next_try, id) > (?, ?, ?, ?, ?, ?)
 ORDER BY endpoint_id, webhook, partition, turn_at, next_try, id LIMIT ?
 """
-MADE = f"SELECT id FROM retry_schedule {BY_CREATED} WHERE created_at > ? LIMIT ?"
-MADE_LISTED = f"""
-(SELECT id FROM retry_schedule WHERE created_at > ? AND {LISTED} LIMIT ?)
-UNION ALL (SELECT id FROM retry_schedule WHERE created_at > ? AND {RUNNING} LIMIT ?)
+MADE = f"""
+SELECT id FROM (SELECT id FROM retry_schedule {BY_CREATED}
+    WHERE created_at > ? AND {LISTED} LIMIT ?) AS listed
+UNION ALL SELECT id FROM (SELECT id FROM retry_schedule {BY_RUNNING}
+    WHERE created_at > ? AND {RUNNING} LIMIT ?) AS running
 """
-"""MADE where what runs is not in the index."""
+"""PostgreSQL does not have what runs in the index by creation."""
 ENDED = f"""
 SELECT id FROM retry_schedule {BY_FINISHED}
 WHERE status = ? AND finished_at IS NOT NULL AND finished_at > ? LIMIT ?
@@ -171,8 +173,7 @@ def ahead(db: Connection, statement: str, now: int, place: Place) -> tuple[list[
 def ended_ahead(db: Connection, now: int) -> list[int]:
     """Tasks that were made, or have ended, when `now` was still to come; a page of them."""
     latest = now + AHEAD_MS
-    made = (latest, PAGE)
-    rows = db.all(MADE_LISTED, made * 2) if db.created_listed else db.all(MADE, made)
+    rows = db.all(MADE, (latest, PAGE) * 2)
     for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
         rows += db.all(ENDED, (status, latest, PAGE))
     return sorted({id_ for (id_,) in rows})

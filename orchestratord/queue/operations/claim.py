@@ -8,7 +8,7 @@ from dataclasses import replace
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.queue import shared_rates
 from orchestratord.queue.batch import Rank, Read, Write, reads, writes
-from orchestratord.queue.connection import BY_HELD, BY_READY, BY_RUNNING, READY, RUNNING, Connection
+from orchestratord.queue.connection import BY_RUNNING, RUNNING, Connection
 from orchestratord.queue.models import GOES_ON, BulkRow, DaemonRow, sql
 from orchestratord.queue.operations.partitions import give_place
 from orchestratord.queue.records import Claimed, Pick
@@ -18,14 +18,6 @@ from orchestratord.queue.store import Store
 # ruff: noqa: S608  # what is pasted here are hints and the fence, never values
 
 RELEASE = f"{RELEASE_CLAIM} WHERE {HELD} RETURNING status, run_id"
-
-DUE = f"""
-SELECT count(*), min(next_try) FROM retry_schedule {BY_READY} WHERE {READY} AND next_try <= ?
-"""
-
-HELD_DUE = f"""
-SELECT count(*) FROM retry_schedule {BY_HELD} WHERE held = 1 AND next_try <= ?
-"""
 
 LAST_ATTEMPT = "SELECT max(id) FROM attempts"
 
@@ -120,19 +112,6 @@ def unheld(db: Connection, owner: str, held: Collection[int]) -> list[tuple[int,
 
 
 # -- What there is to claim ------------------------------------------------------------------------
-
-
-@reads
-def due(db: Connection, now: int) -> tuple[int, int | None]:
-    """How many pending tasks are due at `now`, and since when the first one is. What waits for
-    its turn in a partition is not: see `held`."""
-    return db.all(DUE, (now,))[0]
-
-
-@reads
-def held(db: Connection, now: int) -> int:
-    """How many tasks would be due at `now` if it were their turn in their partition."""
-    return int(db.all(HELD_DUE, (now,))[0][0])
 
 
 @reads

@@ -184,13 +184,6 @@ def holder(db: Connection, task: Task) -> int | None:
     return None if row is None else replaced_by(db, row[:1]).get(row[0], int(row[0]))
 
 
-STOPPED_ONES = f"""
-SELECT endpoint_id, webhook, partition, id FROM retry_schedule {BY_STOPPED}
-WHERE {STOPPED} ORDER BY endpoint_id, webhook, partition LIMIT ?
-"""
-COUNT_STOPPED = f"""
-SELECT count(*) FROM retry_schedule {BY_STOPPED} WHERE {STOPPED}
-"""
 STOPPED_KEYS = f"""
 SELECT DISTINCT endpoint_id, webhook FROM retry_schedule {BY_STOPPED}
 WHERE {STOPPED}
@@ -207,15 +200,6 @@ RETURNING partition
 ones for each of the rows that were found, were they not asked in another way whether they still
 are."""
 RELEASED_AT_ONCE = 500
-
-
-@reads
-def stopped(db: Connection, limit: int) -> tuple[int, list[tuple[Key, str, int]]]:
-    """How many failed tasks hold their partition, and up to `limit` of them: what the partition is
-    of, its value, and the task."""
-    ((count,),) = db.all(COUNT_STOPPED)
-    rows = db.all(STOPPED_ONES, (limit,)) if count else []
-    return count, [(Key(*key), value, id_) for *key, value, id_ in rows]
 
 
 @long_reads

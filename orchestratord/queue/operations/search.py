@@ -1,7 +1,8 @@
 """Looking tasks up: by their id, or by a filter. Runs on the reading connection.
 
-Each status is walked by itself, along an index that has the ids in order, and the walks are merged:
-one statement over several would sort all that match before it could give the first.
+Each status, and each reason, is walked by itself, along an index that has the ids in order, and the
+walks are merged: one statement over several would sort all that match before it could give the
+first.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from orchestratord.queue.connection import (
     BY_ID,
     BY_PARENT,
     BY_PARTITION,
+    BY_REASON,
     BY_RUN,
     BY_RUNNING,
     BY_STATUS,
@@ -169,31 +171,18 @@ FLOOR = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY {order} DES
 
 # Only the first of those since that time, and the last of those before it: all may be a million.
 # The lowest and the highest id are among them, but for a clock that was set back again and again.
-SINCE = f"""
-SELECT min(id) FROM (SELECT id FROM retry_schedule {BY_CREATED} WHERE created_at >= ?
-    ORDER BY created_at, id LIMIT 1000) AS first
-"""
-UNTIL = f"""
-SELECT max(id) FROM (SELECT id FROM retry_schedule {BY_CREATED} WHERE created_at < ?
-    ORDER BY created_at DESC, id DESC LIMIT 1000) AS last
-"""
-
-# SINCE where what runs is not in the index: it is few, and looked through. `id + 0`: else
+# What runs is few, and looked through: PostgreSQL does not have it in the index. `id + 0`: else
 # PostgreSQL would walk all tasks in the order of ids for the first one that runs.
-SINCE_LISTED = f"""
-SELECT min(id) FROM (
-    (SELECT id FROM retry_schedule WHERE created_at >= ? AND {LISTED}
-        ORDER BY created_at, id LIMIT 1000)
-    UNION ALL SELECT id + 0 FROM retry_schedule WHERE created_at >= ? AND {RUNNING}
-) AS first
+_MADE = f"""
+SELECT {{outermost}}(id) FROM (
+    SELECT id FROM (SELECT id FROM retry_schedule {BY_CREATED} WHERE created_at {{compared}} ?
+        AND {LISTED} ORDER BY created_at {{way}}, id {{way}} LIMIT 1000) AS listed
+    UNION ALL
+    SELECT id + 0 FROM retry_schedule {BY_RUNNING} WHERE created_at {{compared}} ? AND {RUNNING}
+) AS made
 """
-UNTIL_LISTED = f"""
-SELECT max(id) FROM (
-    (SELECT id FROM retry_schedule WHERE created_at < ? AND {LISTED}
-        ORDER BY created_at DESC, id DESC LIMIT 1000)
-    UNION ALL SELECT id + 0 FROM retry_schedule WHERE created_at < ? AND {RUNNING}
-) AS last
-"""
+SINCE = _MADE.format(outermost="min", compared=">=", way="ASC")
+UNTIL = _MADE.format(outermost="max", compared="<", way="DESC")
 
 NEWEST = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY {order} DESC LIMIT ?"
 OLDEST = """
@@ -232,7 +221,7 @@ def floor_of(db: Connection, filter: TaskFilter, bounds: Conditions, bounded: bo
         filter.kind is not None
         or filter.webhook is not None
         or filter.status_code is not None
-        or filter.reason
+        or (filter.reason and filter.endpoint is not None)
         or whole_api
     )
     if filter.text is None and not (bounded and slow):
@@ -309,7 +298,7 @@ def _walk(
 def rows_by_status(
     db: Connection, sql: str, filter: TaskFilter, bounds: Conditions, last: list[Any]
 ) -> list[tuple[Any, ...]]:
-    """The rows of a statement that is carried out for each status by itself.
+    """The rows of a statement that is carried out for each status, and each reason, by itself.
 
     `sql` has places for `{hint}`, `{where}` and perhaps `{order}`, by ids, and behind these for the
     parameters `last`.
@@ -319,7 +308,7 @@ def rows_by_status(
         return []
     wanted = bounds + wanted
     exact = filter.endpoint is not None and not filter.endpoint.endswith("/*")
-    hint = BY_ENDPOINT if exact else BY_STATUS
+    hint = BY_ENDPOINT if exact else BY_REASON if filter.reason else BY_STATUS
     if filter.ids is not None or filter.batch is not None:
         hint = BY_ID
     elif filter.parent is not None:
@@ -330,9 +319,12 @@ def rows_by_status(
         hint = BY_BULK
     elif filter.partition is not None:
         hint = BY_PARTITION
+    if hint == BY_REASON and len(filter.reason) > 1:
+        each = [replace(filter, reason=(reason,)) for reason in dict.fromkeys(filter.reason)]
+        return [row for one in each for row in rows_by_status(db, sql, one, bounds, last)]
     where = " AND ".join(["status = ?", *(condition for condition, _ in wanted)])
     parameters = [value for _, values in wanted for value in values]
-    listed = hint in (BY_ENDPOINT, BY_STATUS)
+    listed = hint in (BY_ENDPOINT, BY_STATUS, BY_REASON)
     since = filter.ended_since if listed else None
     found: list[tuple[Any, ...]] = []
     for status in dict.fromkeys(filter.status or tuple(Status)):
@@ -343,15 +335,11 @@ def rows_by_status(
         elif listed and status == Status.RUNNING:
             index, every = BY_RUNNING, f"{where} AND {RUNNING}"
             order = "id + 0"  # PostgreSQL would walk all tasks in the order of ids
-        elif listed:
+        elif listed and hint != BY_REASON:  # of which PostgreSQL would take one of the others
             every = f"{where} AND {LISTED}"
         statement = sql.format(hint=index, where=every, order=order)
         found += db.all(statement, (str(status), *parameters, *last))
     return found
-
-
-def _made(db: Connection, sql: str, listed: str, at: int) -> tuple[Any, ...] | None:
-    return db.one(listed, (at, at)) if db.created_listed else db.one(sql, (at,))
 
 
 def _marks(values: Sequence[object]) -> str:
@@ -379,12 +367,12 @@ def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
     if filter.since is not None:
         # Ids and creation go the same way, so the walk can stop at the first id of that time; the
         # condition itself stays for a clock that was set back.
-        row = _made(db, SINCE, SINCE_LISTED, filter.since)
+        row = db.one(SINCE, (filter.since, filter.since))
         if row is None or row[0] is None:
             return None
         found += [("id >= ?", [row[0]]), ("created_at >= ?", [filter.since])]
     if filter.until is not None:
-        row = _made(db, UNTIL, UNTIL_LISTED, filter.until)
+        row = db.one(UNTIL, (filter.until, filter.until))
         if row is None or row[0] is None:
             return None
         found += [("id <= ?", [row[0]]), ("created_at < ?", [filter.until])]

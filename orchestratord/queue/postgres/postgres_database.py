@@ -213,7 +213,6 @@ class PostgresConnection(Connection):
     failures = FAILURES
     for_update = " FOR UPDATE"
     skip_locked = " FOR UPDATE SKIP LOCKED"
-    created_listed = True
 
     def __init__(
         self, server: PostgresServer, leases: Leases, horizon: Horizon, *, writes: bool

@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 from orchestratord.model.task import Key
 from orchestratord.queue import facts
-from orchestratord.queue.batch import reads
-from orchestratord.queue.connection import BY_HELD, BY_READY, READY, Connection
+from orchestratord.queue.batch import long_reads, reads
+from orchestratord.queue.connection import BY_HELD, BY_READY, BY_STOPPED, READY, STOPPED, Connection
 from orchestratord.queue.operations.schedules import MISSED, MissedSlots
 from orchestratord.queue.rows import code_of
 from orchestratord.values.status_set import StatusCode
+
+# ruff: noqa: S608  # what is pasted here are hints and constants, never values
 
 LOOKED = 500
 """Tasks of one key that are looked at: those that are due first."""
@@ -23,6 +25,17 @@ SELECT count(*), min(created_at) FROM (SELECT created_at FROM retry_schedule {hi
 """
 READY_ONES = _WAITING.format(hint=BY_READY, which=READY, order="ORDER BY next_try")
 HELD_ONES = _WAITING.format(hint=BY_HELD, which="held = 1", order="")
+
+DUE = f"""
+SELECT count(*), min(next_try),
+    (SELECT count(*) FROM retry_schedule {BY_HELD} WHERE held = 1 AND next_try <= ?),
+    (SELECT count(*) FROM retry_schedule {BY_STOPPED} WHERE {STOPPED})
+FROM retry_schedule {BY_READY} WHERE {READY} AND next_try <= ?
+"""
+STOPPED_ONES = f"""
+SELECT endpoint_id, webhook, partition, id FROM retry_schedule {BY_STOPPED}
+WHERE {STOPPED} ORDER BY endpoint_id, webhook, partition LIMIT ?
+"""
 
 SCHEDULES = """
 SELECT schedules.endpoint_id, last_slot, task_id, status, reason, last_status_code, scheduled_at,
@@ -51,6 +64,29 @@ def backlog(db: Connection, keys: Iterable[Key]) -> dict[Key, Backlog]:
             oldest = min((at for at in (oldest, first) if at is not None), default=None)
         found[key] = Backlog(min(count, LOOKED), oldest)
     return found
+
+
+class DueTasks(NamedTuple):
+    """What is due, and what is not since others of its partition are before it."""
+
+    tasks: int
+    """How many are due."""
+    oldest: int | None
+    """Since when the first of them is (milliseconds)."""
+    held: int
+    """How many would be, if it were their turn in their partition."""
+    stopped: int
+    """How many failed tasks hold their partition."""
+    stopped_by: list[tuple[Key, str, int]]
+    """The first of these: what the partition is of, its value, and the task."""
+
+
+@long_reads
+def due_tasks(db: Connection, now: int, limit: int) -> DueTasks:
+    """What is due at `now`, and up to `limit` failed tasks that hold their partition."""
+    [(due, oldest, held, stopped)] = db.all(DUE, (now, now))
+    first = [(Key(*key), value, id_) for *key, value, id_ in db.all(STOPPED_ONES, (limit,))]
+    return DueTasks(due, oldest, held, stopped, first)
 
 
 class ScheduleRun(NamedTuple):

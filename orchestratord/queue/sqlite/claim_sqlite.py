@@ -35,6 +35,8 @@ OF_LINE = """
 endpoint_id = line.value ->> 0 AND webhook = line.value ->> 1 AND partition = line.value ->> 2
 """
 
+NEVER = 1 << 62
+
 # What is pending of several keys, in its order, but for the partitions that are passed over: JSON,
 # because each row that is fetched by itself gives the interpreter up and has to wait until it gets
 # it back.
@@ -120,9 +122,11 @@ WHERE id IN (SELECT value FROM json_each(?))
 
 NEXT_KEY = f"""
 SELECT endpoint_id, webhook, next_try FROM retry_schedule {BY_READY}
-WHERE {READY} AND (endpoint_id, webhook) > (?, ?)
+WHERE {READY} AND (endpoint_id, webhook, next_try) > (?, ?, {NEVER})
 ORDER BY endpoint_id, webhook, next_try LIMIT 1
 """
+"""Behind all that the key before has: SQLite goes to the first row that is not less, and would go
+through all that are equal in two columns."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ class SharedConnection(SqliteConnection):
         self._journal.sync()
 
     def foreign_changes(self) -> int:
-        """As in the interface: what other workers write is counted now and then instead."""
+        """As in the interface: who of the workers has written cannot be told from others."""
         return 0
 
     def checkpoint(self, *, wait: bool = True) -> None:

@@ -330,10 +330,6 @@ class SqliteConnection(Connection):
         so for long."""
         return held_back(self._path)
 
-    def shrink(self) -> None:
-        """Let go of the pages that are kept in memory."""
-        self.one("PRAGMA shrink_memory")
-
     def size(self) -> int:
         """Bytes on disk, the journal included."""
         return sum(name.stat().st_size for name in files_of(self._path)[:2] if name.exists())

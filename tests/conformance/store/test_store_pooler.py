@@ -11,9 +11,10 @@ import pytest
 
 from orchestratord.model.task import Status
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, search
+from orchestratord.queue.operations import search
 from orchestratord.queue.postgres import notify
 from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.reports import backlog
 from tests.pooler import Pooler
 from tests.postgres import Postgres
 
@@ -64,7 +65,7 @@ async def test_it_works_and_says_what_does_not(
             while "do not come through, as behind a pooler" not in caplog.text:
                 await asyncio.sleep(0.05)
     assert bulk.moved == bulk.matched > 0
-    assert (await other.store.read(claim.due(10**14)))[0] == 0
+    assert (await other.store.read(backlog.due_tasks(10**14, 9))).tasks == 0
     attempts = one.run(
         "SELECT status, attempts, count(*) AS tasks FROM retry_schedule GROUP BY 1, 2"
     )

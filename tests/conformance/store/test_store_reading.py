@@ -21,6 +21,7 @@ from orchestratord.queue.operations import (
     search,
 )
 from orchestratord.queue.records import Insert, TaskFilter
+from orchestratord.queue.reports import backlog
 from orchestratord.queue.store import Store
 from orchestratord.values.status_set import StatusSet
 
@@ -275,12 +276,12 @@ async def test_counts_name_every_status(queue: Any, store: Store) -> None:
 
 async def test_what_is_due(queue: Any, store: Store) -> None:
     now = queue.clock.now_ms()
-    assert await store.read(claim.due(now)) == (0, None)
+    assert (await store.read(backlog.due_tasks(now, 9)))[:2] == (0, None)
     for delay in (5, 1, 9):
         await queue.add(delay=delay)
     await queue.add(PUT, delay=2)
-    assert await store.read(claim.due(now + 5000)) == (3, now + 1000)
-    assert await store.read(claim.due(now)) == (0, None)
+    assert (await store.read(backlog.due_tasks(now + 5000, 9)))[:2] == (3, now + 1000)
+    assert (await store.read(backlog.due_tasks(now, 9)))[:2] == (0, None)
 
 
 async def test_the_earliest_of_each_key(queue: Any, store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,8 @@ async def goes_on(url: str) -> None:
     assert store.instance == "5eed5eed5eed5eed"
     tasks = {task.id: task for task in (await store.read(search.page(TaskFilter(), 10)))[0]}
     assert [tasks[n].status for n in (1, 2, 3, 4)] == ["succeeded", "failed", "running", "pending"]
+    there = Counter(task.status for task in tasks.values())
+    assert Counter(await store.counts()) == there
     assert tasks[2].last_status_code == 503
     assert tasks[1].params == {"id": 7}
     assert (await store.read(search.whole(1))).response == {

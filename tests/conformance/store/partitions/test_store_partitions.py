@@ -16,6 +16,7 @@ from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, manual, partitions, search
 from orchestratord.queue.records import CHANGED, OVERTAKEN, Pick, TaskFilter
+from orchestratord.queue.reports import backlog
 from orchestratord.queue.store import Store
 from tests.conformance.store.conftest import KEY
 
@@ -219,8 +220,8 @@ async def test_an_ordered_partition_can_wait_for_a_person(queue: Any, store: Sto
     [task] = await queue.claim()
     assert (await queue.settle(task, Status.FAILED, reason=Reason.EXHAUSTED)).holds
     assert await queue.claim() == []
-    assert await store.read(partitions.stopped(9)) == (1, [(KEY, "acme", first)])
-    assert await store.read(claim.held(1 << 62)) == 1
+    assert (await store.read(backlog.due_tasks(0, 9)))[3:] == (1, [(KEY, "acme", first)])
+    assert (await store.read(backlog.due_tasks(1 << 62, 9))).held == 1
     holder = await store.read(partitions.holder(await get(queue, second)))
     assert holder == first
     await store.write(manual.trigger(first))
@@ -421,9 +422,9 @@ async def test_what_has_overtaken_is_kept_for_as_long_as_it_says_so(
 
 async def test_what_is_held_waits_and_is_not_due(queue: Any, store: Store) -> None:
     await add(queue, FAIR, 3)
-    assert (await store.read(claim.due(queue.clock.now_ms())))[0] == 1
-    assert await store.read(claim.held(queue.clock.now_ms())) == 2
-    assert await store.read(partitions.stopped(9)) == (0, [])
+    assert (await store.read(backlog.due_tasks(queue.clock.now_ms(), 9))).tasks == 1
+    assert (await store.read(backlog.due_tasks(queue.clock.now_ms(), 9))).held == 2
+    assert (await store.read(backlog.due_tasks(0, 9)))[3:] == (0, [])
     assert await store.read(partitions.stuck()) == []
 
 

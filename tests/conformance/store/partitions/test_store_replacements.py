@@ -512,6 +512,7 @@ async def test_of_all_that_have_one_place_one_is_tried(queue: Any, number: int) 
     for seed in range(SEEDS):
         chance = Random(seed)
         queue.run("DELETE FROM retry_schedule")
+        queue.run("DELETE FROM task_counts")
         await queue.reopen()
         new = [queue.new(partition=PARTITIONS[number]) for _ in range(3)]
         await queue.add_all(new)

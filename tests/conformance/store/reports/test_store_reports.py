@@ -15,7 +15,7 @@ from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.connection import RUNNING, Connection
 from orchestratord.queue.housekeeping import failing_told, future_times
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, manual, schedules, search
+from orchestratord.queue.operations import manual, schedules, search
 from orchestratord.queue.operations.schedules import MissedSlots
 from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.reports import backlog, failing, grouped
@@ -323,12 +323,12 @@ async def test_what_waits_for_its_turn_is_not_due(queue: Any, store: Store) -> N
     queue.clock.turn(1)
     await queue.add(PUT)
     now = queue.clock.now_ms()
-    assert await store.read(claim.due(now)) == (2, first)
-    assert await store.read(claim.held(now)) == 2
+    assert (await store.read(backlog.due_tasks(now, 9)))[:2] == (2, first)
+    assert (await store.read(backlog.due_tasks(now, 9))).held == 2
     await attempt(queue, GET, Status.FAILED)
     # The failed one holds the others: nothing of them is due.
-    assert await store.read(claim.due(now)) == (1, now)
-    assert await store.read(claim.held(now)) == 2
+    assert (await store.read(backlog.due_tasks(now, 9)))[:2] == (1, now)
+    assert (await store.read(backlog.due_tasks(now, 9))).held == 2
     found = await store.read(backlog.backlog([GET, PUT, HOOK]))
     assert found == {GET: (2, first), PUT: (1, now), HOOK: (0, None)}
 
@@ -357,6 +357,7 @@ async def test_no_look_goes_through_the_table(queue: Any, store: Store) -> None:
     def plan(db: Connection, statement: str, values: tuple[Any, ...]) -> str:
         return "\n".join(row[0] for row in db.all(f"EXPLAIN {statement}", values))
 
+    reason = search.NEWEST.format(hint="", where="status = ? AND reason IN (?)", order="id")
     for statement, values, index in (
         (failing.ENDPOINTS, (), "endpoint"),
         (failing.FAILED, ("crm/1", 10), "endpoint"),
@@ -364,12 +365,13 @@ async def test_no_look_goes_through_the_table(queue: Any, store: Store) -> None:
         (failing.RUNNING, (), "running"),
         (search.NEWEST.format(hint="", where=RUNNING, order="id + 0"), (10,), "running"),
         (failing.SUCCEEDED, ("crm/1", 10, "ops"), "endpoint"),
-        (search.SINCE_LISTED, (1 << 50, 1 << 50), "created"),
-        (search.SINCE_LISTED, (1 << 50, 1 << 50), "running"),
-        (search.UNTIL_LISTED, (10, 10), "created"),
-        (search.UNTIL_LISTED, (10, 10), "running"),
-        (future_times.MADE_LISTED, (1 << 50, 5, 1 << 50, 5), "created"),
-        (future_times.MADE_LISTED, (1 << 50, 5, 1 << 50, 5), "running"),
+        (search.SINCE, (1 << 50, 1 << 50), "created"),
+        (search.SINCE, (1 << 50, 1 << 50), "running"),
+        (search.UNTIL, (10, 10), "created"),
+        (search.UNTIL, (10, 10), "running"),
+        (future_times.MADE, (1 << 50, 5, 1 << 50, 5), "created"),
+        (future_times.MADE, (1 << 50, 5, 1 << 50, 5), "running"),
+        (reason, ("failed", "expired", 10), "reason"),
         (backlog.READY_ONES, ("crm/1", "ops", 10), "ready"),
         (backlog.HELD_ONES, ("crm/1", "ops", 10), "held"),
     ):
