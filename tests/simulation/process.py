@@ -41,6 +41,9 @@ PLUGINS = ("backoff", "event", "then", "webhooks")
 """Those of the product that are in it; the others listen to clients, or show pages."""
 STATEFUL = ("event", "webhooks")
 """Those of them that keep something in their module: each process has its own."""
+LOOKS, LOOK_AFTER = 5, 0.1
+"""How often it is looked whether slots are taken, and after how many seconds each time: those that
+are missing stay so."""
 
 
 class Mailbox:
@@ -215,12 +218,17 @@ class Process:
         loop.call_soon_threadsafe(begin)
 
     async def report(self, daemon: SimulatedDaemon) -> None:
-        """Have it say how it is."""
+        """Have it say how it is, once it asks for no claim: whether there is something to do where
+        others have done it, it asks for the length of a transaction."""
         worker = daemon._worker
-        status = await daemon._service.status(all_lanes=True)
-        lanes, running = worker.lanes, len(worker.claims.running)
-        now = self.universe.baton.now
-        made = Report(self.name, now, status, lanes.claimed, lanes.unsettled, running)
+        for _ in range(LOOKS):
+            status = await daemon._service.status(all_lanes=True)
+            lanes, running = worker.lanes, len(worker.claims.running)
+            now = self.universe.baton.now
+            made = Report(self.name, now, status, lanes.claimed, lanes.unsettled, running)
+            if not lanes.claimed:
+                break
+            await asyncio.sleep(LOOK_AFTER)
         self.universe.reports.append(made)
 
     def stop(self) -> None:
