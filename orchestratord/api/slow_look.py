@@ -13,9 +13,10 @@ from orchestratord.values import world
 R = TypeVar("R")
 
 SHARE = 20
-"""It is looked up again after so many times the time that the last look took."""
+"""What takes long is looked up again after so many times the time that the last look took."""
 QUICK = 0.01
-"""Seconds; where the last look took longer, the next one is waited for only so long."""
+"""Seconds; what takes no longer is looked up each time, and waited for. Where the last look took
+longer, the next one is waited for only so long."""
 FRESH = 120.0
 """Seconds for which what is known serves meanwhile."""
 WAIT = 1.0
@@ -33,11 +34,11 @@ class SlowLook(Generic[R]):
 
     async def latest(self, read: Read[R]) -> R:
         """What `read` finds, or has found lately. Raises QueueError."""
-        now = world.monotonic()
-        if self._looking is None and now >= self._at + self._took * SHARE:
+        now, slow = world.monotonic(), self._took > QUICK
+        if self._looking is None and (not slow or now >= self._at + self._took * SHARE):
             self._looking = asyncio.create_task(self._look(read))
         if (looking := self._looking) is not None:
-            serves = self._took > QUICK and now < self._at + FRESH
+            serves = slow and now < self._at + FRESH
             await asyncio.wait((looking,), timeout=QUICK if serves else WAIT)
             if looking.done():
                 self._looking = None if self._looking is looking else self._looking

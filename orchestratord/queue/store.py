@@ -91,6 +91,8 @@ class Store:
         self._long_reader = Reader(database, "long-reader")
         """For what may take seconds, which the daemon's own looks are not to wait for."""
         self._messenger = messenger
+        self.recounted_at: int | None = None
+        """What `foreign_changes` was when tasks were last counted anew; None before."""
 
     @classmethod
     async def open(
@@ -180,10 +182,10 @@ class Store:
             self.health.fatal = str(error)
             raise Unreachable(str(error), FATAL) from error
 
-    def take_others_wrote(self) -> bool:
-        """Whether another program has written since this was asked last, where that can be told."""
-        found, self._writer.others_wrote = self._writer.others_wrote, False
-        return found
+    @property
+    def foreign_changes(self) -> int:
+        """A number that changes when another program has written, where that can be told."""
+        return self._writer.foreign_changes
 
     async def counts(self) -> dict[str, int]:
         """How many tasks each status has."""

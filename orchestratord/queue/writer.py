@@ -123,9 +123,8 @@ class Writer:
         self._next_look = 0.0
         self._unfit = 0
         """Operations of this round for which there is no room, not even alone."""
-        self._foreign = 0
-        self.others_wrote = False
-        """Another program has written into a file that is this daemon's."""
+        self.foreign_changes = 0
+        """Changes when another program has written into a file that is this daemon's."""
         self.locked: dict[Write[Any], float] = {}
         """Operations that want what others have locked, and since when (`world.monotonic`)."""
         self._waited: dict[Write[Any], float] = {}
@@ -191,7 +190,7 @@ class Writer:
         try:
             self._database.open()
             session = self._failures.twice(self._setup)
-            self._foreign = session.db.foreign_changes()
+            self.foreign_changes = session.db.foreign_changes()
             self._check_kept()
         except BaseException as error:
             if session is not None:
@@ -509,8 +508,7 @@ class Writer:
                 session.db.checkpoint(wait=False)
         locked = self._look_for_locks(session)
         self._try_again(session, locked if not crowded else {Code.FULL, *locked})
-        if self._foreign != (changes := session.db.foreign_changes()):
-            self._foreign, self.others_wrote = changes, True
+        self.foreign_changes = session.db.foreign_changes()
 
     def _look_for_locks(self, session: Session) -> set[Code]:
         """Do what others kept from being done, and note whether they do so for long."""

@@ -34,13 +34,14 @@ SILENT = "DELETE FROM task_counts WHERE owner <> '' AND at < ? RETURNING status,
 
 
 async def recount(store: Store) -> None:
-    """Correct what is counted, and add up what dead daemons have counted: now and then, and once
-    another program is known to have written."""
-    at_once = store.take_others_wrote()
-    last, off = await store.read(_look(store.clock.now_ms(), at_once))
+    """Correct what is counted, and add up what dead daemons have counted: at a start, now and then,
+    and once another program is known to have written."""
+    changes = store.foreign_changes
+    last, off = await store.read(_look(store.clock.now_ms(), changes != store.recounted_at))
     if off is not None and await store.write(_correct(last, off)) and off:
         words = ", ".join(f"{status} {count:+d}" for status, count in off.items())
         log.warning("corrected the numbers of tasks, which something else has changed: %s", words)
+    store.recounted_at = changes
 
 
 @long_reads

@@ -102,7 +102,7 @@ async def test_what_others_changed_is_corrected_once(
         assert [await store.write(recount._correct(*one)) for one in seen] == [True, False]
         assert await store.counts() == there(queue)
         queue.run("DELETE FROM retry_schedule WHERE status = 'cancelled'")
-        store.take_others_wrote()
+        store.recounted_at = store.foreign_changes
         await recount.recount(store)
         assert (await store.counts())["cancelled"] == 1  # it was counted lately
         queue.clock.turn(recount.EACH_MS / 1000)

@@ -46,8 +46,15 @@ def look_of(queue: Queue, known: int | None = None) -> SlowLook[int]:
 
 
 async def test_what_is_quick_is_looked_up_each_time(now: list[float]) -> None:
-    look = look_of(Queue())
-    assert [await look.latest(READ) for _ in range(3)] == [1, 2, 3]
+    queue = Queue()
+    look = look_of(queue)
+    for number in range(1, 4):
+        queue.may.clear()
+        asking = asyncio.create_task(look.latest(READ))
+        await asyncio.sleep(0.01)
+        now[0] += slow_look.QUICK / 2
+        queue.may.set()
+        assert await asking == number
 
 
 async def test_what_takes_long_is_not_waited_for_again(now: list[float]) -> None:
