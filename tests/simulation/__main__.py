@@ -148,11 +148,11 @@ def find(seeds: Collection[int], name: str) -> str:
 HIDDEN = "shown by none of"
 
 
-def run_plants(seeds: Collection[int], each: Map) -> bool:
-    """Run each planted fault over these seeds until one shows it; whether none shows one. What is
-    printed can stand in `SHOWN_BY`."""
+def run_plants(plants: Iterable[str], seeds: Collection[int], each: Map) -> bool:
+    """Run each of these planted faults over these seeds until one shows it; whether none shows one.
+    What is printed can stand in `SHOWN_BY`."""
     hidden = False
-    for line in each(partial(find, seeds), PLANTS):
+    for line in each(partial(find, seeds), plants):
         print(line, flush=True)
         hidden = hidden or HIDDEN in line
     return hidden
@@ -162,7 +162,7 @@ def run_campaign(each: Map) -> bool:
     """Run the seeds of a campaign, then each planted fault over its own; whether a universe shows a
     violation, or none shows a planted fault."""
     wrong = run_seeds(CAMPAIGN, None, each)
-    return run_plants(PLANTED, each) or wrong
+    return run_plants(PLANTS, PLANTED, each) or wrong
 
 
 def tell_story(seed: int, plant: str | None, only: Collection[int] | None) -> bool:
@@ -227,15 +227,15 @@ def main() -> int:
     what.add_argument(
         "--campaign", action="store_true", help="10,000 universes, then all planted faults"
     )
-    parser.add_argument(
-        "--plant", metavar="NAME", help="with a planted fault: exit 1 is wanted; all: each of them"
+    what.add_argument(
+        "--find", metavar="NAME", help="a seed of 1:200 that shows this planted fault; all: each"
     )
+    parser.add_argument("--plant", metavar="NAME", help="with a planted fault: exit 1 is wanted")
     parser.add_argument("--only", type=_numbers, metavar="N,N,…", help="with these steps alone")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--digests", action="store_true", help="print what tells traces apart")
     asked = parser.parse_args()
-    of_all = asked.plant == "all" and asked.seeds is not None
-    if asked.plant is not None and asked.plant not in PLANTS and not of_all:
+    if not {asked.plant, asked.find} <= {None, "all", *PLANTS} or asked.plant == "all":
         print("known plants:", *sorted(PLANTS), sep="\n", file=sys.stderr)
         return 2
     prepare()
@@ -246,8 +246,8 @@ def main() -> int:
         return int(shrink_universe(asked.shrink, asked.plant, each))
     if asked.campaign:
         return int(run_campaign(each))
-    if of_all:
-        return int(run_plants(asked.seeds, each))
+    if asked.find is not None:
+        return int(run_plants(PLANTS if asked.find == "all" else [asked.find], PLANTED, each))
     return int(run_seeds(asked.seeds, asked.plant, each, asked.digests))
 
 

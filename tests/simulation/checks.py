@@ -216,6 +216,16 @@ def _matching(row: Row, found: Iterable[Life]) -> list[Life]:
     return [one for one in found if (one.status, one.reason, one.attempts) == is_]
 
 
+def ended_once(seen: Evidence) -> None:
+    """No attempt ends twice: what was lost with its daemon takes no late result."""
+    ends = Counter(
+        (one["task_id"], one["attempt"], one["started_at"]) for one in seen.tables["attempts"]
+    )
+    for (task, attempt, _), count in ends.items():
+        if count > 1:
+            seen.broken(f"attempt {attempt} of task {task} ended {count} times")
+
+
 def known_requests(seen: Evidence) -> None:
     """Nothing is sent that no row is about; each repeat is told by the same key, and no other task
     has it."""
@@ -646,7 +656,7 @@ def _webhooks(seen: Evidence, endpoint_id: str, *phases: str) -> set[tuple[str, 
 
 CHECKS = (
     *(ends, ready, tokens, let_go, drained, flow),
-    *(acknowledged, lived, known_requests, partitions),
+    *(acknowledged, lived, ended_once, known_requests, partitions),
     *(floors, paused, order, concurrency, rates),
     *(deliveries, retries_told, children),
     *counts.CHECKS,

@@ -1,8 +1,8 @@
-"""Each planted fault, with a seed that is known to show it.
+"""Each planted fault is found within 200 universes, the one that is known to show it first.
 
-A planted fault shows in some universes only, and those are others whenever what universes are made
-of changes. Where one no longer shows, `python -m tests.simulation --plant all --seeds 1:200` finds
-a seed for each, and prints what is to stand in `SHOWN_BY`.
+A planted fault shows in some universes only, and those are others whenever the order of steps in
+the product changes. The test then takes longer, at most some minutes, until another one shows it;
+`python -m tests.simulation --find all` prints what is to stand in `SHOWN_BY`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,5 @@ def test_each_plant_has_its_seed() -> None:
 @pytest.mark.campaign
 @pytest.mark.parametrize("plant", SHOWN_BY)
 def test_a_planted_fault_is_found(plant: str) -> None:
-    done = run("--plant", plant, "--seeds", str(SHOWN_BY[plant]), "--jobs", "1")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stderr == ""
+    done = run("--find", plant, "--jobs", "1", timeout=280)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr

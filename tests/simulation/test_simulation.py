@@ -15,11 +15,11 @@ from tests.simulation.shrink import shrink
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.simulation", *arguments]
     environ = {**os.environ, "PYTHONHASHSEED": "0"}
     return subprocess.run(
-        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=timeout, check=False
     )
 
 
