@@ -276,8 +276,10 @@ class Evidence:
         at = inf
         if any(one.status == 410 for one in self.requests.get(row["id"], ())):
             at = 0.0
-        elif disables and failed and failed[-1] - failed[0] >= DISABLED:
-            at = failed[0] + DISABLED
+        elif disables and failed:
+            # While the machine slept time went on, too.
+            long = max(DISABLED - self.universe.machine.slept, 0.0)
+            at = failed[0] + long if failed[-1] - failed[0] >= long else inf
         for number in range(1 + len(self.deeds("enable", "retry", "retry_many"))):
             if at < inf:
                 yield Act(at, -100_000 - number, "disable")
