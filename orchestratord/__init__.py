@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from orchestratord.config.params import check_params as check_params
     from orchestratord.config.params import rule_problems as rule_problems
     from orchestratord.config.validate.secret_keys import is_named_for_secret as is_named_for_secret
+    from orchestratord.engine.answer_rules import AnswerRules as AnswerRules
     from orchestratord.errors import ConfigError as ConfigError
     from orchestratord.errors import Conflict as Conflict
     from orchestratord.errors import EgressDenied as EgressDenied
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from orchestratord.errors import Snooze as Snooze
     from orchestratord.errors import Unconditional as Unconditional
     from orchestratord.errors import Unreachable as Unreachable
+    from orchestratord.http.answer_view import UnreadableBody as UnreadableBody
+    from orchestratord.http.answer_view import read_body as read_body
+    from orchestratord.http.answer_view import read_text as read_text
     from orchestratord.model.backoff import Backoff as Backoff
     from orchestratord.model.declared import Model as Model
     from orchestratord.model.edit import Declaration as Declaration
@@ -140,11 +144,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "orchestratord.config.params": "check_params rule_problems",
     "orchestratord.config.validate.secret_keys": "is_named_for_secret",
+    "orchestratord.engine.answer_rules": "AnswerRules",
     "orchestratord.errors": (
         "ConfigError Conflict EgressDenied InvalidParams InvalidPayload NotFound NotWritable "
         "OrchestratordError Outdated PluginError Problem Reject SchemaTooCostly SendError "
         "Snooze Unconditional Unreachable "
     ),
+    "orchestratord.http.answer_view": "UnreadableBody read_body read_text",
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",
     "orchestratord.model.edit": "Declaration Edit",

@@ -530,6 +530,17 @@ class ConsequenceDocument(TypedDict):
     """Why there is no request where there should be one."""
 
 
+class FoundDocument(TypedDict):
+    """What an expression found in the answer."""
+
+    key: str
+    """Where it stands: `fail_if`, `retry.if`, `success_if`."""
+    expression: str
+    value: Any
+    error: str | None
+    """Why it cannot be told."""
+
+
 class ExplanationDocument(TypedDict):
     """What would follow from an answer."""
 
@@ -545,6 +556,8 @@ class ExplanationDocument(TypedDict):
     """The before_ and the after_ phase → the plugins that may decide otherwise there."""
     status_code: Code
     error: str | None
+    expressions: list[FoundDocument]
+    """Those that judge the answer."""
     rate_limit: str | None
     decision: DecisionDocument | None
     reached: list[str]

@@ -16,23 +16,21 @@ import httpx
 from pydantic import Field, model_validator
 from pydantic_core import to_json
 
+from orchestratord.engine.answer_rules import AnswerRules
 from orchestratord.errors import InvalidPayload, SendError, SendErrorKind
 from orchestratord.http.error_message import error_message
 from orchestratord.http.oauth import AWAITED
 from orchestratord.http.response_parser import ACCEPT_ENCODING
+from orchestratord.model.answer_expression import AnswerExpression, ErrorMessage
 from orchestratord.model.declared import Model
-from orchestratord.model.endpoint import SUCCESS, Endpoint, ErrorMessage
+from orchestratord.model.endpoint import SUCCESS, Endpoint
 from orchestratord.model.http_message import BODY_FILE, Form, Request
-from orchestratord.model.json_body import INLINE_BYTES, free_json, parse_json
-from orchestratord.model.outcome import Outcome, Send, Verdict
+from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Task
 from orchestratord.plugin.executor import Executor, Standing, Target
 from orchestratord.plugin.hookspecs import hookimpl
-from orchestratord.plugin.long_work import off_loop
 from orchestratord.values.attached_file import BodyFile
-from orchestratord.values.budget import INLINE_STEPS, Budget, TooCostly
-from orchestratord.values.jmespath_expression import Expression
 from orchestratord.values.redact import Redactor
 from orchestratord.values.status_set import StatusSet
 from orchestratord.values.template import JsonText, Template, TemplateTree, to_text
@@ -104,11 +102,15 @@ class HttpSpec(Model):
     """The body of the request: `json`, `form`, `text` or `file`."""
     success: StatusSet = SUCCESS
     """Status codes that are a success, such as 2xx; anything else is a failure."""
-    success_if: Expression | None = None
-    """JMESPath over the answer's body, which has to hold for a success, too."""
+    success_if: AnswerExpression | None = None
+    """JMESPath over the answer, `{status_code, headers, body, text}`, or its body alone, which has
+    to hold for a success, too."""
+    fail_if: AnswerExpression | None = None
+    """JMESPath over the answer: where it holds the call has failed for good, whatever the code."""
     error_message: ErrorMessage | None = None
-    """JMESPath over `{body, headers, status_code}` of an answer that is a failure: where it says
-    what is wrong, such as body.error.message; left out: that of api.yaml, or the usual places."""
+    """JMESPath over `{status_code, headers, body, text}` of an answer that is a failure: where it
+    says what is wrong, such as body.error.message; left out: that of api.yaml, or the usual
+    places."""
 
 
 class HttpExecutor(Executor):
@@ -177,6 +179,7 @@ class HttpExecutor(Executor):
         retry, endpoint = target.retry, target.endpoint
         api, spec = endpoint.api, endpoint.spec
         success = SUCCESS if spec is None else spec.success
+        rules = answer_rules(target)
         # A kept-alive connection may be closed at the very moment of sending; whether the request
         # was carried out could then not be told.
         fresh, inline = not target.idempotent, retry.inline
@@ -198,12 +201,10 @@ class HttpExecutor(Executor):
                     outcome = replace(outcome, verdict="failure", final_reason="not_retryable")
             else:
                 outcome = Outcome.from_response(response, success=success, when=retry.when)
+                if rules is not None:
+                    outcome = await rules.judge(outcome)
                 if outcome.verdict == "success":
-                    if spec is None or spec.success_if is None:
-                        return outcome
-                    outcome = await _looked_into(outcome, response, spec.success_if, retry.when)
-                    if outcome.verdict == "success":
-                        return outcome
+                    return outcome
             safe = target.idempotent or not outcome.maybe_done
             told_to_wait = retry.respect_retry_after and outcome.retry_after is not None
             if outcome.verdict != "retry" or not safe or told_to_wait or inline <= 0:
@@ -226,6 +227,15 @@ class HttpExecutor(Executor):
             return task.nonce
         suffix = f"-{task.generation}" if task.generation else ""
         return f"{self.instance}-{task.id}{suffix}"
+
+
+def answer_rules(target: Target) -> AnswerRules | None:
+    """The expressions that judge the answers of an endpoint of `type: http`, if there are any."""
+    spec, retry = target.endpoint.spec, target.retry
+    fail_if, success_if = (spec.fail_if, spec.success_if) if spec is not None else (None, None)
+    if fail_if is None and success_if is None and retry.if_ is None:
+        return None
+    return AnswerRules(retry, fail_if, success_if)
 
 
 class Planned:
@@ -342,50 +352,6 @@ def checked(name: str, value: str) -> str:
 def _type_of(name: str) -> str:
     """By the suffixes that Python knows by itself: no file of the machine adds to them."""
     return MimeTypes().guess_type(name)[0] or "application/octet-stream"
-
-
-async def _looked_into(
-    outcome: Outcome, response: httpx.Response, success_if: Expression, when: StatusSet
-) -> Outcome:
-    """The outcome of an answer whose status code alone says success."""
-    try:
-        if len(response.content) > INLINE_BYTES:
-            why = await off_loop(_unfulfilled, response, success_if)
-        else:
-            why = _unfulfilled(response, success_if, Budget(INLINE_STEPS))
-    except TooCostly:
-        why = await off_loop(_unfulfilled, response, success_if)
-    if why is None:
-        return outcome
-    code = response.status_code
-    verdict: Verdict = "retry" if code in when else "failure"
-    return replace(outcome, verdict=verdict, error=f"{code}, but {why}")
-
-
-def _unfulfilled(
-    response: httpx.Response, success_if: Expression, budget: Budget | None = None
-) -> str | None:
-    """Why `success_if` does not hold, None where it does. No body is null.
-
-    `budget`: what it may cost, where it is not to be told whatever it costs. Raises TooCostly.
-    """
-    if response.extensions.get("truncated"):
-        return "success_if cannot be told: the body is longer than max_response"
-    content = response.content
-    try:
-        data = [parse_json(content) if content.strip() else None]
-    except (ValueError, RecursionError):
-        return "success_if cannot be told: the body is no JSON"
-    try:
-        holds = success_if.holds(data[0], budget)
-        return None if holds else f"success_if does not hold: {success_if.source}"
-    except ValueError as error:
-        if budget is not None and isinstance(error, TooCostly):
-            raise
-        return f"success_if cannot be told: {error}"
-    finally:
-        if budget is None:
-            free_json(data)
 
 
 def _json(value: Any) -> bytes:

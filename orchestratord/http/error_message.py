@@ -11,10 +11,9 @@ from typing import Any
 
 import httpx
 
-from orchestratord.model.http_message import header, header_items
-from orchestratord.model.json_body import INLINE_BYTES, free_json, parse_json
-from orchestratord.plugin.long_work import off_loop
-from orchestratord.values.budget import INLINE_STEPS, Budget, TooCostly
+from orchestratord.http.answer_view import AnswerView, is_xml, look
+from orchestratord.model.http_message import header
+from orchestratord.values.budget import Budget, TooCostly
 from orchestratord.values.jmespath_expression import Expression
 from orchestratord.values.redact import Redactor
 
@@ -31,10 +30,13 @@ MOST_ERRORS = 3
 
 KEYS = (
     "message detail error_description errorMessage error_message faultstring Message msg "
-    "description title reason"
+    "description title reason Text"
 ).split()
 """Where a text says it, the best first."""
-WITHIN = ("error", "errors", "fault", "Error", "detail", "details", "message")
+WITHIN = (
+    *("error", "errors", "fault", "Error", "detail", "details", "message"),
+    *("Body", "Fault", "Reason", "Text", "#text"),  # of SOAP; a text beside attributes
+)
 """What holds such a mapping, a list of them, or a text alone."""
 DEEPEST = 4
 
@@ -46,59 +48,29 @@ async def error_message(
 
     Args:
         response: to a call that failed.
-        where: what finds it in `{status_code, headers, body}`; None for the usual places.
+        where: what finds it in `{status_code, headers, body, text}`; None for the usual places.
         redactor: knows the secrets that a receiver may repeat: the cut may not go through one.
     """
     content = response.content
-    if where is None and not (0 < len(content) <= MOST and content.lstrip()[:1] in (b"{", b"[")):
+    if where is None and not (
+        0 < len(content) <= MOST and (content.lstrip()[:1] in (b"{", b"[") or is_xml(response))
+    ):
         return _plain_text(response, redactor)
-    if len(content) <= INLINE_BYTES:
-        try:
-            return _look(response, where, redactor, Budget(INLINE_STEPS))
-        except TooCostly:
-            pass
-    return await off_loop(_look, response, where, redactor)
 
-
-def _look(
-    response: httpx.Response,
-    where: Expression | None,
-    redactor: Redactor,
-    budget: Budget | None = None,
-) -> str | None:
-    """`budget`: what it may cost, where it is not to be told whatever it costs. Raises
-    TooCostly."""
-    data: list[Any] = [_body(response)]
-    try:
+    def find(document: AnswerView, budget: Budget | None) -> str | None:
+        document.lenient = True
         found = None
         if where is not None:
-            answer = {"status_code": response.status_code, "body": data[0]}
-            if {"headers", "@"} & where.names:
-                answer["headers"] = _headers(response)
             try:
-                found = _line(_text_of(where.search(answer, budget)), redactor)
+                found = _line(_text_of(document.search(where, budget)), redactor)
             except ValueError as error:
                 if budget is not None and isinstance(error, TooCostly):
                     raise
-        return found or _line(_text_of(data[0]), redactor) or _plain_text(response, redactor)
-    finally:
-        if budget is None:
-            free_json(data)
+        return (
+            found or _line(_text_of(document.root()), redactor) or _plain_text(response, redactor)
+        )
 
-
-def _body(response: httpx.Response) -> Any:
-    """The value of a JSON body; None where it is none, or not all there."""
-    try:
-        return parse_json(response.content) if response.content.strip() else None
-    except (ValueError, RecursionError):
-        return None
-
-
-def _headers(response: httpx.Response) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in header_items(response):
-        found[name.lower()] = value
-    return found
+    return await look(response, find)
 
 
 def _plain_text(response: httpx.Response, redactor: Redactor) -> str | None:
@@ -128,8 +100,11 @@ def _text_of(value: Any, depth: int = 0) -> str | None:
 
 def _texts_in(value: Mapping[str, Any], depth: int) -> Iterator[str | None]:
     for name in KEYS:
-        if isinstance(value.get(name), str):
-            yield value[name]
+        found = value.get(name)
+        if isinstance(found, Mapping):
+            found = found.get("#text")
+        if isinstance(found, str):
+            yield found
     for name in WITHIN:
         if isinstance(value.get(name), str | list | Mapping):
             yield _text_of(value[name], depth + 1)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     ValidationInfo,
@@ -21,6 +20,7 @@ from pydantic import (
 )
 
 from orchestratord.errors import InvalidPayload
+from orchestratord.model.answer_expression import ErrorMessage
 from orchestratord.model.auth import Auth, Proxy, Tls
 from orchestratord.model.declared import Model
 from orchestratord.model.http_message import MAX_RESPONSE
@@ -28,7 +28,6 @@ from orchestratord.model.partition_turn import Partition
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.test_case import TestCase
 from orchestratord.values.durations import Duration, Size
-from orchestratord.values.jmespath_expression import Expression
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusSet
 from orchestratord.values.template import Template, to_text
@@ -232,21 +231,6 @@ PartitionKey = Annotated[
     PartitionRule, BeforeValidator(_whole, json_schema_input_type=Template | PartitionRule)
 ]
 """The key of the YAML: a template, or a mapping."""
-
-
-OF_ANSWER = ("body", "headers", "status_code")
-"""What `error_message` looks at."""
-
-
-def _of_answer(expression: Expression) -> Expression:
-    """Raises ValueError where it names something else."""
-    for name in sorted(expression.names - {*OF_ANSWER, "@"}):
-        raise ValueError(f"there is {', '.join(OF_ANSWER)}, and no {name!r}: write body.{name}")
-    return expression
-
-
-ErrorMessage = Annotated[Expression, AfterValidator(_of_answer)]
-"""The key of the YAML."""
 
 
 Pace = Literal["on", "off"]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from orchestratord.model.answer_expression import AnswerExpression
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.declared import Model
 from orchestratord.values.durations import Duration
@@ -40,6 +41,9 @@ class RetryPolicy(Model):
     """Tries at once, inside one attempt and its timeout, where a repeat is safe."""
     when: StatusSet = CALL_WHEN
     """Answers that are tried again: `5xx`, `429`, `error` for no answer, or a list of these."""
+    if_: AnswerExpression | None = Field(None, alias="if")
+    """JMESPath over an answer that came: where it holds it is tried again, whatever its code, a
+    POST too."""
     respect_retry_after: bool = True
     """Whether the later of the backoff and the answer's Retry-After counts."""
     max_retry_after: Duration = 86400.0

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from orchestratord.errors import SendErrorKind
 from orchestratord.model.declared import Model
 from orchestratord.model.task import Reason
+from orchestratord.values.attached_file import BodyFile
 from orchestratord.values.clock import from_rfc3339
 from orchestratord.values.durations import parse_duration
 from orchestratord.values.status_set import StatusCode, StatusSet
@@ -107,6 +108,8 @@ class FakeAnswer(Model):
     """The headers of the answer."""
     body: Any = None
     """A text as it stands; anything else is sent as JSON."""
+    file: BodyFile | None = None
+    """The path of a file that is the body, relative to the config folder."""
     error: SendErrorKind | None = None
     """In which way no answer comes."""
 
@@ -117,6 +120,8 @@ class FakeAnswer(Model):
         answered = isinstance(self.status_code, int)
         if self.headers and not answered:
             raise ValueError("headers are those of an answer by HTTP; there is none")
+        if self.file is not None and (self.body is not None or not answered):
+            raise ValueError("a file is the body of an answer by HTTP; give one of body and file")
         if self.body is not None and not (answered or self.status_code == "ok"):
             raise ValueError("a body is that of an answer; there is none")
         return self

@@ -8,16 +8,20 @@ say, and they are only named.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from orchestratord.engine.call_tree import outcome_of_run
+from orchestratord.engine.http_executor import answer_rules
 from orchestratord.engine.new.call_partition import with_partition
 from orchestratord.engine.retry import Decision
 from orchestratord.engine.retry_delay import Fault, base_delay
 from orchestratord.errors import Conflict, InvalidPayload, NotFound
+from orchestratord.http.answer_view import AnswerView, look
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.json_body import INLINE_BYTES
 from orchestratord.model.outcome import Outcome
@@ -40,9 +44,11 @@ from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import HookFault, words
 from orchestratord.plugin.long_work import bounded
 from orchestratord.simulate.fake_answer import outcome_of
-from orchestratord.simulate.report import Consequence, Report
+from orchestratord.simulate.report import Consequence, Found, Report
 from orchestratord.simulate.timetable import decide_within
+from orchestratord.values.budget import Budget
 from orchestratord.values.clock import Clock
+from orchestratord.values.jmespath_expression import Expression
 
 HOOK = "explain"
 TASK_ID = 0
@@ -92,8 +98,7 @@ class Explainer:
             phase: explain what follows from this one alone, whether it is reached or not.
             now: when it is supposed to happen, in seconds since the epoch; the clock's time.
 
-        Raises:
-            Conflict: the endpoint's calls are not carried out at all, as things stand.
+        Raises Conflict where the endpoint's calls are not carried out at all, as things stand.
         """
         executor, target = self.target(endpoint)
         if executor.immediate and answer is None:
@@ -101,8 +106,7 @@ class Explainer:
         new = NewTask(Kind.CALL, endpoint.id, params, max_attempts=target.retry.max_attempts)
         new = await with_partition(new, self._config)
         notes = [] if new.error is None else [f"such a call is refused: {new.error}"]
-        moment = self._clock.now() if now is None else now
-        fault = _noting(notes)
+        moment, fault = self._clock.now() if now is None else now, _noting(notes)
         # Earlier attempts, if any, were as far apart as the strategy says.
         waited = sum(base_delay(target.retry, n, fault)[0] for n in range(1, attempt))
         task = _running(new, moment, attempt, waited, idempotent=endpoint.idempotent)
@@ -143,6 +147,7 @@ class Explainer:
             reached=reached,
             asked=asked,
             consequences=consequences,
+            expressions=await _found(target, outcome),
             notes=tuple(dict.fromkeys(notes)),
         )
 
@@ -257,6 +262,26 @@ def _running(
         last_error=new.error,
         turn=None if rule is None else PartitionTurn(rule.value, rule.rule),
     )
+
+
+async def _found(target: Target, outcome: Outcome | None) -> tuple[Found, ...]:
+    """What the expressions find that judge an answer by HTTP."""
+    rules = answer_rules(target) if target.endpoint.type == "http" else None
+    if rules is None or outcome is None or outcome.response is None:
+        return ()
+    found: list[Found] = []
+    for key, expression in rules.named():
+        try:
+            value = await look(outcome.response, partial(_search, expression))
+            found.append(Found(key, expression.source, value))
+        except ValueError as error:
+            found.append(Found(key, expression.source, None, str(error)))
+    return tuple(found)
+
+
+def _search(expression: Expression, document: AnswerView, budget: Budget | None) -> Any:
+    # Copied: what the document has read is freed.
+    return copy.deepcopy(document.search(expression, budget))
 
 
 def _unprepared(error: InvalidPayload) -> tuple[Outcome, Decision]:

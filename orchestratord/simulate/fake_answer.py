@@ -53,7 +53,8 @@ class FakeReceiver:
             # The body is written as it is read, whatever the file says of its encoding.
             if name.lower() not in ("content-encoding", "content-length", "transfer-encoding")
         }
-        content = _content(answer.body, headers)
+        body = answer.body if answer.file is None else answer.file.content
+        content = _content(body, headers)
         return httpx.Response(answer.code, headers=headers, content=content, request=request)
 
 
@@ -102,8 +103,8 @@ def _executed(executor: Executor, request: Any, target: Target, answer: FakeAnsw
 def _content(body: Any, headers: dict[str, str]) -> bytes:
     if body is None:
         return b""
-    if isinstance(body, str):
-        return body.encode()
+    if isinstance(body, str | bytes):
+        return body.encode() if isinstance(body, str) else body
     if not any(name.lower() == "content-type" for name in headers):
         headers["Content-Type"] = "application/json"
     return json.dumps(body, ensure_ascii=False, default=to_text).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import httpx
@@ -33,6 +33,17 @@ class Consequence:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What an expression found in the answer; `value` is None where it cannot be told."""
+
+    key: str
+    expression: str
+    value: Any
+    error: str | None = None
+    """Why it cannot be told."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All that can be said of one attempt."""
 
@@ -55,6 +66,8 @@ class Report:
     asked: tuple[str, ...]
     """The phases that `consequences` is about."""
     consequences: tuple[Consequence, ...]
+    expressions: tuple[Found, ...] = ()
+    """What those found that judge the answer."""
     notes: tuple[str, ...] = ()
     """What plugins did wrong meanwhile."""
 
@@ -76,6 +89,7 @@ def report_json(report: Report, redactor: Redactor) -> dict[str, Any]:
         "hooks": {phase: list(plugins) for phase, plugins in report.hooks.items()},
         "status_code": outcome.status_code if outcome else None,
         "error": redactor.value(outcome.error) if outcome else None,
+        "expressions": [redactor.value(asdict(one)) for one in report.expressions],
         "rate_limit": None if report.target.rate is None else str(report.target.rate),
         "decision": None
         if decision is None

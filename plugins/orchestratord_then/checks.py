@@ -27,7 +27,7 @@ from orchestratord_then.declaration import THEN, Then
 
 EVENT = "event"
 _KNOWN = {SUCCESS: NAMES, FAILURE: OF_FAILURE, RUN_END: OF_RUN_END}
-OF_ANSWERS = frozenset({"headers", "body"})
+OF_ANSWERS = frozenset({"headers", "body", "text"})
 """What there is only where something was answered."""
 
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any
 
 import httpx
 
@@ -27,18 +27,20 @@ from orchestratord import (
     SchemaTooCostly,
     Task,
     TooCostly,
+    UnreadableBody,
     check_params,
     free_json,
     header_items,
     hookimpl,
     only_for,
-    parse_json,
+    read_body,
+    read_text,
     rule_problems,
     within_budget,
 )
 from orchestratord_then.declaration import THEN, Then
 
-NAMES = frozenset({"status_code", "headers", "body", "params", "task"})
+NAMES = frozenset({"status_code", "headers", "body", "text", "params", "task"})
 OF_FAILURE = NAMES | {"reason", "error"}
 OF_RUN_END = frozenset(
     "status_code params task error run_id end counts failed_endpoints first_errors started_at "
@@ -116,6 +118,9 @@ class AnswerDocument:
             self._known["headers"] = self._headers()
         if {"body", WHOLE} & names and "body" not in self._known:
             self._known["body"] = self._body()
+        if {"text", WHOLE} & names and "text" not in self._known:
+            response = self._outcome.response
+            self._known["text"] = read_text(response) if response is not None else ""
         return self._known
 
     def free(self) -> None:
@@ -156,18 +161,14 @@ def _body(response: httpx.Response | None) -> Any:
             f"the answer was cut after {len(content)} bytes; ask for less at once, or give it a "
             "larger max_response"
         )
-    if not content.strip():
+    if response is None or not content.strip():
         raise UnreadableAnswer("the answer has no body")
     try:
-        return parse_json(content, parse_constant=_refuse)
-    except RecursionError:
-        raise UnreadableAnswer("the body of the answer is nested too deeply") from None
-    except ValueError as error:
-        raise UnreadableAnswer(f"the body of the answer is not JSON: {error}") from None
-
-
-def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number")
+        return read_body(response)
+    except UnreadableBody as error:
+        raise UnreadableAnswer(
+            f"the body of the answer is not {error.kind}: {error.detail}"
+        ) from None
 
 
 class Impossible(Exception):

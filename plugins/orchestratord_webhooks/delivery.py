@@ -13,6 +13,7 @@ from pydantic_core import from_json
 
 from orchestratord import (
     OWN_ENDPOINT,
+    AnswerRules,
     Config,
     Doomed,
     Endpoint,
@@ -139,6 +140,8 @@ class Deliveries(Executor):
                 outcome = Outcome.from_error(error, when=target.retry.when)
             else:
                 outcome = _judge(response, target.retry, task)
+                if target.retry.if_ is not None and outcome.decided_by is None:
+                    outcome = await AnswerRules(target.retry).judge(outcome)
             if outcome.verdict != "retry" or outcome.retry_after is not None or not inline:
                 return outcome
             fresh, inline = True, inline - 1

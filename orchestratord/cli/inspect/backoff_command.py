@@ -157,7 +157,8 @@ def _changed(
 
     given: dict[str, Any] = changes
     if policy is not None:
-        given = {name: getattr(policy, name) for name in type(policy).model_fields} | changes
+        fields = type(policy).model_fields
+        given = {one.alias or name: getattr(policy, name) for name, one in fields.items()} | changes
     type_ = type(policy) if policy is not None else RetryPolicy
     try:
         return type_.model_validate(given, context={"backoffs": registry.backoffs})

@@ -24,6 +24,8 @@ T = TypeVar("T")
 _WIDTH = 80
 _VERBS = {"webhook": ("fires", "does not fire")}
 _FOLLOWS = "follows", "does not follow"
+_LONGEST = 200
+"""Characters of what an expression found that are shown."""
 _ALIKE = 3
 """Things of one name that are shown; of a thousand calls the first few say it all."""
 
@@ -39,6 +41,13 @@ _ALIKE = 3
 )
 @click.option("--status-code", metavar="CODE", help="The answer: a number, or error for none.")
 @click.option("--body", metavar="TEXT|@FILE", help="The body of the answer; @- for stdin.")
+@click.option(
+    "--header",
+    "headers",
+    metavar="NAME:VALUE",
+    multiple=True,
+    help="A header of the answer, such as content-type:text/xml.",
+)
 @click.option(
     "--error",
     metavar="KIND",
@@ -67,6 +76,7 @@ def explain(
     phase: str | None,
     status_code: str | None,
     body: str | None,
+    headers: tuple[str, ...],
     error: str | None,
     attempt: int,
     text_params: tuple[str, ...],
@@ -86,7 +96,7 @@ def explain(
     from orchestratord.simulate.report import report_json
 
     content = None if body is None else _read("--body", text_or_file, body)
-    answer = _answer(status_code, error, content)
+    answer = _answer(status_code, error, content, headers)
     open_ = opened_config(config)
     declared = open_.endpoint(endpoint)
     if not open_.host.registry.is_immediate(declared.type):
@@ -106,16 +116,21 @@ def explain(
         click.echo(explain_text(document))
 
 
-def _answer(status_code: str | None, error: str | None, body: str | None) -> FakeAnswer | None:
+def _answer(
+    status_code: str | None, error: str | None, body: str | None, headers: tuple[str, ...]
+) -> FakeAnswer | None:
     """The answer that is supposed to come. Raises UsageError."""
+    from pydantic import ValidationError
+
     from orchestratord.model.test_case import ERRORS, FakeAnswer, parse_code
     from orchestratord.values.suggest import suggest
 
     if error is not None and error not in ERRORS:
         raise click.UsageError(f"--error: unknown kind {error!r}{suggest(error, ERRORS)}")
     if status_code is None:
-        if body is not None:
-            raise click.UsageError("--body is that of an answer: say which with --status-code")
+        if body is not None or headers:
+            option = "--header" if body is None else "--body"
+            raise click.UsageError(f"{option} is that of an answer: say which with --status-code")
         return None if error is None else FakeAnswer.model_validate({"error": error})
     try:
         code = parse_code(status_code)
@@ -123,10 +138,17 @@ def _answer(status_code: str | None, error: str | None, body: str | None) -> Fak
         raise click.UsageError(f"--status-code: {wrong}") from None
     if error is not None and code != "error":
         raise click.UsageError(f"--error says that no answer comes, --status-code that {code} does")
-    if body is not None and (error or code == "error"):
-        raise click.UsageError("--body is that of an answer, and there is none")
-    given = {"error": error} if error else {"status_code": code, "body": body}
-    return FakeAnswer.model_validate(given)
+    if (body is not None or headers) and (error or code == "error"):
+        option = "--header" if body is None else "--body"
+        raise click.UsageError(f"{option} is that of an answer, and there is none")
+    if error:
+        return FakeAnswer.model_validate({"error": error})
+    pairs = [header.partition(":") for header in headers]
+    named = {name.strip(): value.strip() for name, _, value in pairs}
+    try:
+        return FakeAnswer.model_validate({"status_code": code, "body": body, "headers": named})
+    except ValidationError as wrong:  # headers of an answer that is none by HTTP
+        raise click.UsageError(f"--header: {wrong.errors()[0]['msg']}") from None
 
 
 def _check_phase(phase: str | None, answer: FakeAnswer | None) -> None:
@@ -175,7 +197,7 @@ def explain_text(document: Mapping[str, Any]) -> str:
 
     lines = [*_head(document), "", *_request(document)]
     if document["decision"] is not None:
-        lines += ["", "What becomes of it", *_decision(document)]
+        lines += ["", "What becomes of it", *_expressions(document), *_decision(document)]
     lines += ["", *_consequences(document)]
     lines += _wrapped("Note: ", document["notes"])
     return "\n".join(escape(line) for line in lines)
@@ -217,6 +239,18 @@ def _request(document: Mapping[str, Any]) -> Iterator[str]:
         # Within quotes a line of the body stays what it is.
         indent = "" if "\n" in (request["body"] or "") else "  "
         yield from (f"{indent}{line}" for line in request["curl"].split("\n"))
+
+
+def _expressions(document: Mapping[str, Any]) -> Iterator[str]:
+    for one in document["expressions"]:
+        found = json.dumps(one["value"], ensure_ascii=False)
+        if one["error"]:
+            found = f"cannot be told: {one['error']}"
+        yield from _wrapped("  ", [f"{one['key']}: {one['expression']} finds {_cut(found)}"])
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _sent(request: Mapping[str, Any], indent: str) -> Iterator[str]:

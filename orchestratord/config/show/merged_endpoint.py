@@ -115,7 +115,7 @@ def _text(text: Text) -> str:
 
 def shown_retry(retry: RetryPolicy) -> dict[str, Any]:
     """What holds of `retry`, written or not."""
-    rest = retry.model_dump(mode="json", exclude={"backoff", "when"})
+    rest = retry.model_dump(mode="json", by_alias=True, exclude={"backoff", "when"})
     return {"backoff": backoff_data(retry.backoff), **rest, "when": retry.when.codes}
 
 

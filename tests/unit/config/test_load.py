@@ -253,6 +253,7 @@ class TestShown:
                 "inline": 0,
                 "when": ["error", 408, 425, 429, 500, 502, 503, 504],
                 "respect_retry_after": True,
+                "if": None,
                 "max_retry_after": "1d",
             },
         }

@@ -96,7 +96,7 @@ def test_what_is_good(folder: Folder) -> None:
             "item.Id",
             "all",
             "8:7: then.0.params.id: 'all' is not known here; known are body, headers, item, "
-            "params, status_code, task; a text has quotes of its own: \"'all'\"",
+            "params, status_code, task, text; a text has quotes of its own: \"'all'\"",
         ),
         ("body.rec", "boddy.rec", "6:5: then.0.each: 'boddy' is not known here, did you mean 'bod"),
         ("body.rec", "item.rec", "6:5: then.0.each: 'item' is known only in `params` and `when`"),

@@ -84,7 +84,7 @@ async def test_a_call_that_follows(rig: Rig) -> None:
         ("task.scheduled_at", "2027-01-15T08:00:00.000Z"),
         ("'text'", "text"),
         ("sum(body.records[].n) | to_string(@)", "6"),
-        ("to_string(keys(@))", '["status_code","params","task","headers","body"]'),
+        ("to_string(keys(@))", '["status_code","params","task","headers","body","text"]'),
     ],
 )
 async def test_what_expressions_see(rig: Rig, expression: str, found: str) -> None:

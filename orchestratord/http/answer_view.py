@@ -1,0 +1,217 @@
+"""An answer as expressions see it: `{status_code, headers, body, text}`, and its parts.
+
+The body is JSON, XML or the fields of a form, by its Content-Type; without one what begins with
+`<?xml` is XML. XML has local names: prefixes are dropped, attributes are `@name`, and a text beside
+attributes is `#text`. Entities are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn, TypeVar, cast
+from urllib.parse import parse_qs
+
+import httpx
+
+from orchestratord.model.answer_expression import OF_ANSWER, WHOLE
+from orchestratord.model.http_message import header, header_items
+from orchestratord.model.json_body import INLINE_BYTES, MAX_DEPTH, free_json, parse_json
+from orchestratord.plugin.long_work import off_loop
+from orchestratord.values.budget import INLINE_STEPS, Budget, TooCostly
+from orchestratord.values.jmespath_expression import Expression
+
+INLINE_XML = 4 << 10
+"""Bytes of XML up to which it is looked into on the event loop."""
+MOST_XML = 200_000
+"""Elements and attributes that are taken."""
+
+T = TypeVar("T")
+
+
+class UnreadableBody(ValueError):
+    """A body that expressions cannot look at.
+
+    Args:
+        message: why, in words.
+        kind: what it should have been: JSON, XML; empty where it was cut.
+        detail: what is wrong with it as such.
+    """
+
+    def __init__(self, message: str, kind: str = "", detail: str = "") -> None:
+        self.kind, self.detail = kind, detail
+        super().__init__(message)
+
+
+class AnswerView:
+    """One answer; what no expression names is not read.
+
+    `lenient`: a body that cannot be read is null.
+    """
+
+    lenient = False
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self._known: dict[str, Any] = {"status_code": response.status_code}
+
+    def seen_by(self, expression: Expression) -> Any:
+        """What an expression looks at: the document, or the body alone where it names nothing of
+        the document. Raises UnreadableBody where it names the body."""
+        names = expression.names
+        if names.isdisjoint(OF_ANSWER):
+            return self._part("body")
+        for name in OF_ANSWER if WHOLE in names else names & OF_ANSWER:
+            self._part(name)
+        return self._known
+
+    def search(self, expression: Expression, budget: Budget | None = None) -> Any:
+        """What an expression finds.
+
+        Raises:
+            TooCostly: it costs more than `budget`, or than it may at all.
+            ValueError: the body cannot be read, or a function does not take what it is given.
+        """
+        return expression.search(self.seen_by(expression), budget)
+
+    def holds(self, expression: Expression, budget: Budget | None = None) -> bool:
+        """Whether what an expression finds counts as true. Raises what `search` does."""
+        return expression.holds(self.seen_by(expression), budget)
+
+    def root(self) -> Any:
+        """The body, or what its root element holds. Raises UnreadableBody."""
+        body = self._part("body")
+        return next(iter(body.values())) if is_xml(self._response) and body else body
+
+    def _part(self, name: str) -> Any:
+        if name not in self._known:
+            try:
+                self._known[name] = _PARTS[name](self._response)
+            except UnreadableBody:
+                if not self.lenient:
+                    raise
+                self._known[name] = None
+        return self._known[name]
+
+    def free(self) -> None:
+        """Free what was read, in pieces; nothing is looked at any more."""
+        free_json([self._known.pop("body", None)])
+
+
+async def look(response: httpx.Response, ask: Callable[[AnswerView, Budget | None], T]) -> T:
+    """Ask something of an answer: at once where that is quick, else in a thread.
+
+    `ask` gets the document, and what it may cost, None for as much as it takes. It raises
+    TooCostly where it costs more, and is asked again in a thread then.
+    """
+    if len(response.content) <= (INLINE_XML if is_xml(response) else INLINE_BYTES):
+        try:
+            return ask(AnswerView(response), Budget(INLINE_STEPS))
+        except TooCostly:
+            pass
+    return await off_loop(_ask_apart, response, ask)
+
+
+def _ask_apart(response: httpx.Response, ask: Callable[[AnswerView, None], T]) -> T:
+    document = AnswerView(response)
+    try:
+        return ask(document, None)
+    finally:
+        document.free()
+
+
+# -- the parts of an answer ------------------------------------------------------------------------
+
+
+def read_headers(response: httpx.Response) -> dict[str, str]:
+    """Every header, its name in small letters; those with one name are joined by a comma."""
+    found: dict[str, str] = {}
+    for name, value in header_items(response):
+        name = name.lower()
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+def read_text(response: httpx.Response) -> str:
+    """The body as a text, in the charset that the answer names."""
+    try:
+        return response.content.decode(response.charset_encoding or "utf-8", "replace")
+    except LookupError:
+        return response.content.decode("utf-8", "replace")
+
+
+def read_body(response: httpx.Response) -> Any:
+    """The value of the body; None where it is empty.
+
+    Raises UnreadableBody where it is not all there, or is neither JSON, XML nor a form.
+    """
+    content = response.content
+    if response.extensions.get("truncated"):
+        raise UnreadableBody("the body is longer than max_response")
+    if not content.strip():
+        return None
+    if is_xml(response):
+        return _read_xml(response)
+    if _media_type(response) == "application/x-www-form-urlencoded":
+        fields = parse_qs(read_text(response), keep_blank_values=True)
+        return {name: found if len(found) > 1 else found[0] for name, found in fields.items()}
+    try:
+        return parse_json(content, parse_constant=_refuse)
+    except RecursionError:
+        detail = "it is nested too deeply"
+    except ValueError as error:
+        detail = str(error)
+    raise UnreadableBody("the body is no JSON", "JSON", detail)
+
+
+_PARTS: dict[str, Callable[[httpx.Response], Any]] = {
+    "headers": read_headers,
+    "body": read_body,
+    "text": read_text,
+}
+
+
+def is_xml(response: httpx.Response) -> bool:
+    """Whether the body is taken for XML."""
+    kind = _media_type(response)
+    if not kind:
+        return response.content.lstrip().startswith(b"<?xml")
+    return kind.endswith(("/xml", "+xml")) and kind != "application/xhtml+xml"
+
+
+def _media_type(response: httpx.Response) -> str:
+    return (header(response, "content-type") or "").partition(";")[0].strip().lower()
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
+
+
+def _read_xml(response: httpx.Response) -> Any:
+    import xmltodict  # most APIs speak JSON
+
+    left = Budget(MOST_XML)
+    try:
+        return xmltodict.parse(
+            response.content,
+            encoding=response.charset_encoding,
+            postprocessor=cast("Any", partial(_local, left)),
+        )
+    except TooCostly:
+        detail = f"it has more than {MOST_XML:,} elements and attributes"
+    except Exception as error:  # expat's own, and LookupError for an unknown encoding
+        detail = str(error)
+    raise UnreadableBody("the body is no XML that is taken", "XML", detail)
+
+
+def _local(left: Budget, path: list[Any], key: str, value: Any) -> tuple[str, Any] | None:
+    """An element or an attribute by its local name; None for a declaration of a namespace."""
+    left.spend(1)
+    if len(path) > MAX_DEPTH:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
+    if key.startswith("@"):
+        name = key[1:]
+        if name == "xmlns" or name.startswith("xmlns:"):
+            return None
+        return f"@{name.rpartition(':')[2]}", value
+    return key.rpartition(":")[2], value
