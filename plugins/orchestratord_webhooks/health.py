@@ -7,6 +7,7 @@ for no more (410) or a person switched it off, and how its last deliveries went.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
@@ -41,6 +42,8 @@ from orchestratord_webhooks.operational_webhook import (
     OperationalWebhook,
     members_of,
 )
+
+log = logging.getLogger("orchestratord.webhooks")
 
 TABLE = Table(
     "webhooks",
@@ -304,7 +307,14 @@ class Health:
         return webhook.disable_after if event.id != first and event.at - since >= apart else None
 
     async def _judge(self, name: Name, after: float, control: Control) -> None:
-        """Disable a webhook, unless another daemon has had a success meanwhile."""
+        """Disable a webhook, unless another daemon has had a success meanwhile. Where the database
+        does not take that now, the next delivery that fails has it judged again."""
+        try:
+            await self._disable_failing(name, after, control)
+        except Exception as error:
+            log.warning("cannot disable webhook %s of %s yet: %s", name[1], name[0], error)
+
+    async def _disable_failing(self, name: Name, after: float, control: Control) -> None:
         since = self._failing_anywhere.get(name, (0, 0))[0]
         rows = await control.rows(TABLE.name, key_of(name))
         if not rows or name in self._disabled or name not in self._failing_anywhere:

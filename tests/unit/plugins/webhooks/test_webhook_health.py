@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from orchestratord import (
     TaskEvent,
     Upsert,
 )
+from orchestratord.errors import StorageFull
 from orchestratord.testing import Rig, answered, task, unanswered
 
 DELIVERY = task(kind="webhook", endpoint_id=ENDPOINT, webhook="ops", payload="{}")
@@ -477,3 +478,36 @@ async def test_one_judges_however_many_fail_meanwhile(rig: Rig) -> None:
         await asyncio.sleep(0)
     assert own.disabled(ENDPOINT, "ops") == "no success for 1d"
     assert control.reads == 1
+
+
+class FullDisk(FakeControl):
+    """Its database refuses the first write."""
+
+    refused = 0
+
+    async def write(self, effects: Sequence[Any]) -> list[int]:
+        if not self.refused:
+            self.refused += 1
+            raise StorageFull("the disk takes no more")
+        return await super().write(effects)
+
+
+async def test_a_disk_that_is_full_as_it_is_to_be_disabled(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1_795_557_600.0
+    own = Health(now=lambda: now)
+    control = FullDisk(rig.config(rig.endpoint(ENDPOINT, webhooks=[declared(disable_after="1d")])))
+    own.bind(control)
+    for effect in own.adopt(control.config, [], []):
+        if effect is not None:
+            control.apply(effect)
+    own.observe([happened(1, now)])
+    for id_, reason in ((2, None), (3, "no success for 1d")):
+        own.observe([happened(id_, now + 200_000)])
+        while own._judging:
+            await asyncio.sleep(0)
+        assert own.disabled(ENDPOINT, "ops") == reason
+    assert caplog.messages == [
+        f"cannot disable webhook ops of {ENDPOINT} yet: the disk takes no more"
+    ]
