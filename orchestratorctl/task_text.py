@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from orchestratorctl.console import Console
 from orchestratorctl.formats import (
     GAP,
+    ago,
     body_lines,
     clock_time,
     coarse,
@@ -133,6 +134,9 @@ def _facts(task: dict[str, Any]) -> list[tuple[str, str | Painted]]:
         facts.append(
             ("deaths", f"{compact(task['deaths'])} of its starts ended with the daemon's death")
         )
+    if task.get("looks"):
+        first = ago(task.get("looked_since"))
+        facts.append(("looks", f"{compact(task['looks'])}, not done yet; the first {first}"))
     if task.get("phase"):
         facts.append(("phase", compact(task["phase"])))
     if state == "pending":

@@ -60,6 +60,8 @@ _TASK: JsonDict = {
     "attempts": 1,
     "max_attempts": 5,
     "deaths": 0,
+    "looks": 0,
+    "looked_since": None,
     "next_try": "2026-11-24T22:00:05.214Z",
     "params": {"id": 1001},
     "truncated": False,
@@ -114,6 +116,10 @@ class TaskDocument(TypedDict):
     max_attempts: int
     deaths: int
     """Starts that ended with the daemon's death."""
+    looks: int
+    """How often an answer said that it is not done yet (`poll`)."""
+    looked_since: Time | None
+    """When the first of these came."""
     next_try: Time | None
     """When it is due; null unless it is pending."""
     params: Any

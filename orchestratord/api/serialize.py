@@ -64,6 +64,8 @@ def task_json(task: Task, redactor: Redactor) -> TaskDocument:
         "attempts": task.attempts,
         "max_attempts": task.max_attempts,
         "deaths": task.deaths,
+        "looks": task.looks,
+        "looked_since": rfc3339(task.looked_since),
         # The row keeps it while the task runs, for a claim that is given back.
         "next_try": rfc3339(task.next_try) if task.status == Status.PENDING else None,
         "params": redactor.value(task.params),

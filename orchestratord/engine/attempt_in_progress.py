@@ -90,3 +90,5 @@ class AttemptResult:
     endpoint: Endpoint | None = None
     """Whose hooks were asked, and are to be asked again should the task be cancelled meanwhile;
     None for none."""
+    look: bool = False
+    """The answer said that it is not done yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from orchestratord.engine.attempt_in_progress import AttemptInProgress, AttemptResult
-from orchestratord.engine.retry import Decision, decide, decide_early, succeeded
+from orchestratord.engine.retry import Decision, decide, decide_early, decide_look, succeeded
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import Status
 from orchestratord.plugin.host import Host
@@ -31,6 +31,9 @@ class Decisions:
         if attempt.interrupted and target.idempotent:
             why = "stopped: back to pending, the attempt is given back"
             return Decision(Status.PENDING, why, None, now, 0.0)
+        if outcome.look:
+            poll, skipped = target.endpoint.spec.poll, self._clock.skipped_since
+            return decide_look(attempt.task, target.retry, poll, outcome, now=now, skipped=skipped)
         decision = decide(
             attempt.task, target.retry, target.idempotent, outcome,
             now=now, chance=self._chance, fault=self._host.backoff_fault,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from pydantic_core import to_json
 
 from orchestratord.engine.answer_rules import AnswerRules
-from orchestratord.errors import InvalidPayload, SendError, SendErrorKind
+from orchestratord.errors import InvalidPayload, Problem, SendError, SendErrorKind
 from orchestratord.http.error_message import error_message
 from orchestratord.http.oauth import AWAITED
 from orchestratord.http.response_parser import ACCEPT_ENCODING
@@ -26,6 +26,7 @@ from orchestratord.model.declared import Model
 from orchestratord.model.endpoint import SUCCESS, Endpoint
 from orchestratord.model.http_message import BODY_FILE, Form, Request
 from orchestratord.model.outcome import Outcome, Send
+from orchestratord.model.poll_rule import PollRule
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Task
 from orchestratord.plugin.executor import Executor, Standing, Target
@@ -107,6 +108,8 @@ class HttpSpec(Model):
     to hold for a success, too."""
     fail_if: AnswerExpression | None = None
     """JMESPath over the answer: where it holds the call has failed for good, whatever the code."""
+    poll: PollRule | None = None
+    """What is waited for where an answer says that it is not done yet: {until: …}."""
     error_message: ErrorMessage | None = None
     """JMESPath over `{status_code, headers, body, text}` of an answer that is a failure: where it
     says what is wrong, such as body.error.message; left out: that of api.yaml, or the usual
@@ -179,7 +182,7 @@ class HttpExecutor(Executor):
         retry, endpoint = target.retry, target.endpoint
         api, spec = endpoint.api, endpoint.spec
         success = SUCCESS if spec is None else spec.success
-        rules = answer_rules(target)
+        rules = target.detail.plan.rules
         # A kept-alive connection may be closed at the very moment of sending; whether the request
         # was carried out could then not be told.
         fresh, inline = not target.idempotent, retry.inline
@@ -207,7 +210,8 @@ class HttpExecutor(Executor):
                     return outcome
             safe = target.idempotent or not outcome.maybe_done
             told_to_wait = retry.respect_retry_after and outcome.retry_after is not None
-            if outcome.verdict != "retry" or not safe or told_to_wait or inline <= 0:
+            final = outcome.verdict != "retry" or outcome.look
+            if final or not safe or told_to_wait or inline <= 0:
                 if outcome.response is None:
                     return outcome
                 where = (spec and spec.error_message) or api.error_message
@@ -229,13 +233,11 @@ class HttpExecutor(Executor):
         return f"{self.instance}-{task.id}{suffix}"
 
 
-def answer_rules(target: Target) -> AnswerRules | None:
+def answer_rules(endpoint: Endpoint) -> AnswerRules | None:
     """The expressions that judge the answers of an endpoint of `type: http`, if there are any."""
-    spec, retry = target.endpoint.spec, target.retry
-    fail_if, success_if = (spec.fail_if, spec.success_if) if spec is not None else (None, None)
-    if fail_if is None and success_if is None and retry.if_ is None:
-        return None
-    return AnswerRules(retry, fail_if, success_if)
+    spec, retry = endpoint.spec, endpoint.retry
+    found = AnswerRules(retry, spec.fail_if, spec.success_if, spec.poll)
+    return found if any(found.named()) else None
 
 
 class Planned:
@@ -259,7 +261,8 @@ class RequestPlan:
     """
 
     __slots__ = tuple(
-        "base body_file evaluates form headers json keyed problem rendered spec wants_all".split()
+        "base body_file evaluates form headers json keyed problem rendered rules spec "
+        "wants_all".split()
     )
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -292,6 +295,7 @@ class RequestPlan:
                 self.json = JsonText(spec.body.json_, _json)
             except (TypeError, ValueError) as error:
                 self.problem = self.problem or f"body.json cannot be written as JSON: {error}"
+        self.rules = answer_rules(endpoint)
         self.body_file = spec.body.file.name if spec.body and spec.body.file else None
         """The name of the file that the body is, if it is one."""
         self.form: Form | None = None
@@ -428,3 +432,17 @@ class HttpPlugin:
     def register_executor(self) -> Iterable[Executor]:
         """Calls of endpoints with `type: http`."""
         return (HttpExecutor(),)
+
+    @hookimpl
+    def check_endpoint(self, endpoint: Endpoint, config: Config) -> Iterator[Problem]:
+        """What `retry.if` and `poll` need."""
+        if endpoint.type != HttpExecutor.type:
+            if endpoint.retry.if_ is not None:
+                why = "looks at answers by HTTP, and there are none here"
+                yield Problem(why, key="retry.if")
+        elif endpoint.spec.poll is not None and not endpoint.idempotent:
+            yield Problem(
+                "asks again and again, and a repeat is not safe here: poll by an endpoint of its "
+                "own that reads, which `then` calls, or write idempotent: true",
+                key="poll",
+            )

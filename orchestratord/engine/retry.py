@@ -9,8 +9,9 @@ The rules, in the order in which they are asked:
 5. The delay: the strategy's, at most `max_delay`, then jitter, then the later Retry-After.
 6. The next try would lie past `give_up_after`: `expired`.
 
-What fails as the probe of an open breaker is asked 1 to 3, and then `decide_probe`. What began
-before its delay was over, since a breaker closed, is asked 1 to 3, and then `decide_early`.
+Where `poll` waits for what is not done yet, none of these is asked, but `decide_look`. What fails
+as the probe of an open breaker is asked 1 to 3, and then `decide_probe`. What began before its
+delay was over, since a breaker closed, is asked 1 to 3, and then `decide_early`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from orchestratord.engine.retry_delay import Fault, choose_delay, longest
+from orchestratord.engine.retry_delay import Fault, choose_delay, longest, parse_retry_after
 from orchestratord.model.outcome import Outcome
+from orchestratord.model.poll_rule import PollRule
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Kind, Reason, Status, Task
 from orchestratord.values import world
@@ -108,6 +110,40 @@ def succeeded(outcome: Outcome) -> Decision:
     if outcome.decided_by is None:  # as of most: it is one and the same, as nothing changes it
         return _SUCCEEDED
     return Decision(Status.SUCCEEDED, _by(outcome, SUCCESS))
+
+
+def decide_look(
+    task: Task,
+    policy: RetryPolicy,
+    poll: PollRule,
+    outcome: Outcome,
+    *,
+    now: int,
+    skipped: Skipped = lambda since: 0,
+) -> Decision:
+    """Of an answer that says that it is not done yet: it costs no attempt, and is asked for again
+    after `every`, or its Retry-After, and once more as `for` ends.
+
+    Args:
+        task: with the look before.
+        policy: says whether a Retry-After counts, and for how long.
+        poll: today's.
+        outcome: the answer.
+        now: milliseconds since the epoch.
+        skipped: as in `decide`.
+    """
+    since = min(task.looked_since or now, now)
+    end = since + round(poll.for_ * 1000) + skipped(since)
+    if task.looked_since is not None and now >= end:
+        why = f"not done {format_duration(poll.for_)} after the first look"
+        return Decision(Status.FAILED, why, Reason.EXPIRED)
+    next_try = min(now + round(poll.every * 1000), max(end, now))
+    asked = parse_retry_after(outcome.retry_after, now) if policy.respect_retry_after else None
+    if asked is not None:
+        next_try = now + round(min(asked, policy.max_retry_after) * 1000)
+    delay = (next_try - now) / 1000
+    why = f"look {task.looks + 1}: not done yet"
+    return Decision(Status.PENDING, why, None, next_try, delay, uncounted=True)
 
 
 def decide_probe(

@@ -34,7 +34,8 @@ class Outcome:
     executor or a hook knows why a failure is final. `shortage` is True where this machine lacked
     what it takes to send: nothing was sent then, and the attempt is given back; with
     `receiver_only` to this receiver alone, whose lane waits then, and no other. `unreached` is True
-    where no connection stood: that says nothing of the endpoint, and much of the receiver.
+    where no connection stood: that says nothing of the endpoint, and much of the receiver. `look`
+    is True where the answer says that it is not done yet, and is to be asked for again (`poll`).
     """
 
     verdict: Verdict
@@ -50,6 +51,7 @@ class Outcome:
     shortage: bool = False
     receiver_only: bool = False
     unreached: bool = False
+    look: bool = False
 
     def success(self) -> Outcome:
         """This outcome as a success."""

@@ -181,6 +181,10 @@ class Task:
     run_id: int | None = None
     """Of a call: the run that it belongs to, the id of the call that began it. None for a call that
     nothing caused, and that has no child tasks."""
+    looks: int = 0
+    """How often an answer said that it is not done yet; since it was last retried manually."""
+    looked_since: int | None = None
+    """When the first of these came."""
     maybe_large: bool = field(default=True, compare=False)  # False: too short to be `is_large`
     turn: PartitionTurn | None = None
     """What there is of its partition; None for no partition."""

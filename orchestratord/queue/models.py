@@ -139,6 +139,10 @@ class RetrySchedule(QueueRow):
     backoff_until = BigIntegerField(null=True)
     """When the delay is over that the last attempt which counted has chosen. One that begins
     earlier, since a breaker closed, costs nothing. NULL where a person has retried it since."""
+    looks = IntegerField(constraints=ZERO)
+    """How often an answer said that it is not done yet (`poll`); a manual retry begins anew."""
+    looked_since = BigIntegerField(null=True)
+    """When the first of them came; NULL where there is none."""
     replaces = BigIntegerField(null=True)
     """The task that it was made of, with other parameters, and whose place in an ordered partition
     it takes: that one lets go of it once this one has succeeded."""

@@ -208,6 +208,7 @@ class Settlement:
             it was tried early since.
         begins_run: it is the first call of a run, and is counted in none yet.
         recurring: written with the effects, as with other successes of its key.
+        look: its answer said that it is not done yet, and nothing else has happened.
     """
 
     task: Task
@@ -227,6 +228,7 @@ class Settlement:
     backed_off: int = 0
     begins_run: bool = False
     recurring: Sequence[RecurringRows] = ()
+    look: bool = False
 
 
 @dataclass(slots=True)

@@ -266,7 +266,7 @@ def _running(
 
 async def _found(target: Target, outcome: Outcome | None) -> tuple[Found, ...]:
     """What the expressions find that judge an answer by HTTP."""
-    rules = answer_rules(target) if target.endpoint.type == "http" else None
+    rules = answer_rules(target.endpoint) if target.endpoint.type == "http" else None
     if rules is None or outcome is None or outcome.response is None:
         return ()
     found: list[Found] = []

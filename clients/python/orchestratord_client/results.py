@@ -69,6 +69,7 @@ class Task(Answer):
         attempts: how many have ended.
         max_attempts: after so many it fails for good.
         deaths: how often the daemon died while it ran.
+        looks: how often an answer said that it is not done yet.
         next_try: when it is due; None unless it is pending.
         params: the parameters. A list shows those of more than 2,000 characters cut.
         truncated: they are cut.
@@ -94,6 +95,7 @@ class Task(Answer):
     attempts: int
     max_attempts: int
     deaths: int = 0
+    looks: int = 0
     next_try: datetime | None
     params: Any
     truncated: bool = False

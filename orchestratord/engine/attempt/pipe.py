@@ -325,7 +325,8 @@ class Pipe:
         """Announce the start, and commit it where its claim does not count as one, before the first
         byte. What was announced stays, should nothing be sent: the next start is another one."""
         task = attempt.task
-        effects = await self.hooks.started(attempt)
+        # A look is announced once, as what it belongs to.
+        effects = () if task.looks else await self.hooks.started(attempt)
         # Another daemon may have it soon, and a person may have it go on there.
         if self.deadlines.leases.may_be_lost(attempt):
             return "released"
@@ -427,6 +428,13 @@ class Pipe:
     async def _conclude(self, attempt: AttemptInProgress, outcome: Outcome) -> AttemptResult:
         """What follows from an attempt that was made: after, decide, ask hooks."""
         plan = attempt.plan
+        if outcome.look:
+            decision = self._decisions.decide(attempt, outcome)
+            if decision.status is Status.PENDING:
+                request = attempt.request
+                return AttemptResult(
+                    decision, outcome, None, uncounted=True, look=True, request=request
+                )
         if plan.decides and outcome.status_code is not None and not attempt.interrupted:
             after = plan.executor.phases[1]
             outcome = await self._host.fold_after(after, attempt.reached(outcome))

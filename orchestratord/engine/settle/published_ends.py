@@ -42,7 +42,7 @@ class PublishedEnds:
 
     def publish(self, attempts: Sequence[SettledAttempt]) -> None:
         """These are on disk, all those of one transaction at once."""
-        ends = [settlement for settlement, _, _ in attempts]
+        ends = [settlement for settlement, _, _ in attempts if not settlement.look]
         try:
             log_settled(attempts)
             self._stats.count(ends)

@@ -69,6 +69,7 @@ def settlement_of(
         last_success_at=last_success_at,
         backed_off=decision.backed_off,
         recurring=result.recurring,
+        look=result.look,
     )
 
 

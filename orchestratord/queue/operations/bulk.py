@@ -60,7 +60,8 @@ SET status = 'pending', bulk_id = ?, next_try = ?, backed_off = 0, backoff_until
         + CASE WHEN attempts >= max_attempts THEN attempts + 1 - max_attempts ELSE 0 END,
     max_attempts = CASE WHEN attempts >= max_attempts THEN attempts + 1 ELSE max_attempts END,
     generation = generation + CASE WHEN status = 'succeeded' THEN 1 ELSE 0 END,
-    retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?
+    retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?,
+    looks = 0, looked_since = NULL
 WHERE id IN ({{ids}}) AND status = ? RETURNING {MOVED}
 """
 
@@ -75,7 +76,7 @@ NEW_NONCE = ManyRows(
 HASTEN = f"""
 UPDATE retry_schedule {BY_ID}
 SET bulk_id = ?, next_try = CASE WHEN next_try < ? THEN next_try ELSE ? END, backed_off = 0,
-    backoff_until = NULL, retried_at = ?, updated_at = ?
+    backoff_until = NULL, retried_at = ?, updated_at = ?, looks = 0, looked_since = NULL
 WHERE id IN ({{ids}}) AND status = 'pending' RETURNING {MOVED}
 """
 

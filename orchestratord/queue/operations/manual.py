@@ -33,7 +33,8 @@ SET status = 'pending', next_try = ?, held = ?,
         THEN CASE WHEN held = 0 AND status = 'pending' THEN turn_at ELSE 1 END ELSE 0 END,
     granted = granted + ?, max_attempts = max_attempts + ?, generation = generation + ?,
     nonce = COALESCE(?, nonce), bulk_id = CASE WHEN ? = 0 THEN bulk_id END,
-    retried_at = ?, reason = NULL, finished_at = NULL, backoff_until = NULL, updated_at = ?
+    retried_at = ?, reason = NULL, finished_at = NULL, backoff_until = NULL, updated_at = ?,
+    looks = 0, looked_since = NULL
 WHERE id = ? RETURNING {TASK}
 """
 

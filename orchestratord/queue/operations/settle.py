@@ -79,6 +79,16 @@ FROM (VALUES {{rows}}) AS new {_HELD}
     *_FENCE, "bigint", "text", "text",
 )  # fmt: skip
 
+LOOK = ManyRows(
+    f"""
+UPDATE OR ROLLBACK retry_schedule {BY_ID}
+SET looks = looks + 1, looked_since = COALESCE(looked_since, new.column2)
+FROM (VALUES {{rows}}) AS new WHERE id = new.column1
+""",
+    "bigint",
+    "bigint",
+)
+
 CANCEL_ASKED = f"SELECT 1 FROM retry_schedule WHERE {HELD} AND cancel_requested = 1"
 
 ATTEMPT = ManyRows(
@@ -202,6 +212,9 @@ def take_steps(session: Session, steps: Sequence[Step]) -> list[Any]:
     session.moved(Status.RUNNING, Status.SUCCEEDED, len(rows[SUCCEED]))
     for status, count in Counter(map(_status_of, rows[END])).items():
         session.moved(Status.RUNNING, status, count)
+    LOOK.run(
+        session.db, [(s.task.id, s.at) for s in others if isinstance(s, Settlement) and s.look]
+    )
     ATTEMPT.run(session.db, attempts)
     for replacement in places:
         give_place(session, *replacement)

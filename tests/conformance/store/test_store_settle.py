@@ -119,6 +119,23 @@ async def test_given_back_it_costs_no_attempt(queue: Any, store: Store) -> None:
     assert (row.status, row.attempts, row.started_at) == ("pending", 0, None)
 
 
+async def test_looks_are_counted_from_the_first_one(queue: Any, store: Store) -> None:
+    task, began = await claimed(queue), queue.clock.now_ms()
+    for count in (1, 2):
+        ends = {"next_try": queue.clock.now_ms(), "uncounted": True, "look": True, "attempt": None}
+        await queue.settle(task, Status.PENDING, **ends)
+        row = await store.read(search.get(task.id))
+        assert (row.status, row.attempts, row.looks, row.looked_since) == (
+            "pending", 0, count, began
+        )  # fmt: skip
+        queue.clock.turn(1)
+        [task] = await queue.claim()
+    await queue.settle(task, Status.FAILED, reason="expired")
+    await store.write(manual.trigger(task.id))
+    row = await store.read(search.get(task.id))
+    assert (row.looks, row.looked_since) == (0, None), "a person begins anew"
+
+
 async def test_a_death_is_counted_in_deaths_alone(queue: Any, store: Store) -> None:
     task = await claimed(queue)
     store = await queue.successor()

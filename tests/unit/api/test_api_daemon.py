@@ -54,7 +54,8 @@ async def test_status(parts: Parts) -> None:
     assert status["database"]["accepting"] is True
     assert status["plugins"] == [
         {
-            "name": "http", "version": "test", "status": "loaded", "hooks": ["register_executor"],
+            "name": "http", "version": "test", "status": "loaded",
+            "hooks": ["check_endpoint", "register_executor"],
             "faults": 0, "last_fault": None,
         }
     ]  # fmt: skip

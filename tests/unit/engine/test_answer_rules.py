@@ -10,11 +10,14 @@ import pytest
 from orchestratord.engine.answer_rules import AnswerRules
 from orchestratord.model.endpoint import SUCCESS
 from orchestratord.model.outcome import Outcome
+from orchestratord.model.poll_rule import PollRule
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.values.jmespath_expression import Expression
 
 
-async def judged(code: int, body: str, when: Any = None, **rules: str) -> Outcome:
+async def judged(
+    code: int, body: str, when: Any = None, poll: dict[str, str] | None = None, **rules: str
+) -> Outcome:
     policy = {"when": when} if when is not None else {}
     if "retry" in rules:
         policy["if"] = rules.pop("retry")
@@ -22,7 +25,8 @@ async def judged(code: int, body: str, when: Any = None, **rules: str) -> Outcom
     response = httpx.Response(code, content=body)
     outcome = Outcome.from_response(response, success=SUCCESS, when=retry.when)
     found = {name: Expression(text) for name, text in rules.items()}
-    return await AnswerRules(retry, **found).judge(outcome)
+    waits = None if poll is None else PollRule.model_validate(poll)
+    return await AnswerRules(retry, **found, poll=waits).judge(outcome)
 
 
 BUSY, BROKEN, DONE = '{"s": "busy"}', '{"s": "broken"}', '{"s": "done"}'
@@ -71,3 +75,35 @@ async def test_what_was_lost_is_not_looked_at() -> None:
     lost = Outcome("retry", "error", error="timeout", maybe_done=True)
     rules = AnswerRules(RetryPolicy.model_validate({"if": "`true`"}), Expression("`true`"))
     assert await rules.judge(lost) is lost
+
+
+POLL = {"until": "body.s == 'done'", "fail_if": "body.s == 'broken'"}
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "verdict", "look", "error"),
+    [
+        (200, DONE, "success", False, None),
+        (200, BUSY, "retry", True, "200, but poll.until does not hold: body.s == 'done'"),
+        (200, BROKEN, "failure", False, "200, but poll.fail_if holds: body.s == 'broken'"),
+        (503, BUSY, "retry", False, "503 Service Unavailable"),
+        (404, BUSY, "failure", False, "404 Not Found"),
+        (200, "no JSON", "failure", False,
+         "200, but poll.fail_if cannot be told: the body is no JSON"),
+    ],
+)  # fmt: skip
+async def test_what_is_not_done_yet(
+    code: int, body: str, verdict: str, look: bool, error: str | None
+) -> None:
+    outcome = await judged(code, body, poll=POLL)
+    assert (outcome.verdict, outcome.look, outcome.error) == (verdict, look, error)
+
+
+async def test_success_if_is_asked_of_what_is_done() -> None:
+    outcome = await judged(200, DONE, poll=POLL, success_if="body.rows")
+    assert (outcome.verdict, outcome.look) == ("failure", False)
+
+
+async def test_what_is_to_be_tried_again_is_no_look() -> None:
+    outcome = await judged(200, BUSY, poll=POLL, retry="body.s == 'busy'")
+    assert (outcome.verdict, outcome.look) == ("retry", False)

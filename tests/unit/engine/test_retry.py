@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -16,12 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestratord.engine.retry import Decision, decide, decide_probe, give_up_at
+from orchestratord.engine.retry import Decision, decide, decide_look, decide_probe, give_up_at
 from orchestratord.engine.retry_delay import parse_retry_after
 from orchestratord.errors import EgressDenied, SendError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.endpoint import SUCCESS
 from orchestratord.model.outcome import Outcome
+from orchestratord.model.poll_rule import PollRule
 from orchestratord.model.retry_policy import CALL_WHEN, RetryPolicy
 from orchestratord.model.task import Reason, Status, Task
 from orchestratord.values.durations import Duration
@@ -675,3 +677,42 @@ def test_the_row_says_whether_the_backoff_put_it_off(judge: Judge) -> None:
     assert judge(retry, answer(503, retry, "1")).backed_off
     assert not judge(retry, answer(503, retry, "60")).backed_off
     assert not judge(retry, answer(503, retry).retry(delay=60)).backed_off
+
+
+# -- what is not done yet --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "retry_after", "delay"),
+    [
+        (None, 0, None, 10.0),
+        (0, 30, None, 10.0),
+        (0, 55, None, 5.0),  # one as `for` ends
+        (0, 60, None, None),
+        (0, 70, "5", None),
+        (0, 30, "20", 20.0),
+        (0, 30, "90", 90.0),  # and the next one follows the end
+        (0, 30, "1000", 100.0),  # max_retry_after
+        (40, 30, None, 10.0),  # the clock was put back since
+    ],
+)
+def test_a_look(first: int | None, now: int, retry_after: str | None, delay: float | None) -> None:
+    retry = policy(max_retry_after="100s")
+    poll = PollRule.model_validate({"until": "done", "every": "10s", "for": "60s"})
+    since = None if first is None else NOW + first * 1000
+    task, at = replace(TASK, looked_since=since, looks=int(since is not None)), NOW + now * 1000
+    decision = decide_look(task, retry, poll, answer(200, retry, retry_after), now=at)
+    if delay is None:
+        assert (decision.status, decision.reason) == (Status.FAILED, Reason.EXPIRED)
+        assert decision.why == "not done 1m after the first look"
+        return
+    assert (decision.status, decision.uncounted) == (Status.PENDING, True)
+    assert (decision.delay, decision.next_try) == (delay, at + round(delay * 1000))
+
+
+def test_a_look_does_not_count_what_a_clock_has_jumped_over() -> None:
+    retry, poll = policy(), PollRule.model_validate({"until": "done", "for": "60s"})
+    task = replace(TASK, looked_since=NOW, looks=1)
+    judged = partial(decide_look, task, retry, poll, answer(200, retry), now=NOW + 100_000)
+    assert judged().status is Status.FAILED
+    assert judged(skipped=lambda since: 90_000).status is Status.PENDING

@@ -1,0 +1,24 @@
+"""`poll`: how long is waited for an answer that says that it is done."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from orchestratord.model.answer_expression import AnswerExpression
+from orchestratord.model.declared import Model
+from orchestratord.values.durations import Duration
+
+
+class PollRule(Model):
+    """When an API is asked again that has not done yet what it was asked for."""
+
+    until: AnswerExpression
+    """JMESPath over the answer: where it holds, what was asked for is done."""
+    fail_if: AnswerExpression | None = None
+    """JMESPath over the answer: where it holds, it has failed for good."""
+    every: Annotated[Duration, Field(gt=0)] = 10.0
+    """How long after an answer it is asked again, unless the answer has a Retry-After: 10s."""
+    for_: Annotated[Duration, Field(alias="for", gt=0)] = 3600.0
+    """How long after the first answer it is given up: 1h."""
