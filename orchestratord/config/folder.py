@@ -252,6 +252,11 @@ class _Reading:
                     )
                 elif self._read(path):
                     self.files.endpoints[identity] = path
+            elif not suffix:
+                name = os.path.splitext(entry.name)[0]
+                self._problem(
+                    path, f"this file is not read: an endpoint stands in {name}.yaml", "warning"
+                )
 
     def _entries(self, relative: str) -> Iterator[os.DirEntry[str]]:
         """The visible entries of a folder, sorted; none where it is missing."""

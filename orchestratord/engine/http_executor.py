@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from pydantic_core import to_json
 
 from orchestratord.engine.answer_rules import AnswerRules
+from orchestratord.engine.request_checks import problems
 from orchestratord.errors import InvalidPayload, Problem, SendError, SendErrorKind
 from orchestratord.http.error_message import error_message
 from orchestratord.http.oauth import AWAITED
@@ -435,14 +436,5 @@ class HttpPlugin:
 
     @hookimpl
     def check_endpoint(self, endpoint: Endpoint, config: Config) -> Iterator[Problem]:
-        """What `retry.if` and `poll` need."""
-        if endpoint.type != HttpExecutor.type:
-            if endpoint.retry.if_ is not None:
-                why = "looks at answers by HTTP, and there are none here"
-                yield Problem(why, key="retry.if")
-        elif endpoint.spec.poll is not None and not endpoint.idempotent:
-            yield Problem(
-                "asks again and again, and a repeat is not safe here: poll by an endpoint of its "
-                "own that reads, which `then` calls, or write idempotent: true",
-                key="poll",
-            )
+        """What is wrong, or looks wrong, with a request and with what judges its answers."""
+        return problems(endpoint)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestratord import Endpoint, Problem, suggest
+from orchestratord import Endpoint, Problem, format_duration, suggest
 from orchestratord_webhooks import signature, webhook_templates
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.webhook_templates import payload_names, wrong_names
 
 HTTP, SQL, EVENT = "http", "sql", "event"
+SHORT = 12 * 3600.0
+"""Seconds of `disable_after` that are few."""
 OF_EVENTS = ("on_success", "on_run_end")
 
 
@@ -66,6 +68,12 @@ def _warnings(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]
         if name.lower() in signature.HEADERS:
             message = f"{name} is set by the signature; what stands here is not sent"
             yield f"headers.{name}", message
+    if webhook.disable_after is not None and webhook.disable_after < SHORT:
+        message = (
+            f"a receiver that is down for {format_duration(webhook.disable_after)} loses what "
+            "comes meanwhile: 12h or more outlasts a night"
+        )
+        yield "disable_after", message
     smallest, largest = signature.SIZES[0], signature.SIZES[-1]
     for secret in webhook.secret:
         if len(secret.value) not in signature.SIZES:

@@ -74,9 +74,12 @@ DELETE FROM actions WHERE id IN (SELECT id FROM actions WHERE at < ? ORDER BY at
 """
 
 
+# A batch that no delivery tells of yet, as after a daemon was away for long, keeps what is in it.
 DELETE_MEMBERS = """
 DELETE FROM batch_members WHERE id IN (
-    SELECT id FROM batch_members WHERE batch_id IS NOT NULL AND at < ? ORDER BY at LIMIT ?
+    SELECT id FROM batch_members WHERE batch_id IS NOT NULL AND at < ?
+        AND (SELECT task_id FROM batches WHERE batches.id = batch_id) IS NOT NULL
+    ORDER BY at LIMIT ?
 )
 """
 DELETE_BATCHES = """

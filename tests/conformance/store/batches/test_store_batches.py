@@ -322,3 +322,17 @@ async def test_they_are_kept_as_long_as_failures(queue: Any, store: Store) -> No
     await prune(store, kept)
     assert queue.run("SELECT group_key FROM batch_members") == [{"group_key": "open"}]
     assert queue.run("SELECT id FROM batches") == []
+
+
+async def test_what_no_delivery_tells_of_yet_is_kept(queue: Any, store: Store) -> None:
+    """A daemon that was away for longer than tasks are kept has first to tell of it."""
+    await store.write(write_effects([member(n, most=5) for n in range(5)]))
+    queue.clock.turn(7_200)
+    await store.write(batch_closing.close("ops"))
+    kept = Retention.model_validate({"failed": "1h"})
+    await prune(store, kept)
+    [batch] = (await look(queue)).closed
+    assert len(batch.first) == 5
+    assert await told(store, batch.id)
+    await prune(store, kept)
+    assert queue.run("SELECT id FROM batch_members") == []

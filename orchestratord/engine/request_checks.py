@@ -1,0 +1,116 @@
+"""What `check` says of a request, and of what judges its answers: what cannot be, and what looks as
+if something else was meant."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestratord.config.validate.undefined_names import written
+from orchestratord.errors import Problem
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.values.durations import format_duration
+from orchestratord.values.template import Template, TemplateTree
+
+HTTP = "http"
+
+_SINGLE = re.compile(r"(?<!\{)\{\s*([A-Za-z_][\w.]*)\s*\}(?!\})")
+_QUOTES = "[\u2018-\u201f\u00ab\u00bb]"
+_QUOTED = re.compile(rf"{_QUOTES}\s*\{{\{{|\}}\}}\s*{_QUOTES}")
+"""A template within quotes that are no quotes in YAML."""
+
+
+def problems(endpoint: Endpoint) -> Iterator[Problem]:
+    """What is wrong, or looks wrong, with an endpoint."""
+    if endpoint.type != HTTP:
+        if endpoint.retry.if_ is not None:
+            why = "looks at answers by HTTP, and there are none here"
+            yield Problem(why, key="retry.if", own=True)
+        return
+    if endpoint.spec.poll is not None and not endpoint.idempotent:
+        yield Problem(
+            "asks again and again, and a repeat is not safe here: poll by an endpoint of its "
+            "own that reads, which `then` calls, or write idempotent: true",
+            key="poll",
+        )
+    for key, message in _doubts(endpoint):
+        yield Problem(message, key=key, severity="warning")
+
+
+def _doubts(endpoint: Endpoint) -> Iterator[tuple[str, str]]:
+    """Each key that looks wrong, and why."""
+    templates = dict(_templates(endpoint.spec))
+    for key, template in templates.items():
+        yield from _doubtful(key, template, endpoint)
+    body = endpoint.spec.body
+    if body is not None and body.json_ is not None and _is_json(body.json_.tree):
+        yield "body.json", "is sent as one text: take the quotes around it away, for JSON is YAML"
+    retry = endpoint.retry
+    delay = getattr(retry.backoff, "delay", None)
+    written_down = "max_delay" in retry.model_fields_set
+    if written_down and isinstance(delay, float) and retry.max_delay < delay:
+        longest, given = format_duration(retry.max_delay), format_duration(delay)
+        message = f"is shorter than the delay of the backoff, {given}: each one is {longest}"
+        yield "retry.max_delay", message
+    yield from _unused(endpoint, templates)
+
+
+def _templates(spec: Any) -> Iterator[tuple[str, Template | TemplateTree]]:
+    """All that is rendered for each request, by its key."""
+    yield "path", spec.path
+    for part in ("query", "headers"):
+        for name, template in getattr(spec, part).items():
+            yield f"{part}.{name}", template
+    if (body := spec.body) is not None:
+        for name, template in (body.form or {}).items():
+            yield f"body.form.{name}", template
+        for key, template in (("body.text", body.text), ("body.json", body.json_)):
+            if template is not None:
+                yield key, template
+
+
+def _doubtful(
+    key: str, template: Template | TemplateTree, endpoint: Endpoint
+) -> Iterator[tuple[str, str]]:
+    if isinstance(template, TemplateTree):
+        return
+    for name in _SINGLE.findall(written(template)):
+        path = name if "." in name else f"params.{name}"
+        if path.startswith("params.") and (key == "path" or "." in name):
+            yield key, f"{{{name}}} is sent as it stands: a template is {{{{ {path} }}}}"
+    if _QUOTED.search(template.source):
+        yield key, "its typographic quotes are sent along: quotes of YAML are ' and \""
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a text holds an object or a list."""
+    text = value.source if isinstance(value, Template) else value
+    if not isinstance(text, str) or text.strip()[:1] not in ("{", "["):
+        return False
+    if isinstance(value, Template):
+        return not text.strip().startswith("{{")
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _unused(
+    endpoint: Endpoint, templates: Mapping[str, Template | TemplateTree]
+) -> Iterator[tuple[str, str]]:
+    """Required parameters that nothing uses, neither the request nor what follows from it."""
+    used = {path for template in templates.values() for path in template.paths}
+    left = [
+        name
+        for name, param in endpoint.params.items()
+        if param.required and not {"params", f"params.{name}"} & used
+    ]
+    if not left:
+        return
+    rest = json.dumps({key: value for key, value in endpoint.shown.items() if key != "params"})
+    for name in left:
+        if not re.search(rf"\bparams\b(?!\.(?!{re.escape(name)}\b))", rest):
+            yield f"params.{name}", "is required, and nothing uses it"
