@@ -1,0 +1,81 @@
+"""What looks as if something else was meant, and passed `check` without a word."""
+
+from __future__ import annotations
+
+import orchestratord_event
+import pytest
+from config_parts import ConfigFolder, host_of
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (
+            "path: /x/{params.id}",
+            "path: {params.id} is sent as it stands: a template is {{ params.id }}",
+        ),
+        ("path: /x/{id}", "path: {id} is sent as it stands: a template is {{ params.id }}"),
+        ("query: {q: 'a {params.id}'}", "query.q: {params.id} is sent as it stands"),
+        ('query: {q: "“{{ params.id }}”"}', "query.q: its typographic quotes are sent along"),
+        (
+            "method: POST\nbody: {json: '{\"a\": 1}'}",
+            "body.json: is sent as one text: take the quotes",
+        ),
+        (
+            "method: POST\nbody: {json: '{\"a\": {{ params.id }}}'}",
+            "body.json: is sent as one text",
+        ),
+        ("retry: {max_delay: 1s}", "retry.max_delay: is shorter than the delay of the backoff"),
+        ("params: {id: {required: true}}", "params.id: is required, and nothing uses it"),
+    ],
+)
+def test_a_warning(config: ConfigFolder, text: str, warning: str) -> None:
+    if "params:" not in text:
+        text += "\nparams: {id: {}}"
+    if "path:" not in text:
+        text += "\npath: /x"
+    config.api()
+    config.endpoint(f"{text}\n")
+    [told] = config.warnings()
+    assert warning in told
+    assert told.startswith("apis/shop/endpoints/get.yaml:")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "query: {q: '{a}'}",
+        "query: {q: \"{{ {'a': params.id} | tojson }}\"}",
+        "method: POST\nbody: {json: {a: '{{ params.id }}'}}",
+        "method: POST\nbody: {json: '{{ params.id }}'}",
+        "method: POST\nbody: {text: '{\"a\": 1}'}",
+        "retry: {backoff: {strategy: fixed, delay: 1s}, max_delay: 1s}",
+        "params: {id: {required: true}}\nquery: {q: '{{ params.id }}'}",
+        "params: {id: {required: true}}\nquery: {q: '{{ params | tojson }}'}",
+        "params: {id: {required: true}}\npartition: {by: '{{ params.id }}'}",
+    ],
+)
+def test_nothing_to_say(config: ConfigFolder, text: str) -> None:
+    if "params:" not in text:
+        text += "\nparams: {id: {}}"
+    config.api()
+    config.endpoint(f"{text}\npath: /x\n")
+    assert config.warnings() == []
+
+
+def test_a_file_that_is_no_endpoint(config: ConfigFolder) -> None:
+    config.api()
+    config.endpoint()
+    config.write("apis/shop/endpoints/other.txt", "path: /x")
+    [told] = config.warnings()
+    assert told == (
+        "apis/shop/endpoints/other.txt: this file is not read: an endpoint stands in other.yaml"
+    )
+
+
+def test_answers_that_there_are_none(config: ConfigFolder) -> None:
+    config.host = host_of(("event", orchestratord_event))
+    config.api()
+    config.endpoint("type: event\nretry: {if: body.busy}\n")
+    why = "retry.if: looks at answers by HTTP, and there are none here"
+    assert any(why in error for error in config.errors())
