@@ -54,7 +54,7 @@ def _doubts(endpoint: Endpoint) -> Iterator[tuple[str, str]]:
         longest, given = format_duration(retry.max_delay), format_duration(delay)
         message = f"is shorter than the delay of the backoff, {given}: each one is {longest}"
         yield "retry.max_delay", message
-    yield from _unused(endpoint, templates)
+    yield from _nowhere_named(endpoint, templates)
 
 
 def _templates(spec: Any) -> Iterator[tuple[str, Template | TemplateTree]]:
@@ -98,7 +98,7 @@ def _is_json(value: Any) -> bool:
     return True
 
 
-def _unused(
+def _nowhere_named(
     endpoint: Endpoint, templates: Mapping[str, Template | TemplateTree]
 ) -> Iterator[tuple[str, str]]:
     """Required parameters that nothing uses, neither the request nor what follows from it."""
