@@ -311,6 +311,10 @@ class Attempt:
     """In words: how the delay came about, or why there is none."""
 
 
+RESOLVED = "resolved manually"
+"""How `why` begins of what a person resolved, for which nothing was sent."""
+
+
 @dataclass(slots=True)  # not frozen: one is made for each task, and a field takes a call then
 class NewTask:
     """A task to be written. Telling hooks return these; so do triggers.

@@ -22,7 +22,7 @@ from orchestratord.engine.stored_answer import error_record
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import Conflict, InvalidParams
 from orchestratord.model.outcome import Outcome
-from orchestratord.model.task import Attempt, Kind, Reason, Status, Task
+from orchestratord.model.task import RESOLVED, Attempt, Kind, Reason, Status, Task
 from orchestratord.model.test_case import FakeAnswer
 from orchestratord.plugin.executor import Executor, Target
 from orchestratord.plugin.host import Reached
@@ -112,7 +112,7 @@ class TaskService:
         config, now = self._worker.placement.config, self._clock.now_ms()
         standing, executor = self._worker.placement.look(task.key)
         target = standing if isinstance(standing, Target) else None
-        words = f"resolved manually as {status}{f': {note}' if note else ''}"
+        words = f"{RESOLVED} as {status}{f': {note}' if note else ''}"
         if status == Status.SUCCEEDED:
             outcome = await self._answered(task, executor, target, body)
             decision = Decision(Status.SUCCEEDED, words, Reason.RESOLVED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from orchestratord.model.task import Key, Status, Task
+from orchestratord.model.task import RESOLVED, Key, Status, Task
 from orchestratord.queue import shared_rates
 from orchestratord.queue.batch import Rank, Read, Write, reads, writes
 from orchestratord.queue.connection import BY_RUNNING, RUNNING, Connection
@@ -21,10 +21,11 @@ RELEASE = f"{RELEASE_CLAIM} WHERE {HELD} RETURNING status, run_id"
 
 LAST_ATTEMPT = "SELECT max(id) FROM attempts"
 
-BEGUN = """
+BEGUN = f"""
 SELECT endpoint_id, webhook, attempts.started_at, duration_ms FROM attempts
 JOIN retry_schedule ON retry_schedule.id = attempts.task_id
 WHERE attempts.id > ? AND attempts.id <= ? AND attempts.status_code IS NOT NULL
+    AND substr(why, 1, {len(RESOLVED)}) <> '{RESOLVED}'
 """
 
 UNDER_WAY = f"""

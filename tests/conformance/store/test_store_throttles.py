@@ -196,3 +196,13 @@ async def test_when_the_first_attempt_began(queue: Any, store: Store) -> None:
     assert await store.read(stored_throttles.first_attempt(id_, 0)) == now - 2_000
     assert await store.read(stored_throttles.first_attempt(id_, now - 1_000)) == now - 1_000
     assert await store.read(stored_throttles.first_attempt(id_, now)) is None
+
+
+async def test_what_a_person_resolved_was_not_sent(queue: Any, store: Store) -> None:
+    """A rate that goes on after a restart does not count it."""
+    for why in ("succeeded", "resolved manually as succeeded: by a person"):
+        await queue.add()
+        [task] = await queue.claim()
+        await queue.settle(task, attempt=queue.attempt(task, why=why))
+    now = queue.clock.now_ms()
+    assert await store.read(claim.begun(now - 1_000)) == [(task.key, now)]
