@@ -97,6 +97,8 @@ class DaemonReader:
         return MappingProxyType(found)
 
     def _check(self, fields: Mapping[str, Any], keys: KeyProblems) -> None:
+        for key in ("database", "control_socket"):
+            keys.no_template("write ${secret:NAME}, or the value itself", key)
         database = fields.get("database")
         if database is not None and _POSTGRES.fullmatch(database):
             if (wrong := problem(database)) is not None:

@@ -326,6 +326,9 @@ class EndpointReader:
         return frozen, schedule, tests
 
 
+_RENDERED = "write it into path, query, headers or body, which are rendered for each attempt"
+
+
 class _Calls:
     """Reads the parameters of one endpoint, and what gives them values: the schedule and the tests.
 
@@ -350,6 +353,8 @@ class _Calls:
         for path in secret_values(data):
             self._problems.error(stored, *path)
         for name, param in fields.get("params", {}).items():
+            if "default" in param.model_fields_set:
+                self._problems.no_template(_RENDERED, "params", name, "default")
             self._params[name] = self._with_default(name, param)
         schedule: Schedule | None = fields.get("schedule")
         if schedule is not None:
@@ -358,6 +363,7 @@ class _Calls:
         tests: tuple[TestCase, ...] = fields.get("tests", ())
         if "params" in fields:
             if schedule is not None:
+                self._problems.no_template(_RENDERED, "schedule", "params")
                 values = self._given(schedule.params, "schedule", "params")
                 schedule = schedule.model_copy(update={"params": values})
             tests = tuple(

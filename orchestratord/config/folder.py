@@ -30,6 +30,8 @@ _SETTLED = 2.0
 """Seconds after which the times of a file are relied on to change with its content."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MEANT = re.compile(r"[^.]+(\.\w+)?\.txt|[^.]+\.(yam|jsn|(yml|yaml|json)[a-z])", re.IGNORECASE)
+"""A file that was meant to be an endpoint: saved by an editor of texts, or misspelt."""
 _NAME_RULE = (
     "a name is made of letters, digits, '.', '_' and '-', and begins with a letter or digit"
 )
@@ -252,8 +254,8 @@ class _Reading:
                     )
                 elif self._read(path):
                     self.files.endpoints[identity] = path
-            elif not suffix:
-                name = os.path.splitext(entry.name)[0]
+            elif not suffix and _MEANT.fullmatch(entry.name):
+                name = entry.name.partition(".")[0]
                 self._problem(
                     path, f"this file is not read: an endpoint stands in {name}.yaml", "warning"
                 )

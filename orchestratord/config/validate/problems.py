@@ -14,7 +14,7 @@ from orchestratord.config.validate.secret_keys import (
     is_below_secret,
     resembles_secret_key,
 )
-from orchestratord.config.yaml.nodes import Node, Spot, locate
+from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Spot, locate
 from orchestratord.errors import Problem
 from orchestratord.values.redact import MASK, Redactor
 from orchestratord.values.suggest import choices, nearest, suggest
@@ -42,6 +42,7 @@ _QUOTED = re.compile(
 _HARMLESS = re.compile(r"[A-Za-z_.]{0,48}|\{\{ … \}\}")
 """A name as ours are, or a template that holds none; another name may be a secret that was written
 into braces."""
+_TEMPLATE = re.compile(r"\{\{.*\}\}", re.DOTALL)
 _NUMBER = re.compile(r"\d{4,}[\d.]*|\d+\.\d{3,}")
 _USER_INFO = re.compile(r"""(?<!\S)([\[{'"]*(?:\w+://)?)[^\s\[{'"]\S*@(?=\S)""")
 """No name begins with a quote or a bracket: `'@daily'` has none. Only where a word begins:
@@ -162,6 +163,19 @@ class KeyProblems:
     def at(self, *path: str | int) -> Spot:
         """The place that a path leads to, or the last one found on the way."""
         return self.located(*path)[0]
+
+    def no_template(self, remedy: str, *path: str | int) -> None:
+        """Report each text at and below a path that looks like a template: it would be used as it
+        stands. `remedy`: where such a thing belongs."""
+        spot, node, skipped = self.located(*path)
+        waiting = [] if skipped else [(spot, node)]
+        for spot, node in waiting:  # and what is added meanwhile
+            if isinstance(node, MapNode):
+                waiting += node.entries.values()
+            elif isinstance(node, ListNode):
+                waiting += node.items
+            elif _TEMPLATE.search(node.text):
+                self.problems.error(spot, f"takes no template, and is used as it stands; {remedy}")
 
     def error(self, message: str, *path: str | int) -> None:
         """See `Problems.error`."""

@@ -112,6 +112,12 @@ class RequestRules:
         self.check_headers(fields.get("headers", {}), keys)
         if (auth := fields.get("auth")) is not None:
             self._check_auth(auth, keys)
+            remedy = "what changes from call to call belongs into an endpoint's headers"
+            for key in Auth.model_fields:
+                if key != "oauth2":
+                    keys.no_template(remedy, "auth", key)
+            for key in ("client_id", "client_secret", "scope"):
+                keys.no_template("one token serves all calls of the API", "auth", "oauth2", key)
         if (tls := fields.get("tls")) is not None:
             self._check_dates(tls, keys)
         egress = fields.get("egress")

@@ -55,7 +55,6 @@ def test_ids_come_from_paths(config: ConfigFolder) -> None:
         "get.yaml.swp",
         "#get.yaml#",
         "README.md",
-        "get.txt",
         ".yaml",
     ],
 )

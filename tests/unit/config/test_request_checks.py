@@ -63,14 +63,14 @@ def test_nothing_to_say(config: ConfigFolder, text: str) -> None:
     assert config.warnings() == []
 
 
-def test_a_file_that_is_no_endpoint(config: ConfigFolder) -> None:
+@pytest.mark.parametrize("name", ["other.txt", "other.yaml.txt", "other.yamll", "other.jsn"])
+def test_a_file_that_is_no_endpoint(config: ConfigFolder, name: str) -> None:
     config.api()
     config.endpoint()
-    config.write("apis/shop/endpoints/other.txt", "path: /x")
+    config.write(f"apis/shop/endpoints/{name}", "path: /x")
     [told] = config.warnings()
-    assert told == (
-        "apis/shop/endpoints/other.txt: this file is not read: an endpoint stands in other.yaml"
-    )
+    place = f"apis/shop/endpoints/{name}"
+    assert told == f"{place}: this file is not read: an endpoint stands in other.yaml"
 
 
 def test_answers_that_there_are_none(config: ConfigFolder) -> None:
@@ -79,3 +79,27 @@ def test_answers_that_there_are_none(config: ConfigFolder) -> None:
     config.endpoint("type: event\nretry: {if: body.busy}\n")
     why = "retry.if: looks at answers by HTTP, and there are none here"
     assert any(why in error for error in config.errors())
+
+
+@pytest.mark.parametrize(
+    ("api", "endpoint", "key"),
+    [
+        ("auth: {bearer: '{{ params.t }}'}", "", "auth.bearer"),
+        ("auth: {basic: {username: '{{ now }}', password: secret}}", "", "auth.basic.username"),
+        ("auth: {header: {name: X-Key, value: '{{ params.u }}'}}", "", "auth.header.value"),
+        (
+            "auth: {oauth2: {token_url: https://a.example, client_id: '{{ now }}', "
+            "client_secret: secret}}", "", "auth.oauth2.client_id",
+        ),
+        ("base_url: https://{{ params.host }}.example", "", "base_url"),
+        ("", "params: {a: {default: '{{ now }}'}}", "params.a.default"),
+        ("", "params: {a: {}}\nschedule: {every: 1h, params: {a: ['{{ now }}']}}",
+         "schedule.params.a.0"),
+    ],
+)  # fmt: skip
+def test_a_template_where_none_is_taken(
+    config: ConfigFolder, api: str, endpoint: str, key: str
+) -> None:
+    config.api(f"base_url: https://a.example\n{api}\n" if "base_url" not in api else f"{api}\n")
+    config.endpoint(f"path: /x\n{endpoint}\n")
+    assert f"{key}: takes no template" in config.error()

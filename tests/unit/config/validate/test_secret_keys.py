@@ -185,7 +185,8 @@ def test_templates_are_no_secrets_and_stay_as_they_are_written(config: ConfigFol
 
 
 def test_a_secret_that_looks_like_a_template_is_none(config: ConfigFolder) -> None:
-    config.api("base_url: https://a.example\nauth: {bearer: '{{ params.x }}-literal'}\n")
+    config.environ["TOKEN"] = "{{ params.x }}-literal"
+    config.api("base_url: https://a.example\nauth: {bearer: '${secret:TOKEN}'}\n")
     config.endpoint()
     assert masked(config, "{{ params.x }}-literal")
     assert config.one().shown["auth"] == {"bearer": "***"}
@@ -195,7 +196,7 @@ def test_numbers_and_parameters_are_not_taken_for_secrets(config: ConfigFolder) 
     config.endpoint(
         """
         method: POST
-        path: /x
+        path: /x/{{ params.token }}
         body: {json: {max_token: 4096, token: true, tokens: ["abcdef"]}}
         params: {token: {required: true, description: a parameter}}
         """
