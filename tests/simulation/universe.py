@@ -146,6 +146,8 @@ class Universe:
         """What people have done."""
         self.reports: list[Report] = []
         """What those that live say of themselves, at the end."""
+        self._asked: list[str] = []
+        """Which processes lived as they were asked: a daemon may have died since."""
         self.reports_asked = False
         self.burst: Burst | None = None
         self._bursts = Random(f"burst {seed}").random() < BURSTS
@@ -439,8 +441,8 @@ class Universe:
         if self._bursts and awake and ended:
             self._bursts, self.burst = False, Burst(self)
             self._look_at = self.burst.began_at + LOOK
-        elif not ended or checks.written(self) != self._written:
-            self._quiet_at, self._written = None, checks.written(self)
+        elif not ended or checks.written(self) != self._written or self._asked != self._names():
+            self._quiet_at, self._written, self._asked = None, checks.written(self), self._names()
         elif self._quiet_at is None and awake:
             self._quiet_at = now
             self.reports.clear()
@@ -451,6 +453,9 @@ class Universe:
         if self._quiet_at is not None and now >= self._quiet_at + QUIET:
             return True
         return now > self.began + self.duration + HOUR
+
+    def _names(self) -> list[str]:
+        return [one.name for one in self.living]
 
 
 @cache
