@@ -28,7 +28,7 @@ from orchestratord.model.outcome import Outcome, Send, Verdict
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Task
 from orchestratord.plugin.executor import Executor, Standing, Target
-from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.values.attached_file import BodyFile
 from orchestratord.values.budget import INLINE_STEPS, Budget, TooCostly

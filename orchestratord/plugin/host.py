@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.metadata
-import importlib.util
 import inspect
 import logging
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from types import FrameType
@@ -48,15 +44,13 @@ from orchestratord.plugin.isolation import (
     words,
 )
 from orchestratord.plugin.long_work import off_loop
+from orchestratord.plugin.plugin_sources import installed_plugins, single_files
 from orchestratord.plugin.registry import CORE, PluginInfo, Registry, plain
 from orchestratord.values import doc_links, world
 from orchestratord.values.redact import Redactor
 from orchestratord.values.suggest import suggest
 
 log = logging.getLogger("orchestratord.plugins")
-
-GROUP = "orchestratord"
-"""The entry-point group."""
 
 _AT_ONCE = 100
 """Effects that are checked on the loop; ten thousand take a tenth of a second."""
@@ -162,15 +156,11 @@ class Host:
         self._dirs = list(dirs)
         self._digests = _digests(self._dirs)
         versions: dict[str, str] = {}  # each is read once: that takes as long as importing a module
-        for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: p.name):
-            version = "?"
-            if point.dist is not None:
-                name = point.dist.name
-                version = versions[name] = versions.get(name) or point.dist.version
-            self._add(PluginInfo(point.name, version, "entry point"), point.load, off)
-        for path in map(Path, self._digests):
-            info = PluginInfo(path.stem, "file", str(path))
-            self._add(info, partial(_import_file, path), off)
+        for source in (*installed_plugins(), *single_files(self._dirs)):
+            version = "?" if source.module else "file"
+            if (package := source.package) is not None:
+                version = versions[package.name] = versions.get(package.name) or package.version
+            self._add(PluginInfo(source.name, version, source.place), source.load, off)
         for name in sorted(off - set(self.plugins)):
             log.warning("plugins.disabled names %r, which is not installed", name)
 
@@ -524,41 +514,14 @@ def _line_of(error: BaseException, source: str) -> int | None:
 
 def _digests(folders: Iterable[Path]) -> dict[str, str]:
     """The single files of plugins in these folders, in order, with what each holds."""
-    return {
-        str(path): _digest(path)
-        for folder in folders
-        for path in _files(folder)
-        if not path.name.startswith((".", "_"))
-    }
+    return {source.place: _digest(source.place) for source in single_files(folders)}
 
 
-def _digest(path: Path) -> str:
+def _digest(file: str) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
     except OSError:  # its import tells
         return ""
-
-
-def _files(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.glob("*.py"))
-    except OSError:  # its name is too long, for example; that it is not there is an error of check
-        return []
-
-
-def _import_file(path: Path) -> Any:
-    name = f"orchestratord_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        sys.modules.pop(name, None)
-        raise
-    return module
 
 
 def _gave_verdict(result: Outcome, before: Outcome) -> bool:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
+import click
+
 from orchestratord.errors import PluginError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.endpoint import Api, Setting
@@ -28,6 +30,11 @@ _CORE_KEYS = {
 } - {"name"}  # fmt: skip
 _DAEMON_KEYS = {*DaemonSettings.model_fields, "defaults"}
 _DAEMON_KEY = "key of orchestratord.yaml"
+CORE_COMMANDS = (
+    "backoff check config doctor explain grafana grant-producer inbound init move-queue new outbox "
+    "plugins rules run schema systemd test"
+).split()
+"""Those of `orchestratord` that no plugin brings; `cli/main.py` has a module for each."""
 
 
 @dataclass(slots=True)
@@ -74,6 +81,8 @@ class Registry:
             self.claim("key", key, CORE)
         for key in _DAEMON_KEYS:
             self.claim(_DAEMON_KEY, key, CORE)
+        for command in CORE_COMMANDS:
+            self.claim("command", command, CORE)
         self.claim("backoff", "fixed", CORE)
         self.backoffs["fixed"] = _named(Fixed, "fixed")
 
@@ -103,6 +112,8 @@ class Registry:
         for table in _registered(plugin, "register_tables", Table):
             self.claim("table", table.name, name)
             self.tables[table.name] = table
+        for command in _registered(plugin, "register_commands", click.Command):
+            self.claim("command", command.name, name)
         for executor in self.executors:
             for key in _keys(executor.model) & self.settings.keys():
                 owners = self.owners["executor", _label(executor)], self.owners["key", key]

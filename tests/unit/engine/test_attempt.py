@@ -28,7 +28,7 @@ from orchestratord.model.event import EventType, TaskEvent
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import NewTask, RunSummary, Task
-from orchestratord.plugin.hookspecs import hookimpl, only_for
+from orchestratord.plugin.hook_marks import hookimpl, only_for
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import OnCommitted, Rank, Write
 from orchestratord.queue.operations import claim, manual, search, slices

@@ -17,7 +17,8 @@ from orchestratord.model.backoff import Backoff
 from orchestratord.model.endpoint import Endpoint, Setting
 from orchestratord.model.task import Explanation, Table, Task
 from orchestratord.plugin.executor import Executor
-from orchestratord.plugin.hookspecs import PHASES, hookimpl, only_for
+from orchestratord.plugin.hook_marks import hookimpl, only_for
+from orchestratord.plugin.hookspecs import PHASES
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.testing import Rig, task
 

@@ -25,7 +25,7 @@ from orchestratord.model.outcome import Outcome
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import BatchMember, Delete, NewTask, Table, Upsert
-from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import HookFault, call, check_sizes
 from orchestratord.plugin.long_work import off_loop
