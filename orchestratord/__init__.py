@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from orchestratord.model.task import Table as Table
     from orchestratord.model.task import Task as Task
     from orchestratord.model.task import Upsert as Upsert
+    from orchestratord.plugin.background_service import Service as Service
     from orchestratord.plugin.executor import Doomed as Doomed
     from orchestratord.plugin.executor import Executor as Executor
     from orchestratord.plugin.executor import Need as Need
@@ -182,6 +183,7 @@ _HOMES = {
         "NewTask Reason RunError RunSummary Status Table Task Upsert "
     ),
     "orchestratord.model.partition_turn": "Partition",
+    "orchestratord.plugin.background_service": "Service",
     "orchestratord.plugin.executor": "Doomed Executor Need Parked Standing Target",
     "orchestratord.plugin.hook_marks": "hookimpl only_for pure",
     "orchestratord.plugin.hookspecs": "PHASES",

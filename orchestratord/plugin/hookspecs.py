@@ -62,6 +62,7 @@ from orchestratord.plugin.executor import Executor
 if TYPE_CHECKING:
     import click
 
+    from orchestratord.plugin.background_service import Service
     from orchestratord.plugin.route import Control, PortHandler, PortRequest, Route
 
 hookspec = pluggy.HookspecMarker("orchestratord")
@@ -74,6 +75,7 @@ REGISTRATIONS = (
     "register_tables",
     "register_routes",
     "register_ports",
+    "register_services",
     "register_commands",
     "example_request",
     "check_endpoint",
@@ -134,6 +136,12 @@ def register_routes(control: Control) -> Iterable[Route]:
 def register_ports(control: Control) -> Iterable[PortHandler]:
     """What answers at ports of the plugin's own, each under a key of `orchestratord.yaml` whose
     `register_daemon_settings` has the type `Port`. No token is asked for there."""
+
+
+@hookspec
+def register_services(control: Control) -> Iterable[Service]:
+    """What the plugin has beside the worker for as long as the daemon runs: begun again where it
+    ends, and stopped when the daemon drains."""
 
 
 @hookspec

@@ -299,7 +299,8 @@ class Host:
         for frame in frames:
             for name, plugin in self._manager.list_name_plugin():
                 own = getattr(plugin, "__name__", type(plugin).__module__)
-                if frame.f_globals.get("__name__") == own and not own.startswith(f"{CORE}."):
+                module = f"{frame.f_globals.get('__name__')}."
+                if module.startswith(f"{own}.") and not own.startswith(f"{CORE}."):
                     return name, frame.f_code.co_qualname
         return None
 

@@ -16,6 +16,7 @@ from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.endpoint import Api, Setting
 from orchestratord.model.settings import DaemonSetting, DaemonSettings
 from orchestratord.model.task import RowKind, Table
+from orchestratord.plugin.background_service import ServiceState
 from orchestratord.plugin.executor import Executor
 
 MAX_REGISTERED = 10_000
@@ -53,6 +54,8 @@ class PluginInfo:
     """Where in its file that is, if it is known."""
     faults: int = 0
     last_fault: str | None = None
+    services: dict[str, ServiceState] = field(default_factory=dict)
+    """What it has beside the worker, by name."""
 
 
 @dataclass(slots=True)

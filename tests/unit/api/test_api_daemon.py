@@ -55,7 +55,7 @@ async def test_status(parts: Parts) -> None:
     assert status["plugins"] == [
         {
             "name": "http", "version": "test", "status": "loaded", "hooks": ["register_executor"],
-            "faults": 0, "last_fault": None,
+            "faults": 0, "last_fault": None, "services": [],
         }
     ]  # fmt: skip
     config = status["config"]
@@ -456,4 +456,5 @@ async def test_plugins(parts: Parts) -> None:
     [plugin] = (await parts.client.get("/v1/plugins")).json()["plugins"]
     assert list(plugin) == [
         "name", "version", "source", "status", "hooks", "error", "faults", "last_fault",
+        "services",
     ]  # fmt: skip
