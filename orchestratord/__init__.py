@@ -106,6 +106,7 @@ if TYPE_CHECKING:
     from orchestratord.model.task import Task as Task
     from orchestratord.model.task import Upsert as Upsert
     from orchestratord.plugin.background_service import Service as Service
+    from orchestratord.plugin.doctor_check import Check as Check
     from orchestratord.plugin.executor import Doomed as Doomed
     from orchestratord.plugin.executor import Executor as Executor
     from orchestratord.plugin.executor import Need as Need
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
     from orchestratord.plugin.hook_marks import pure as pure
     from orchestratord.plugin.hookspecs import PHASES as PHASES
     from orchestratord.plugin.long_work import off_loop as off_loop
+    from orchestratord.plugin.registry import Reference as Reference
     from orchestratord.plugin.route import Answer as Answer
     from orchestratord.plugin.route import Caller as Caller
     from orchestratord.plugin.route import Control as Control
@@ -184,10 +186,12 @@ _HOMES = {
     ),
     "orchestratord.model.partition_turn": "Partition",
     "orchestratord.plugin.background_service": "Service",
+    "orchestratord.plugin.doctor_check": "Check",
     "orchestratord.plugin.executor": "Doomed Executor Need Parked Standing Target",
     "orchestratord.plugin.hook_marks": "hookimpl only_for pure",
     "orchestratord.plugin.hookspecs": "PHASES",
     "orchestratord.plugin.long_work": "off_loop",
+    "orchestratord.plugin.registry": "Reference",
     "orchestratord.plugin.route": ("Answer Caller Control PortHandler PortRequest Route described"),
     "orchestratord.values": "world",
     "orchestratord.values.attached_file": "Attachment",

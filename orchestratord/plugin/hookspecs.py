@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     import click
 
     from orchestratord.plugin.background_service import Service
+    from orchestratord.plugin.doctor_check import Check
+    from orchestratord.plugin.registry import Reference
     from orchestratord.plugin.route import Control, PortHandler, PortRequest, Route
 
 hookspec = pluggy.HookspecMarker("orchestratord")
@@ -76,6 +78,8 @@ REGISTRATIONS = (
     "register_routes",
     "register_ports",
     "register_services",
+    "register_references",
+    "register_checks",
     "register_commands",
     "example_request",
     "check_endpoint",
@@ -142,6 +146,17 @@ def register_ports(control: Control) -> Iterable[PortHandler]:
 def register_services(control: Control) -> Iterable[Service]:
     """What the plugin has beside the worker for as long as the daemon runs: begun again where it
     ends, and stopped when the daemon drains."""
+
+
+@hookspec
+def register_references() -> Mapping[str, Reference]:
+    """Kinds of references: `${vault:path}` in the YAML is what the function of `vault` returns for
+    `path`, and secret. It is called once for each in a reading of the configuration."""
+
+
+@hookspec
+def register_checks() -> Iterable[Check]:
+    """What `orchestratord doctor` looks at for the plugin."""
 
 
 @hookspec
