@@ -7,13 +7,39 @@ commands is imported at once by it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeVar, overload
 
 import pluggy
 
-hookimpl = pluggy.HookimplMarker("orchestratord")
-
 F = TypeVar("F", bound=Callable[..., Any])
+
+_mark = pluggy.HookimplMarker("orchestratord")
+
+
+@overload
+def hookimpl(function: F, /) -> F: ...
+@overload
+def hookimpl(
+    *, on_fault: Literal["pass", "retry", "reject"] = ..., **options: Any
+) -> Callable[[F], F]: ...
+def hookimpl(function: Any = None, /, *, on_fault: str = "pass", **options: Any) -> Any:
+    """Mark a function as the hook that it is named for.
+
+    Args:
+        function: the hook.
+        on_fault: of a deciding hook: what becomes of an attempt where it raises, takes too long or
+            returns something else than it may. `pass`: as if it had returned nothing. `retry`: the
+            attempt fails, and is tried again by the backoff. `reject`: the task fails for good.
+        **options: those of `pluggy.HookimplMarker`, such as `specname`, `tryfirst`, `trylast`.
+    """
+    if function is None:
+        return partial(hookimpl, on_fault=on_fault, **options)
+    if on_fault not in ("pass", "retry", "reject"):
+        raise ValueError(f"on_fault={on_fault!r}; write pass, retry or reject")
+    if on_fault != "pass":
+        function.orchestratord_on_fault = on_fault
+    return _mark(**options)(function)
 
 
 def pure(function: F) -> F:

@@ -27,7 +27,15 @@ from orchestratord.model.event import Event, EventType, PluginEvent
 from orchestratord.model.outcome import A_HOOK, Outcome
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.settings import Config
-from orchestratord.model.task import BatchMember, Effect, NewTask, RowEffect, RunSummary, Task
+from orchestratord.model.task import (
+    BatchMember,
+    Effect,
+    NewTask,
+    Reason,
+    RowEffect,
+    RunSummary,
+    Task,
+)
 from orchestratord.plugin import hookspecs
 from orchestratord.plugin.event_bus import EventBus, Observe
 from orchestratord.plugin.isolation import (
@@ -81,6 +89,11 @@ class Implementation(NamedTuple):
         found: Callable[..., object] | None
         found = getattr(self.function, "orchestratord_only_for", None)
         return found
+
+    @property
+    def on_fault(self) -> str:
+        """What its fault makes of the attempt: `pass`, `retry` or `reject`."""
+        return str(getattr(self.function, "orchestratord_on_fault", "pass"))
 
     @property
     def pure(self) -> bool:
@@ -320,7 +333,8 @@ class Host:
 
         `pure`: only through those that do nothing but look at it.
 
-        Raises Reject and Snooze where a `before_` hook does.
+        Raises Reject and Snooze where a `before_` hook does, and HookFault where one is at fault
+        that is marked so that the attempt fails by that.
         """
         may_refuse = hook.startswith("before_")
         running = asyncio.current_task()
@@ -341,9 +355,11 @@ class Host:
                 if may_refuse and valid_refusal(refusal):
                     raise
                 self.fault(item.plugin, hook, refusal)
+                arguments[name] = _after_fault(item, hook, arguments[name])
                 continue
             except Exception as fault:  # what it returned may fail the one who looks at it
                 self.fault(item.plugin, hook, fault)
+                arguments[name] = _after_fault(item, hook, arguments[name])
                 continue
             if isinstance(result, Outcome) and _gave_verdict(result, arguments[name]):
                 result = replace(result, decided_by=item.plugin)
@@ -448,6 +464,19 @@ class Host:
         self.events.report(PluginEvent(EventType.PLUGIN_FAULT, at, plugin, hook, said))
 
 
+def _after_fault(item: Implementation, hook: str, decided: Any) -> Any:
+    """What stands where a deciding hook was at fault: what it was marked with says that."""
+    if item.on_fault == "pass":
+        return decided
+    said = f"{hook} of the plugin {item.plugin} was at fault"
+    if hook.startswith("before_"):
+        raise Reject(said) if item.on_fault == "reject" else HookFault(said)
+    rejected = decided.failure(said, reason=Reason.REJECTED)
+    return replace(
+        decided.retry(said) if item.on_fault == "retry" else rejected, decided_by=item.plugin
+    )
+
+
 class WrongHook(TypeError):
     """A plugin's hooks are not what there is. `line` is where the first of them stands."""
 
@@ -489,6 +518,8 @@ def _wrong_with(name: str, function: Any, marks: Mapping[str, Any] | None) -> It
     of_tasks = (*hookspecs.DECIDING, *hookspecs.TELLING)
     if hook not in of_tasks and hasattr(function, "orchestratord_only_for"):
         yield f"{hook} is marked only_for, but is not called for tasks"
+    if hook not in hookspecs.DECIDING and hasattr(function, "orchestratord_on_fault"):
+        yield f"{hook} is marked with on_fault, but decides nothing"
     known = inspect.signature(getattr(hookspecs, hook)).parameters
     for argument in inspect.signature(function).parameters.values():
         if argument.default is not argument.empty or argument.kind in _GATHERING:

@@ -269,8 +269,15 @@ _LONGEST_CODE = 32
 
 
 def valid_refusal(refusal: Reject | Snooze) -> bool:
-    """True where a snooze has a delay that can be waited for."""
-    return isinstance(refusal, Reject) or _is_delay(refusal.delay)
+    """True where a snooze has a delay that can be waited for, or a time, and not both."""
+    if isinstance(refusal, Reject):
+        return True
+    if refusal.until is None:
+        return _is_delay(refusal.delay)
+    until = refusal.until
+    if refusal.delay is not None or isinstance(until, bool) or not isinstance(until, int | float):
+        return False
+    return _is_delay(max(until / 1000 - world.time(), 0.0))
 
 
 _EFFECTS = tuple(kind.__name__ for kind in get_args(Effect))
