@@ -118,10 +118,15 @@ if TYPE_CHECKING:
     from orchestratord.plugin.hook_marks import pure as pure
     from orchestratord.plugin.hookspecs import PHASES as PHASES
     from orchestratord.plugin.long_work import off_loop as off_loop
+    from orchestratord.plugin.metric import Counter as Counter
+    from orchestratord.plugin.metric import Gauge as Gauge
+    from orchestratord.plugin.metric import MetricSamples as MetricSamples
     from orchestratord.plugin.registry import Reference as Reference
     from orchestratord.plugin.route import Answer as Answer
     from orchestratord.plugin.route import Caller as Caller
     from orchestratord.plugin.route import Control as Control
+    from orchestratord.plugin.route import Page as Page
+    from orchestratord.plugin.route import PageVisit as PageVisit
     from orchestratord.plugin.route import PortHandler as PortHandler
     from orchestratord.plugin.route import PortRequest as PortRequest
     from orchestratord.plugin.route import Route as Route
@@ -191,8 +196,11 @@ _HOMES = {
     "orchestratord.plugin.hook_marks": "hookimpl only_for pure",
     "orchestratord.plugin.hookspecs": "PHASES",
     "orchestratord.plugin.long_work": "off_loop",
+    "orchestratord.plugin.metric": "Counter Gauge MetricSamples",
     "orchestratord.plugin.registry": "Reference",
-    "orchestratord.plugin.route": ("Answer Caller Control PortHandler PortRequest Route described"),
+    "orchestratord.plugin.route": (
+        "Answer Caller Control Page PageVisit PortHandler PortRequest Route described"
+    ),
     "orchestratord.values": "world",
     "orchestratord.values.attached_file": "Attachment",
     "orchestratord.values.durations": "Duration Size format_duration parse_duration rough_duration",

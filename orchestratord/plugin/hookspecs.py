@@ -64,8 +64,9 @@ if TYPE_CHECKING:
 
     from orchestratord.plugin.background_service import Service
     from orchestratord.plugin.doctor_check import Check
+    from orchestratord.plugin.metric import Counter, Gauge
     from orchestratord.plugin.registry import Reference
-    from orchestratord.plugin.route import Control, PortHandler, PortRequest, Route
+    from orchestratord.plugin.route import Control, Page, PortHandler, PortRequest, Route
 
 hookspec = pluggy.HookspecMarker("orchestratord")
 
@@ -78,6 +79,8 @@ REGISTRATIONS = (
     "register_routes",
     "register_ports",
     "register_services",
+    "register_pages",
+    "register_metrics",
     "register_references",
     "register_checks",
     "register_commands",
@@ -146,6 +149,16 @@ def register_ports(control: Control) -> Iterable[PortHandler]:
 def register_services(control: Control) -> Iterable[Service]:
     """What the plugin has beside the worker for as long as the daemon runs: begun again where it
     ends, and stopped when the daemon drains."""
+
+
+@hookspec
+def register_pages(control: Control) -> Iterable[Page]:
+    """Pages of the plugin's own in the dashboard, within its layout, behind its login."""
+
+
+@hookspec
+def register_metrics() -> Iterable[Counter | Gauge]:
+    """What the plugin counts and measures, for `/metrics`."""
 
 
 @hookspec

@@ -21,6 +21,7 @@ from orchestratord.model.task import RowKind, Table
 from orchestratord.plugin.background_service import ServiceState
 from orchestratord.plugin.doctor_check import Check
 from orchestratord.plugin.executor import Executor
+from orchestratord.plugin.metric import Counter, Gauge
 
 MAX_REGISTERED = 10_000
 """Of each kind, by one plugin; a generator need not end."""
@@ -78,6 +79,8 @@ class Registry:
     references: dict[str, Reference] = field(default_factory=dict)
     checks: list[tuple[str, Check]] = field(default_factory=list)
     """Each with its plugin."""
+    metrics: list[tuple[str, Counter | Gauge]] = field(default_factory=list)
+    """Each with its plugin."""
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     row_kinds: defaultdict[str, dict[RowKind, tuple[bool, ...]]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -134,6 +137,12 @@ class Registry:
             self.claim(_REFERENCE, kind, name)
             self.references[kind] = reference
         self.checks += ((name, check) for check in _registered(plugin, "register_checks", Check))
+        for metric in _registered(plugin, "register_metrics", (Counter, Gauge)):
+            begins = name.replace("-", "_")
+            if not re.fullmatch(f"{begins}_[a-z0-9_]+", metric.name):
+                raise ValueError(f"the metric {metric.name!r} is to begin with {begins}_")
+            self.claim("metric", metric.name, name)
+            self.metrics.append((name, metric))
         for command in _registered(plugin, "register_commands", click.Command):
             self.claim("command", command.name, name)
         for executor in self.executors:
@@ -156,6 +165,7 @@ class Registry:
                 del self.owners[what, name]
                 known.get(what, {}).pop(name, None)
         self.checks = [item for item in self.checks if item[0] != plugin]
+        self.metrics = [item for item in self.metrics if item[0] != plugin]
         self.executors = [
             item for item in self.executors if ("executor", _label(item)) in self.owners
         ]
@@ -205,7 +215,9 @@ def _registered(plugin: Any, hook: str, type_: Any) -> list[Any]:
     items = list(_call(plugin, hook))
     for item in items:
         if not isinstance(item, type_):
-            raise TypeError(f"{hook} returned {item!r}, which is no {type_.__name__}")
+            types = type_ if isinstance(type_, tuple) else (type_,)
+            words = " or ".join(one.__name__ for one in types)
+            raise TypeError(f"{hook} returned {item!r}, which is no {words}")
     return items
 
 
