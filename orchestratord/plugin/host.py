@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.metadata
 import inspect
 import logging
 import traceback
@@ -173,7 +174,8 @@ class Host:
             version = "?" if source.module else "file"
             if (package := source.package) is not None:
                 version = versions[package.name] = versions.get(package.name) or package.version
-            self._add(PluginInfo(source.name, version, source.place), source.load, off)
+            info = PluginInfo(source.name, version, source.place, requires=source.requires)
+            self._add(info, source.load, off)
         for name in sorted(off - set(self.plugins)):
             log.warning("plugins.disabled names %r, which is not installed", name)
 
@@ -212,6 +214,10 @@ class Host:
             self._forget(info)
             info.error = str(error) if isinstance(error, WrongHook) else words(error)
             info.line = _line_of(error, info.source)
+            if isinstance(error, ImportError) and (error.name or "").startswith(CORE):
+                asked = f"; it asks for {info.requires}" if info.requires else ""
+                installed = importlib.metadata.version(CORE)
+                info.error += f"{asked}; {CORE} {installed} is installed, which has no such name"
             if info.name in off:
                 info.status = "disabled"
                 log.warning(
@@ -518,6 +524,12 @@ def _wrong_with(name: str, function: Any, marks: Mapping[str, Any] | None) -> It
     of_tasks = (*hookspecs.DECIDING, *hookspecs.TELLING)
     if hook not in of_tasks and hasattr(function, "orchestratord_only_for"):
         yield f"{hook} is marked only_for, but is not called for tasks"
+    waits = inspect.iscoroutinefunction(function)
+    if hook not in (*hookspecs.DECIDING, *hookspecs.TELLING) or hook == "explain":
+        if waits or inspect.isasyncgenfunction(function):
+            yield f"{hook} is an `async def`; write a `def`"
+    elif inspect.isasyncgenfunction(function):
+        yield f"{hook} is an `async def` that yields; return a list"
     if hook not in hookspecs.DECIDING and hasattr(function, "orchestratord_on_fault"):
         yield f"{hook} is marked with on_fault, but decides nothing"
     known = inspect.signature(getattr(hookspecs, hook)).parameters

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -38,6 +39,12 @@ class PluginSource:
     load: Callable[[], Any]
     module: str = ""
     package: importlib.metadata.Distribution | None = None
+
+    @property
+    def requires(self) -> str:
+        """Which orchestratord its package asks for; empty where it does not say."""
+        asked = self.package.requires if self.package is not None else None
+        return next((one for one in asked or () if re.match(r"orchestratord(?![\w.-])", one)), "")
 
     def names(self, word: str) -> bool:
         """Whether its text has this word; True where that cannot be read."""

@@ -35,6 +35,11 @@ _CORE_KEYS = {
 } - {"name"}  # fmt: skip
 _DAEMON_KEYS = {*DaemonSettings.model_fields, "defaults"}
 _DAEMON_KEY = "key of orchestratord.yaml"
+CORE_TABLES = (
+    "actions attempts batch_members batches bulks commits daemons endpoint_state meta "
+    "orchestratord_outbox outbox_taken rates retry_schedule runs schedules schema sqlite_sequence "
+    "task_counts throttles"
+).split()
 REFERENCE_KINDS = ("secret", "file", "credential")
 """Those of `${kind:…}` that no plugin brings."""
 Reference = Callable[[str], str]
@@ -63,6 +68,8 @@ class PluginInfo:
     """Where in its file that is, if it is known."""
     faults: int = 0
     last_fault: str | None = None
+    requires: str = ""
+    """Which orchestratord its package asks for, as in `orchestratord>=1.2`."""
     services: dict[str, ServiceState] = field(default_factory=dict)
     """What it has beside the worker, by name."""
 
@@ -98,6 +105,8 @@ class Registry:
             self.claim("key", key, CORE)
         for key in _DAEMON_KEYS:
             self.claim(_DAEMON_KEY, key, CORE)
+        for table in CORE_TABLES:
+            self.claim("table", table, CORE)
         for kind in REFERENCE_KINDS:
             self.claim(_REFERENCE, kind, CORE)
         for command in CORE_COMMANDS:

@@ -6,6 +6,7 @@ A service of which one is to run is a role (`queue/operations/roles.py`): who ho
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -33,6 +34,22 @@ LEFT = 1.0
 Run = asyncio.Task[tuple[BaseException | None, Any]]
 
 
+def plugin_services(host: Host, control: Control) -> Iterator[tuple[str, Service]]:
+    """The services of all plugins, each with its plugin; what is none is its plugin's fault."""
+    for plugin, found in host.ask(HOOK, {"control": control}):
+        names: set[str] = set()
+        for one in found:
+            try:
+                service = check_service(one)
+                if service.name in names:
+                    raise HookFault(f"returned two services named {service.name}")
+            except HookFault as fault:
+                host.fault(plugin, HOOK, fault)
+                continue
+            names.add(service.name)
+            yield plugin, service
+
+
 class PluginServices:
     """The services of all plugins, in this worker."""
 
@@ -50,24 +67,16 @@ class PluginServices:
             alone: set once the version before has ended; None: another worker of this daemon does
                 what one does for all.
         """
-        for plugin, found in self._host.ask(HOOK, {"control": control}):
-            known = self._host.plugins[plugin].services
-            for one in found:
-                try:
-                    service = check_service(one)
-                    if service.name in known:
-                        raise HookFault(f"returned two services named {service.name}")
-                except HookFault as fault:
-                    self._host.fault(plugin, HOOK, fault)
-                    continue
-                state = known[service.name] = ServiceState(service.name, service.where)
-                if service.where == "each":
-                    part = self._look_after(plugin, service, state, None)
-                elif alone is not None:
-                    part = self._look_after_one(plugin, service, state, alone)
-                else:
-                    continue
-                self._tasks.append(asyncio.create_task(part, name=f"{plugin} {service.name}"))
+        for plugin, service in plugin_services(self._host, control):
+            state = ServiceState(service.name, service.where)
+            self._host.plugins[plugin].services[service.name] = state
+            if service.where == "each":
+                part = self._look_after(plugin, service, state, None)
+            elif alone is not None:
+                part = self._look_after_one(plugin, service, state, alone)
+            else:
+                continue
+            self._tasks.append(asyncio.create_task(part, name=f"{plugin} {service.name}"))
 
     async def ended(self, within: float) -> None:
         """Have all of them end: `within` these seconds, or be cancelled."""

@@ -745,7 +745,7 @@ async def test_a_deciding_generator_is_no_request(
     assert await fold(host, BEFORE) is REQUEST
     assert await fold(host, AFTER) is OUTCOME
     assert "plugin lazy: before_request returned list" in caplog.text
-    assert "plugin lazier: after_request returned async_generator" in caplog.text
+    assert "plugin lazier cannot be loaded: after_request is an `async def` that" in caplog.text
 
 
 UNREAD = httpx.ByteStream(b"nobody has read this")
