@@ -18,6 +18,7 @@ import pytest
 import trustme
 from click.testing import CliRunner
 
+import orchestratord
 from orchestratorctl.verb_table import VERBS
 from orchestratord import Outcome, Secret, SendError
 from orchestratord.cli.main import main
@@ -133,6 +134,13 @@ def test_what_hooks_work_with_is_documented(kind: type) -> None:
     assert not missing
     if kind is SendError:
         assert all(f"`{word}`" in text for word in get_args(SendErrorKind))
+
+
+def test_every_name_of_the_public_face_is_documented() -> None:
+    text = PLUGINS.read_text()
+    code = re.findall(r"^```python\n.*?^```$|`[^`\n]+`", text, re.DOTALL | re.MULTILINE)
+    words = set(re.findall(r"\w+", " ".join(code)))
+    assert [name for name in orchestratord.__all__ if name not in words] == []
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
