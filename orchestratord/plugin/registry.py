@@ -37,9 +37,12 @@ _DAEMON_KEYS = {*DaemonSettings.model_fields, "defaults"}
 _DAEMON_KEY = "key of orchestratord.yaml"
 CORE_TABLES = (
     "actions attempts batch_members batches bulks commits daemons endpoint_state meta "
-    "orchestratord_outbox outbox_taken rates retry_schedule runs schedules schema sqlite_sequence "
-    "task_counts throttles"
+    "orchestratord_outbox outbox_taken rates retry_schedule runs schedules schema "
+    "schema_migration task_counts throttles"
 ).split()
+"""Those of the queue."""
+_RESERVED = ("sqlite_", "pg_")
+"""Names that begin so the databases keep for themselves."""
 REFERENCE_KINDS = ("secret", "file", "credential")
 """Those of `${kind:…}` that no plugin brings."""
 Reference = Callable[[str], str]
@@ -105,8 +108,6 @@ class Registry:
             self.claim("key", key, CORE)
         for key in _DAEMON_KEYS:
             self.claim(_DAEMON_KEY, key, CORE)
-        for table in CORE_TABLES:
-            self.claim("table", table, CORE)
         for kind in REFERENCE_KINDS:
             self.claim(_REFERENCE, kind, CORE)
         for command in CORE_COMMANDS:
@@ -138,6 +139,10 @@ class Registry:
             self.claim("executor", _label(executor), name)
             self.executors.append(executor)
         for table in _registered(plugin, "register_tables", Table):
+            if table.name.lower() in CORE_TABLES or table.name.lower().startswith(_RESERVED):
+                raise ValueError(
+                    f"the table {table.name!r} has a name of the queue's; choose another"
+                )
             self.claim("table", table.name, name)
             self.tables[table.name] = table
         for kind, reference in _mapping(plugin, "register_references").items():

@@ -103,6 +103,13 @@ def check_plugins(installed: Installation) -> Findings:
         else:
             names.append(f"{info.name} {info.version}" if info.name != "http" else info.name)
     for told in (installed.status or {}).get("plugins") or []:
+        here = installed.host.plugins.get(told["name"])
+        if here is not None and told["version"] not in (here.version, "?"):
+            yield warn(
+                f"the daemon runs {told['name']} {told['version']}, and {here.version} is "
+                "installed",
+                "`orchestratorctl upgrade` takes it up",
+            )
         if told.get("faults"):
             yield warn(
                 f"{told['name']} has failed {counted(told['faults'], 'time')} since the daemon "

@@ -552,3 +552,11 @@ def test_the_port_for_senders_is_tried() -> None:
     (need,) = port(config, {})
     assert need.fault == "Connection refused"
     assert list(port(config, None)) == list(port({PORT: None}, {})) == []  # type: ignore[arg-type]
+
+
+def test_a_plugin_of_another_version_than_what_runs(folder: Path) -> None:
+    case = look_at(folder, {})
+    case.status = {"plugins": [{"name": "sql", "version": "0.1", "faults": 0}]}
+    said = found(config_checks.check_plugins, case)
+    here = version("orchestratord")
+    assert ("warn", f"the daemon runs sql 0.1, and {here} is installed") in said

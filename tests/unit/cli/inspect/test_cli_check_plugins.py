@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestratord import Table, hookimpl
 from orchestratord.plugin import plugin_sources
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.registry import CORE_TABLES
@@ -33,7 +34,7 @@ WRONG = {
     "a table of the core's": (
         "@hookimpl\ndef register_tables():\n"
         "    return [o.Table('attempts', {'a': 'TEXT'}, key=('a',))]\n",
-        ["the table 'attempts' is registered by orchestratord and by bad"],
+        ["plugins/bad.py:", "the table 'attempts' has a name of the queue's; choose another"],
     ),
     "async registration": (
         "@hookimpl\nasync def register_tables():\n    return []\n",
@@ -199,4 +200,12 @@ def test_what_a_package_asks_for_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_registry_knows_the_tables_of_the_core() -> None:
     found = {model._meta.table_name for model in models.QueueRow.__subclasses__()}  # type: ignore[attr-defined]
     assert found <= set(CORE_TABLES)
-    assert set(CORE_TABLES) - found <= {"orchestratord_outbox", "sqlite_sequence"}
+    assert set(CORE_TABLES) - found <= {"orchestratord_outbox", "schema_migration"}
+
+
+@pytest.mark.parametrize("name", ["Retry_Schedule", "sqlite_x", "pg_x"])
+def test_names_that_a_database_would_take_for_its_own(name: str) -> None:
+    tables = [Table(name, {"a": "TEXT"}, ("a",))]
+    host = Host()
+    host.register(SimpleNamespace(register_tables=hookimpl(lambda: tables)), "bad")
+    assert f"the table {name!r} has a name of the queue's" in (host.plugins["bad"].error or "")
