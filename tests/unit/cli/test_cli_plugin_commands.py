@@ -73,7 +73,10 @@ def test_a_name_of_the_core_stays_the_cores(tmp_path: Path) -> None:
     ("plugin", "why"),
     [
         ("raise SystemExit(3)  # register_commands", "SystemExit: 3"),
-        (GREET.replace("def register", "async def register"), "it is an `async def`"),
+        (
+            GREET.replace("def register", "async def register"),
+            "register_commands is an `async def`",
+        ),
         (GREET.replace("[greet]", "[7]"), "returned 7, which is no Command"),
         (GREET.replace("[greet]", "7"), "TypeError"),
     ],
@@ -84,7 +87,7 @@ def test_a_plugin_whose_commands_cannot_be_had(tmp_path: Path, plugin: str, why:
     assert result.exit_code == 2
     assert "plugin greet has no commands here" in result.stderr
     assert "No such command 'greet'" in result.stderr
-    assert why.replace("it is", "register_commands is") in result.stderr
+    assert why in result.stderr
     checked = run("check", "--config", folder)
     assert (checked.exit_code, why in checked.stderr) == (78, True)
 
