@@ -32,10 +32,10 @@ from importlib import metadata
 from pathlib import Path
 
 from click.testing import CliRunner
+from orchestratord_demo import story
+from orchestratord_demo.daemon_process import DemoDaemon
+from orchestratord_demo.receiver import DemoReceiver
 
-from orchestratord.cli.demo import story
-from orchestratord.cli.demo.daemon_process import DemoDaemon
-from orchestratord.cli.demo.receiver import DemoReceiver
 from orchestratord.cli.main import main
 
 ROOT = Path(__file__).parents[1]

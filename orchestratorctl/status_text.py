@@ -422,6 +422,8 @@ def _plugin(plugin: Any) -> str:
     notes = [compact(state)] if state and state != "loaded" else []
     if faults := plugin.get("faults"):
         notes.append("1 fault" if faults == 1 else f"{number(faults)} faults")
+    ended = [one for one in plugin.get("services") or () if one.get("state") == "waiting"]
+    notes += [f"{compact(one.get('name'))} ended, begins again" for one in ended]
     return " ".join([*words, *([f"({', '.join(notes)})"] if notes else [])])
 
 

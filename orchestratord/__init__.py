@@ -8,9 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from orchestratord.cli.config_folder import ConfigFolder as ConfigFolder
+    from orchestratord.cli.options import config_option as config_option
     from orchestratord.config.params import check_params as check_params
+    from orchestratord.config.params import fitted as fitted
     from orchestratord.config.params import rule_problems as rule_problems
+    from orchestratord.config.validate.request_rules import url_problem as url_problem
     from orchestratord.config.validate.secret_keys import is_named_for_secret as is_named_for_secret
+    from orchestratord.config.yaml.plain_yaml import parse_yaml as parse_yaml
     from orchestratord.engine.answer_rules import AnswerRules as AnswerRules
     from orchestratord.errors import ConfigError as ConfigError
     from orchestratord.errors import Conflict as Conflict
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from orchestratord.http.answer_view import UnreadableBody as UnreadableBody
     from orchestratord.http.answer_view import read_body as read_body
     from orchestratord.http.answer_view import read_text as read_text
+    from orchestratord.log import escape as escape
     from orchestratord.model.backoff import Backoff as Backoff
     from orchestratord.model.declared import Model as Model
     from orchestratord.model.edit import Declaration as Declaration
@@ -42,6 +48,7 @@ if TYPE_CHECKING:
     from orchestratord.model.endpoint import Endpoint as Endpoint
     from orchestratord.model.endpoint import Guards as Guards
     from orchestratord.model.endpoint import Pace as Pace
+    from orchestratord.model.endpoint import Param as Param
     from orchestratord.model.endpoint import ParamRules as ParamRules
     from orchestratord.model.endpoint import PartitionKey as PartitionKey
     from orchestratord.model.endpoint import Schedule as Schedule
@@ -102,20 +109,28 @@ if TYPE_CHECKING:
     from orchestratord.model.task import Table as Table
     from orchestratord.model.task import Task as Task
     from orchestratord.model.task import Upsert as Upsert
+    from orchestratord.plugin.background_service import Service as Service
+    from orchestratord.plugin.doctor_check import Check as Check
     from orchestratord.plugin.executor import Doomed as Doomed
     from orchestratord.plugin.executor import Executor as Executor
     from orchestratord.plugin.executor import Need as Need
     from orchestratord.plugin.executor import Parked as Parked
     from orchestratord.plugin.executor import Standing as Standing
     from orchestratord.plugin.executor import Target as Target
+    from orchestratord.plugin.hook_marks import hookimpl as hookimpl
+    from orchestratord.plugin.hook_marks import only_for as only_for
+    from orchestratord.plugin.hook_marks import pure as pure
     from orchestratord.plugin.hookspecs import PHASES as PHASES
-    from orchestratord.plugin.hookspecs import hookimpl as hookimpl
-    from orchestratord.plugin.hookspecs import only_for as only_for
-    from orchestratord.plugin.hookspecs import pure as pure
     from orchestratord.plugin.long_work import off_loop as off_loop
+    from orchestratord.plugin.metric import Counter as Counter
+    from orchestratord.plugin.metric import Gauge as Gauge
+    from orchestratord.plugin.metric import MetricSamples as MetricSamples
+    from orchestratord.plugin.registry import Reference as Reference
     from orchestratord.plugin.route import Answer as Answer
     from orchestratord.plugin.route import Caller as Caller
     from orchestratord.plugin.route import Control as Control
+    from orchestratord.plugin.route import Page as Page
+    from orchestratord.plugin.route import PageVisit as PageVisit
     from orchestratord.plugin.route import PortHandler as PortHandler
     from orchestratord.plugin.route import PortRequest as PortRequest
     from orchestratord.plugin.route import Route as Route
@@ -142,21 +157,27 @@ if TYPE_CHECKING:
     from orchestratord.values.template import TemplateTree as TemplateTree
 
 _HOMES = {
-    "orchestratord.config.params": "check_params rule_problems",
+    "orchestratord.cli.config_folder": "ConfigFolder",
+    "orchestratord.cli.options": "config_option",
+    "orchestratord.config.params": "check_params fitted rule_problems",
+    "orchestratord.config.validate.request_rules": "url_problem",
     "orchestratord.config.validate.secret_keys": "is_named_for_secret",
     "orchestratord.engine.answer_rules": "AnswerRules",
+    "orchestratord.config.yaml.plain_yaml": "parse_yaml",
     "orchestratord.errors": (
         "ConfigError Conflict EgressDenied InvalidParams InvalidPayload NotFound NotWritable "
         "OrchestratordError Outdated PluginError Problem Reject SchemaTooCostly SendError "
         "Snooze Unconditional Unreachable "
     ),
     "orchestratord.http.answer_view": "UnreadableBody read_body read_text",
+    "orchestratord.log": "escape",
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",
     "orchestratord.model.edit": "Declaration Edit",
     "orchestratord.model.recurring_rows": "DECIDED_AT RecurringRows",
     "orchestratord.model.endpoint": (
-        "OWN_ENDPOINT Api BreakerKey Endpoint Guards Pace ParamRules PartitionKey Schedule Setting "
+        "OWN_ENDPOINT Api BreakerKey Endpoint Guards Pace Param ParamRules PartitionKey Schedule "
+        "Setting "
     ),
     "orchestratord.model.event": (
         "SAME_MS BreakerEvent BulkEvent ClockEvent ConfigEvent DaemonEvent EndpointEvent Event "
@@ -175,10 +196,17 @@ _HOMES = {
         "NewTask Reason RunError RunSummary Status Table Task Upsert "
     ),
     "orchestratord.model.partition_turn": "Partition",
+    "orchestratord.plugin.background_service": "Service",
+    "orchestratord.plugin.doctor_check": "Check",
     "orchestratord.plugin.executor": "Doomed Executor Need Parked Standing Target",
-    "orchestratord.plugin.hookspecs": "PHASES hookimpl only_for pure",
+    "orchestratord.plugin.hook_marks": "hookimpl only_for pure",
+    "orchestratord.plugin.hookspecs": "PHASES",
     "orchestratord.plugin.long_work": "off_loop",
-    "orchestratord.plugin.route": ("Answer Caller Control PortHandler PortRequest Route described"),
+    "orchestratord.plugin.metric": "Counter Gauge MetricSamples",
+    "orchestratord.plugin.registry": "Reference",
+    "orchestratord.plugin.route": (
+        "Answer Caller Control Page PageVisit PortHandler PortRequest Route described"
+    ),
     "orchestratord.values": "world",
     "orchestratord.values.attached_file": "Attachment",
     "orchestratord.values.durations": "Duration Size format_duration parse_duration rough_duration",

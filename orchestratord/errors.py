@@ -99,12 +99,21 @@ class Reject(OrchestratordError):
 
 
 class Snooze(OrchestratordError):
-    """Raised by a `before_` hook: try again after `delay` seconds; the attempt is given back."""
+    """Raised by a `before_` hook: try again later; the attempt is given back.
 
-    def __init__(self, delay: float, why: str = "") -> None:
+    Args:
+        delay: in so many seconds.
+        why: in words.
+        until: or at that time (milliseconds since the epoch).
+    """
+
+    def __init__(
+        self, delay: float | None = None, why: str = "", *, until: float | None = None
+    ) -> None:
         self.delay = delay
+        self.until = until
         self.why = why
-        super().__init__(why or f"snoozed for {delay:g}s")
+        super().__init__(why or (f"snoozed for {delay:g}s" if delay is not None else "snoozed"))
 
 
 class InvalidPayload(OrchestratordError):

@@ -11,24 +11,30 @@ fails the test: `PluginError` with what the log would say.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 from pydantic import TypeAdapter
+from starlette.routing import compile_path
 
 from orchestratord.errors import PluginError, Problem, SendError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.endpoint import SUCCESS, Api, Endpoint
+from orchestratord.model.event import Event
 from orchestratord.model.http_message import MAX_RESPONSE
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.retry_policy import CALL_WHEN, RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import (
+    ClosedBatch,
     Delete,
     Effect,
     Explanation,
@@ -40,6 +46,8 @@ from orchestratord.model.task import (
 )
 from orchestratord.plugin.hookspecs import RUN_END
 from orchestratord.plugin.host import Host, Reached
+from orchestratord.plugin.isolation import check_service
+from orchestratord.plugin.route import Answer, Caller, Control, PageVisit, PortRequest
 from orchestratord.values.clock import Clock
 from orchestratord.values.redact import Redactor
 
@@ -120,6 +128,79 @@ class Answers:
         response = httpx.Response(answer) if isinstance(answer, int) else answer
         response.request = request
         return response
+
+
+class FakeControl:
+    """Stands for the daemon: remembers what a plugin did with it, and has nothing to say.
+
+    What is not here is a coroutine that returns None; set it to what the test wants it to return.
+
+    Args:
+        config: the configuration in force.
+
+    Attributes:
+        tables: the rows of the plugin's tables, by table; `write` changes them.
+        accepted: the calls that were made: endpoint and parameters.
+        written: all that `write` was given.
+        published: the events that it told of.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.tables: dict[str, list[dict[str, Any]]] = {}
+        self.accepted: list[tuple[str, Mapping[str, Any]]] = []
+        self.written: list[Effect] = []
+        self.published: list[Event] = []
+        self._once: set[tuple[object, ...]] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(Control, name):
+            raise AttributeError(f"Control has no {name}")
+
+        async def nothing(*args: Any, **kwargs: Any) -> None:
+            return None
+
+        return nothing
+
+    async def accept(
+        self, endpoint_id: str, params: Mapping[str, Any], once: Upsert | None = None
+    ) -> int | None:
+        """Remember a call; None where the row of `once` was there already."""
+        if once is not None:
+            key = (once.table, *sorted(once.key.items()))
+            if key in self._once:
+                return None
+            self._once.add(key)
+            await self.write([once])
+        self.accepted.append((endpoint_id, params))
+        return len(self.accepted)
+
+    async def rows(
+        self, table: str, where: Mapping[str, Any] = MappingProxyType({})
+    ) -> list[dict[str, Any]]:
+        """The rows of a table whose columns have these values."""
+        found = self.tables.get(table, [])
+        return [dict(row) for row in found if row.items() >= where.items()]
+
+    async def write(self, effects: Sequence[Effect]) -> list[int]:
+        """Change the rows; the ids of new tasks."""
+        self.written += effects
+        for effect in effects:
+            if isinstance(effect, Upsert | Delete):
+                rows = self.tables.setdefault(effect.table, [])
+                old = next((row for row in rows if row.items() >= effect.key.items()), None)
+                if isinstance(effect, Delete):
+                    self.tables[effect.table] = [row for row in rows if row is not old]
+                    continue
+                if old is None:
+                    rows.append(old := {**effect.key})
+                old.update(effect.values)
+                old.update({name: old.get(name, 0) + by for name, by in effect.add.items()})
+        return [n for n, one in enumerate(self.written, 1) if isinstance(one, NewTask)]
+
+    def publish(self, event: Event) -> None:
+        """Remember an event."""
+        self.published.append(event)
 
 
 def task(**fields: Any) -> Task:
@@ -324,6 +405,70 @@ class Rig:
             **about,
         }
         return self._ask("explain", arguments)
+
+    # -- what is beside the phases ---------------------------------------------------------------
+
+    def observe(self, *events: Event) -> None:
+        """Tell the hook `observe` of these."""
+        if (observe := self.host.observer()) is not None:
+            observe(events)
+        self._fail_on_fault()
+
+    def record(self, event: Event, *, config: Config | None = None) -> list[Effect]:
+        """What `on_event` returns."""
+        effects: list[Effect] = [*self.host.record(event, config or self.config())]
+        self._fail_on_fault()
+        return effects
+
+    def closed(self, batch: ClosedBatch, *, config: Config | None = None) -> list[NewTask]:
+        """What `batch_closed` returns."""
+        return self._ask("batch_closed", {"batch": batch, "config": config or self.config()})
+
+    async def request(
+        self, method: str, path: str, control: FakeControl, body: Any = None, **query: str
+    ) -> Answer:
+        """What a route answers; raises what it raises. `path`: as a client writes it."""
+        for route in self._ask("register_routes", {"control": control}):
+            pattern, _, _ = compile_path(route.path)
+            match = pattern.match(path)
+            if route.method == method and match is not None:
+                given = [match.groupdict(), query, body]
+                given += [Caller("test", {})] if route.caller else []
+                answer: Answer = await route.handler(*given)
+                return answer
+        raise PluginError(f"no route answers {method} {path}")
+
+    async def send(self, key: str, request: PortRequest, control: FakeControl) -> Answer:
+        """What is answered at the port of this key; raises what its handler raises."""
+        for handler in self._ask("register_ports", {"control": control}):
+            if handler.key == key:
+                admitted = handler.admit(replace(request, body=b""))
+                if isinstance(admitted, Answer):
+                    return admitted
+                answer: Answer = await handler.handler(request)
+                return answer
+        raise PluginError(f"no handler answers at {key}")
+
+    async def visit(self, path: str, control: FakeControl, *, writes: bool = True) -> str:
+        """What a page shows; raises what it raises."""
+        for page in self._ask("register_pages", {"control": control}):
+            pattern, _, _ = compile_path(page.path)
+            if (match := pattern.match(path)) is not None:
+                visit = PageVisit(match.groupdict(), {}, Caller("test", {}, writes))
+                return str(await page.show(visit))
+        raise PluginError(f"there is no page {path}")
+
+    @asynccontextmanager
+    async def services(self, control: FakeControl) -> AsyncIterator[None]:
+        """Run all services, each once, for as long as the block takes; then `stop` is set."""
+        stop, found = asyncio.Event(), self._ask("register_services", {"control": control})
+        running = [asyncio.ensure_future(check_service(one).run(stop)) for one in found]
+        try:
+            yield
+        finally:
+            stop.set()
+            async with asyncio.timeout(self.host.timeout):
+                await asyncio.gather(*running)
 
     # -- within ----------------------------------------------------------------------------------
 

@@ -104,6 +104,18 @@ class UpgradeDocument(TypedDict):
     """Whether what is in flight is waited for before."""
 
 
+class ServiceStatus(TypedDict):
+    """What a plugin has beside the worker, as it is in the first worker of this daemon."""
+
+    name: str
+    where: Literal["one", "each"]
+    """Whether it runs once for all workers and daemons, or in each."""
+    state: Literal["running", "elsewhere", "waiting"]
+    """`waiting`: it has ended, and is begun again soon."""
+    error: str | None
+    """Why it ended last."""
+
+
 class PluginStatus(TypedDict):
     """A plugin, in short."""
 
@@ -113,6 +125,7 @@ class PluginStatus(TypedDict):
     hooks: list[str]
     faults: int
     last_fault: str | None
+    services: list[ServiceStatus]
 
 
 class PluginDocument(PluginStatus):

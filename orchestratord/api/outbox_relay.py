@@ -5,7 +5,7 @@ tasks of those that fit in one transaction of the queue (`Enqueue.take`), then d
 and mark those that were refused. Whatever ends the daemon between two of these steps, the next
 round finds the rows again, and the queue knows which of them have their task.
 
-One daemon of a fleet relays, the first worker of several: `outbox_take.hold` says which.
+One daemon of a fleet relays, the first worker of several: `hold_role` says which.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from orchestratord.model.json_body import INLINE_BYTES, parse_json
 from orchestratord.model.settings import Config
 from orchestratord.model.task import NewTask
 from orchestratord.plugin.long_work import off_loop
+from orchestratord.queue.operations.roles import held_elsewhere, hold_role, release_role
 from orchestratord.queue.outbox.outbox_refusal import (
     NotedRefusal,
     forget_refusal,
@@ -47,14 +48,12 @@ from orchestratord.queue.outbox.outbox_refusal import (
     noted_refusal,
 )
 from orchestratord.queue.outbox.outbox_take import (
+    RELAY,
     OutboxTask,
     RelayMoved,
     Result,
     forget_taken,
-    hold,
     note_look,
-    relays_elsewhere,
-    release_relay,
     taken_before,
     taken_of,
 )
@@ -229,7 +228,7 @@ class OutboxRelay:
         if self._relays:
             self._relays = False
             with suppress(QueueError):
-                await self._store.write(release_relay())
+                await self._store.write(release_role(RELAY))
 
     def _failed(self, outbox: Outbox, error: Exception) -> None:
         words = self._reloader.config.redactor.text(str(error))
@@ -265,9 +264,9 @@ class OutboxRelay:
 
     async def _hold(self) -> bool:
         """Be the one that relays, or go on to be; whether it is this daemon."""
-        if not self._relays and await self._store.read(relays_elsewhere(self._store.owner)):
+        if not self._relays and await self._store.read(held_elsewhere(RELAY, self._store.owner)):
             return False
-        before = await self._store.write(hold())
+        before = await self._store.write(hold_role(RELAY))
         self._relays = before is not None
         # It has died, perhaps of the rows that come next.
         self._singly = self._singly or before not in (None, self._store.owner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import update_wrapper
@@ -19,6 +20,7 @@ from orchestratord.plugin.isolation import HookFault, call
 from orchestratord.plugin.route import DESCRIPTION, JSON, Answer, Caller, Control, Route
 
 HOOK = "register_routes"
+_PARAMETER = re.compile(r"\{[^{}]*\}")
 FAULT = "plugin_fault"
 """The `code` of what a plugin did wrong."""
 
@@ -34,17 +36,19 @@ def collect(
         control: what the plugins get to reach the daemon by.
         taken: (method, path) of the core's own routes.
     """
-    owners = dict.fromkeys(taken, "orchestratord")
+    owners = {(method, _PARAMETER.sub("{}", path)): "orchestratord" for method, path in taken}
     for plugin, routes in host.ask(HOOK, {"control": control}):
         for route in routes:
             if not _is_sound(route):
                 host.fault(plugin, HOOK, HookFault(f"returned {route!r}, which is no route"))
                 continue
-            owner = owners.setdefault((route.method, route.path), plugin)
-            if owner != plugin:
-                text = f"{route.method} {route.path} is registered by {owner} and by {plugin}"
+            key = route.method, _PARAMETER.sub("{}", route.path)
+            if (owner := owners.get(key)) is not None:
+                other = "twice" if owner == plugin else f"and by {plugin}"
+                text = f"{route.method} {route.path} is registered by {owner} {other}"
                 host.fault(plugin, HOOK, PluginError(text))
                 continue
+            owners[key] = plugin
             yield plugin, route
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, cast
 
 from orchestratord.api.answer_documents import (
@@ -254,4 +255,5 @@ def plugin_json(plugin: PluginInfo, redactor: Redactor) -> PluginDocument:
         "error": redactor.value(plugin.error),
         "faults": plugin.faults,
         "last_fault": redactor.value(plugin.last_fault),
+        "services": [redactor.value(asdict(one)) for one in plugin.services.values()],
     }

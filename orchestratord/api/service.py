@@ -34,6 +34,7 @@ from orchestratord.api.daemon_documents import (
 from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
 from orchestratord.api.outbox_relay import OutboxRelay
+from orchestratord.api.plugin_pages import plugin_metrics, plugin_pages
 from orchestratord.api.run_document import RunDocument, run_document
 from orchestratord.api.slow_look import SlowLook
 from orchestratord.api.throttle_service import ThrottleService
@@ -58,6 +59,8 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Action, Effect, Key, NewTask, Reason, Task, Upsert
 from orchestratord.plugin.executor import Doomed
 from orchestratord.plugin.isolation import check_sizes
+from orchestratord.plugin.metric import MetricSamples
+from orchestratord.plugin.route import Page
 from orchestratord.queue.operations import claim, manual, plugin_rows, search
 from orchestratord.queue.operations.schedules import MissedSlots
 from orchestratord.queue.reports import backlog, batch_page, failing, grouped
@@ -710,6 +713,16 @@ class Service:
             "members": [_member(one, mask) for one in found.members],
             "next": found.next,
         }
+
+    # -- what plugins bring for others -----------------------------------------------------------
+
+    def metrics(self) -> list[MetricSamples]:
+        """What plugins count and measure, as it is now."""
+        return list(plugin_metrics(self._host))
+
+    def pages(self) -> list[Page]:
+        """The pages that plugins have beside those of the dashboard."""
+        return list(plugin_pages(self._host, self))
 
     # -- schedules and successes ---------------------------------------------------------------
 

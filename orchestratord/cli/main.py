@@ -1,7 +1,7 @@
 """The command `orchestratord`, whose commands are imported when they are asked for.
 
 So `--help` and completion are quick. The modules of the commands import what is heavy within their
-functions, for the same reason.
+functions, for the same reason. What is no command of the core's may be one of a plugin's.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ PLACES = {
     "backoff": "inspect.backoff_command",
     "check": "inspect.check_command",
     "config": "inspect.config_show_command",
-    "demo": "demo.demo_command",
     "doctor": "doctor.doctor_command",
     "explain": "inspect.explain_command",
-    "import": "importing.import_command:import_",
     "grafana": "monitoring_command",
     "grant-producer": "outbox_command:grant_producer",
     "inbound": "inspect.inbound_command",
@@ -51,7 +49,41 @@ class LazyCommands(UserDict[str, Any]):
         return cast("click.Command", found)
 
 
+class CommandsOfAll(click.Group):
+    """The core's commands, and those of plugins, which are looked for where the name is neither
+    known nor an option's."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All of them, sorted."""
+        return sorted({*super().list_commands(ctx), *_of_plugins(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One of them, None where there is none of this name."""
+        return super().get_command(ctx, cmd_name) or _of_plugins(ctx).get(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is called, by `args`, which name the folder of its plugins."""
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        return super().resolve_command(ctx, args)
+
+
+_ARGUMENTS = f"{__name__}.arguments"
+_OF_PLUGINS = f"{__name__}.of_plugins"
+
+
+def _of_plugins(ctx: click.Context) -> dict[str, click.Command]:
+    if _OF_PLUGINS not in ctx.meta:
+        from orchestratord.cli.plugin_commands import plugin_commands
+
+        ctx.meta[_OF_PLUGINS] = plugin_commands(ctx.meta.get(_ARGUMENTS, ()))
+    found: dict[str, click.Command] = ctx.meta[_OF_PLUGINS]
+    return found
+
+
 @click.group(
+    cls=CommandsOfAll,
     commands=LazyCommands(PLACES),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,11 +44,17 @@ def output_option(*formats: str, about: str) -> Callable[[Callable[..., Any]], C
     )
 
 
-def folder_of(option: str | None) -> Path:
-    """The config folder that `--config` or the environment names."""
-    from orchestratord.config.folder import config_folder
-
-    return config_folder(option)
+def folder_of(option: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder to read: `option` (--config), else the environment's, else /etc/orchestratord."""
+    for candidate in (
+        option,
+        environ.get("ORCHESTRATORD_CONFIG"),
+        # systemd gives a list where a unit has several ConfigurationDirectory=.
+        (environ.get("CONFIGURATION_DIRECTORY") or "").split(":")[0],
+    ):
+        if candidate:
+            return Path(candidate).absolute()
+    return Path("/etc/orchestratord")
 
 
 def complain(problems: Iterable[Problem]) -> None:
@@ -71,20 +78,19 @@ def bad_config_ends() -> Iterator[None]:
         raise SystemExit(BAD_CONFIG) from None
 
 
-def shipped(file: str, installed: str, cloned: str, what: str = "") -> Path:
+def shipped(file: str, installed: str, cloned: str) -> Path:
     """A file that comes with the package. Raises ClickException where it is missing.
 
     Args:
         file: its name.
         installed: the folder in the package that has it.
         cloned: the one beside the package that has it in a clone.
-        what: what is missing then, if it is not that file alone.
     """
     package = Path(__file__).parents[1]
     for path in (package / installed / file, package.parent / cloned / file):
         if path.is_file():
             return path
-    raise click.ClickException(f"{what or file} is not installed")
+    raise click.ClickException(f"{file} is not installed")
 
 
 def counted(count: int, noun: str) -> str:

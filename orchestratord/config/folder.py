@@ -45,19 +45,6 @@ def home_folder(environ: Mapping[str, str]) -> Path:
         return Path("/")
 
 
-def config_folder(option: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder to read: `option` (--config), else the environment's, else /etc/orchestratord."""
-    for candidate in (
-        option,
-        environ.get("ORCHESTRATORD_CONFIG"),
-        # systemd gives a list where a unit has several ConfigurationDirectory=.
-        (environ.get("CONFIGURATION_DIRECTORY") or "").split(":")[0],
-    ):
-        if candidate:
-            return Path(candidate).absolute()
-    return Path("/etc/orchestratord")
-
-
 @dataclass(slots=True)
 class Files:
     """What stands in the folder, by what it stands for. Paths are relative to the folder.

@@ -103,7 +103,9 @@ def read(
     threads to have their turn. `instead` has what some of the files are taken to hold; `given` are
     the files to take for those of the folder.
     """
-    references = References(sources.environ, sources.folder, sources.pretended)
+    references = References(
+        sources.environ, sources.folder, sources.pretended, sources.host.registry.references
+    )
     try:
         files = given or read_folder(sources.folder, cache.files, breathe)
         if not instead:
@@ -380,7 +382,9 @@ def read_settings(folder: Path, host: Host, environ: Mapping[str, str]) -> Daemo
     document = _document(files, files.daemon, DAEMON_FILE)
     if document.root is None:
         return None
-    reader = NodeReader(References(environ, folder), host.registry, Problems())
+    reader = NodeReader(
+        References(environ, folder, kinds=host.registry.references), host.registry, Problems()
+    )
     known = document.root.only(fields_of(DaemonSettings))
     settings: DaemonSettings | None = reader.read(document.spot, known, DaemonSettings).value
     return settings

@@ -14,7 +14,7 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,6 +57,7 @@ from orchestratord.runtime.batch_closer import BatchCloser
 from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.health_events import HealthEvents
+from orchestratord.runtime.plugin_services import PluginServices
 from orchestratord.runtime.reload import SIGHUP, Reloader
 from orchestratord.runtime.run_end_teller import RunEndTeller
 from orchestratord.runtime.systemd import SystemdNotifier
@@ -209,6 +210,7 @@ class Daemon:
             self._upgrade,
             self._relay,
         )
+        self._plugin_services = PluginServices(host, store)
         loops: dict[str, Worker | Scheduler | Fleet] = {"worker": worker, "fleet": self._fleet}
         loops |= {"scheduler": self._scheduler} if place.first else {}
         beats = partial(_beats, store.health, worker.lanes, loops)
@@ -263,6 +265,7 @@ class Daemon:
                 self._ready()
         elif member is not None:
             member.serves()
+        self._plugin_services.begin(self._service, self._alone if self._place.first else None)
         code = await self._until_stopped(tasks.values())
         await self._drain(servers, watcher, tasks)
         return code
@@ -288,9 +291,10 @@ class Daemon:
         if self._retires and self._place.seat is not None:
             self._place.seat.notify(retired=True)
         end_by = world.monotonic() + drain_timeout
+        services = asyncio.create_task(self._plugin_services.ended(drain_timeout))
         await self._worker.drain(drain_timeout)
         rest = max(end_by - world.monotonic(), LAST_TO_LEAVE)
-        last = [self._reloader.ended(rest)]
+        last: list[Awaitable[object]] = [services, self._reloader.ended(rest)]
         if self._stop.is_set():
             # The others drain as well: until they have, they have tokens and the API from here.
             last.append(self._team.others_left(rest))

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn
 
 from orchestratord.daemon.watchdog import NO_ROOM, end
@@ -40,6 +41,7 @@ def run_loop(main: Coroutine[Any, Any, int], host: Host) -> int:
     loop = asyncio.new_event_loop()
     pool = world.ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(pool)
+    loop.set_exception_handler(partial(_note_lost, host))
     try:
         code: int = _run(loop, main, host)
         return code
@@ -56,6 +58,18 @@ def run_loop(main: Coroutine[Any, Any, int], host: Host) -> int:
         # Not waiting: what a plugin runs in a thread is left behind as well.
         pool.shutdown(wait=False, cancel_futures=True)
         loop.close()
+
+
+def _note_lost(host: Host, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what was raised where nothing waits for it; of a plugin, as its fault."""
+    error = context.get("exception")
+    owner = host.raiser_of(error) if error is not None else None
+    if error is None or owner is None:
+        loop.default_exception_handler(context)
+        return
+    said = HookFault(f"raised {words(error)} where nothing waits for it")
+    said.__cause__ = error
+    host.fault(owner[0], f"a task ({owner[1]})", said)
 
 
 def _run(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, Any], host: Host) -> Any:

@@ -31,7 +31,7 @@ from orchestratord.model.poll_rule import PollRule
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Task
 from orchestratord.plugin.executor import Executor, Standing, Target
-from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.values.attached_file import BodyFile
 from orchestratord.values.redact import Redactor
 from orchestratord.values.status_set import StatusSet

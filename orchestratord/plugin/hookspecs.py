@@ -31,8 +31,8 @@ something else than documented is logged with its plugin's name and passed over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pluggy
@@ -60,41 +60,15 @@ from orchestratord.model.task import (
 from orchestratord.plugin.executor import Executor
 
 if TYPE_CHECKING:
-    from orchestratord.plugin.route import Control, PortHandler, PortRequest, Route
+    import click
+
+    from orchestratord.plugin.background_service import Service
+    from orchestratord.plugin.doctor_check import Check
+    from orchestratord.plugin.metric import Counter, Gauge
+    from orchestratord.plugin.registry import Reference
+    from orchestratord.plugin.route import Control, Page, PortHandler, PortRequest, Route
 
 hookspec = pluggy.HookspecMarker("orchestratord")
-hookimpl = pluggy.HookimplMarker("orchestratord")
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def pure(function: F) -> F:
-    """Mark an after_ hook that does nothing but look at its arguments and decide.
-
-    `explain` and the tests in the YAML run it as the daemon would, and need not warn of it.
-    """
-    function.orchestratord_pure = True  # type: ignore[attr-defined]
-    return function
-
-
-def only_for(concerned: Callable[..., object]) -> Callable[[F], F]:
-    """Mark a deciding or telling hook that has nothing to say of most tasks.
-
-    What hooks are not asked costs nothing: without this, each of them is called for each attempt.
-
-    Args:
-        concerned: whether the hook is to be asked about the tasks of this kind and endpoint: a
-            `def`, and its answer is remembered for as long as the endpoint's files stay as they
-            are, so it has to go by these alone. That of `announce` may take the phase as third.
-            Where the endpoint is gone, and where this raises, the hook is asked.
-    """
-
-    def mark(function: F) -> F:
-        function.orchestratord_only_for = concerned  # type: ignore[attr-defined]
-        return function
-
-    return mark
-
 
 REGISTRATIONS = (
     "register_settings",
@@ -104,6 +78,12 @@ REGISTRATIONS = (
     "register_tables",
     "register_routes",
     "register_ports",
+    "register_services",
+    "register_pages",
+    "register_metrics",
+    "register_references",
+    "register_checks",
+    "register_commands",
     "example_request",
     "check_endpoint",
     "config_adopted",
@@ -163,6 +143,40 @@ def register_routes(control: Control) -> Iterable[Route]:
 def register_ports(control: Control) -> Iterable[PortHandler]:
     """What answers at ports of the plugin's own, each under a key of `orchestratord.yaml` whose
     `register_daemon_settings` has the type `Port`. No token is asked for there."""
+
+
+@hookspec
+def register_services(control: Control) -> Iterable[Service]:
+    """What the plugin has beside the worker for as long as the daemon runs: begun again where it
+    ends, and stopped when the daemon drains."""
+
+
+@hookspec
+def register_pages(control: Control) -> Iterable[Page]:
+    """Pages of the plugin's own in the dashboard, within its layout, behind its login."""
+
+
+@hookspec
+def register_metrics() -> Iterable[Counter | Gauge]:
+    """What the plugin counts and measures, for `/metrics`."""
+
+
+@hookspec
+def register_references() -> Mapping[str, Reference]:
+    """Kinds of references: `${vault:path}` in the YAML is what the function of `vault` returns for
+    `path`, and secret. It is called once for each in a reading of the configuration."""
+
+
+@hookspec
+def register_checks() -> Iterable[Check]:
+    """What `orchestratord doctor` looks at for the plugin."""
+
+
+@hookspec
+def register_commands() -> Iterable[click.Command]:
+    """Commands of the plugin's own for `orchestratord`, by their names. They need no daemon, and
+    this hook is called where one of them, or `--help`, is asked for: import what takes its time
+    within them."""
 
 
 @hookspec

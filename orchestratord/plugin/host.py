@@ -9,15 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib.metadata
-import importlib.util
 import inspect
 import logging
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from types import FrameType
@@ -31,7 +28,15 @@ from orchestratord.model.event import Event, EventType, PluginEvent
 from orchestratord.model.outcome import A_HOOK, Outcome
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.settings import Config
-from orchestratord.model.task import BatchMember, Effect, NewTask, RowEffect, RunSummary, Task
+from orchestratord.model.task import (
+    BatchMember,
+    Effect,
+    NewTask,
+    Reason,
+    RowEffect,
+    RunSummary,
+    Task,
+)
 from orchestratord.plugin import hookspecs
 from orchestratord.plugin.event_bus import EventBus, Observe
 from orchestratord.plugin.isolation import (
@@ -48,15 +53,13 @@ from orchestratord.plugin.isolation import (
     words,
 )
 from orchestratord.plugin.long_work import off_loop
+from orchestratord.plugin.plugin_sources import installed_plugins, single_files
 from orchestratord.plugin.registry import CORE, PluginInfo, Registry, plain
 from orchestratord.values import doc_links, world
 from orchestratord.values.redact import Redactor
 from orchestratord.values.suggest import suggest
 
 log = logging.getLogger("orchestratord.plugins")
-
-GROUP = "orchestratord"
-"""The entry-point group."""
 
 _AT_ONCE = 100
 """Effects that are checked on the loop; ten thousand take a tenth of a second."""
@@ -87,6 +90,11 @@ class Implementation(NamedTuple):
         found: Callable[..., object] | None
         found = getattr(self.function, "orchestratord_only_for", None)
         return found
+
+    @property
+    def on_fault(self) -> str:
+        """What its fault makes of the attempt: `pass`, `retry` or `reject`."""
+        return str(getattr(self.function, "orchestratord_on_fault", "pass"))
 
     @property
     def pure(self) -> bool:
@@ -162,15 +170,12 @@ class Host:
         self._dirs = list(dirs)
         self._digests = _digests(self._dirs)
         versions: dict[str, str] = {}  # each is read once: that takes as long as importing a module
-        for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: p.name):
-            version = "?"
-            if point.dist is not None:
-                name = point.dist.name
-                version = versions[name] = versions.get(name) or point.dist.version
-            self._add(PluginInfo(point.name, version, "entry point"), point.load, off)
-        for path in map(Path, self._digests):
-            info = PluginInfo(path.stem, "file", str(path))
-            self._add(info, partial(_import_file, path), off)
+        for source in (*installed_plugins(), *single_files(self._dirs)):
+            version = "?" if source.module else "file"
+            if (package := source.package) is not None:
+                version = versions[package.name] = versions.get(package.name) or package.version
+            info = PluginInfo(source.name, version, source.place, requires=source.requires)
+            self._add(info, source.load, off)
         for name in sorted(off - set(self.plugins)):
             log.warning("plugins.disabled names %r, which is not installed", name)
 
@@ -209,6 +214,10 @@ class Host:
             self._forget(info)
             info.error = str(error) if isinstance(error, WrongHook) else words(error)
             info.line = _line_of(error, info.source)
+            if isinstance(error, ImportError) and (error.name or "").startswith(CORE):
+                asked = f"; it asks for {info.requires}" if info.requires else ""
+                installed = importlib.metadata.version(CORE)
+                info.error += f"{asked}; {CORE} {installed} is installed, which has no such name"
             if info.name in off:
                 info.status = "disabled"
                 log.warning(
@@ -309,7 +318,8 @@ class Host:
         for frame in frames:
             for name, plugin in self._manager.list_name_plugin():
                 own = getattr(plugin, "__name__", type(plugin).__module__)
-                if frame.f_globals.get("__name__") == own and not own.startswith(f"{CORE}."):
+                module = f"{frame.f_globals.get('__name__')}."
+                if module.startswith(f"{own}.") and not own.startswith(f"{CORE}."):
                     return name, frame.f_code.co_qualname
         return None
 
@@ -329,7 +339,8 @@ class Host:
 
         `pure`: only through those that do nothing but look at it.
 
-        Raises Reject and Snooze where a `before_` hook does.
+        Raises Reject and Snooze where a `before_` hook does, and HookFault where one is at fault
+        that is marked so that the attempt fails by that.
         """
         may_refuse = hook.startswith("before_")
         running = asyncio.current_task()
@@ -350,9 +361,11 @@ class Host:
                 if may_refuse and valid_refusal(refusal):
                     raise
                 self.fault(item.plugin, hook, refusal)
+                arguments[name] = _after_fault(item, hook, arguments[name])
                 continue
             except Exception as fault:  # what it returned may fail the one who looks at it
                 self.fault(item.plugin, hook, fault)
+                arguments[name] = _after_fault(item, hook, arguments[name])
                 continue
             if isinstance(result, Outcome) and _gave_verdict(result, arguments[name]):
                 result = replace(result, decided_by=item.plugin)
@@ -457,6 +470,19 @@ class Host:
         self.events.report(PluginEvent(EventType.PLUGIN_FAULT, at, plugin, hook, said))
 
 
+def _after_fault(item: Implementation, hook: str, decided: Any) -> Any:
+    """What stands where a deciding hook was at fault: what it was marked with says that."""
+    if item.on_fault == "pass":
+        return decided
+    said = f"{hook} of the plugin {item.plugin} was at fault"
+    if hook.startswith("before_"):
+        raise Reject(said) if item.on_fault == "reject" else HookFault(said)
+    rejected = decided.failure(said, reason=Reason.REJECTED)
+    return replace(
+        decided.retry(said) if item.on_fault == "retry" else rejected, decided_by=item.plugin
+    )
+
+
 class WrongHook(TypeError):
     """A plugin's hooks are not what there is. `line` is where the first of them stands."""
 
@@ -498,6 +524,14 @@ def _wrong_with(name: str, function: Any, marks: Mapping[str, Any] | None) -> It
     of_tasks = (*hookspecs.DECIDING, *hookspecs.TELLING)
     if hook not in of_tasks and hasattr(function, "orchestratord_only_for"):
         yield f"{hook} is marked only_for, but is not called for tasks"
+    waits = inspect.iscoroutinefunction(function)
+    if hook not in (*hookspecs.DECIDING, *hookspecs.TELLING) or hook == "explain":
+        if waits or inspect.isasyncgenfunction(function):
+            yield f"{hook} is an `async def`; write a `def`"
+    elif inspect.isasyncgenfunction(function):
+        yield f"{hook} is an `async def` that yields; return a list"
+    if hook not in hookspecs.DECIDING and hasattr(function, "orchestratord_on_fault"):
+        yield f"{hook} is marked with on_fault, but decides nothing"
     known = inspect.signature(getattr(hookspecs, hook)).parameters
     for argument in inspect.signature(function).parameters.values():
         if argument.default is not argument.empty or argument.kind in _GATHERING:
@@ -524,41 +558,14 @@ def _line_of(error: BaseException, source: str) -> int | None:
 
 def _digests(folders: Iterable[Path]) -> dict[str, str]:
     """The single files of plugins in these folders, in order, with what each holds."""
-    return {
-        str(path): _digest(path)
-        for folder in folders
-        for path in _files(folder)
-        if not path.name.startswith((".", "_"))
-    }
+    return {source.place: _digest(source.place) for source in single_files(folders)}
 
 
-def _digest(path: Path) -> str:
+def _digest(file: str) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
     except OSError:  # its import tells
         return ""
-
-
-def _files(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.glob("*.py"))
-    except OSError:  # its name is too long, for example; that it is not there is an error of check
-        return []
-
-
-def _import_file(path: Path) -> Any:
-    name = f"orchestratord_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        sys.modules.pop(name, None)
-        raise
-    return module
 
 
 def _gave_verdict(result: Outcome, before: Outcome) -> bool:

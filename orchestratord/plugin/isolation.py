@@ -34,6 +34,7 @@ from orchestratord.model.task import (
     Upsert,
     row_of,
 )
+from orchestratord.plugin.background_service import Service, Where
 from orchestratord.plugin.long_work import seconds_queued
 from orchestratord.plugin.registry import Registry
 from orchestratord.values import world
@@ -156,7 +157,7 @@ def _listed(result: Any) -> Any:
 
 async def _wait(awaitable: Any, timeout: float) -> Any:  # noqa: ASYNC109
     # A task of its own: what cancels itself or hangs cannot take the attempt with it.
-    task = asyncio.ensure_future(_contained(awaitable))
+    task = asyncio.ensure_future(contained(awaitable))
     end = world.monotonic() + timeout
     try:
         done, _ = await asyncio.wait((task,), timeout=timeout)
@@ -177,7 +178,7 @@ async def _wait(awaitable: Any, timeout: float) -> Any:  # noqa: ASYNC109
     return result
 
 
-async def _contained(awaitable: Any) -> tuple[BaseException | None, Any]:
+async def contained(awaitable: Any) -> tuple[BaseException | None, Any]:
     """Await, and hand a raised exception back as a value: a SystemExit would end the loop."""
     try:
         return None, _listed(await awaitable)
@@ -268,8 +269,15 @@ _LONGEST_CODE = 32
 
 
 def valid_refusal(refusal: Reject | Snooze) -> bool:
-    """True where a snooze has a delay that can be waited for."""
-    return isinstance(refusal, Reject) or _is_delay(refusal.delay)
+    """True where a snooze has a delay that can be waited for, or a time, and not both."""
+    if isinstance(refusal, Reject):
+        return True
+    if refusal.until is None:
+        return _is_delay(refusal.delay)
+    until = refusal.until
+    if refusal.delay is not None or isinstance(until, bool) or not isinstance(until, int | float):
+        return False
+    return _is_delay(max(until / 1000 - world.time(), 0.0))
 
 
 _EFFECTS = tuple(kind.__name__ for kind in get_args(Effect))
@@ -516,3 +524,16 @@ def _is_delay(value: object) -> bool:
         and not isinstance(value, bool)
         and 0 <= value <= MAX_DURATION
     )
+
+
+def check_service(service: object) -> Service:
+    """What a plugin registers as a service. Raises HookFault where it is none."""
+    if not isinstance(service, Service):
+        raise HookFault(f"returned {service!r}, which is no Service")
+    if not isinstance(service.name, str) or not service.name:
+        raise HookFault(f"returned a Service whose name is {service.name!r}")
+    if service.where not in get_args(Where):
+        raise HookFault(f"returned a Service that runs where={service.where!r}; write one or each")
+    if not inspect.iscoroutinefunction(service.run):
+        raise HookFault(f"returned a Service {service.name} whose run is no `async def`")
+    return service

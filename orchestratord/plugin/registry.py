@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
+
+import click
 
 from orchestratord.errors import PluginError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.endpoint import Api, Setting
 from orchestratord.model.settings import DaemonSetting, DaemonSettings
 from orchestratord.model.task import RowKind, Table
+from orchestratord.plugin.background_service import ServiceState
+from orchestratord.plugin.doctor_check import Check
 from orchestratord.plugin.executor import Executor
+from orchestratord.plugin.metric import Counter, Gauge
 
 MAX_REGISTERED = 10_000
 """Of each kind, by one plugin; a generator need not end."""
@@ -28,6 +35,24 @@ _CORE_KEYS = {
 } - {"name"}  # fmt: skip
 _DAEMON_KEYS = {*DaemonSettings.model_fields, "defaults"}
 _DAEMON_KEY = "key of orchestratord.yaml"
+CORE_TABLES = (
+    "actions attempts batch_members batches bulks commits daemons endpoint_state meta "
+    "orchestratord_outbox outbox_taken rates retry_schedule runs schedules schema "
+    "schema_migration task_counts throttles"
+).split()
+"""Those of the queue."""
+_RESERVED = ("sqlite_", "pg_")
+"""Names that begin so the databases keep for themselves."""
+REFERENCE_KINDS = ("secret", "file", "credential")
+"""Those of `${kind:…}` that no plugin brings."""
+Reference = Callable[[str], str]
+"""What `${kind:path}` stands for, by its path. Raises ValueError, with the reason."""
+_REFERENCE = "kind of reference"
+CORE_COMMANDS = (
+    "backoff check config doctor explain grafana grant-producer inbound init move-queue new outbox "
+    "plugins rules run schema systemd test"
+).split()
+"""Those of `orchestratord` that no plugin brings; `cli/main.py` has a module for each."""
 
 
 @dataclass(slots=True)
@@ -46,6 +71,10 @@ class PluginInfo:
     """Where in its file that is, if it is known."""
     faults: int = 0
     last_fault: str | None = None
+    requires: str = ""
+    """Which orchestratord its package asks for, as in `orchestratord>=1.2`."""
+    services: dict[str, ServiceState] = field(default_factory=dict)
+    """What it has beside the worker, by name."""
 
 
 @dataclass(slots=True)
@@ -57,6 +86,11 @@ class Registry:
     backoffs: dict[str, type[Backoff]] = field(default_factory=dict)
     executors: list[Executor] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
+    references: dict[str, Reference] = field(default_factory=dict)
+    checks: list[tuple[str, Check]] = field(default_factory=list)
+    """Each with its plugin."""
+    metrics: list[tuple[str, Counter | Gauge]] = field(default_factory=list)
+    """Each with its plugin."""
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     row_kinds: defaultdict[str, dict[RowKind, tuple[bool, ...]]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -74,6 +108,10 @@ class Registry:
             self.claim("key", key, CORE)
         for key in _DAEMON_KEYS:
             self.claim(_DAEMON_KEY, key, CORE)
+        for kind in REFERENCE_KINDS:
+            self.claim(_REFERENCE, kind, CORE)
+        for command in CORE_COMMANDS:
+            self.claim("command", command, CORE)
         self.claim("backoff", "fixed", CORE)
         self.backoffs["fixed"] = _named(Fixed, "fixed")
 
@@ -94,15 +132,33 @@ class Registry:
         for own in _registered(plugin, "register_daemon_settings", DaemonSetting):
             self.claim(_DAEMON_KEY, own.key, name)
             self.daemon_settings[own.key] = own
-        for strategy, class_ in _strategies(plugin).items():
+        for strategy, class_ in _mapping(plugin, "register_backoff").items():
             self.claim("backoff", strategy, name)
             self.backoffs[strategy] = _named(class_, strategy)
         for executor in _registered(plugin, "register_executor", Executor):
             self.claim("executor", _label(executor), name)
             self.executors.append(executor)
         for table in _registered(plugin, "register_tables", Table):
+            if table.name.lower() in CORE_TABLES or table.name.lower().startswith(_RESERVED):
+                raise ValueError(
+                    f"the table {table.name!r} has a name of the queue's; choose another"
+                )
             self.claim("table", table.name, name)
             self.tables[table.name] = table
+        for kind, reference in _mapping(plugin, "register_references").items():
+            if not (isinstance(kind, str) and re.fullmatch("[a-z]{1,16}", kind)):
+                raise ValueError(f"the kind of reference {kind!r} is no word of small letters")
+            self.claim(_REFERENCE, kind, name)
+            self.references[kind] = reference
+        self.checks += ((name, check) for check in _registered(plugin, "register_checks", Check))
+        for metric in _registered(plugin, "register_metrics", (Counter, Gauge)):
+            begins = name.replace("-", "_")
+            if not re.fullmatch(f"{begins}_[a-z0-9_]+", metric.name):
+                raise ValueError(f"the metric {metric.name!r} is to begin with {begins}_")
+            self.claim("metric", metric.name, name)
+            self.metrics.append((name, metric))
+        for command in _registered(plugin, "register_commands", click.Command):
+            self.claim("command", command.name, name)
         for executor in self.executors:
             for key in _keys(executor.model) & self.settings.keys():
                 owners = self.owners["executor", _label(executor)], self.owners["key", key]
@@ -116,11 +172,14 @@ class Registry:
             _DAEMON_KEY: self.daemon_settings,
             "backoff": self.backoffs,
             "table": self.tables,
+            _REFERENCE: self.references,
         }
         for (what, name), owner in list(self.owners.items()):
             if owner == plugin:
                 del self.owners[what, name]
                 known.get(what, {}).pop(name, None)
+        self.checks = [item for item in self.checks if item[0] != plugin]
+        self.metrics = [item for item in self.metrics if item[0] != plugin]
         self.executors = [
             item for item in self.executors if ("executor", _label(item)) in self.owners
         ]
@@ -132,7 +191,9 @@ class Registry:
         self.disabled_keys |= {setting.key: name for setting in settings}
         own = _registered(plugin, "register_daemon_settings", DaemonSetting)
         self.disabled_daemon_keys |= {setting.key: name for setting in own}
-        self.disabled_backoffs |= dict.fromkeys(_strategies(plugin), name)
+        self.disabled_backoffs |= dict.fromkeys(_mapping(plugin, "register_backoff"), name)
+        kinds = _mapping(plugin, "register_references")
+        self.references |= {kind: partial(_disabled_reference, name) for kind in kinds}
         self.disabled_types |= {e.type: name for e in executors if e.kind == "call"}
 
     def call_executors(self) -> dict[str, Executor]:
@@ -160,16 +221,22 @@ def plain(result: Any) -> Any:
     return result
 
 
+def _disabled_reference(plugin: str, path: str) -> str:
+    raise ValueError(f"the plugin {plugin} is disabled; take it out of plugins.disabled")
+
+
 def _registered(plugin: Any, hook: str, type_: Any) -> list[Any]:
     items = list(_call(plugin, hook))
     for item in items:
         if not isinstance(item, type_):
-            raise TypeError(f"{hook} returned {item!r}, which is no {type_.__name__}")
+            types = type_ if isinstance(type_, tuple) else (type_,)
+            words = " or ".join(one.__name__ for one in types)
+            raise TypeError(f"{hook} returned {item!r}, which is no {words}")
     return items
 
 
-def _strategies(plugin: Any) -> dict[str, type[Backoff]]:
-    return dict(_call(plugin, "register_backoff"))
+def _mapping(plugin: Any, hook: str) -> dict[str, Any]:
+    return dict(_call(plugin, hook))
 
 
 def _call(plugin: Any, hook: str) -> Any:

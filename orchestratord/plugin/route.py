@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from orchestratord.errors import OrchestratordError
 from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.event import Event
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Action, Effect, Upsert
+from orchestratord.plugin.metric import MetricSamples
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 
 class Control(Protocol):
@@ -146,6 +150,12 @@ class Control(Protocol):
 
     async def schedules(self) -> Sequence[Mapping[str, Any]]:
         """All schedules, as `GET /v1/schedules` lists them."""
+
+    def metrics(self) -> Sequence[MetricSamples]:
+        """What plugins count and measure, as it is now: `register_metrics`."""
+
+    def pages(self) -> Sequence[Page]:
+        """The pages that plugins have beside those of the dashboard: `register_pages`."""
 
     def last_successes(self) -> Mapping[str, float]:
         """When each endpoint's last call began that succeeded: seconds since the epoch."""
@@ -356,3 +366,38 @@ class Route:
     path: str
     handler: Callable[..., Awaitable[Answer]]
     caller: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PageVisit:
+    """A request for a page.
+
+    Args:
+        path: the names in braces of the page's path.
+        query: the query's parameters; one that was given twice is joined by a comma.
+        caller: who asks. A page that offers something which `caller.writes` does not allow says
+            so instead.
+    """
+
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page.
+
+    Args:
+        path: where it is, with `{names}` in braces.
+        title: what it is called.
+        show: an `async def` of the visit: what stands below the heading, as HTML that is a
+            `markupsafe.Markup`; a plain text is escaped. It raises NotFound, InvalidParams and the
+            like, which become a page that says so.
+        menu: whether the menu has an entry of it.
+    """
+
+    path: str
+    title: str
+    show: Callable[[PageVisit], Awaitable[Markup | str]]
+    menu: bool = True

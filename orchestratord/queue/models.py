@@ -561,7 +561,8 @@ BatchRow.add_index(
 
 class Fact(QueueRow):
     """Facts about the queue itself, by name: `instance`, `clock`, `removed_endpoints`,
-    `tasks_counted`, `outbox_relay`, `outbox_refusal:database` while a row of that outbox is to be
+    `tasks_counted`, `outbox_relay` and `service:plugin/name` for each role and who holds it,
+    `outbox_refusal:database` while a row of that outbox is to be
     marked, `missed_slots:api/name` for each schedule of which some were, and
     `failing_told:api/name` for each endpoint that was told of as failing."""
 

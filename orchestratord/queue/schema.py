@@ -15,8 +15,7 @@ from peewee import PostgresqlDatabase
 from orchestratord.errors import DatabaseInUse, PluginError
 from orchestratord.model.task import Table
 from orchestratord.queue.database import Database
-from orchestratord.queue.models import POSTGRES_TABLES, Fact, SchemaRow
-from orchestratord.queue.postgres.outbox_schema import TABLE as OUTBOX
+from orchestratord.queue.models import Fact, SchemaRow
 from orchestratord.queue.tables.table_parts import REWRITTEN, PostgresTables
 from orchestratord.values import world
 
@@ -48,6 +47,8 @@ LOCK_TRIES = 8
 _HISTORY = "schema_migration"
 _TEXT = PostgresTables.field_types["TEXT"]
 _POSTGRES = {"TEXT": _TEXT, "INTEGER": "BIGINT", "REAL": "DOUBLE PRECISION"}
+_TYPES = {"TEXT": "TEXT", "INTEGER": "BIGINT", "REAL": "DOUBLE PRECISION"}
+"""As PostgreSQL names them for a column."""
 _DEFAULTS = {"TEXT": "''", "INTEGER": "0", "REAL": "0.0"}
 
 
@@ -58,8 +59,6 @@ def prepare(
 
     Nothing is locked where nothing is to be done. Raises DatabaseInUse and PluginError.
     """
-    for table in declared:
-        _check(table)
     version = version_of(orm)
     if version < VERSION or _lacking(orm, declared):
         with database.alone():
@@ -236,14 +235,32 @@ def create_plugin_tables(orm: peewee.Database, tables: Iterable[Table]) -> None:
 
 
 def _lacking(orm: peewee.Database, tables: Iterable[Table]) -> bool:
-    """Whether a table of a plugin, or a column of one, is not there."""
+    """Whether a table of a plugin, or a column of one, is not there. Raises PluginError."""
     there = set(orm.get_tables())
     for table in tables:
         if table.name not in there:
             return True
-        if not set(table.columns) <= {column.name for column in orm.get_columns(table.name)}:
+        found = orm.get_columns(table.name)
+        _check_same(table, found)
+        if not set(table.columns) <= {column.name for column in found}:
             return True
     return False
+
+
+def _check_same(table: Table, found: Iterable[Any]) -> None:
+    """Raise PluginError where a table is another than its plugin declares: columns that it has
+    gained are added, and nothing else is changed."""
+    whose = f"the table {table.name!r} is another in the database than its plugin declares it"
+    remedy = "install the plugin's former version, or rename the table in the database"
+    key = sorted(column.name for column in found if column.primary_key)
+    if key != sorted(table.key):
+        raise PluginError(f"{whose}: the key is {key}, and not {sorted(table.key)}; {remedy}")
+    for column in found:
+        kind = table.columns.get(column.name, "").upper().split()
+        if kind and column.data_type.upper() not in (kind[0], _TYPES[kind[0]]):
+            raise PluginError(
+                f"{whose}: {column.name} is {column.data_type}, and not {kind[0]}; {remedy}"
+            )
 
 
 def _kind(orm: peewee.Database, kind: str) -> str:
@@ -267,15 +284,3 @@ def _add_columns(database: peewee.Database, table: Table) -> None:
 
 def _run(database: peewee.Database, sql: str) -> None:
     database.execute_sql(sql)  # type: ignore[no-untyped-call]  # peewee leaves it so
-
-
-def _check(table: Table) -> None:
-    core = {model._meta.table_name for model in POSTGRES_TABLES} | {_HISTORY, OUTBOX}
-    name = table.name.lower()
-    wrong = None
-    if name.startswith(("sqlite_", "pg_")):
-        wrong = "the database keeps such names for itself"
-    elif name in core:
-        wrong = "the queue has a table of that name"
-    if wrong:
-        raise PluginError(f"the table {table.name!r} cannot be created: {wrong}")

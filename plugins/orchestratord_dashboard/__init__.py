@@ -50,7 +50,7 @@ def register_routes(control: Control) -> Iterable[Route]:
     # What only pages need is not worth the time of commands that only load the plugin.
     from orchestratord_dashboard.page_renderer import PageRenderer
 
-    renderer = PageRenderer(_pages(control), history)
+    renderer = PageRenderer(_pages(control), history, control.pages())
     # Not at once: a daemon that starts has better things to do.
     loop = asyncio.get_running_loop()
     loop.call_later(WARM_AFTER, loop.run_in_executor, None, renderer.warm)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orchestratord import Control, InvalidParams, OrchestratordError
+from orchestratord import Control, InvalidParams, OrchestratordError, PageVisit
 from orchestratord_dashboard import charts, throttled_lanes
 from orchestratord_dashboard.attempt_history import AttemptHistory
-from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
+from orchestratord_dashboard.page_renderer import DashboardPage
 
 PAGE = 50
 RUNS = 5

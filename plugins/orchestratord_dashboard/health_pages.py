@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from orchestratord import Control, InvalidParams, OrchestratordError, world
+from orchestratord import Control, InvalidParams, OrchestratordError, PageVisit, world
 from orchestratord_dashboard.attempt_history import EndpointAttempts
-from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
+from orchestratord_dashboard.page_renderer import DashboardPage
 
 PAGE = 50
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestratord import Control, InvalidParams, OrchestratordError
+from orchestratord import Control, InvalidParams, OrchestratordError, PageVisit
 from orchestratord_dashboard import charts, template_filters
 from orchestratord_dashboard.attempt_history import AttemptHistory, TimeBucket
-from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
+from orchestratord_dashboard.page_renderer import DashboardPage
 from orchestratord_dashboard.task_pages import STATES
 from orchestratord_dashboard.throttled_lanes import throttled
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
@@ -17,6 +17,9 @@ from orchestratord import (
     Conflict,
     InvalidParams,
     NotFound,
+    Page,
+    PageVisit,
+    PluginError,
     Route,
     Unreachable,
     world,
@@ -33,26 +36,11 @@ _PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     NotFound: (404, "There is no such thing"),
     InvalidParams: (422, "This address makes no sense"),
     Conflict: (409, "This is not possible now"),
+    PluginError: (500, "This page cannot be shown"),
     Unreachable: (503, "The database cannot be used now"),
 }
 AGAIN = 5
 """Seconds after which a page is asked for again whose database was out of reach."""
-
-
-@dataclass(frozen=True, slots=True)
-class PageVisit:
-    """A request for a page.
-
-    Args:
-        path: the names in braces of the page's path.
-        query: the query's parameters; one that was given twice is joined by a comma.
-        caller: who asks. A page that offers something which `caller.writes` does not allow says
-            so instead.
-    """
-
-    path: Mapping[str, str]
-    query: Mapping[str, str]
-    caller: Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +64,13 @@ class DashboardPage:
 class PageRenderer:
     """Renders all pages, and serves them with what they load."""
 
-    def __init__(self, pages: Iterable[DashboardPage], history: AttemptHistory) -> None:
-        self._pages = tuple(pages)
+    def __init__(
+        self,
+        pages: Iterable[DashboardPage],
+        history: AttemptHistory,
+        of_plugins: Sequence[Page] = (),
+    ) -> None:
+        self._pages = (*pages, *map(_of_plugin, of_plugins))
         self._history = history
         self._assets = Assets()
         self._templates = Environment(
@@ -88,6 +81,9 @@ class PageRenderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self._templates.globals["menu"] = [
+            (page.path, page.path, page.title) for page in of_plugins if page.menu
+        ]
         self._templates.globals["asset"] = self._assets.address
         self._templates.filters |= template_filters.FILTERS
 
@@ -128,6 +124,13 @@ class PageRenderer:
             return Answer(text, status, media_type="text/html; charset=utf-8")
 
         return Route("GET", page.path, answer, caller=True)
+
+
+def _of_plugin(page: Page) -> DashboardPage:
+    async def show(visit: PageVisit) -> Mapping[str, Any]:
+        return {"title": page.title, "shown": await page.show(visit)}
+
+    return DashboardPage(page.path, "page.html", page.path, show)
 
 
 def _why(error: Exception) -> list[str]:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestratord import Control
-from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
+from orchestratord import Control, PageVisit
+from orchestratord_dashboard.page_renderer import DashboardPage
 from orchestratord_dashboard.task_pages import STATES, number
 
 TASKS = 500

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from orchestratord import Conflict, Control, InvalidParams, NotFound, Reason
-from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
+from orchestratord import Conflict, Control, InvalidParams, NotFound, PageVisit, Reason
+from orchestratord_dashboard.page_renderer import DashboardPage
 
 FILTERS = (
     "status endpoint kind status_code reason since until text id parent partition run bulk batch "

@@ -9,8 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orchestratord import PHASES, ConfigError, Conflict, Control, InvalidParams, NotFound, Problem
-from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
+from orchestratord import (
+    PHASES,
+    ConfigError,
+    Conflict,
+    Control,
+    InvalidParams,
+    NotFound,
+    PageVisit,
+    Problem,
+)
+from orchestratord_dashboard.page_renderer import DashboardPage
 
 KEY = "webhooks"
 SECTION = "endpoints"

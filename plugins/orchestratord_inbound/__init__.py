@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from orchestratord import (
+    Check,
     Config,
     Control,
     DaemonSetting,
@@ -59,6 +60,11 @@ def register_ports(control: Control) -> Iterable[PortHandler]:
 @hookimpl
 def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
     return checks.problems(endpoint, config)
+
+
+@hookimpl
+def register_checks() -> Iterable[Check]:
+    return (Check("inbound", checks.port),)
 
 
 @hookimpl

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from orchestratord import Config, Endpoint, Problem, suggest
+from orchestratord import Config, Endpoint, Need, Problem, suggest
 from orchestratord_inbound.declaration import INBOUND, PORT, UNSIGNED_IDS
 from orchestratord_inbound.sender_scheme import scheme_of
 
 NAMES = frozenset({"headers", "query", "body"})
 """The params of an event that has come in."""
 EVENT, WHOLE = "event", "@"
+ANSWER_TIMEOUT = 2.0
+"""Seconds."""
+
+
+def port(config: Config, status: Mapping[str, Any] | None) -> Iterator[Need]:
+    """Whether a daemon that runs listens for senders."""
+    declared = config[PORT]
+    if declared is None or status is None:
+        return
+    host, _, number = declared.bind.rpartition(":")
+    what = f"senders reach the daemon at {declared.bind}"
+    try:
+        with socket.create_connection((host.strip("[]"), int(number)), ANSWER_TIMEOUT):
+            yield Need(what)
+    except OSError as error:
+        remedy = "restart the daemon, if inbound.bind was changed; its log says more"
+        yield Need(what, f"{error.strerror or error}", remedy)
 
 
 def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:

@@ -54,7 +54,9 @@ def register_routes(control: Control) -> Iterable[Route]:
                 lanes[lane["name"]] = None
         counts = (*counters.all(), lag.found)
         schedules, successes = await control.schedules(), control.last_successes()
-        exposition = Exposition(counts, control.config, status, lanes, schedules, successes)
+        exposition = Exposition(
+            counts, control.config, status, lanes, schedules, successes, control.metrics()
+        )
         return Answer(await asyncio.to_thread(exposition.text), media_type=MEDIA_TYPE)
 
     return [Route("GET", "/metrics", metrics)]

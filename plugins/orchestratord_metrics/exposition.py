@@ -24,7 +24,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from orchestratord import Config, Status, world
+from orchestratord import Config, MetricSamples, Status, world
 from orchestratord_metrics.counters import MAX_SETS, OTHER, PREFIX, Counts, Labels, masked
 
 _SELF = Path("/proc/self")
@@ -56,6 +56,7 @@ class Exposition(Collector):
         lanes: Collection[str],
         schedules: Sequence[Mapping[str, Any]] = (),
         successes: Mapping[str, float] | None = None,
+        of_plugins: Sequence[MetricSamples] = (),
     ) -> None:
         """
         Args:
@@ -65,7 +66,9 @@ class Exposition(Collector):
             lanes: those that are named; the others are added up as `other`.
             schedules: as `Control.schedules` has them.
             successes: as `Control.last_successes` has them.
+            of_plugins: as `Control.metrics` has them.
         """
+        self._of_plugins = of_plugins
         self._counted = [(counted, counted.copy()) for counted in counts]
         self._config = config
         self._status = status
@@ -91,6 +94,12 @@ class Exposition(Collector):
         yield from self._configuration()
         yield from self._daemon()
         yield from process_families()
+        for own in self._of_plugins:
+            make = _counter if own.kind == "counter" else _gauge
+            family = make(own.name, own.help, labels=own.labels)
+            for labels, number in own.values.items():
+                family.add_metric(tuple(map(text, labels)), number)
+            yield family
 
     def _last_successes(self, text: Callable[[str], str]) -> Iterator[Metric]:
         """Of schedules all; of the other endpoints only so many are named."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from orchestratord import Config, DaemonSetting, Endpoint, Executor, Problem, hookimpl
+from orchestratord import Config, DaemonSetting, Endpoint, Executor, Gauge, Problem, hookimpl
 from orchestratord_sql import checks
 from orchestratord_sql.declaration import DATABASES
 from orchestratord_sql.statement_executor import SqlExecutor
@@ -34,6 +34,12 @@ def register_daemon_settings() -> Iterable[DaemonSetting[Any]]:
 @hookimpl
 def register_executor() -> Iterable[Executor]:
     return (statements,)
+
+
+@hookimpl
+def register_metrics() -> Iterable[Gauge]:
+    meaning = "Connections to the databases of endpoints, also those that wait for a statement."
+    return (Gauge("sql_connections", meaning, statements.connections, ("database",)),)
 
 
 @hookimpl

@@ -73,6 +73,10 @@ class SqlExecutor(Executor):
         """Whether a repeat is safe, where the endpoint does not say: only for what only reads."""
         return reads_only(spec.statement)
 
+    def connections(self) -> dict[tuple[str, ...], float]:
+        """How many there are, by the name of the database."""
+        return {(name,): pool.connections for name, (_, pool) in self._pools.items()}
+
     def adopt(self, config: Config) -> None:
         """Close the connections to databases that are not declared any more, or otherwise."""
         databases = config[DATABASES]

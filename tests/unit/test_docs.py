@@ -18,6 +18,7 @@ import pytest
 import trustme
 from click.testing import CliRunner
 
+import orchestratord
 from orchestratorctl.verb_table import VERBS
 from orchestratord import Outcome, Secret, SendError
 from orchestratord.cli.main import main
@@ -135,6 +136,13 @@ def test_what_hooks_work_with_is_documented(kind: type) -> None:
         assert all(f"`{word}`" in text for word in get_args(SendErrorKind))
 
 
+def test_every_name_of_the_public_face_is_documented() -> None:
+    text = PLUGINS.read_text()
+    code = re.findall(r"^```python\n.*?^```$|`[^`\n]+`", text, re.DOTALL | re.MULTILINE)
+    words = set(re.findall(r"\w+", " ".join(code)))
+    assert [name for name in orchestratord.__all__ if name not in words] == []
+
+
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_every_python_example_is_a_plugin_that_loads(block: Block, tmp_path: Path) -> None:
     path = tmp_path / "plugins" / "example.py"
@@ -181,8 +189,10 @@ def test_the_example_of_verifying_a_signature_is_right() -> None:
 
 def test_every_command_is_documented() -> None:
     text = COMMANDS.read_text()
-    commands = dict(main.commands)
-    for name, command in main.commands.items():
+    context = click.Context(main)
+    known = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    commands = {name: command for name, command in known.items() if command is not None}
+    for name, command in [*commands.items()]:
         if isinstance(command, click.Group):
             del commands[name]
             commands |= {f"{name} {inner}": one for inner, one in command.commands.items()}

@@ -160,14 +160,17 @@ class PortApplication:
 def port_applications(host: Host, control: Control) -> dict[str, ASGIApp]:
     """What plugins answer at ports of their own, by the keys of orchestratord.yaml."""
     found: dict[str, ASGIApp] = {}
+    owners: dict[str, str] = {}
     for plugin, handlers in host.ask(HOOK, {"control": control}):
         for handler in handlers:
             if not isinstance(handler, PortHandler):
                 host.fault(plugin, HOOK, HookFault(f"returned {handler!r}, which is no handler"))
             elif handler.key in found:
-                text = f"the port {handler.key} is answered by another plugin, too"
+                owner = owners[handler.key]
+                text = f"the port {handler.key} is registered by {owner} and by {plugin}"
                 host.fault(plugin, HOOK, PluginError(text))
             else:
+                owners[handler.key] = plugin
                 found[handler.key] = PortApplication(host, plugin, handler)
     return found
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import click
 
 from orchestratord.cli.create.scaffold import make_empty, template, write_new
 from orchestratord.cli.opened_config import host_of
+from orchestratord.plugin.hookspecs import ALL
 from orchestratord.plugin.registry import CORE
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
@@ -46,8 +48,11 @@ def write_plugin(config: Path, name: str, folder: Path | None) -> None:
     module = distribution.replace("-", "_")
     folder = folder or Path(distribution)
     make_empty(folder)
+    hooks = textwrap.fill(", ".join(ALL), 92, initial_indent="    ", subsequent_indent="    ")
     for source, target in _FILES.items():
-        text = template(f"plugin/{source}", name=name, module=module, distribution=distribution)
+        text = template(
+            f"plugin/{source}", name=name, module=module, distribution=distribution, hooks=hooks
+        )
         write_new(folder / target.replace("@MODULE@", module), text)
     where = shlex.quote(str(folder))
     click.echo(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from orchestratord.cli.doctor.installation import Findings, Installation, fail, 
 from orchestratord.cli.file_modes import changed_by_others, others_may
 from orchestratord.cli.options import counted
 from orchestratord.errors import Problem
+from orchestratord.plugin.executor import Need
 from orchestratord.values.certificate import certificates, ends
 
 _SHOWN = 3
@@ -102,6 +103,13 @@ def check_plugins(installed: Installation) -> Findings:
         else:
             names.append(f"{info.name} {info.version}" if info.name != "http" else info.name)
     for told in (installed.status or {}).get("plugins") or []:
+        here = installed.host.plugins.get(told["name"])
+        if here is not None and told["version"] not in (here.version, "?"):
+            yield warn(
+                f"the daemon runs {told['name']} {told['version']}, and {here.version} is "
+                "installed",
+                "`orchestratorctl upgrade` takes it up",
+            )
         if told.get("faults"):
             yield warn(
                 f"{told['name']} has failed {counted(told['faults'], 'time')} since the daemon "
@@ -146,8 +154,10 @@ def check_needs(installed: Installation) -> Findings:
     if installed.host is None or installed.config is None:
         return
     for executor in installed.host.registry.executors:
-        for need in executor.needs(installed.config):
-            if need.fault:
-                yield fail(f"{need.what}: {need.fault}", need.remedy)
-            else:
-                yield ok(need.what)
+        yield from findings_of(executor.needs(installed.config))
+
+
+def findings_of(needs: Iterable[Need]) -> Findings:
+    """What plugins say of what they need."""
+    for need in needs:
+        yield fail(f"{need.what}: {need.fault}", need.remedy) if need.fault else ok(need.what)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,7 @@ def check_daemon(installed: Installation) -> Findings:
                 "it goes faster by itself once that ends; `orchestratorctl resume "
                 f"{scope.get('name')}` lifts it now, `pace: off` in its YAML for good",
             )
+    yield from _ended_services(status)
     if status.get("draining"):
         yield warn(
             "it is draining: nothing new is begun",
@@ -159,3 +161,14 @@ def check_daemon(installed: Installation) -> Findings:
                 _REMEDIES.get(trouble["code"], _ELSE),
                 trouble=trouble["code"],
             )
+
+
+def _ended_services(status: Mapping[str, Any]) -> Findings:
+    for plugin in status.get("plugins") or ():
+        for service in plugin.get("services") or ():
+            if service.get("state") == "waiting":
+                yield warn(
+                    f"the service {service.get('name')} of the plugin {plugin.get('name')} ended: "
+                    f"{service.get('error')}",
+                    "it is begun again by itself; correct the plugin, or disable it",
+                )

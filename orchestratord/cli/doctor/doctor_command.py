@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,10 @@ from orchestratord.cli.options import config_option, folder_of, output_option
 
 if TYPE_CHECKING:
     from orchestratord.cli.doctor.installation import Finding, Findings, Installation
+    from orchestratord.model.settings import Config
+    from orchestratord.plugin.doctor_check import Check
+
+    _DoctorCheck = Callable[[Installation], Findings]
 
 _INDENT = len("warn  open files  ")
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -48,21 +53,39 @@ def doctor(config: str | None, output: str) -> None:
 
 
 def _check(installed: Installation) -> Iterator[tuple[str, Finding]]:
-    from orchestratord.cli.doctor.installation import fail
     from orchestratord.values import doc_links
 
     for about, check in checks().items():
-        more = doc_links.finding(about)
-        try:
-            for found in check(installed):
-                bare = found.status == "ok" or found.help
-                yield about, found if bare else replace(found, help=more)
-        except Exception as error:  # one that cannot be made does not keep the others
-            text = f"cannot be checked: {error}"
-            yield about, replace(fail(text, "check it manually"), help=more)
+        yield from _made(about, check, installed, doc_links.finding(about))
+    if installed.host is not None and installed.config is not None:
+        for plugin, own in installed.host.registry.checks:
+            look = partial(_look, own, installed.config)
+            yield from _made(own.name, look, installed, doc_links.finding("plugins"), plugin)
 
 
-def checks() -> dict[str, Callable[[Installation], Findings]]:
+def _made(
+    about: str, check: _DoctorCheck, installed: Installation, more: str, plugin: str = ""
+) -> Iterator[tuple[str, Finding]]:
+    from orchestratord.cli.doctor.installation import fail
+
+    try:
+        for found in check(installed):
+            bare = found.status == "ok" or found.help
+            yield about, found if bare else replace(found, help=more)
+    except (Exception, SystemExit) as error:  # one that cannot be made does not keep the others
+        whose = f" by the plugin {plugin}" if plugin else ""
+        text = f"cannot be checked{whose}: {error}"
+        yield about, replace(fail(text, "check it manually"), help=more)
+
+
+def _look(check: Check, config: Config, installed: Installation) -> Findings:
+    from orchestratord.cli.doctor.config_checks import findings_of
+    from orchestratord.plugin.registry import plain
+
+    return findings_of(plain(check.look(config, installed.status)))
+
+
+def checks() -> dict[str, _DoctorCheck]:
     """What is looked at, in this order, by the name that each line has."""
     from orchestratord.cli.doctor import (
         config_checks,

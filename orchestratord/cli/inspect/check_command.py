@@ -43,17 +43,24 @@ def check(config: str | None, pretend_secrets: bool, output: str) -> None:
 
     Exits with 0, or with 78 and all errors on stderr. Nothing is called or written.
     """
+    from orchestratord.cli.inspect.plugin_check import ask_once, plugin_faults
     from orchestratord.cli.opened_config import config_of, host_of
     from orchestratord.errors import ConfigError
 
     folder = folder_of(config)
     loaded: Config | None = None
     problems: list[Problem] = []
-    try:
-        loaded = config_of(folder, host_of(folder), pretend_secrets=pretend_secrets)
-        problems = [*loaded.warnings]
-    except ConfigError as error:
-        problems = [*error.problems]
+    with plugin_faults(folder) as faults:
+        try:
+            host = host_of(folder)
+            loaded = config_of(folder, host, pretend_secrets=pretend_secrets)
+            problems = [*loaded.warnings]
+            ask_once(host, loaded)
+        except ConfigError as error:
+            problems = [*error.problems]
+    if loaded is not None and faults.problems:
+        loaded = None
+        problems += faults.problems
     problems += _changeable(folder)
     problems.sort(key=lambda problem: problem.severity == "warning")
     _complain(problems)

@@ -120,7 +120,9 @@ class Editor:
             raise NotFound.of("endpoint", endpoint_id)
         if file not in files.contents:
             raise ConfigError([problem for problem in files.problems if problem.file == file])
-        reader = NodeReader(References(sources.environ), registry, Problems())
+        reader = NodeReader(
+            References(sources.environ, kinds=registry.references), registry, Problems()
+        )
         merger = Merger(reader, registry.settings)
         daemon = root_of(files, files.daemon)
         api = root_of(files, files.apis[endpoint_id.partition("/")[0]])

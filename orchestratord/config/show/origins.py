@@ -49,7 +49,7 @@ class Origins:
         """Read the files again; they were good a moment ago."""
         files = read_folder(folder)
         shared = shared_keys(registry.settings)
-        reader = NodeReader(References(os.environ), registry, Problems())
+        reader = NodeReader(References(os.environ, kinds=registry.references), registry, Problems())
         merger = Merger(reader, registry.settings)
         root = root_of(files, files.endpoints.get(endpoint.id))
         self.daemon = root_of(files, files.daemon)
@@ -115,7 +115,9 @@ def trace_daemon(config: Config, registry: Registry) -> dict[str, Traced]:
     """
     files = read_folder(config.folder)
     root = root_of(files, files.daemon)
-    reader = NodeReader(References(os.environ, config.folder), registry, Problems())
+    reader = NodeReader(
+        References(os.environ, config.folder, kinds=registry.references), registry, Problems()
+    )
     tracer = _Tracer(config.redactor)
     traced: dict[str, Traced] = {}
 

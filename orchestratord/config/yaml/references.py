@@ -4,6 +4,7 @@
     ${secret:NAME}              an environment variable, secret
     ${file:/path}               the content of a file, secret
     ${credential:name}          a file in $CREDENTIALS_DIRECTORY, secret
+    ${KIND:path}                what a plugin reads for its kind, secret
     $${                         the two characters ${ themselves
 
 They are read after the file is parsed, so that a value can hold any character, and what comes out
@@ -18,8 +19,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from orchestratord.config.folder import LARGEST, UNREADABLE, fingerprint, placed, read_bytes
+from orchestratord.plugin.isolation import is_ctrl_c, words
+from orchestratord.plugin.registry import REFERENCE_KINDS, Reference, plain
 from orchestratord.values.secret import Text
 from orchestratord.values.suggest import suggest
 
@@ -30,7 +34,6 @@ _REFERENCE = re.compile(r"\$(?:\$\{|\{([^{}]*)\})")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@:-]*")
 _KIND = re.compile(r"[a-z]{1,16}")
-_KINDS = ("secret", "file", "credential")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class References:
         environ: Mapping[str, str],
         folder: Path = Path(),
         pretended: set[str] | None = None,
+        kinds: Mapping[str, Reference] = MappingProxyType({}),
     ) -> None:
         """
         Args:
@@ -63,7 +67,11 @@ class References:
             folder: the config folder, which other files may be named relative to.
             pretended: gathers the references to secrets that are not here, for which something of
                 their form is taken; None: they are errors.
+            kinds: those of plugins, by name.
         """
+        self._kinds = kinds
+        self._read: dict[str, str | _NotHere] = {}
+        """What those of plugins stand for in this reading."""
         self._environ = environ
         credentials = environ.get("CREDENTIALS_DIRECTORY")
         self._credentials = Path(credentials) if credentials else None
@@ -181,9 +189,14 @@ class References:
                 return self._content(Path(name), inside), True
             if kind == "credential":
                 return self._credential(name, inside), True
+            if kind in self._kinds:
+                return self._of_plugin(kind, name, inside), True
             # What is not well-formed is not named: it may be the secret itself.
             named = f" {kind!r}" if _KIND.fullmatch(kind) else ""
-            raise ValueError(f"unknown kind of reference{named}" + suggest(kind, _KINDS))
+            raise ValueError(
+                f"unknown kind of reference{named}"
+                + suggest(kind, (*REFERENCE_KINDS, *self._kinds))
+            )
         match = _VARIABLE.fullmatch(inside)
         if match is None:
             raise ValueError(
@@ -193,6 +206,23 @@ class References:
         if match[2] is not None:
             return self._get(match[1]) or match[2], False
         return self._variable(match[1], inside), False
+
+    def _of_plugin(self, kind: str, name: str, inside: str) -> str:
+        if inside not in self._read:
+            try:
+                value = plain(self._kinds[kind](name))
+                if not isinstance(value, str):
+                    raise TypeError(f"it is a {type(value).__name__}, and no text")
+                self._read[inside] = _text(value.encode())
+            except BaseException as error:  # a plugin may raise anything
+                if is_ctrl_c(error):
+                    raise
+                why = str(error) if isinstance(error, ValueError) else words(error)
+                self._read[inside] = _NotHere(f"${{{inside}}}: {why}")
+        found = self._read[inside]
+        if isinstance(found, _NotHere):
+            raise found
+        return found
 
     def _variable(self, name: str, inside: str) -> str:
         if not (match := _VARIABLE.fullmatch(name)) or match[2] is not None:

@@ -47,7 +47,7 @@ from orchestratord.http.api_client import AttemptClient, Sender
 from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.task import Effect, Reason, Status, Task, UnreadableParams
 from orchestratord.plugin.host import Host
-from orchestratord.plugin.isolation import check_outcome, is_ctrl_c
+from orchestratord.plugin.isolation import HookFault, check_outcome, is_ctrl_c, words
 from orchestratord.plugin.long_work import bounded, count_anew
 from orchestratord.queue.operations import stored_throttles
 from orchestratord.queue.operations.settle import start
@@ -302,7 +302,9 @@ class Pipe:
             fail = partial(self.hooks.fail, request=attempt.request, began=attempt.began)
             return await fail(task, endpoint, config, reason, str(error))
         except Snooze as snooze:
-            next_try = attempt.began + round(max(snooze.delay, SHORTEST_DELAY) * 1000)
+            earliest = attempt.began + round(SHORTEST_DELAY * 1000)
+            wanted = snooze.until or attempt.began + (snooze.delay or 0) * 1000
+            next_try = max(round(wanted), earliest)
             if deadline is not None and next_try > deadline:
                 why = f"{snooze}: past give_up_after"
                 return await self.hooks.fail(task, endpoint, config, Reason.EXPIRED, why)
@@ -313,9 +315,12 @@ class Pipe:
         except BaseException as error:  # an executor is a plugin's, too
             if is_ctrl_c(error):
                 raise
-            log.exception("the executor of task %s cannot prepare its request", task.id)
+            said = str(error)
+            if not isinstance(error, HookFault):  # which is logged with its plugin
+                log.exception("the executor of task %s cannot prepare its request", task.id)
+                said = words(error)
             attempt.request = None
-            outcome = Outcome("retry", "error", error=f"{type(error).__name__}: {error}")
+            outcome = Outcome("retry", "error", error=said)
             return await self._ask(attempt, outcome, self._decisions.decide(attempt, outcome))
         finally:
             self.deadlines.preparing.discard(attempt.running)

@@ -21,14 +21,13 @@ from orchestratord.queue.models import OutboxTaken, sql
 from orchestratord.queue.operations.effects import add_whole, all_inserts
 from orchestratord.queue.operations.insert import NewRows, lock_order
 from orchestratord.queue.operations.plugin_rows import Upserts
+from orchestratord.queue.operations.roles import role_holder
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.session import Session
 
 RELAY = "outbox_relay"
-"""The fact which daemon relays, and until when, if it says nothing."""
-HELD_MS = 4_000
-"""For how long; it says so again after a third of that. What it is told wrongly costs nothing but
-another look: `take` finds out within its transaction who relays."""
+"""The role of the daemon that relays. What it is told wrongly costs nothing but another look:
+`take` finds out within its transaction who relays."""
 
 LOOKS = "outbox_looks:"
 """How the name of the fact begins, before the name of the outbox's database, that says which rows
@@ -76,23 +75,6 @@ Result = Inserted | UniqueKeyReused | None
 or None, it was taken before or is not to be had just now."""
 
 
-@writes(Rank.CLAIM)
-def hold(session: Session) -> str | None:
-    """Be the daemon that relays, or go on to be; None where another one does, and lives.
-
-    Returns who relayed before: one that has died, or this daemon, also where none did.
-    """
-    holder, until = _holder(session.db, session.db.for_update)
-    now = session.leases.now(session.clock)
-    dead_before = session.db.dead_before(now)
-    if holder not in (None, session.owner) and until > dead_before:
-        return None
-    if holder != session.owner or until < now + HELD_MS * 2 // 3:
-        # Of a file, all others are dead: then it is held once, and for good.
-        facts.put(session.db, RELAY, f"{session.owner} {max(now + HELD_MS, dead_before)}")
-    return holder or session.owner
-
-
 @writes(Rank.KEEP)
 def note_look(session: Session, outbox: str | None, uid: str, *, ends: bool = False) -> int:
     """Note that a row is looked at by itself, or (`ends`) was; in how many such looks the daemon
@@ -104,20 +86,6 @@ def note_look(session: Session, outbox: str | None, uid: str, *, ends: bool = Fa
         looks[uid] = [*died, session.owner]
     facts.put(session.db, name, json.dumps(looks))
     return len(died)
-
-
-@writes(Rank.KEEP)
-def release_relay(session: Session) -> None:
-    """The daemon ends: another one may relay at once."""
-    if _holder(session.db, session.db.for_update)[0] == session.owner:
-        facts.forget(session.db, RELAY)
-
-
-@reads
-def relays_elsewhere(db: Connection, owner: str) -> bool:
-    """Whether another daemon than `owner` relays, and lives: then `hold` need not be tried."""
-    holder, until = _holder(db)
-    return holder not in (None, owner) and until > db.dead_before(db.clock_ms())
 
 
 def take(
@@ -181,7 +149,7 @@ def _take(
 
 def insist_on_relay(session: Session) -> None:
     """Raise RelayMoved where another daemon relays, and keep all others out until COMMIT."""
-    if _holder(session.db, session.db.for_update)[0] != session.owner:
+    if role_holder(session.db, RELAY, session.db.for_update)[0] != session.owner:
         raise RelayMoved("another daemon relays the outbox")
 
 
@@ -233,8 +201,3 @@ def taken_before(db: Connection, at: int, limit: int) -> list[str]:
 def forget_taken(session: Session, uids: Sequence[str]) -> None:
     """These rows are gone: they cannot come again."""
     session.db.run(*sql(OutboxTaken.delete().where(OutboxTaken.uid.in_(list(uids)))))
-
-
-def _holder(db: Connection, lock: str = "") -> tuple[str | None, int]:
-    owner, _, until = (facts.get(db, RELAY, lock) or "").partition(" ")
-    return owner or None, int(until or 0)

@@ -123,9 +123,10 @@ def test_what_happened_is_counted(daemon: Daemon) -> None:
     for name in [one for one in exposed if one.startswith("orchestratord_schedule_")]:
         assert exposed[name] == ("gauge", set())
         exposed[name] = ("gauge", {"endpoint"})
-    # As no lane is slowed.
-    assert exposed["orchestratord_lane_pace"] == ("gauge", set())
-    exposed["orchestratord_lane_pace"] = ("gauge", {"lane"})
+    # As no lane is slowed, and no statement was carried out.
+    for name, label in (("lane_pace", "lane"), ("sql_connections", "database")):
+        assert exposed[f"orchestratord_{name}"] == ("gauge", set())
+        exposed[f"orchestratord_{name}"] = ("gauge", {label})
     of_outbox = {name: kind for name, kind in documented().items() if "_outbox_" in name}
     assert documented() == of_outbox | exposed
 

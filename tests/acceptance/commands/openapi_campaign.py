@@ -26,14 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
-
-from orchestratord.cli.importing.openapi_document import (
+from orchestratord_openapi.openapi_document import (
     OpenApiDocument,
     items,
     mapping,
     read_openapi,
 )
-from orchestratord.cli.importing.openapi_operation import media_rank
+from orchestratord_openapi.openapi_operation import media_rank
+
 from tests.acceptance.commands.samples import sample
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.processes import free_port, serving

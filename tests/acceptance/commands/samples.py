@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from orchestratord.cli.importing.openapi_document import OpenApiDocument, items, mapping
+from orchestratord_openapi.openapi_document import OpenApiDocument, items, mapping
 
 FORMATS = {
     "date-time": "2027-01-01T12:00:00Z", "date": "2027-01-01", "time": "12:00:00Z",

@@ -225,18 +225,23 @@ class TestTablesOfPlugins:
             Table(name, columns, key)
 
     @pytest.mark.parametrize(
-        "table",
+        ("other", "why"),
         [
-            Table("attempts", {"a": "TEXT"}, ("a",)),
-            Table("Retry_Schedule", {"a": "TEXT"}, ("a",)),
-            Table("sqlite_x", {"a": "TEXT"}, ("a",)),
+            (Table("own", {"a": "TEXT", "b": "TEXT"}, ("a",)), "b is .*, and not TEXT"),
+            (
+                Table("own", {"a": "TEXT", "b": "INTEGER"}, ("a", "b")),
+                r"the key is \['a'\], and not",
+            ),
         ],
     )
-    async def test_a_name_that_is_taken_is_refused(
-        self, unopened: Callable[[], Any], table: Table
+    async def test_a_table_that_is_another_in_the_database_is_refused(
+        self, unopened: Callable[[], Any], other: Table, why: str
     ) -> None:
+        own = Table("own", {"a": "TEXT", "b": "INTEGER", "c": "REAL"}, ("a",))
         queue = unopened()
-        with pytest.raises(PluginError, match="cannot be created"):
-            await queue.open(table)
+        await (await queue.open(own)).close()
+        await (await queue.open(own)).close()
+        with pytest.raises(PluginError, match=f"the table 'own' is another in the database.*{why}"):
+            await queue.open(other)
         store = await queue.open()  # nothing stays open, and nothing locked
         await store.close()

@@ -14,6 +14,7 @@ from orchestratord.api.outbox_relay import UNFIT, OutboxRelay
 from orchestratord.errors import OutboxUnusable, QueueError, RowsUnreadable, UniqueKeyReused
 from orchestratord.model.task import BatchMember, Upsert
 from orchestratord.queue.operations import search
+from orchestratord.queue.operations.roles import held_elsewhere, hold_role, release_role
 from orchestratord.queue.outbox import outbox_take
 from orchestratord.queue.outbox.outbox_connection import (
     OutboxConnection,
@@ -21,13 +22,11 @@ from orchestratord.queue.outbox.outbox_connection import (
     run_statements,
 )
 from orchestratord.queue.outbox.outbox_take import (
+    RELAY,
     OutboxTask,
     RelayMoved,
     forget_taken,
-    hold,
     note_look,
-    relays_elsewhere,
-    release_relay,
     taken_before,
     taken_of,
 )
@@ -55,7 +54,7 @@ async def made(store: Store) -> list[Any]:
 
 
 async def test_a_row_makes_one_task_however_often_it_is_taken(queue: Any, store: Store) -> None:
-    assert await store.write(hold())
+    assert await store.write(hold_role(RELAY))
     rows = [row(queue, n) for n in range(3)]
     first = await take(store, *rows)
     assert all(isinstance(result, Inserted) for result in first)
@@ -64,14 +63,14 @@ async def test_a_row_makes_one_task_however_often_it_is_taken(queue: Any, store:
     assert isinstance(new, Inserted)
     store = await queue.successor()
     queue.run("UPDATE meta SET value = 'dead 1' WHERE name = 'outbox_relay'")
-    assert await store.write(hold())
+    assert await store.write(hold_role(RELAY))
     assert await take(store, *rows) == [None] * 3
     assert await made(store) == [0, 1, 2, 3]
 
 
 async def test_the_deaths_of_looks_at_a_row_are_counted(queue: Any, store: Store) -> None:
     """Of other daemons: one that looks again because the database was away has not died."""
-    assert await store.write(hold()) == store.owner
+    assert await store.write(hold_role(RELAY)) == store.owner
     for _ in range(3):
         assert await store.write(note_look(None, "a")) == 0
     assert await store.write(note_look("shop", "a")) == 0
@@ -80,7 +79,7 @@ async def test_the_deaths_of_looks_at_a_row_are_counted(queue: Any, store: Store
     before = store.owner
     store = await queue.successor()
     queue.run("UPDATE meta SET value = 'dead 1' WHERE name = 'outbox_relay'")
-    assert await store.write(hold()) == "dead"
+    assert await store.write(hold_role(RELAY)) == "dead"
     assert before != store.owner
     assert await store.write(note_look(None, "b")) == 0
     assert await store.write(note_look(None, "a")) == 1
@@ -90,7 +89,7 @@ async def test_the_deaths_of_looks_at_a_row_are_counted(queue: Any, store: Store
 
 async def test_a_key_is_that_of_a_call(queue: Any, store: Store) -> None:
     """Within one transaction and over several; a row that is refused was not taken."""
-    await store.write(hold())
+    await store.write(hold_role(RELAY))
     same = {"unique_key": "k"}
     one, two, other = (
         OutboxTask(1, str(uuid.uuid4()), queue.new(params={"n": 1}, **same)),
@@ -108,7 +107,7 @@ async def test_a_key_is_that_of_a_call(queue: Any, store: Store) -> None:
 
 async def test_what_cannot_be_stored_is_told_from_other_trouble(queue: Any, store: Store) -> None:
     """So that the relay leaves out this row alone, though another value would take its place."""
-    await store.write(hold())
+    await store.write(hold_role(RELAY))
     texts = [
         Upsert("health", {"name": "n"}, {"url": text}, {"seen": 1}) for text in ("\udc80", "active")
     ]
@@ -119,7 +118,7 @@ async def test_what_cannot_be_stored_is_told_from_other_trouble(queue: Any, stor
 
 
 async def test_many_keys_are_looked_up_at_once(queue: Any, store: Store) -> None:
-    await store.write(hold())
+    await store.write(hold_role(RELAY))
     known = [queue.new(params={"n": n}, unique_key=f"k{n}") for n in range(0, 500, 7)]
     ids = {item.id for item in await queue.add_all(known)}
     rows = [row(queue, n, unique_key=f"k{n}") for n in range(500)]
@@ -132,8 +131,8 @@ async def test_many_keys_are_looked_up_at_once(queue: Any, store: Store) -> None
 async def test_who_does_not_relay_writes_nothing(queue: Any, store: Store) -> None:
     with pytest.raises(RelayMoved):
         await take(store, row(queue, 1))
-    await store.write(hold())
-    await store.write(release_relay())
+    await store.write(hold_role(RELAY))
+    await store.write(release_role(RELAY))
     with pytest.raises(RelayMoved):
         await take(store, row(queue, 1))
     assert await made(store) == []
@@ -141,7 +140,7 @@ async def test_who_does_not_relay_writes_nothing(queue: Any, store: Store) -> No
 
 
 async def test_what_is_gone_is_forgotten(queue: Any, store: Store) -> None:
-    await store.write(hold())
+    await store.write(hold_role(RELAY))
     rows = [row(queue, n) for n in range(3)]
     await take(store, *rows)
     now = queue.clock.now_ms()
@@ -155,29 +154,29 @@ async def test_what_is_gone_is_forgotten(queue: Any, store: Store) -> None:
 @pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
 async def test_one_daemon_relays_and_another_one_once_it_is_dead(two: Any) -> None:
     one, other = two
-    assert await one.store.write(hold())
-    assert await one.store.write(hold())
-    assert await other.store.read(relays_elsewhere(other.store.owner))
-    assert not await one.store.read(relays_elsewhere(one.store.owner))
-    assert not await other.store.write(hold())
+    assert await one.store.write(hold_role(RELAY))
+    assert await one.store.write(hold_role(RELAY))
+    assert await other.store.read(held_elsewhere(RELAY, other.store.owner))
+    assert not await one.store.read(held_elsewhere(RELAY, one.store.owner))
+    assert not await other.store.write(hold_role(RELAY))
     # It is silent for too long.
     one.run(f"UPDATE meta SET value = '{one.store.owner} 1' WHERE name = 'outbox_relay'")
-    assert not await other.store.read(relays_elsewhere(other.store.owner))
-    assert await other.store.write(hold())
+    assert not await other.store.read(held_elsewhere(RELAY, other.store.owner))
+    assert await other.store.write(hold_role(RELAY))
     assert await take(other.store, row(other, 1))
     # It was only cut off, and comes back in the middle of a round.
     with pytest.raises(RelayMoved):
         await take(one.store, row(one, 1), row(one, 2))
     assert await made(one.store) == [1]
-    await one.store.write(release_relay())
+    await one.store.write(release_role(RELAY))
     assert one.run(RELAYS)[0]["value"].startswith(other.store.owner)
-    await other.store.write(release_relay())
-    assert await one.store.write(hold())
+    await other.store.write(release_role(RELAY))
+    assert await one.store.write(hold_role(RELAY))
 
 
 @pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
 async def test_in_the_queues_database_the_row_goes_with_its_task(queue: Any, store: Store) -> None:
-    await store.write(hold())
+    await store.write(hold_role(RELAY))
     for n in range(4):
         queue.run(f"""SELECT orchestratord_enqueue('crm/get', '{{"n": {n}}}')""")
     async with OutboxConnection.connect(queue.url) as connection:
@@ -267,7 +266,7 @@ async def test_a_table_of_the_same_name_is_left_as_it_is(queue: Any, store: Stor
 
 
 async def test_which_rows_have_made_their_task_is_known(queue: Any, store: Store) -> None:
-    await store.write(hold())
+    await store.write(hold_role(RELAY))
     rows = [row(queue, n) for n in range(3)]
     await take(store, *rows[:2])
     assert await store.read(taken_of([one.uid for one in rows])) == {rows[0].uid, rows[1].uid}

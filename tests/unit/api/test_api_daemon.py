@@ -56,7 +56,7 @@ async def test_status(parts: Parts) -> None:
         {
             "name": "http", "version": "test", "status": "loaded",
             "hooks": ["check_endpoint", "register_executor"],
-            "faults": 0, "last_fault": None,
+            "faults": 0, "last_fault": None, "services": [],
         }
     ]  # fmt: skip
     config = status["config"]
@@ -457,4 +457,5 @@ async def test_plugins(parts: Parts) -> None:
     [plugin] = (await parts.client.get("/v1/plugins")).json()["plugins"]
     assert list(plugin) == [
         "name", "version", "source", "status", "hooks", "error", "faults", "last_fault",
+        "services",
     ]  # fmt: skip

@@ -22,7 +22,7 @@ from orchestratord.api.filters import NAMES, TaskFilterBody
 from orchestratord.api.openapi import openapi_document
 from orchestratord.api.server.problem_json import PROBLEMS, Refusal
 from orchestratord.errors import NotFound, Unreachable
-from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.plugin.route import Answer, Route, described
 from orchestratord.queue.daemon_health import FATAL, Code
 from tests.unit.api.control_parts import Parts

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from orchestratord.cli.main import LazyCommands, main
+from orchestratord.plugin.registry import CORE_COMMANDS
 from tests.unit.cli.cli_parts import GOOD, run, write
 
 
@@ -23,12 +24,15 @@ def test_version() -> None:
 def test_help_names_every_command() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for name in main.commands:
+    for name in main.list_commands(click.Context(main)):
         assert f"\n  {name} " in result.stdout
 
 
 def every_command() -> Iterator[tuple[str, click.Command]]:
-    for name, command in main.commands.items():
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from ((f"{name} {inner}", one) for inner, one in command.commands.items())
         else:
@@ -38,7 +42,7 @@ def every_command() -> Iterator[tuple[str, click.Command]]:
 def test_every_command_takes_config() -> None:
     commands = dict(every_command())
     assert {"run", "check", "schema", "plugins", "demo", "init", "doctor"} <= set(commands)
-    assert {"new endpoint", "new plugin"} <= set(commands)
+    assert {"new endpoint", "new plugin", "import openapi"} <= set(commands)
     for name, command in commands.items():
         options = {option for param in command.params for option in param.opts}
         assert "--config" in options, name
@@ -50,6 +54,7 @@ def test_help_and_completion_load_nothing_heavy() -> None:
         "from orchestratord.cli.main import main\n"
         "assert CliRunner().invoke(main, ['--help']).exit_code == 0\n"
         "assert [main.commands[name].get_short_help_str() for name in main.commands]\n"
+        "assert 'orchestratord_demo.demo_command' in sys.modules\n"
         "print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -60,6 +65,24 @@ def test_a_command_is_imported_when_it_is_asked_for() -> None:
     code = "import sys, orchestratord.cli.main\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "orchestratord.cli.inspect.check_command" not in done.stdout.split()
+
+
+def test_a_command_of_the_core_looks_for_no_plugin() -> None:
+    code = (
+        "import sys\nfrom click.testing import CliRunner\n"
+        "from orchestratord.cli.main import main\n"
+        "for words in (['--version'], ['init', '--help'], ['check', '--help']):\n"
+        "    assert CliRunner().invoke(main, words).exit_code == 0\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "orchestratord.cli.plugin_commands" not in loaded
+    assert not [name for name in loaded if name.startswith("orchestratord_")]
+
+
+def test_the_registry_knows_the_commands_of_the_core() -> None:
+    assert sorted(CORE_COMMANDS) == sorted(main.commands)
 
 
 def test_commands_are_a_mapping() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from config_parts import ConfigFolder
 
-from orchestratord.config.folder import MAX_BYTES, config_folder, read_folder
+from orchestratord.cli.options import folder_of
+from orchestratord.config.folder import MAX_BYTES, read_folder
 
 
 @pytest.mark.parametrize(
@@ -22,11 +23,11 @@ from orchestratord.config.folder import MAX_BYTES, config_folder, read_folder
     ],
 )
 def test_which_folder(option: str | None, environ: dict[str, str], expected: str) -> None:
-    assert config_folder(option, environ) == Path(expected)
+    assert folder_of(option, environ) == Path(expected)
 
 
 def test_a_relative_folder_is_one_below_the_working_directory() -> None:
-    assert config_folder("conf", {}) == Path.cwd() / "conf"
+    assert folder_of("conf", {}) == Path.cwd() / "conf"
 
 
 def test_ids_come_from_paths(config: ConfigFolder) -> None:

@@ -22,13 +22,15 @@ from orchestratord.engine.attempt import deadlines
 from orchestratord.engine.attempt.pipe import PREFETCHED_MS
 from orchestratord.engine.new import new_tasks
 from orchestratord.engine.settle import attempt_ends, held_claims
-from orchestratord.errors import QueueError
+from orchestratord.errors import QueueError, Snooze
+from orchestratord.model.backoff import Fixed
 from orchestratord.model.endpoint import PartitionRule
 from orchestratord.model.event import EventType, TaskEvent
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.partition_turn import Partition
+from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import NewTask, RunSummary, Task
-from orchestratord.plugin.hookspecs import hookimpl, only_for
+from orchestratord.plugin.hook_marks import hookimpl, only_for
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import OnCommitted, Rank, Write
 from orchestratord.queue.operations import claim, manual, search, slices
@@ -490,6 +492,30 @@ async def test_hooks_are_asked_about_the_kind_that_they_are_for(tmp_path: Path) 
         bench.receiver.open.set()
         await bench.idle(await bench.put([CALL]))
     assert asked == ["after call"]
+
+
+async def test_a_guard_that_is_at_fault_and_a_snooze_until_a_time(tmp_path: Path) -> None:
+    calls: list[int] = []
+    until = round(time.time() * 1000) + 400
+
+    class Guard:
+        @hookimpl(on_fault="retry")
+        def before_request(self, task: Task) -> None:
+            calls.append(task.attempts)
+            if len(calls) == 1:
+                raise Snooze(until=until)
+            if len(calls) == 2:
+                raise RuntimeError("who knows")
+
+    async with working(tmp_path, Guard()) as bench:
+        bench.receiver.open.set()
+        bench.adopt(retry=RetryPolicy(backoff=Fixed(delay=0.1), jitter=0))
+        ids = await bench.put([CALL])
+        await bench.idle(ids)
+        assert await bench.states(ids) == [("succeeded", 2)]
+        assert bench.receiver.tasks == ids
+        assert time.time() * 1000 >= until
+    assert calls == [1, 1, 2]
 
 
 # -- what does not end by itself ------------------------------------------------------------------

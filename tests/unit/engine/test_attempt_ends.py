@@ -21,7 +21,7 @@ from orchestratord.errors import Reject
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import NewTask, Table, Task, Upsert
-from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import manual, plugin_rows, search
 from orchestratord.queue.session import Session

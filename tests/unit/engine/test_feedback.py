@@ -19,7 +19,7 @@ from orchestratord.errors import Reject, Snooze
 from orchestratord.model.event import BreakerEvent, Event, EventType, StoredThrottle
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Effect, Task
-from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.queue.operations import manual, search
 
 

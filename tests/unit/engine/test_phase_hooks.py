@@ -22,7 +22,7 @@ from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Attempt, Effect, NewTask, Reason, Status, Task
 from orchestratord.plugin.executor import Target
-from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.plugin.host import Reached
 from orchestratord.testing import START, FakeClock, Rig, answered, task, unanswered
 

@@ -13,7 +13,7 @@ from orchestratord.engine.lanes.placement import REMOVED_AFTER
 from orchestratord.engine.settle.removed_tasks import BATCH, NAMED, TURNS
 from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import NewTask
-from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.housekeeping import undeclared
 from orchestratord.queue.operations import search

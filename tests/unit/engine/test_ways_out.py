@@ -23,7 +23,7 @@ from orchestratord.errors import QueueError
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import NewTask, Task
-from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.plugin.host import Host
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import claim, manual, search

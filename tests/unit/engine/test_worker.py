@@ -20,7 +20,7 @@ from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import Delete, Effect, Key, NewTask, Status, Task, Upsert
-from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.plugin.host import Host
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.connection import Connection

@@ -22,7 +22,7 @@ from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import NewTask, Task
 from orchestratord.plugin.executor import Executor, Standing, Target
-from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.plugin.host import Host
 from orchestratord.queue.operations import effects, search
 from orchestratord.queue.operations.slices import TABLE

@@ -261,10 +261,13 @@ async def test_observe_that_raises_harms_nobody_and_is_not_told_of_itself(
     assert [(fault.plugin, fault.hook) for fault in faults] == [("plugin", "observe")] * 3
 
 
-async def test_observe_as_an_async_def_is_a_fault() -> None:
+async def test_observe_that_returns_a_coroutine_is_a_fault() -> None:
+    async def waits() -> None: ...
+
     class Wrong:
         @hookimpl
-        async def observe(self, events: Sequence[Event]) -> None: ...
+        def observe(self, events: Sequence[Event]) -> Any:
+            return waits()
 
     host = host_of(Wrong())
     host.events.publish(event(1))

@@ -450,5 +450,5 @@ def test_explain() -> None:
         async def explain(self, phase: str) -> list[Explanation]:
             return []
 
-    with pytest.raises(PluginError, match="explain: TypeError: it is an `async def`"):
-        Rig(Async()).explain("on_success")
+    with pytest.raises(PluginError, match="explain is an `async def`; write a `def`"):
+        Rig(Async())

@@ -25,7 +25,7 @@ from orchestratord.model.outcome import Outcome
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import BatchMember, Delete, NewTask, Table, Upsert
-from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import HookFault, call, check_sizes
 from orchestratord.plugin.long_work import off_loop
@@ -231,6 +231,82 @@ async def test_no_other_hook_may_refuse(
         ("sleeper", "on_retry"),
     ):
         assert f"plugin {name}: {hook} {type(refusal).__name__}" in caplog.text
+
+
+class Guard:
+    def __init__(self, on_fault: Any, given: Any = None) -> None:
+        def before_request() -> Any:
+            if given is None:
+                raise RuntimeError("who knows")
+            return given
+
+        async def after_request() -> Any:
+            await asyncio.sleep(5)
+
+        mark = hookimpl(on_fault=on_fault)
+        self.before_request, self.after_request = mark(before_request), mark(after_request)
+
+
+@pytest.mark.parametrize("given", [None, "no request"])
+async def test_the_fault_of_a_guard_says_what_becomes_of_the_attempt(given: Any) -> None:
+    for on_fault, raised, verdict in [
+        ("pass", None, "retry"),
+        ("retry", HookFault, "retry"),
+        ("reject", Reject, "failure"),
+    ]:
+        host = Host(timeout=0.05)
+        host.register(Guard(on_fault, given), "guard")
+        if raised is None:
+            assert await fold(host, BEFORE) is REQUEST
+        else:
+            with pytest.raises(raised, match="before_request of the plugin guard was at fault"):
+                await fold(host, BEFORE)
+        outcome = await fold(host, AFTER)
+        assert outcome.verdict == verdict
+        assert host.plugins["guard"].faults == 2
+        if raised is not None:
+            assert outcome.error == "after_request of the plugin guard was at fault"
+            assert outcome.decided_by == "guard"
+            assert outcome.final_reason == ("rejected" if verdict == "failure" else None)
+
+
+def test_marks_that_mean_nothing(host: Host) -> None:
+    with pytest.raises(ValueError, match="on_fault='stop'; write pass, retry or reject"):
+        Guard("stop")
+
+    def observe() -> None: ...
+
+    class Watcher:
+        pass
+
+    setattr(Watcher, "observe", staticmethod(hookimpl(on_fault="retry")(observe)))  # noqa: B010
+    host.register(Watcher(), "watcher")
+    assert host.plugins["watcher"].error == "observe is marked with on_fault, but decides nothing"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"delay": 1, "until": 1}, {}, {"until": math.nan}, {"until": "soon"}, {"until": True},
+     {"until": 1e300}],
+)  # fmt: skip
+async def test_a_snooze_until_no_time_is_a_fault(host: Host, given: dict[str, Any]) -> None:
+    def before_request() -> None:
+        raise Snooze(**given)
+
+    add(host, sleepy=before_request)
+    assert await fold(host, BEFORE) is REQUEST
+    assert host.plugins["sleepy"].faults == 1
+
+
+@pytest.mark.parametrize("until", [0, 1, 1.5, 1_900_000_000_000])
+async def test_a_snooze_until_a_time(host: Host, until: float) -> None:
+    def before_request() -> None:
+        raise Snooze(until=until, why="lunch")
+
+    add(host, sleepy=before_request)
+    with pytest.raises(Snooze, match="lunch") as caught:
+        await fold(host, BEFORE)
+    assert (caught.value.until, caught.value.delay) == (until, None)
 
 
 @pytest.mark.parametrize("delay", [math.nan, math.inf, -math.inf, -1, -0.001, 1e300, True, 4e8])
@@ -669,7 +745,7 @@ async def test_a_deciding_generator_is_no_request(
     assert await fold(host, BEFORE) is REQUEST
     assert await fold(host, AFTER) is OUTCOME
     assert "plugin lazy: before_request returned list" in caplog.text
-    assert "plugin lazier: after_request returned async_generator" in caplog.text
+    assert "plugin lazier cannot be loaded: after_request is an `async def` that" in caplog.text
 
 
 UNREAD = httpx.ByteStream(b"nobody has read this")

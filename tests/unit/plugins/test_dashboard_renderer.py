@@ -10,11 +10,21 @@ from typing import Any
 
 import orchestratord_dashboard
 import pytest
+from markupsafe import Markup
 from orchestratord_dashboard import assets, page_renderer
 from orchestratord_dashboard.attempt_history import AttemptHistory
-from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
+from orchestratord_dashboard.page_renderer import DashboardPage
 
-from orchestratord import Answer, Caller, InvalidParams, NotFound, Unreachable
+from orchestratord import (
+    Answer,
+    Caller,
+    InvalidParams,
+    NotFound,
+    Page,
+    PageVisit,
+    PluginError,
+    Unreachable,
+)
 
 EVIL = "<script>alert(1)</script>\"'&"
 
@@ -41,6 +51,29 @@ async def test_what_is_shown_is_escaped() -> None:
     assert answer.status == 404
     assert "<script>alert" not in answer.body
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;" in answer.body
+
+
+async def test_register_pages_of_others_stand_within_the_layout() -> None:
+    async def show(visit: PageVisit) -> str:
+        if "bad" in visit.query:
+            raise PluginError("the plugin stock failed")
+        return Markup("<p>{} {}</p>").format(EVIL, visit.caller.writes) if visit.query else EVIL
+
+    pages = [Page("/stock", "Stock <1>", show), Page("/hidden", "Hidden", show, menu=False)]
+    found = page_renderer.PageRenderer([], AttemptHistory(), pages)
+    handler = {route.path: route.handler for route in found.routes()}["/stock"]
+    caller = Caller("", {"cookie": "theme=dark"}, writes=False)
+    plain = await handler({}, {}, None, caller)
+    assert "<script>alert" not in plain.body
+    assert 'href="/stock" aria-current="page">Stock &lt;1&gt;</a>' in plain.body
+    assert "/hidden" not in plain.body
+    assert 'data-theme="dark"' in plain.body
+    assert "for looking only" in plain.body
+    assert "<h1>Stock &lt;1&gt;</h1>" in plain.body
+    made = await handler({}, {"a": "b"}, None, caller)
+    assert "<p>&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp; False</p>" in made.body
+    bad = await handler({}, {"bad": ""}, None, caller)
+    assert (bad.status, "the plugin stock failed" in bad.body) == (500, True)
 
 
 async def test_an_address_that_makes_no_sense() -> None:

@@ -12,7 +12,7 @@ import pytest
 from observed import UNLIMITED, created, ended, status
 from orchestratord_metrics import MAX_LANES
 
-from orchestratord import Answer, Config
+from orchestratord import Answer, Config, MetricSamples
 from orchestratord.testing import Rig
 
 
@@ -32,6 +32,10 @@ class Control:
 
     def last_successes(self) -> dict[str, float]:
         return {}
+
+    def metrics(self) -> list[MetricSamples]:
+        values = {("main",): 2.0, ("hunter2-hunter2",): 1.0}
+        return [MetricSamples("gauge", "sql_connections", "How many.", ("database",), values)]
 
 
 @pytest.fixture
@@ -56,6 +60,7 @@ async def test_register_routes_gives_the_scrape(rig: Rig) -> None:
     assert answer.media_type.startswith("text/plain")
     line = 'orchestratord_tasks_created_total{endpoint="shop/get",kind="call"} 1.0\n'
     assert line in answer.body.decode()
+    assert 'orchestratord_sql_connections{database="main"} 2.0\n' in answer.body.decode()
 
 
 async def test_config_adopted_forgets_endpoints_that_are_gone(rig: Rig) -> None:

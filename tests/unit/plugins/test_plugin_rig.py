@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,16 +13,28 @@ import pytest
 from pydantic import ValidationError
 
 from orchestratord import (
+    Answer,
     Backoff,
+    Caller,
     Config,
+    DaemonEvent,
+    Delete,
     Duration,
     Endpoint,
+    Event,
+    EventType,
     NewTask,
     Outcome,
+    Page,
+    PageVisit,
     PluginError,
+    PortHandler,
+    PortRequest,
     Problem,
     Reject,
+    Route,
     SendError,
+    Service,
     Setting,
     Snooze,
     Table,
@@ -29,7 +42,17 @@ from orchestratord import (
     Upsert,
     hookimpl,
 )
-from orchestratord.testing import START, Answers, FakeClock, Rig, answered, chance, task, unanswered
+from orchestratord.testing import (
+    START,
+    Answers,
+    FakeClock,
+    FakeControl,
+    Rig,
+    answered,
+    chance,
+    task,
+    unanswered,
+)
 
 LIMIT: Setting[int] = Setting("limit", int, default=3, merge="replace")
 
@@ -180,3 +203,117 @@ def test_time_and_chance() -> None:
     assert clock.now_ms() == int((START + 1.5) * 1000)
     assert [chance(7).random() for _ in range(3)] == [chance(7).random()] * 3
     assert chance(1).random() != chance(2).random()
+
+
+class Beside:
+    """What a plugin does beside the phases."""
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+        self.ran = ""
+
+    @hookimpl
+    def observe(self, events: Any) -> None:
+        self.seen += events
+
+    @hookimpl
+    def register_tables(self) -> list[Table]:
+        return [Table("seen", {"name": "TEXT NOT NULL", "n": "INTEGER"}, key=("name",))]
+
+    @hookimpl
+    def on_event(self, event: Event) -> list[Upsert]:
+        return [Upsert("seen", {"name": str(event.type)}, {}, {"n": 1})]
+
+    @hookimpl
+    def batch_closed(self, batch: Any) -> list[NewTask]:
+        return [NewTask("webhook", batch.endpoint_id, webhook="w", payload="{}")]
+
+    @hookimpl
+    def register_routes(self, control: Any) -> list[Route]:
+        async def one(path: Any, query: Any, body: Any, caller: Caller) -> Answer:
+            """Note the name."""
+            await control.write([Upsert("seen", {"name": path["name"]}, {"n": 1}, {})])
+            return Answer({"rows": await control.rows("seen"), "asked": [query, body, caller.name]})
+
+        return [Route("POST", "/v1/x/{name}", one, caller=True)]
+
+    @hookimpl
+    def register_ports(self, control: Any) -> list[PortHandler]:
+        async def ring(request: PortRequest) -> Answer:
+            once = Upsert("seen", {"name": request.path}, {"n": 1}, {})
+            return Answer({"id": await control.accept("house/rung", {"at": 1}, once)})
+
+        def admit(request: PortRequest) -> Any:
+            return 9 if request.method == "POST" else Answer({}, 405)
+
+        return [PortHandler("bell", admit, ring)]
+
+    @hookimpl
+    def register_pages(self, control: Any) -> list[Page]:
+        async def show(visit: PageVisit) -> str:
+            return f"{visit.path['id']} {visit.caller.writes}"
+
+        return [Page("/x/{id}", "X", show)]
+
+    @hookimpl
+    def register_services(self, control: Any) -> list[Service]:
+        async def run(stop: asyncio.Event) -> None:
+            self.ran = "runs"
+            control.publish(EVENT)
+            assert await control.status() is None
+            await stop.wait()
+            self.ran = "ended"
+
+        return [Service("s", run)]
+
+
+EVENT = DaemonEvent(EventType.DAEMON_STARTED, 1, "1.0")
+
+
+async def test_what_is_beside_the_phases() -> None:
+    plugin = Beside()
+    rig = Rig(plugin)
+    control = FakeControl(rig.config())
+    rig.observe(EVENT)
+    assert plugin.seen == [EVENT]
+    assert rig.record(EVENT) == [Upsert("seen", {"name": "daemon.started"}, {}, {"n": 1})]
+    batch: Any = SimpleNamespace(endpoint_id="a/b")
+    assert rig.closed(batch)[0].endpoint_id == "a/b"
+    answer = await rig.request("POST", "/v1/x/one", control, {"b": 1}, q="2")
+    assert answer.body == {
+        "rows": [{"name": "one", "n": 1}],
+        "asked": [{"q": "2"}, {"b": 1}, "test"],
+    }
+    with pytest.raises(PluginError, match="no route answers GET /v1/x/one"):
+        await rig.request("GET", "/v1/x/one", control)
+    assert await rig.visit("/x/7", control, writes=False) == "7 False"
+    with pytest.raises(PluginError, match="there is no page /y"):
+        await rig.visit("/y", control)
+    async with rig.services(control):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert plugin.ran == "runs"
+    assert (plugin.ran, control.published) == ("ended", [EVENT])
+
+
+async def test_a_port_and_what_was_accepted() -> None:
+    rig = Rig(Beside())
+    control = FakeControl(rig.config())
+    ring = PortRequest("POST", "/ring", (), (), "", b"ding")
+    assert (await rig.send("bell", ring, control)).body == {"id": 1}
+    assert (await rig.send("bell", ring, control)).body == {"id": None}
+    assert control.accepted == [("house/rung", {"at": 1})]
+    assert (await rig.send("bell", replace(ring, method="GET"), control)).status == 405
+    with pytest.raises(PluginError, match="no handler answers at horn"):
+        await rig.send("horn", ring, control)
+
+
+async def test_rows_of_a_control_that_stands_in() -> None:
+    control = FakeControl(Rig(object()).config())
+    await control.write([Upsert("t", {"a": 1}, {"b": 2}, {"n": 1}), NewTask("call", "x/y")])
+    await control.write([Upsert("t", {"a": 1}, {}, {"n": 2}), Upsert("t", {"a": 2}, {}, {})])
+    assert await control.rows("t", {"a": 1}) == [{"a": 1, "b": 2, "n": 3}]
+    await control.write([Delete("t", {"a": 1}), Delete("t", {"a": 9})])
+    assert await control.rows("t") == [{"a": 2}]
+    with pytest.raises(AttributeError, match="Control has no statsu"):
+        control.statsu  # noqa: B018

@@ -14,7 +14,7 @@ from orchestratord.engine.http_executor import HttpPlugin
 from orchestratord.engine.worker import Worker
 from orchestratord.http.client import HttpClient
 from orchestratord.model.task import NewTask, RunSummary, Task
-from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.queue.housekeeping import run_ends
 from orchestratord.queue.operations import effects, manual
 from orchestratord.queue.records import Insert

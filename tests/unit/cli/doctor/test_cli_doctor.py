@@ -19,7 +19,10 @@ from typing import Any
 import pytest
 import trustme
 from click.testing import CliRunner, Result
+from orchestratord_inbound.checks import port
+from orchestratord_inbound.declaration import PORT
 
+from orchestratord import Port
 from orchestratord.cli.doctor import config_checks, daemon_checks, machine_checks, queue_checks
 from orchestratord.cli.doctor.installation import Finding, Findings, Installation, look_at
 from orchestratord.cli.file_modes import changed_by_others
@@ -511,3 +514,49 @@ def test_certificates_of_apis(folder: Path) -> None:
     (folder / "both.pem").chmod(0o644)
     secret = bad(config_checks.check_files, case)
     assert secret.what == f"every user can read the secret in {folder}/both.pem"
+
+
+CHECKS = """
+from orchestratord import Check, Need, hookimpl
+
+def look(config, status):
+    yield Need("one thing")
+    yield Need("another thing", f"{len(config.endpoints)} are too few", "add some")
+    raise SystemExit("out of order")
+
+@hookimpl
+def register_checks():
+    return [Check("stock", look)]
+"""
+
+
+def test_register_checks_have_lines_of_their_own(folder: Path) -> None:
+    (folder / "plugins").mkdir()
+    (folder / "plugins" / "stock.py").write_text(CHECKS)
+    with (folder / "orchestratord.yaml").open("a") as file:
+        file.write("plugins: {dirs: [plugins]}\n")
+    findings = json.loads(run(folder, "-o", "json").stdout)["findings"]
+    found = [(one["status"], one["what"]) for one in findings if one["check"] == "stock"]
+    assert found == [
+        ("ok", "one thing"),
+        ("fail", "another thing: 1 are too few"),
+        ("fail", "cannot be checked by the plugin stock: out of order"),
+    ]
+
+
+def test_the_port_for_senders_is_tried() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        bind = f"127.0.0.1:{free.getsockname()[1]}"
+        config: Any = {PORT: Port(bind=bind)}
+        assert [need.fault for need in port(config, {})] == [""]
+    (need,) = port(config, {})
+    assert need.fault == "Connection refused"
+    assert list(port(config, None)) == list(port({PORT: None}, {})) == []  # type: ignore[arg-type]
+
+
+def test_a_plugin_of_another_version_than_what_runs(folder: Path) -> None:
+    case = look_at(folder, {})
+    case.status = {"plugins": [{"name": "sql", "version": "0.1", "faults": 0}]}
+    said = found(config_checks.check_plugins, case)
+    here = version("orchestratord")
+    assert ("warn", f"the daemon runs sql 0.1, and {here} is installed") in said

@@ -20,12 +20,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from orchestratorctl.console import Console
-from orchestratord.cli.demo import story
-from orchestratord.cli.demo.daemon_process import DemoDaemon, DemoFailed
-from orchestratord.cli.demo.receiver import DemoReceiver, ReceivedDelivery
-from orchestratord.cli.demo.story import Task
-from orchestratord.values.durations import format_duration
+import click
+
+from orchestratord import escape, format_duration
+from orchestratord_demo import story
+from orchestratord_demo.daemon_process import DemoDaemon, DemoFailed
+from orchestratord_demo.receiver import DemoReceiver, ReceivedDelivery
+from orchestratord_demo.story import Task
 
 SHORTEST = 20.0
 LONGEST = 60.0
@@ -39,7 +40,8 @@ PAGE = 200
 """The newest tasks are asked for all the time, older ones only while they are not done."""
 
 Part = str | tuple[str, str]
-"""A text, or a text and its colour: also `dim` or `bold`."""
+"""A text, or a text and its colour: also one of `_STYLES`."""
+_STYLES = ("dim", "bold")
 
 
 def play(config: Path, screen: DemoScreen, *, keep: bool) -> int:
@@ -344,9 +346,9 @@ class DemoScreen:
     """Writes to stdout. What comes from elsewhere is escaped here, and nowhere else."""
 
     def __init__(self) -> None:
-        self._console = Console()
-        self._stream = self._console.stdout
+        self._stream = sys.stdout
         self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._coloured = self._live and not os.environ.get("NO_COLOR")
         self._begun = time.monotonic()
         self._footer = ""
 
@@ -391,4 +393,8 @@ class DemoScreen:
 
     def _paint(self, part: Part) -> str:
         text, colour = (part, None) if isinstance(part, str) else part
-        return self._console.paint(text, colour)
+        text = escape(text)
+        if colour is None or not self._coloured:
+            return text
+        style: dict[str, Any] = {colour: True} if colour in _STYLES else {"fg": colour}
+        return click.style(text, **style)

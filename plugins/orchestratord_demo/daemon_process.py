@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -15,20 +16,43 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from orchestratorctl.exit_codes import CommandError
-from orchestratorctl.socket_client import SocketClient
-from orchestratord.errors import OrchestratordError
+from orchestratord import OrchestratordError
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 40.0
+ANSWER_TIMEOUT = 30.0
 """Seconds."""
 
 
 class DemoFailed(OrchestratordError):
     """The demo cannot go on; the message says why."""
+
+
+_NO_ANSWER = (OSError, http.client.HTTPException)
+
+
+class _ControlConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=ANSWER_TIMEOUT)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _ask(control: Path, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+    """The status and the content of an answer of the API. Raises one of `_NO_ANSWER`."""
+    with closing(_ControlConnection(control)) as connection:
+        sent = None if body is None else json.dumps(body)
+        connection.request(method, path, sent, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read()
 
 
 class DemoDaemon:
@@ -75,7 +99,6 @@ class DemoDaemon:
                 env=environ,
                 start_new_session=True,
             )
-        self._client = SocketClient(str(self.socket))
 
     def _add_dashboard(self) -> None:
         settings = self.config / "orchestratord.yaml"
@@ -94,9 +117,9 @@ class DemoDaemon:
         begun = time.monotonic()
         while time.monotonic() - begun < START_TIMEOUT:
             self.check()
-            with suppress(CommandError):
-                self._client.get("/readyz")
-                return time.monotonic() - begun
+            with suppress(*_NO_ANSWER):
+                if _ask(self.socket, "GET", "/readyz")[0] == HTTPStatus.OK:
+                    return time.monotonic() - begun
             time.sleep(0.05)
         raise DemoFailed(f"the daemon was not ready within {START_TIMEOUT:g}s")
 
@@ -116,10 +139,15 @@ class DemoDaemon:
 
     def _request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         try:
-            return self._client.request(method, path, body)[1]
-        except CommandError as error:
+            status, answer = _ask(self.socket, method, path, body)
+        except _NO_ANSWER as error:
             self.check()
             raise DemoFailed(f"{method} {path}: {error}") from error
+        if status >= HTTPStatus.BAD_REQUEST:
+            self.check()
+            raise DemoFailed(f"{method} {path}: {status} {answer.decode(errors='replace')}")
+        found: dict[str, Any] = json.loads(answer)
+        return found
 
     def rows(self) -> int:
         """How many items are in the table that statements write to."""

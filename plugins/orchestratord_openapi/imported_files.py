@@ -7,20 +7,11 @@ long as the two agree, the file has not been edited, and the next import may wri
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
-import click
-
-from orchestratord.cli.create.scaffold import unwritable
-from orchestratord.cli.importing.openapi_operation import ImportedOperation
-from orchestratord.cli.opened_config import copy_of, errors_in
-from orchestratord.config.edit.write_file import replace
-from orchestratord.config.folder import Files
-from orchestratord.errors import NotWritable, Problem, StorageFull
-from orchestratord.plugin.host import Host
+from orchestratord import ConfigFolder
+from orchestratord_openapi.openapi_operation import ImportedOperation
 
 _STAMP = re.compile(rb"^# Imported by orchestratord as ([0-9a-f]{16})[^\n]*\n", re.MULTILINE)
 _KEY = re.compile(rb"^# Operation: ([^\n]+)\n", re.MULTILINE)
@@ -53,7 +44,9 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def names_for(operations: Iterable[ImportedOperation], files: Files, api: str) -> dict[str, str]:
+def names_for(
+    operations: Iterable[ImportedOperation], folder: ConfigFolder, api: str
+) -> dict[str, str]:
     """Operation → the file that it has, or that it gets, below the config folder.
 
     What was imported before keeps its file, though the document calls the operation something else
@@ -61,10 +54,10 @@ def names_for(operations: Iterable[ImportedOperation], files: Files, api: str) -
     """
     known: dict[str, str] = {}
     taken: set[str] = set()
-    for identity, file in files.endpoints.items():
+    for identity, file in folder.endpoints.items():
         if identity.startswith(f"{api}/"):
             taken.add(identity.partition("/")[2].lower())
-            if found := _KEY.search(files.contents.get(file, b"")):
+            if found := _KEY.search(folder.contents.get(file, b"")):
                 known.setdefault(found[1].decode(errors="replace"), file)
     chosen: dict[str, str] = {}
     for operation in operations:
@@ -85,12 +78,11 @@ Outcomes = dict[str, list[str]]
 since, and what the document has no operation of any more, is left alone."""
 
 
-def write(folder: Path, files: Files, texts: Mapping[str, str], gone: Iterable[str]) -> Outcomes:
+def write(folder: ConfigFolder, texts: Mapping[str, str], gone: Iterable[str]) -> Outcomes:
     """Write what is new and renew what has not been edited.
 
     Args:
         folder: the config folder.
-        files: what stands in it.
         texts: file → what is to stand in it, in the order in which they are written.
         gone: files whose operation is no longer there.
 
@@ -99,38 +91,14 @@ def write(folder: Path, files: Files, texts: Mapping[str, str], gone: Iterable[s
     """
     done: Outcomes = {"new": [], "renewed": [], "same": [], "edited": [], "gone": [*gone]}
     for file, text in texts.items():
-        before, content = files.contents.get(file), text.encode()
+        before, content = folder.contents.get(file), text.encode()
         if before is None:
-            _create(folder / file, content)
+            folder.create(file, content)
             done["new"].append(file)
         elif before == content:
             done["same"].append(file)
-        elif not is_untouched(before):
-            done["edited"].append(file)
+        elif is_untouched(before) and folder.replace(file, content):
+            done["renewed"].append(file)
         else:
-            try:
-                renewed = replace(folder / file, content, before)
-            except (NotWritable, StorageFull) as error:
-                raise click.ClickException(str(error)) from None
-            done["renewed" if renewed else "edited"].append(file)
+            done["edited"].append(file)
     return done
-
-
-def _create(path: Path, content: bytes) -> None:
-    """Write a file that is not there, so that half of it is never read."""
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
-        try:
-            os.link(draft, path)
-        finally:
-            draft.unlink()
-    except OSError as error:
-        raise unwritable(path, error) from None
-
-
-def errors_of(host: Host, files: Files, texts: Mapping[str, str]) -> list[Problem]:
-    """What `check` would say of the new files beside those that are there, tried on a copy."""
-    with copy_of(files.contents | {file: text.encode() for file, text in texts.items()}) as folder:
-        return [problem for problem in errors_in(folder, host) if problem.file in texts]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestratord.cli.demo.receiver import DemoReceiver, PlannedAnswer
+from orchestratord_demo.receiver import DemoReceiver, PlannedAnswer
 
 Task = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestratord.cli.importing.openapi_document import (
+from orchestratord_openapi.openapi_document import (
     MISSING,
     OpenApiDocument,
     items,

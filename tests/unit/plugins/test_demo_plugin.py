@@ -12,17 +12,16 @@ from unittest.mock import patch
 
 import httpx
 import pytest
-from standardwebhooks import Webhook
-
-from orchestratord.cli.demo import story
-from orchestratord.cli.demo.player import DemoScreen, place
-from orchestratord.cli.demo.receiver import (
+from orchestratord_demo import story
+from orchestratord_demo.player import DemoScreen, place
+from orchestratord_demo.receiver import (
     DemoReceiver,
     PlannedAnswer,
     ReceivedDelivery,
     ReceivedRequest,
     verify,
 )
+from standardwebhooks import Webhook
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

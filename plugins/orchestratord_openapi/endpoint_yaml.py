@@ -12,10 +12,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from orchestratord.cli.importing.openapi_document import MISSING, OpenApiDocument, text
-from orchestratord.cli.importing.openapi_operation import ImportedOperation, ImportedParam
-from orchestratord.cli.importing.security_schemes import SecurityScheme
-from orchestratord.config.edit.render_yaml import visible
+from orchestratord_openapi.openapi_document import MISSING, OpenApiDocument, text
+from orchestratord_openapi.openapi_operation import ImportedOperation, ImportedParam
+from orchestratord_openapi.security_schemes import SecurityScheme
 
 _NO_HOST = "https://api.example.com"
 """Written where a document names no host."""
@@ -98,7 +97,10 @@ def scalar(value: Any) -> str:
     word = isinstance(value, str) and _WORD.fullmatch(value) is not None
     if word and value.lower() not in _READ_OTHERWISE:
         return str(value)
-    return visible(json.dumps(value, ensure_ascii=False))
+    return "".join(
+        c if c.isprintable() else f"\\u{ord(c):04x}" if c <= "\uffff" else f"\\U{ord(c):08x}"
+        for c in json.dumps(value, ensure_ascii=False)
+    )
 
 
 def escaped(value: Any) -> Any:

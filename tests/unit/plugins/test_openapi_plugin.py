@@ -109,7 +109,7 @@ PETS: dict[str, Any] = {
     },
 }
 API = "apis/pet-store-api"
-DOCS = Path(__file__).parents[4] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.fixture

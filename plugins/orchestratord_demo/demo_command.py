@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from orchestratord.cli.options import shipped
+import orchestratord
 
 _INTERRUPTED = 130
 
@@ -30,7 +30,7 @@ def demo(config: str | None, keep: bool) -> None:
     machine: calls fail, wait, are retried and succeed, and webhooks arrive. Exits with 0 if
     everything that it promises happened.
     """
-    from orchestratord.cli.demo.player import DemoScreen, play
+    from orchestratord_demo.player import DemoScreen, play
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -51,5 +51,8 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 
 def _example() -> Path:
     """The example configuration: in the package, or beside it in a clone."""
-    what = "the example configuration"
-    return shipped("orchestratord.yaml", "example", "config", what).parent
+    package = Path(orchestratord.__file__).parent
+    for folder in (package / "example", package.parent / "config"):
+        if (folder / "orchestratord.yaml").is_file():
+            return folder
+    raise click.ClickException("the example configuration is not installed")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestratord.cli.importing.openapi_document import OpenApiDocument, items, mapping, text
+from orchestratord_openapi.openapi_document import OpenApiDocument, items, mapping, text
 
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 """What RFC 6749 takes for one."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestratord.cli.options import bad_config_ends, config_option, folder_of
+from orchestratord import config_option
 
 if TYPE_CHECKING:
-    from orchestratord.cli.importing.imported_files import Outcomes
-    from orchestratord.cli.importing.openapi_document import OpenApiDocument
-    from orchestratord.cli.importing.openapi_operation import ImportedOperation
-    from orchestratord.cli.importing.security_schemes import SecurityScheme
+    from orchestratord_openapi.imported_files import Outcomes
+    from orchestratord_openapi.openapi_document import OpenApiDocument
+    from orchestratord_openapi.openapi_operation import ImportedOperation
+    from orchestratord_openapi.security_schemes import SecurityScheme
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -36,9 +36,9 @@ def openapi(config: str | None, file: str, api: str | None) -> None:
     it again with a newer document: new operations are added, files that have not been edited are
     renewed, and those that have been are left alone.
     """
-    from orchestratord.cli.importing.openapi_document import read_openapi, text
-    from orchestratord.cli.importing.openapi_operation import operations_of
-    from orchestratord.cli.importing.security_schemes import schemes_of
+    from orchestratord_openapi.openapi_document import read_openapi, text
+    from orchestratord_openapi.openapi_operation import operations_of
+    from orchestratord_openapi.security_schemes import schemes_of
 
     if re.match("https?://", file, re.IGNORECASE):
         raise click.ClickException(
@@ -51,8 +51,7 @@ def openapi(config: str | None, file: str, api: str | None) -> None:
     if not operations:
         raise click.ClickException(f"{file} has no operations under `paths`")
     schemes = schemes_of(document, name)
-    with bad_config_ends():
-        written = _write(folder_of(config), document, name, operations, schemes)
+    written = _write(config, document, name, operations, schemes)
     for operation in left:
         click.echo(f"left out   {operation}: this method cannot be called")
     for reference in sorted(document.followed):
@@ -62,7 +61,7 @@ def openapi(config: str | None, file: str, api: str | None) -> None:
 
 
 def _api_name(document: OpenApiDocument, given: str | None) -> str:
-    from orchestratord.cli.importing.openapi_operation import name_of
+    from orchestratord_openapi.openapi_operation import name_of
 
     if given is None:
         title = re.sub(r"'s\b", "", document.title).lower()
@@ -76,22 +75,20 @@ def _api_name(document: OpenApiDocument, given: str | None) -> str:
 
 
 def _write(
-    folder: Path,
+    config: str | None,
     document: OpenApiDocument,
     api: str,
     operations: list[ImportedOperation],
     schemes: list[SecurityScheme],
 ) -> Outcomes:
-    """Write the files and say which. Raises ConfigError and ClickException."""
-    from orchestratord.cli.importing import imported_files
-    from orchestratord.cli.importing.endpoint_yaml import api_text, endpoint_text
-    from orchestratord.cli.opened_config import existing_folder, host_of
-    from orchestratord.config.folder import read_folder
+    """Write the files and say which. Raises ClickException."""
+    from orchestratord import ConfigFolder
+    from orchestratord_openapi import imported_files
+    from orchestratord_openapi.endpoint_yaml import api_text, endpoint_text
 
-    host = host_of(folder)
-    files = read_folder(existing_folder(folder))
-    names = imported_files.names_for(operations, files, api)
-    own = files.apis.get(api) or f"apis/{api}/api.yaml"
+    folder = ConfigFolder(config)
+    names = imported_files.names_for(operations, folder, api)
+    own = folder.apis.get(api) or f"apis/{api}/api.yaml"
     texts = {own: imported_files.stamped(api_text(document, schemes))}
     for operation in operations:
         text = imported_files.stamped(endpoint_text(operation, schemes), operation.key)
@@ -99,10 +96,10 @@ def _write(
     untouched = {
         file
         for file in texts
-        if file not in files.contents or imported_files.is_untouched(files.contents[file])
+        if file not in folder.contents or imported_files.is_untouched(folder.contents[file])
     }
     tried = {file: text for file, text in texts.items() if file in untouched}
-    for problem in imported_files.errors_of(host, files, tried):
+    for problem in folder.errors_with(tried):
         if problem.file == own:
             raise click.ClickException(f"nothing was written, as it would not be good: {problem}")
         if texts.pop(problem.file, None) is not None:
@@ -110,12 +107,12 @@ def _write(
     known = set(names.values())
     gone = [
         file
-        for identity, file in files.endpoints.items()
+        for identity, file in folder.endpoints.items()
         if identity.startswith(f"{api}/")
         and file not in known
-        and imported_files.is_imported(files.contents.get(file, b""))
+        and imported_files.is_imported(folder.contents.get(file, b""))
     ]
-    written = imported_files.write(folder, files, texts, gone)
+    written = imported_files.write(folder, texts, gone)
     _tell(written, operations, names)
     return written
 

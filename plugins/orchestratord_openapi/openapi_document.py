@@ -13,12 +13,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import click
-import yaml
 
-from orchestratord.config.params import fitted
-from orchestratord.config.validate.request_rules import url_problem
-from orchestratord.config.yaml.scalars import resolve
-from orchestratord.model.endpoint import Param
+from orchestratord import Param, fitted, parse_yaml, url_problem
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
@@ -244,25 +240,13 @@ def read_openapi(path: Path) -> OpenApiDocument:
     try:
         content = path.read_bytes()
         is_json = content.lstrip()[:1] == b"{"
-        root = json.loads(content) if is_json else yaml.load(content, _Loader)  # noqa: S506  # safe
+        root = json.loads(content) if is_json else parse_yaml(content)
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from None
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         what = " ".join(str(error).split()) or "it is nested too deeply"
         raise click.ClickException(f"{path} is neither JSON nor YAML: {what}") from None
     try:
         return OpenApiDocument(root)
     except click.ClickException as error:
         raise click.ClickException(f"{path} is no OpenAPI document: {error.message}") from None
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe one, which takes a plain text for what YAML 1.2 has it mean."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  # the library's own way
-        "<": [("tag:yaml.org,2002:merge", re.compile("<<$"))],
-        None: [("!plain", re.compile(""))],
-    }
-
-
-_Loader.add_constructor("!plain", lambda loader, node: resolve(node.value))

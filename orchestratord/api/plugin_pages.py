@@ -1,0 +1,52 @@
+"""What plugins bring for the dashboard and for `/metrics`, kept from harming anything else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+
+from orchestratord.errors import OrchestratordError, PluginError
+from orchestratord.plugin.host import Host
+from orchestratord.plugin.isolation import HookFault, call, is_ctrl_c
+from orchestratord.plugin.metric import MetricSamples, samples_of
+from orchestratord.plugin.route import Control, Page, PageVisit
+
+HOOK = "register_pages"
+
+
+def plugin_pages(host: Host, control: Control) -> Iterator[Page]:
+    """The pages of all plugins; what one of them does wrong is its plugin's fault."""
+    for plugin, found in host.ask(HOOK, {"control": control}):
+        for page in found:
+            if isinstance(page, Page) and str(page.path).startswith("/"):
+                yield _contained(host, plugin, page)
+            else:
+                host.fault(plugin, HOOK, HookFault(f"returned {page!r}, which is no Page"))
+
+
+def _contained(host: Host, plugin: str, page: Page) -> Page:
+    async def show(visit: PageVisit) -> str:
+        try:
+            shown = await call(page.show, [visit], host.timeout, asyncio.current_task())
+            if not isinstance(shown, str):  # as a Markup is
+                raise HookFault(f"returned {type(shown).__name__}, not a Markup or a text")
+        except HookFault as fault:
+            if isinstance(fault.__cause__, OrchestratordError):
+                raise fault.__cause__ from None
+            host.fault(plugin, f"page {page.path}", fault)
+            raise PluginError(f"the plugin {plugin} failed; the daemon's log says more") from fault
+        return shown
+
+    return replace(page, show=show)
+
+
+def plugin_metrics(host: Host) -> Iterator[MetricSamples]:
+    """The metrics of all plugins, as they are now."""
+    for plugin, metric in host.registry.metrics:
+        try:
+            yield samples_of(metric)
+        except BaseException as error:  # a plugin may raise anything
+            if is_ctrl_c(error):
+                raise
+            host.fault(plugin, f"metric {metric.name}", error)

@@ -1,0 +1,116 @@
+"""What `check` finds wrong with plugins: whatever a daemon would only log, once it is too late.
+
+Their hooks are asked as a daemon asks them at its start, with a stand-in for it, and each fault
+that is told of becomes an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from orchestratord.api import plugin_api
+from orchestratord.api.api_routes import ApiRoutes
+from orchestratord.api.plugin_pages import plugin_metrics, plugin_pages
+from orchestratord.api.server.port_application import port_applications
+from orchestratord.engine.retry_delay import base_delay
+from orchestratord.errors import NotFound, Problem
+from orchestratord.model.settings import Config
+from orchestratord.plugin.host import Host
+from orchestratord.runtime.plugin_services import plugin_services
+
+MOST_ATTEMPTS = 200
+"""For which a strategy is asked for its delays."""
+REMEDY = "mend it, or name it in plugins.disabled"
+
+
+class ControlStandIn:
+    """Stands for the daemon where plugins register what it is to serve."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def __getattr__(self, name: str) -> Any:
+        return self if name not in ("pages", "metrics") else list
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self
+
+    async def _absent(self) -> Any:
+        raise NotFound("no daemon runs here")
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._absent().__await__()
+
+
+class PluginFaults(logging.Handler):
+    """Gathers what is told of plugins' faults, each once."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder.resolve()
+        self._told: dict[tuple[str, str], Problem] = {}
+
+    @property
+    def problems(self) -> list[Problem]:
+        """The faults so far, as errors; at their places, where their plugins are single files."""
+        return list(self._told.values())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        plugin, hook = getattr(record, "plugin", None), getattr(record, "hook", "")
+        if plugin is None:
+            return
+        text = str(cast("tuple[Any, ...]", record.args)[2])
+        error = record.exc_info[1] if record.exc_info else None
+        file, line = self._place(error)
+        message = f"the plugin {plugin}: {hook} {text}; {REMEDY}"
+        column = None if line is None else 1
+        self._told.setdefault((plugin, text), Problem(message, file=file, line=line, column=column))
+
+    def _place(self, error: BaseException | None) -> tuple[str, int | None]:
+        """Where a fault came from: the last place in a file below the config folder."""
+        frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+        for frame in reversed(frames):
+            path = Path(frame.filename).resolve()
+            if path.is_relative_to(self._folder):
+                return str(path.relative_to(self._folder)), frame.lineno
+        return "", None
+
+
+@contextmanager
+def plugin_faults(folder: Path) -> Iterator[PluginFaults]:
+    """Gather the faults that plugins of this folder are logged with."""
+    log, faults = logging.getLogger("orchestratord.plugins"), PluginFaults(folder)
+    log.addHandler(faults)
+    try:
+        yield faults
+    finally:
+        log.removeHandler(faults)
+
+
+async def ask_all(host: Host, config: Config) -> None:
+    """Have plugins register what a daemon would serve, and strategies say their delays."""
+    control: Any = ControlStandIn(config)
+    core = ApiRoutes(control, host.events).handlers()
+    for found in (
+        plugin_api.collect(host, control, set(core)),
+        plugin_pages(host, control),
+        plugin_metrics(host),
+        plugin_services(host, control),
+        port_applications(host, control),
+    ):
+        list(found)
+    policies = {id(one.retry.backoff): one.retry for one in config.endpoints.values()}
+    for policy in policies.values():
+        for n in range(1, min(policy.max_attempts, MOST_ATTEMPTS)):
+            base_delay(policy, n, host.backoff_fault)
+
+
+def ask_once(host: Host, config: Config) -> None:
+    """`ask_all`, in a loop of its own."""
+    asyncio.run(ask_all(host, config))

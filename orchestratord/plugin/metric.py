@@ -1,0 +1,79 @@
+"""What a plugin counts and measures, for `/metrics`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+Labels = tuple[str, ...]
+MAX_LABEL_SETS = 500
+"""Of one metric; what comes after them counts as `other`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counter:
+    """A number that only grows, in each worker for itself; that of the first one is shown.
+
+    Args:
+        name: begins with the plugin's, such as `smtp_mails`; `/metrics` has it between
+            `orchestratord_` and `_total`.
+        help: in a sentence.
+        labels: the names of its labels.
+    """
+
+    name: str
+    help: str
+    labels: Sequence[str] = ()
+    _counts: dict[Labels, float] = field(default_factory=dict, init=False)
+
+    def add(self, *values: str, by: float = 1) -> None:
+        """Count up; `values` are those of its labels, in their order."""
+        if values not in self._counts and len(self._counts) >= MAX_LABEL_SETS:
+            values = ("other",) * len(self.labels)
+        self._counts[values] = self._counts.get(values, 0) + by
+
+    def read(self) -> Mapping[Labels, float]:
+        """What was counted, by the values of the labels."""
+        return dict(self._counts) if self.labels else {(): self._counts.get((), 0)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gauge:
+    """A number that goes up and down.
+
+    Args:
+        name: begins with the plugin's; `/metrics` has it behind `orchestratord_`.
+        help: in a sentence.
+        read: a quick `def`, called for each look at `/metrics`: the number, by the values of its
+            labels; `()` where there are none.
+        labels: the names of its labels.
+    """
+
+    name: str
+    help: str
+    read: Callable[[], Mapping[Labels, float]]
+    labels: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSamples:
+    """What a metric of a plugin is now: its numbers, by the values of its labels."""
+
+    kind: Literal["counter", "gauge"]
+    name: str
+    help: str
+    labels: Sequence[str]
+    values: Mapping[Labels, float]
+
+
+def samples_of(metric: Counter | Gauge) -> MetricSamples:
+    """Read a metric. Raises whatever a plugin's function raises, and TypeError for nonsense."""
+    values: dict[Labels, float] = {}
+    for labels, number in islice(metric.read().items(), MAX_LABEL_SETS + 1):
+        if len(labels) != len(metric.labels):
+            raise TypeError(f"{metric.name} has the labels {labels!r}, not {metric.labels!r}")
+        values[tuple(map(str, labels))] = float(number)
+    kind: Literal["counter", "gauge"] = "counter" if isinstance(metric, Counter) else "gauge"
+    return MetricSamples(kind, metric.name, metric.help, metric.labels, values)

@@ -1,0 +1,93 @@
+"""Where plugins are: entry points, and the single files of folders. Nothing is imported to know it.
+
+`Host` loads all of them; a command of `orchestratord` only those whose text names what it needs.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+GROUP = "orchestratord"
+"""The entry-point group."""
+
+ENTRY_POINT = "entry point"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSource:
+    """A plugin that is here, not imported yet.
+
+    Args:
+        name: what it is called.
+        place: `entry point`, or its file.
+        load: imports it; may raise anything.
+        module: of an entry point: the module that has the hooks.
+        package: of an entry point: what was installed with it.
+    """
+
+    name: str
+    place: str
+    load: Callable[[], Any]
+    module: str = ""
+    package: importlib.metadata.Distribution | None = None
+
+    @property
+    def requires(self) -> str:
+        """Which orchestratord its package asks for; empty where it does not say."""
+        asked = self.package.requires if self.package is not None else None
+        return next((one for one in asked or () if re.match(r"orchestratord(?![\w.-])", one)), "")
+
+    def names(self, word: str) -> bool:
+        """Whether its text has this word; True where that cannot be read."""
+        with suppress(Exception):  # a package above the module is imported, and may raise anything
+            file = self.place
+            if self.module:
+                spec = importlib.util.find_spec(self.module)
+                file = (spec and spec.origin) or ""
+            return word.encode() in Path(file).read_bytes()
+        return True
+
+
+def installed_plugins() -> Iterator[PluginSource]:
+    """The plugins of entry points, by their names."""
+    for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: p.name):
+        yield PluginSource(point.name, ENTRY_POINT, point.load, point.module, point.dist)
+
+
+def single_files(folders: Iterable[Path]) -> Iterator[PluginSource]:
+    """The plugins in these folders, in order."""
+    for folder in folders:
+        for path in _files(folder):
+            if not path.name.startswith((".", "_")):
+                yield PluginSource(path.stem, str(path), partial(_import_file, path))
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.glob("*.py"))
+    except OSError:  # its name is too long, for example; that it is not there is an error of check
+        return []
+
+
+def _import_file(path: Path) -> Any:
+    name = f"orchestratord_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module

@@ -1,0 +1,53 @@
+"""What one daemon does for all: a role, by its name, that one holds for as long as it says so.
+
+One that is killed loses it after `HELD_MS`, and one that stands still for longer may find that
+another holds it by now.
+"""
+
+from __future__ import annotations
+
+from orchestratord.queue import facts
+from orchestratord.queue.batch import Rank, reads, writes
+from orchestratord.queue.connection import Connection
+from orchestratord.queue.session import Session
+
+HELD_MS = 4_000
+"""For how long a role is held; its holder says so again after a third of that."""
+
+
+@writes(Rank.CLAIM)
+def hold_role(session: Session, role: str) -> str | None:
+    """Take a role, or go on to hold it; None where another one does, and lives.
+
+    Returns who held it before: one that has died, or this daemon, also where none did.
+    """
+    holder, until = role_holder(session.db, role, session.db.for_update)
+    now = session.leases.now(session.clock)
+    dead_before = session.db.dead_before(now)
+    if holder not in (None, session.owner) and until > dead_before:
+        return None
+    if holder != session.owner or until < now + HELD_MS * 2 // 3:
+        # Of a file, all others are dead: then it is held once, and for good.
+        facts.put(session.db, role, f"{session.owner} {max(now + HELD_MS, dead_before)}")
+    return holder or session.owner
+
+
+@writes(Rank.KEEP)
+def release_role(session: Session, role: str) -> None:
+    """The daemon ends: another one may hold it at once."""
+    if role_holder(session.db, role, session.db.for_update)[0] == session.owner:
+        facts.forget(session.db, role)
+
+
+@reads
+def held_elsewhere(db: Connection, role: str, owner: str) -> bool:
+    """Whether another daemon than `owner` holds it, and lives: then `hold_role` need not be
+    tried."""
+    holder, until = role_holder(db, role)
+    return holder not in (None, owner) and until > db.dead_before(db.clock_ms())
+
+
+def role_holder(db: Connection, role: str, lock: str = "") -> tuple[str | None, int]:
+    """Who holds a role, None for no daemon; and until when, if it says nothing."""
+    owner, _, until = (facts.get(db, role, lock) or "").partition(" ")
+    return owner or None, int(until or 0)

@@ -1,0 +1,211 @@
+"""Wrong plugins: `check` fails for each, and names plugin, hook, file and what to do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestratord import Table, hookimpl
+from orchestratord.plugin import plugin_sources
+from orchestratord.plugin.host import Host
+from orchestratord.plugin.registry import CORE_TABLES
+from orchestratord.queue import models
+from tests.unit.cli.cli_parts import GOOD, run, write
+
+HEAD = "import orchestratord as o\n\nfrom orchestratord import hookimpl\n"
+
+WRONG = {
+    "check_endpoint raises": (
+        "@hookimpl\ndef check_endpoint(endpoint):\n    raise KeyError('x')\n",
+        ["plugins/bad.py:6:1:", "check_endpoint KeyError: 'x'"],
+    ),
+    "check_endpoint returns texts": (
+        "@hookimpl\ndef check_endpoint(endpoint):\n    return ['no good']\n",
+        ["check_endpoint returned a str among its problems"],
+    ),
+    "check_endpoint returns one text": (
+        "@hookimpl\ndef check_endpoint(endpoint):\n    return 'no'\n",
+        ["check_endpoint returned a str among its problems"],
+    ),
+    "a table of the core's": (
+        "@hookimpl\ndef register_tables():\n"
+        "    return [o.Table('attempts', {'a': 'TEXT'}, key=('a',))]\n",
+        ["plugins/bad.py:", "the table 'attempts' has a name of the queue's; choose another"],
+    ),
+    "async registration": (
+        "@hookimpl\nasync def register_tables():\n    return []\n",
+        ["plugins/bad.py:4:1:", "register_tables is an `async def`; write a `def`"],
+    ),
+    "async observe": (
+        "@hookimpl\nasync def observe(events):\n    pass\n",
+        ["observe is an `async def`; write a `def`"],
+    ),
+    "async explain": (
+        "@hookimpl\nasync def explain(phase):\n    pass\n",
+        ["explain is an `async def`; write a `def`"],
+    ),
+    "an asynchronous generator": (
+        "@hookimpl\nasync def on_success(task):\n    yield 1\n",
+        ["on_success is an `async def` that yields; return a list"],
+    ),
+    "a route of the core's": (
+        "@hookimpl\ndef register_routes(control):\n"
+        "    async def h(p, q, b): ...\n    return [o.Route('GET', '/v1/status', h)]\n",
+        ["register_routes PluginError: GET /v1/status is registered by orchestratord and by bad"],
+    ),
+    "the same path with another name": (
+        "@hookimpl\ndef register_routes(control):\n    async def h(p, q, b): ...\n"
+        "    return [o.Route('GET', '/x/{a}', h), o.Route('GET', '/x/{b}', h)]\n",
+        ["GET /x/{b} is registered by bad twice"],
+    ),
+    "no route": (
+        "@hookimpl\ndef register_routes(control):\n    return [7]\n",
+        ["register_routes returned 7, which is no route"],
+    ),
+    "register_routes raises": (
+        "@hookimpl\ndef register_routes(control):\n    raise SystemExit(3)\n",
+        ["plugins/bad.py:6:1:", "register_routes SystemExit: 3"],
+    ),
+    "no port": (
+        "@hookimpl\ndef register_ports(control):\n    return ['8080']\n",
+        ["register_ports returned '8080', which is no handler"],
+    ),
+    "no service": (
+        "@hookimpl\ndef register_services(control):\n"
+        "    return [o.Service('x', lambda stop: None)]\n",
+        ["register_services returned a Service x whose run is no `async def`"],
+    ),
+    "no page": (
+        "@hookimpl\ndef register_pages(control):\n    return ['/x']\n",
+        ["register_pages returned '/x', which is no Page"],
+    ),
+    "a metric of another name": (
+        "@hookimpl\ndef register_metrics():\n    return [o.Counter('tasks', 'x')]\n",
+        ["the metric 'tasks' is to begin with bad_"],
+    ),
+    "a gauge that raises": (
+        "@hookimpl\ndef register_metrics():\n    return [o.Gauge('bad_x', 'x', lambda: 1 / 0)]\n",
+        ["metric bad_x ZeroDivisionError: division by zero"],
+    ),
+    "a backoff that is broken for some n": (
+        "class Odd(o.Backoff):\n    def seconds(self, n):\n        return [1, 2, 3][n]\n\n"
+        "@hookimpl\ndef register_backoff():\n    return {'odd': Odd}\n",
+        ["plugins/bad.py:6:1:", "backoff odd IndexError: list index out of range"],
+    ),
+    "a hook that is none": (
+        "@hookimpl\ndef on_succes(task):\n    pass\n",
+        ["plugins/bad.py:4:1:", "there is no hook 'on_succes', did you mean 'on_success'?"],
+    ),
+    "an argument that is none": (
+        "@hookimpl\ndef on_success(taks):\n    pass\n",
+        ["on_success has no argument 'taks', did you mean 'task'?"],
+    ),
+    "no mark": ("def on_success(task):\n    pass\n", ["but no @hookimpl above it"]),
+    "a wrapper": (
+        "@hookimpl(wrapper=True)\ndef on_success(task):\n    return (yield)\n",
+        ["on_success is a hook wrapper; write a plain hook"],
+    ),
+    "on_fault of what decides nothing": (
+        "@hookimpl(on_fault='retry')\ndef on_success(task):\n    pass\n",
+        ["on_success is marked with on_fault, but decides nothing"],
+    ),
+    "on_fault that is none": (
+        "@hookimpl(on_fault='stop')\ndef before_request(task):\n    pass\n",
+        ["plugins/bad.py:4:1:", "on_fault='stop'; write pass, retry or reject"],
+    ),
+    "a name of a newer version": (
+        "from orchestratord import Teleporter\n",
+        [f"orchestratord {importlib.metadata.version('orchestratord')} is installed, which has no"],
+    ),
+    "a kind of reference of the core's": (
+        "@hookimpl\ndef register_references():\n    return {'file': str}\n",
+        ["the kind of reference 'file' is registered by orchestratord and by bad"],
+    ),
+    "a command of the core's": (
+        "import click\n@hookimpl\ndef register_commands():\n    return [click.Command('run')]\n",
+        ["the command 'run' is registered by orchestratord and by bad"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_check_names_what_is_wrong_with_a_plugin(tmp_path: Path, case: str) -> None:
+    text, said = WRONG[case]
+    odd = {"apis/shop/endpoints/odd.yaml": "path: /odd\nretry: {backoff: {strategy: odd}}\n"}
+    write(
+        tmp_path,
+        {
+            **GOOD,
+            **(odd if "'odd'" in text else {}),
+            "orchestratord.yaml": "plugins: {dirs: [plugins]}\n",
+            "plugins/bad.py": HEAD + text,
+        },
+    )
+    result = run("check", "--config", tmp_path)
+    assert result.exit_code == 78, result.stdout
+    assert "bad" in result.stderr
+    for words in said:
+        assert words in result.stderr
+    if "registered by orchestratord" not in result.stderr or "route" in result.stderr:
+        assert "plugins.disabled" in result.stderr
+
+
+def test_two_plugins_that_want_the_same(tmp_path: Path) -> None:
+    port = (
+        "@hookimpl\ndef register_ports(control):\n    async def h(request): ...\n"
+        "    return [o.PortHandler('bell', lambda request: 0, h)]\n"
+    )
+    route = (
+        "@hookimpl\ndef register_routes(control):\n    async def h(p, q, b): ...\n"
+        "    return [o.Route('GET', '/x', h)]\n"
+    )
+    plugins = {f"plugins/{name}.py": HEAD + port + route for name in ("one", "two")}
+    settings = {"orchestratord.yaml": "plugins: {dirs: [plugins]}\n"}
+    result = run("check", "--config", write(tmp_path, {**GOOD, **settings, **plugins}))
+    assert result.exit_code == 78
+    for words in (
+        "GET /x is registered by two and by one",
+        "port bell is registered by two and by",
+    ):
+        assert words in result.stderr
+
+
+def test_a_fault_for_each_endpoint_is_said_once(tmp_path: Path) -> None:
+    more = {f"apis/shop/endpoints/e{n}.yaml": "path: /x\n" for n in range(20)}
+    text = HEAD + "@hookimpl\ndef check_endpoint(endpoint):\n    return 1 / 0\n"
+    settings = {"orchestratord.yaml": "plugins: {dirs: [plugins]}\n", "plugins/bad.py": text}
+    result = run("check", "--config", write(tmp_path, {**GOOD, **settings, **more}))
+    assert result.stderr.count("ZeroDivisionError") == 1
+
+
+def test_what_a_package_asks_for_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> Any:
+        import orchestratord
+
+        raise ImportError("cannot import name 'New'", name=orchestratord.__name__)
+
+    requires = ["orchestratord-x>=3", "orchestratord>=7", "httpx"]
+    package: Any = SimpleNamespace(name="orchestratord-new", version="2.0", requires=requires)
+    source = plugin_sources.PluginSource("new", "entry point", load, "new", package)
+    monkeypatch.setattr("orchestratord.plugin.host.installed_plugins", lambda: [source])
+    host = Host()
+    host.load()
+    assert "it asks for orchestratord>=7; orchestratord " in (host.plugins["new"].error or "")
+
+
+def test_the_registry_knows_the_tables_of_the_core() -> None:
+    found = {model._meta.table_name for model in models.QueueRow.__subclasses__()}  # type: ignore[attr-defined]
+    assert found <= set(CORE_TABLES)
+    assert set(CORE_TABLES) - found <= {"orchestratord_outbox", "schema_migration"}
+
+
+@pytest.mark.parametrize("name", ["Retry_Schedule", "sqlite_x", "pg_x"])
+def test_names_that_a_database_would_take_for_its_own(name: str) -> None:
+    tables = [Table(name, {"a": "TEXT"}, ("a",))]
+    host = Host()
+    host.register(SimpleNamespace(register_tables=hookimpl(lambda: tables)), "bad")
+    assert f"the table {name!r} has a name of the queue's" in (host.plugins["bad"].error or "")
