@@ -37,6 +37,7 @@ async def described() -> dict[str, Any]:
     host.load()
     # Made of nothing: routes are described, and none of them is called that would ask it.
     service = Service.__new__(Service)
+    service._host = host
     transport = httpx.ASGITransport(application(service, host))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         answer = await client.get("/openapi.json")

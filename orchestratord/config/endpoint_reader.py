@@ -353,8 +353,6 @@ class _Calls:
         for path in secret_values(data):
             self._problems.error(stored, *path)
         for name, param in fields.get("params", {}).items():
-            if "default" in param.model_fields_set:
-                self._problems.no_template(_RENDERED, "params", name, "default")
             self._params[name] = self._with_default(name, param)
         schedule: Schedule | None = fields.get("schedule")
         if schedule is not None:

@@ -165,8 +165,8 @@ class KeyProblems:
         return self.located(*path)[0]
 
     def no_template(self, remedy: str, *path: str | int) -> None:
-        """Report each text at and below a path that looks like a template: it would be used as it
-        stands. `remedy`: where such a thing belongs."""
+        """Report each text at and below a path that looks like a template: it is used as it stands.
+        `remedy`: where such a thing belongs."""
         spot, node, skipped = self.located(*path)
         waiting = [] if skipped else [(spot, node)]
         for spot, node in waiting:  # and what is added meanwhile

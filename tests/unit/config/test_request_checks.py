@@ -92,7 +92,6 @@ def test_answers_that_there_are_none(config: ConfigFolder) -> None:
             "client_secret: secret}}", "", "auth.oauth2.client_id",
         ),
         ("base_url: https://{{ params.host }}.example", "", "base_url"),
-        ("", "params: {a: {default: '{{ now }}'}}", "params.a.default"),
         ("", "params: {a: {}}\nschedule: {every: 1h, params: {a: ['{{ now }}']}}",
          "schedule.params.a.0"),
     ],
