@@ -162,7 +162,10 @@ async def enable(hand: Hand, chance: Random) -> None:
     """Enable a webhook that was disabled."""
     configuration = hand.people.universe.configurations[-1]
     endpoint = chance.choice(list(configuration.endpoints))
-    webhook = chance.choice(list(configuration.webhooks(endpoint)))
+    webhooks = list(configuration.webhooks(endpoint))
+    if not webhooks:
+        return
+    webhook = chance.choice(webhooks)
     asking = hand.process.plugins["webhooks"].health.enable((endpoint, webhook), hand.service)
     await hand.does(asking, f"{endpoint}#{webhook}")
 
