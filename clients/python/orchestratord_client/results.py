@@ -70,6 +70,7 @@ class Task(Answer):
         max_attempts: after so many it fails for good.
         deaths: how often the daemon died while it ran.
         looks: how often an answer said that it is not done yet.
+        looked_since: when the first of these came; None where there is none.
         next_try: when it is due; None unless it is pending.
         params: the parameters. A list shows those of more than 2,000 characters cut.
         truncated: they are cut.
@@ -96,6 +97,7 @@ class Task(Answer):
     max_attempts: int
     deaths: int = 0
     looks: int = 0
+    looked_since: datetime | None = None
     next_try: datetime | None
     params: Any
     truncated: bool = False
