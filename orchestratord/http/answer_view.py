@@ -7,7 +7,7 @@ attributes is `#text`. Entities are refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NoReturn, TypeVar, cast
 from urllib.parse import parse_qs
@@ -49,18 +49,19 @@ class AnswerView:
     `lenient`: a body that cannot be read is null.
     """
 
-    lenient = False
-
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
+    def __init__(self, response: httpx.Response, *, lenient: bool = False) -> None:
+        self._response, self._lenient = response, lenient
         self._known: dict[str, Any] = {"status_code": response.status_code}
 
     def seen_by(self, expression: Expression) -> Any:
         """What an expression looks at: the document, or the body alone where it names nothing of
         the document. Raises UnreadableBody where it names the body."""
-        names = expression.names
-        if names.isdisjoint(OF_ANSWER):
+        if expression.names.isdisjoint(OF_ANSWER):
             return self._part("body")
+        return self.document(expression.names)
+
+    def document(self, names: frozenset[str]) -> Mapping[str, Any]:
+        """All that can be looked at, at least what `names` names. Raises UnreadableBody."""
         for name in OF_ANSWER if WHOLE in names else names & OF_ANSWER:
             self._part(name)
         return self._known
@@ -88,7 +89,7 @@ class AnswerView:
             try:
                 self._known[name] = _PARTS[name](self._response)
             except UnreadableBody:
-                if not self.lenient:
+                if not self._lenient:
                     raise
                 self._known[name] = None
         return self._known[name]
@@ -98,26 +99,30 @@ class AnswerView:
         free_json([self._known.pop("body", None)])
 
 
-async def look(response: httpx.Response, ask: Callable[[AnswerView, Budget | None], T]) -> T:
+async def look(
+    response: httpx.Response,
+    ask: Callable[[AnswerView, Budget | None], T],
+    *,
+    lenient: bool = False,
+) -> T:
     """Ask something of an answer: at once where that is quick, else in a thread.
 
-    `ask` gets the document, and what it may cost, None for as much as it takes. It raises
+    `ask` gets the answer's view, and what it may cost, None for as much as it takes. It raises
     TooCostly where it costs more, and is asked again in a thread then.
     """
     if len(response.content) <= (INLINE_XML if is_xml(response) else INLINE_BYTES):
         try:
-            return ask(AnswerView(response), Budget(INLINE_STEPS))
+            return ask(AnswerView(response, lenient=lenient), Budget(INLINE_STEPS))
         except TooCostly:
             pass
-    return await off_loop(_ask_apart, response, ask)
+    return await off_loop(_ask_apart, AnswerView(response, lenient=lenient), ask)
 
 
-def _ask_apart(response: httpx.Response, ask: Callable[[AnswerView, None], T]) -> T:
-    document = AnswerView(response)
+def _ask_apart(view: AnswerView, ask: Callable[[AnswerView, None], T]) -> T:
     try:
-        return ask(document, None)
+        return ask(view, None)
     finally:
-        document.free()
+        view.free()
 
 
 # -- the parts of an answer ------------------------------------------------------------------------

@@ -57,20 +57,17 @@ async def error_message(
     ):
         return _plain_text(response, redactor)
 
-    def find(document: AnswerView, budget: Budget | None) -> str | None:
-        document.lenient = True
+    def find(view: AnswerView, budget: Budget | None) -> str | None:
         found = None
         if where is not None:
             try:
-                found = _line(_text_of(document.search(where, budget)), redactor)
+                found = _line(_text_of(where.search(view.document(where.names), budget)), redactor)
             except ValueError as error:
                 if budget is not None and isinstance(error, TooCostly):
                     raise
-        return (
-            found or _line(_text_of(document.root()), redactor) or _plain_text(response, redactor)
-        )
+        return found or _line(_text_of(view.root()), redactor) or _plain_text(response, redactor)
 
-    return await look(response, find)
+    return await look(response, find, lenient=True)
 
 
 def _plain_text(response: httpx.Response, redactor: Redactor) -> str | None:

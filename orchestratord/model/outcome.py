@@ -55,7 +55,9 @@ class Outcome:
 
     def success(self) -> Outcome:
         """This outcome as a success."""
-        return replace(self, verdict="success", error=None, final_reason=None, decided_by=A_HOOK)
+        return replace(
+            self, verdict="success", error=None, final_reason=None, look=False, decided_by=A_HOOK
+        )
 
     def retry(self, error: str | None = None, *, delay: float | None = None) -> Outcome:
         """This outcome as a retry; after `delay` seconds if given, else by the backoff."""
@@ -65,6 +67,7 @@ class Outcome:
             error=error or self.error,
             delay=delay,
             final_reason=None,
+            look=False,
             decided_by=A_HOOK,
         )
 
@@ -75,6 +78,7 @@ class Outcome:
             verdict="failure",
             error=error or self.error,
             final_reason=reason,
+            look=False,
             decided_by=A_HOOK,
         )
 

@@ -107,3 +107,10 @@ async def test_success_if_is_asked_of_what_is_done() -> None:
 async def test_what_is_to_be_tried_again_is_no_look() -> None:
     outcome = await judged(200, BUSY, poll=POLL, retry="body.s == 'busy'")
     assert (outcome.verdict, outcome.look) == ("retry", False)
+
+
+async def test_what_a_hook_decides_is_no_look() -> None:
+    """As of the one that follows the end of `for`."""
+    outcome = await judged(200, BUSY, poll=POLL)
+    for decided in (outcome.success(), outcome.retry(), outcome.failure()):
+        assert not decided.look

@@ -102,3 +102,20 @@ async def test_what_is_large_is_looked_into_beside_the_loop(
 def test_what_it_may_look_at() -> None:
     with pytest.raises(ValueError, match=r"no 'error': write body\.error"):
         Api.model_validate({"name": "crm", "error_message": "error.message"})
+
+
+async def test_the_whole_is_all_that_there_is_of_an_answer() -> None:
+    where = Expression("join(' ', sort(keys(@)))")
+    assert await error_message(answered({"a": 1}), where) == "body headers status_code text"
+
+
+SOAP_11 = b"""<s:Envelope xmlns:s="u"><s:Body><s:Fault><faultcode>a</faultcode>
+<faultstring xml:lang="en">no stock</faultstring></s:Fault></s:Body></s:Envelope>"""
+SOAP_12 = b"""<s:Envelope xmlns:s="u"><s:Body><s:Fault><s:Reason>
+<s:Text xml:lang="en">no stock</s:Text></s:Reason></s:Fault></s:Body></s:Envelope>"""
+AWS = b"<ErrorResponse><Error><Code>x</Code><Message>no stock</Message></Error></ErrorResponse>"
+
+
+@pytest.mark.parametrize("body", [SOAP_11, SOAP_12, AWS])
+async def test_the_usual_places_in_xml(body: bytes) -> None:
+    assert await error_message(answered(body, "text/xml"), None) == "no stock"
