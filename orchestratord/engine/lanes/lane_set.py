@@ -94,6 +94,11 @@ class Entry:
     passed_over: bool = False
     """The last claim left out partitions that had their share."""
 
+    def chosen(self, avoid: frozenset[str]) -> None:
+        """It is to be claimed, but for these partitions."""
+        self.waiting, self.claiming, self.earliest = False, True, None
+        self.passed_over = bool(avoid)
+
 
 class LaneSet(FairSlots[Lane]):
     """All lanes of one daemon, and the one place that counts. Times are milliseconds since the
@@ -274,9 +279,7 @@ class LaneSet(FairSlots[Lane]):
                 avoid = quick = frozenset[str]()
                 if holder.parts is not None:
                     avoid, quick, share = holder.passed_over(share, now)
-                entry = self._entries[key]
-                entry.waiting, entry.claiming, entry.earliest = False, True, None
-                entry.passed_over = bool(avoid)
+                self._entries[key].chosen(avoid)
                 probe = self._take(key, throttle, share, now)
                 chosen.append(Choice(key, share, name, probe, avoid, quick))
                 self._count(lane, holder, share)
