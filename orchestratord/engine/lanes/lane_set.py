@@ -522,6 +522,7 @@ class LaneSet(FairSlots[Lane]):
         self._looked = now
         super().shift(by, now)
         self._shared_at += by
+        self._past = {name: [at + by for at in times] for name, times in self._past.items()}
         for lane in self.lanes.values():
             lane.prefetched = deque((task, since + by) for task, since in lane.prefetched)
             self.throttle_changed(lane, now)
