@@ -219,9 +219,12 @@ def _matching(row: Row, found: Iterable[Life]) -> list[Life]:
 
 def ended_once(seen: Evidence) -> None:
     """No attempt ends twice: what was lost with its daemon takes no late result. Where none may
-    have come, another attempt began within the millisecond in which the lost one did."""
+    have come, another attempt began within the millisecond in which the lost one did. What people
+    resolve is no attempt."""
     ends = Counter(
-        (one["task_id"], one["attempt"], one["started_at"]) for one in seen.tables["attempts"]
+        (one["task_id"], one["attempt"], one["started_at"])
+        for one in seen.tables["attempts"]
+        if not one["why"].startswith("resolved")
     )
     for (task, attempt, _), count in ends.items():
         if count > 1 and any(map(seen.is_late, seen.requests.get(task, ()))):
