@@ -67,6 +67,7 @@ def task_json(task: Task, redactor: Redactor) -> TaskDocument:
         "deaths": task.deaths,
         "looks": task.looks,
         "looked_since": rfc3339(task.looked_since),
+        "waits_for": redactor.value(task.waits_for) if task.status == Status.PENDING else None,
         # The row keeps it while the task runs, for a claim that is given back.
         "next_try": rfc3339(task.next_try) if task.status == Status.PENDING else None,
         "params": redactor.value(task.params),
