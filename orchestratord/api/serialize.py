@@ -28,6 +28,7 @@ from orchestratord.errors import Problem
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.task import DOUBTFUL, Attempt, Status, Task, TaskExcerpt
 from orchestratord.plugin.registry import PluginInfo
+from orchestratord.plugin.verb_row import VerbRow
 from orchestratord.queue.operations.bulk import Survey
 from orchestratord.queue.operations.settle import holds
 from orchestratord.queue.records import CANCEL, Bulk, Done, TaskFilter
@@ -245,7 +246,9 @@ def problems_json(problems: Sequence[Problem]) -> list[ProblemDocument]:
     ]
 
 
-def plugin_json(plugin: PluginInfo, redactor: Redactor) -> PluginDocument:
+def plugin_json(
+    plugin: PluginInfo, redactor: Redactor, rows: Iterable[VerbRow] = ()
+) -> PluginDocument:
     """One plugin: whether it is loaded, what it implements, and what it did wrong."""
     return {
         "name": plugin.name,
@@ -257,4 +260,5 @@ def plugin_json(plugin: PluginInfo, redactor: Redactor) -> PluginDocument:
         "faults": plugin.faults,
         "last_fault": redactor.value(plugin.last_fault),
         "services": [redactor.value(asdict(one)) for one in plugin.services.values()],
+        "verbs": [redactor.value(asdict(one)) for one in rows],
     }
