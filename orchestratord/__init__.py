@@ -135,6 +135,7 @@ if TYPE_CHECKING:
     from orchestratord.plugin.route import PortRequest as PortRequest
     from orchestratord.plugin.route import Route as Route
     from orchestratord.plugin.route import described as described
+    from orchestratord.plugin.verb_row import VerbRow as VerbRow
     from orchestratord.values import world as world
     from orchestratord.values.attached_file import Attachment as Attachment
     from orchestratord.values.budget import INLINE_STEPS as INLINE_STEPS
@@ -207,6 +208,7 @@ _HOMES = {
     "orchestratord.plugin.route": (
         "Answer Caller Control Page PageVisit PortHandler PortRequest Route described"
     ),
+    "orchestratord.plugin.verb_row": "VerbRow",
     "orchestratord.values": "world",
     "orchestratord.values.attached_file": "Attachment",
     "orchestratord.values.durations": "Duration Size format_duration parse_duration rough_duration",

@@ -215,8 +215,10 @@ class Service:
 
     def plugins(self) -> list[daemon_documents.PluginDocument]:
         """All plugins in the order in which they were loaded, those that did not load as well."""
+        verbs, redactor = self._host.registry.verbs, self.config.redactor
         return [
-            serialize.plugin_json(one, self.config.redactor) for one in self._host.plugins.values()
+            serialize.plugin_json(one, redactor, verbs.get(one.name, ()))
+            for one in self._host.plugins.values()
         ]
 
     async def reload(

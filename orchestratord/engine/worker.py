@@ -132,16 +132,19 @@ class Worker:
         if not task.held:
             return self._wait_reason(task)
         found = await self.store.read(partitions.holder(task))
-        if found is None:  # its turn comes at this moment
-            return None
+        if found is None:  # its turn comes at this moment, or once its hook lets it
+            return self._wait_reason(task)
         other = await self.store.read(search.get(found))
         return behind(task, other, self._wait_reason(other))
 
     def _wait_reason(self, task: Task) -> Waiting | None:
         if task.status != Status.PENDING or task.next_try is None:
             return None
-        standing = self.placement.of(task.key)
-        return wait_reason(task.key, standing, task.next_try, self.lanes, self.clock.now_ms())
+        standing, now = self.placement.of(task.key), self.clock.now_ms()
+        found = wait_reason(task.key, standing, task.next_try, self.lanes, now)
+        if found is None and task.waits_for is not None and task.next_try > now:
+            return Waiting("snooze", task.waits_for, until=task.next_try)
+        return found
 
     def snapshot(self) -> dict[str, Any]:
         """What `status` shows of the worker."""

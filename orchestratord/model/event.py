@@ -116,6 +116,8 @@ class TaskEvent(NamedTuple):
     """The task that it follows from."""
     lost: bool = False
     """The daemon died during the attempt: it says nothing of the receiver."""
+    waits_for: str | None = None
+    """Of one that a hook put off: why, in its words."""
 
 
 class BulkEvent(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import click
 
+from orchestratorctl.verb_table import VERBS
 from orchestratord.errors import PluginError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.endpoint import Api, Setting
@@ -22,6 +23,7 @@ from orchestratord.plugin.background_service import ServiceState
 from orchestratord.plugin.doctor_check import Check
 from orchestratord.plugin.executor import Executor
 from orchestratord.plugin.metric import Counter, Gauge
+from orchestratord.plugin.verb_row import VerbRow
 
 MAX_REGISTERED = 10_000
 """Of each kind, by one plugin; a generator need not end."""
@@ -91,6 +93,8 @@ class Registry:
     """Each with its plugin."""
     metrics: list[tuple[str, Counter | Gauge]] = field(default_factory=list)
     """Each with its plugin."""
+    verbs: dict[str, list[VerbRow]] = field(default_factory=dict)
+    """What each plugin adds to `orchestratorctl`, or would."""
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     row_kinds: defaultdict[str, dict[RowKind, tuple[bool, ...]]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -112,6 +116,8 @@ class Registry:
             self.claim(_REFERENCE, kind, CORE)
         for command in CORE_COMMANDS:
             self.claim("command", command, CORE)
+        for verb in VERBS:
+            self.claim("verb", verb.name, CORE)
         self.claim("backoff", "fixed", CORE)
         self.backoffs["fixed"] = _named(Fixed, "fixed")
 
@@ -159,6 +165,9 @@ class Registry:
             self.metrics.append((name, metric))
         for command in _registered(plugin, "register_commands", click.Command):
             self.claim("command", command.name, name)
+        self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
+        for verb in self.verbs[name]:
+            self.claim("verb", verb.name, name)
         for executor in self.executors:
             for key in _keys(executor.model) & self.settings.keys():
                 owners = self.owners["executor", _label(executor)], self.owners["key", key]
@@ -178,6 +187,7 @@ class Registry:
             if owner == plugin:
                 del self.owners[what, name]
                 known.get(what, {}).pop(name, None)
+        self.verbs.pop(plugin, None)
         self.checks = [item for item in self.checks if item[0] != plugin]
         self.metrics = [item for item in self.metrics if item[0] != plugin]
         self.executors = [
@@ -194,6 +204,7 @@ class Registry:
         self.disabled_backoffs |= dict.fromkeys(_mapping(plugin, "register_backoff"), name)
         kinds = _mapping(plugin, "register_references")
         self.references |= {kind: partial(_disabled_reference, name) for kind in kinds}
+        self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
         self.disabled_types |= {e.type: name for e in executors if e.kind == "call"}
 
     def call_executors(self) -> dict[str, Executor]:
