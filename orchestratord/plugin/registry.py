@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import click
 
-from orchestratord.errors import PluginError
+from orchestratord.errors import Conflict, PluginError
 from orchestratord.model.backoff import Backoff, Fixed
+from orchestratord.model.edit import Editor
 from orchestratord.model.endpoint import Api, Setting
 from orchestratord.model.settings import DaemonSetting, DaemonSettings
 from orchestratord.model.task import RowKind, Table
@@ -48,6 +49,7 @@ REFERENCE_KINDS = ("secret", "file", "credential")
 Reference = Callable[[str], str]
 """What `${kind:path}` stands for, by its path. Raises ValueError, with the reason."""
 _REFERENCE = "kind of reference"
+DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
 CORE_COMMANDS = (
     "backoff check config doctor explain grafana grant-producer inbound init move-queue new outbox "
     "plugins rules run schema systemd test"
@@ -77,6 +79,16 @@ class PluginInfo:
     """What it has beside the worker, by name."""
 
 
+def _refusing(why: str) -> Editor:
+    def refuse(*args: Any, **named: Any) -> NoReturn:
+        raise Conflict(f"the file cannot be edited here: {why}")
+
+    return Editor(refuse, refuse)
+
+
+_NO_EDITOR = CORE, _refusing("no plugin does that")
+
+
 @dataclass(slots=True)
 class Registry:
     """What plugins registered. The `disabled_` names are those of plugins that are switched off."""
@@ -91,6 +103,8 @@ class Registry:
     """Each with its plugin."""
     metrics: list[tuple[str, Counter | Gauge]] = field(default_factory=list)
     """Each with its plugin."""
+    editor: tuple[str, Editor] = _NO_EDITOR
+    """With its plugin."""
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     row_kinds: defaultdict[str, dict[RowKind, tuple[bool, ...]]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -159,6 +173,9 @@ class Registry:
             self.metrics.append((name, metric))
         for command in _registered(plugin, "register_commands", click.Command):
             self.claim("command", command.name, name)
+        for editor in _registered(plugin, "register_editor", Editor):
+            self.claim("hook", "register_editor", name)
+            self.editor = name, editor
         for executor in self.executors:
             for key in _keys(executor.model) & self.settings.keys():
                 owners = self.owners["executor", _label(executor)], self.owners["key", key]
@@ -180,6 +197,8 @@ class Registry:
                 known.get(what, {}).pop(name, None)
         self.checks = [item for item in self.checks if item[0] != plugin]
         self.metrics = [item for item in self.metrics if item[0] != plugin]
+        if self.editor[0] == plugin:
+            self.editor = _NO_EDITOR
         self.executors = [
             item for item in self.executors if ("executor", _label(item)) in self.owners
         ]
@@ -194,6 +213,8 @@ class Registry:
         self.disabled_backoffs |= dict.fromkeys(_mapping(plugin, "register_backoff"), name)
         kinds = _mapping(plugin, "register_references")
         self.references |= {kind: partial(_disabled_reference, name) for kind in kinds}
+        if _registered(plugin, "register_editor", Editor) and self.editor[0] == CORE:
+            self.editor = CORE, _refusing(DISABLED.format(name))
         self.disabled_types |= {e.type: name for e in executors if e.kind == "call"}
 
     def call_executors(self) -> dict[str, Executor]:
@@ -222,7 +243,7 @@ def plain(result: Any) -> Any:
 
 
 def _disabled_reference(plugin: str, path: str) -> str:
-    raise ValueError(f"the plugin {plugin} is disabled; take it out of plugins.disabled")
+    raise ValueError(DISABLED.format(plugin))
 
 
 def _registered(plugin: Any, hook: str, type_: Any) -> list[Any]:
