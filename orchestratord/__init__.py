@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestratord.cli.config_folder import ConfigFolder as ConfigFolder
     from orchestratord.cli.options import config_option as config_option
+    from orchestratord.config.endpoint_file import EndpointFile as EndpointFile
     from orchestratord.config.params import check_params as check_params
     from orchestratord.config.params import fitted as fitted
     from orchestratord.config.params import rule_problems as rule_problems
     from orchestratord.config.validate.request_rules import url_problem as url_problem
     from orchestratord.config.validate.secret_keys import is_named_for_secret as is_named_for_secret
+    from orchestratord.config.validate.secret_keys import is_secret_key as is_secret_key
+    from orchestratord.config.yaml import flow_yaml as flow_yaml
+    from orchestratord.config.yaml import nodes as nodes
     from orchestratord.config.yaml.plain_yaml import parse_yaml as parse_yaml
     from orchestratord.engine.answer_rules import AnswerRules as AnswerRules
     from orchestratord.errors import ConfigError as ConfigError
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from orchestratord.model.declared import Model as Model
     from orchestratord.model.edit import Declaration as Declaration
     from orchestratord.model.edit import Edit as Edit
+    from orchestratord.model.edit import Editor as Editor
     from orchestratord.model.endpoint import OWN_ENDPOINT as OWN_ENDPOINT
     from orchestratord.model.endpoint import Api as Api
     from orchestratord.model.endpoint import BreakerKey as BreakerKey
@@ -149,7 +154,9 @@ if TYPE_CHECKING:
     from orchestratord.values.durations import rough_duration as rough_duration
     from orchestratord.values.jmespath_expression import Expression as Expression
     from orchestratord.values.rate_limit import RateLimit as RateLimit
+    from orchestratord.values.redact import MASK as MASK
     from orchestratord.values.redact import Redactor as Redactor
+    from orchestratord.values.redact import is_secret_header as is_secret_header
     from orchestratord.values.secret import Secret as Secret
     from orchestratord.values.secret import Text as Text
     from orchestratord.values.status_set import StatusSet as StatusSet
@@ -160,10 +167,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "orchestratord.cli.config_folder": "ConfigFolder",
     "orchestratord.cli.options": "config_option",
+    "orchestratord.config.endpoint_file": "EndpointFile",
     "orchestratord.config.params": "check_params fitted rule_problems",
     "orchestratord.config.validate.request_rules": "url_problem",
-    "orchestratord.config.validate.secret_keys": "is_named_for_secret",
+    "orchestratord.config.validate.secret_keys": "is_named_for_secret is_secret_key",
     "orchestratord.engine.answer_rules": "AnswerRules",
+    "orchestratord.config.yaml": "flow_yaml nodes",
     "orchestratord.config.yaml.plain_yaml": "parse_yaml",
     "orchestratord.errors": (
         "ConfigError Conflict EgressDenied InvalidParams InvalidPayload NotFound NotWritable "
@@ -174,7 +183,7 @@ _HOMES = {
     "orchestratord.log": "escape",
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",
-    "orchestratord.model.edit": "Declaration Edit",
+    "orchestratord.model.edit": "Declaration Edit Editor",
     "orchestratord.model.recurring_rows": "DECIDED_AT RecurringRows",
     "orchestratord.model.endpoint": (
         "OWN_ENDPOINT Api BreakerKey Endpoint Guards Pace Param ParamRules PartitionKey Schedule "
@@ -215,7 +224,7 @@ _HOMES = {
     "orchestratord.values.budget": "INLINE_STEPS Budget TooCostly within_budget",
     "orchestratord.values.jmespath_expression": "Expression",
     "orchestratord.values.rate_limit": "RateLimit",
-    "orchestratord.values.redact": "Redactor",
+    "orchestratord.values.redact": "MASK Redactor is_secret_header",
     "orchestratord.values.secret": "Secret Text",
     "orchestratord.values.status_set": "StatusSet",
     "orchestratord.values.suggest": "suggest",
