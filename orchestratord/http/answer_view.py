@@ -16,10 +16,10 @@ import httpx
 
 from orchestratord.model.answer_expression import OF_ANSWER, WHOLE
 from orchestratord.model.http_message import header, header_items
-from orchestratord.model.json_body import INLINE_BYTES, MAX_DEPTH, free_json, parse_json
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.values.budget import INLINE_STEPS, Budget, TooCostly
 from orchestratord.values.jmespath_expression import Expression
+from orchestratord.values.json_body import INLINE_BYTES, MAX_DEPTH, free_json, parse_json
 
 INLINE_XML = 4 << 10
 """Bytes of XML up to which it is looked into on the event loop."""
