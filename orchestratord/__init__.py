@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from orchestratord.http.answer_view import UnreadableBody as UnreadableBody
     from orchestratord.http.answer_view import read_body as read_body
     from orchestratord.http.answer_view import read_text as read_text
+    from orchestratord.http.answer_view import reads_quickly as reads_quickly
     from orchestratord.log import escape as escape
     from orchestratord.model.backoff import Backoff as Backoff
     from orchestratord.model.declared import Model as Model
@@ -169,7 +170,7 @@ _HOMES = {
         "OrchestratordError Outdated PluginError Problem Reject SchemaTooCostly SendError "
         "Snooze Unconditional Unreachable "
     ),
-    "orchestratord.http.answer_view": "UnreadableBody read_body read_text",
+    "orchestratord.http.answer_view": "UnreadableBody read_body read_text reads_quickly",
     "orchestratord.log": "escape",
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",

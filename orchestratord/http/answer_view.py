@@ -110,7 +110,7 @@ async def look(
     `ask` gets the answer's view, and what it may cost, None for as much as it takes. It raises
     TooCostly where it costs more, and is asked again in a thread then.
     """
-    if len(response.content) <= (INLINE_XML if is_xml(response) else INLINE_BYTES):
+    if reads_quickly(response):
         try:
             return ask(AnswerView(response, lenient=lenient), Budget(INLINE_STEPS))
         except TooCostly:
@@ -174,6 +174,11 @@ _PARTS: dict[str, Callable[[httpx.Response], Any]] = {
     "body": read_body,
     "text": read_text,
 }
+
+
+def reads_quickly(response: httpx.Response) -> bool:
+    """Whether the body is short enough to be read on the event loop."""
+    return len(response.content) <= (INLINE_XML if is_xml(response) else INLINE_BYTES)
 
 
 def is_xml(response: httpx.Response) -> bool:
