@@ -55,7 +55,6 @@ from orchestratord.errors import (
 from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.endpoint import OWN_ENDPOINT, Endpoint
 from orchestratord.model.event import EndpointEvent, Event, EventType
-from orchestratord.model.json_body import MAX_BATCH
 from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Action, Effect, Key, NewTask, Reason, Task, Upsert
 from orchestratord.plugin.executor import Doomed
@@ -76,6 +75,7 @@ from orchestratord.simulate.report import report_json, request_json, with_curl
 from orchestratord.simulate.timetable import timetable
 from orchestratord.values import world
 from orchestratord.values.clock import rfc3339
+from orchestratord.values.json_body import MAX_BATCH
 from orchestratord.values.redact import Redactor
 from orchestratord.values.suggest import suggest
 
