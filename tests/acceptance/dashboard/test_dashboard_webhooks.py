@@ -185,7 +185,7 @@ def test_a_webhook_is_added_changed_and_removed(
         mine.get_by_role("button", name="Move up").click()
         shown = write(page)
         assert "+    status_code: [2xx, 404]" in shown
-        assert "+    when: \"status_code == `200`\"" in shown, shown
+        assert '+    when: "status_code == `200`"' in shown, shown
         assert "+      concurrency: 2" in shown
         assert "-      ordered: true" in shown
         assert set(heard(daemon, shared_receiver)) == {"/hooks/ops", "/hooks/other"}
