@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestratord.cli.config_folder import ConfigFolder as ConfigFolder
     from orchestratord.cli.options import config_option as config_option
+    from orchestratord.config.endpoint_file import EndpointFile as EndpointFile
     from orchestratord.config.params import check_params as check_params
     from orchestratord.config.params import fitted as fitted
     from orchestratord.config.params import rule_problems as rule_problems
     from orchestratord.config.validate.request_rules import url_problem as url_problem
     from orchestratord.config.validate.secret_keys import is_named_for_secret as is_named_for_secret
+    from orchestratord.config.validate.secret_keys import is_secret_key as is_secret_key
+    from orchestratord.config.yaml import flow_yaml as flow_yaml
+    from orchestratord.config.yaml import nodes as nodes
     from orchestratord.config.yaml.plain_yaml import parse_yaml as parse_yaml
     from orchestratord.engine.answer_rules import AnswerRules as AnswerRules
     from orchestratord.errors import ConfigError as ConfigError
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from orchestratord.model.declared import Model as Model
     from orchestratord.model.edit import Declaration as Declaration
     from orchestratord.model.edit import Edit as Edit
+    from orchestratord.model.edit import Editor as Editor
     from orchestratord.model.endpoint import OWN_ENDPOINT as OWN_ENDPOINT
     from orchestratord.model.endpoint import Api as Api
     from orchestratord.model.endpoint import BreakerKey as BreakerKey
@@ -132,6 +137,7 @@ if TYPE_CHECKING:
     from orchestratord.plugin.route import PortRequest as PortRequest
     from orchestratord.plugin.route import Route as Route
     from orchestratord.plugin.route import described as described
+    from orchestratord.plugin.verb_row import VerbRow as VerbRow
     from orchestratord.values import world as world
     from orchestratord.values.attached_file import Attachment as Attachment
     from orchestratord.values.budget import INLINE_STEPS as INLINE_STEPS
@@ -150,7 +156,9 @@ if TYPE_CHECKING:
     from orchestratord.values.json_body import is_shallow as is_shallow
     from orchestratord.values.json_body import parse_json as parse_json
     from orchestratord.values.rate_limit import RateLimit as RateLimit
+    from orchestratord.values.redact import MASK as MASK
     from orchestratord.values.redact import Redactor as Redactor
+    from orchestratord.values.redact import is_secret_header as is_secret_header
     from orchestratord.values.secret import Secret as Secret
     from orchestratord.values.secret import Text as Text
     from orchestratord.values.status_set import StatusSet as StatusSet
@@ -161,10 +169,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "orchestratord.cli.config_folder": "ConfigFolder",
     "orchestratord.cli.options": "config_option",
+    "orchestratord.config.endpoint_file": "EndpointFile",
     "orchestratord.config.params": "check_params fitted rule_problems",
     "orchestratord.config.validate.request_rules": "url_problem",
-    "orchestratord.config.validate.secret_keys": "is_named_for_secret",
+    "orchestratord.config.validate.secret_keys": "is_named_for_secret is_secret_key",
     "orchestratord.engine.answer_rules": "AnswerRules",
+    "orchestratord.config.yaml": "flow_yaml nodes",
     "orchestratord.config.yaml.plain_yaml": "parse_yaml",
     "orchestratord.errors": (
         "ConfigError Conflict EgressDenied InvalidParams InvalidPayload NotFound NotWritable "
@@ -176,7 +186,7 @@ _HOMES = {
     "orchestratord.model.auth": "Auth",
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",
-    "orchestratord.model.edit": "Declaration Edit",
+    "orchestratord.model.edit": "Declaration Edit Editor",
     "orchestratord.model.recurring_rows": "DECIDED_AT RecurringRows",
     "orchestratord.model.endpoint": (
         "OWN_ENDPOINT Api BreakerKey Endpoint Guards Pace Param ParamRules PartitionKey Schedule "
@@ -210,13 +220,14 @@ _HOMES = {
     "orchestratord.plugin.route": (
         "Answer Caller Control Page PageVisit PortHandler PortRequest Route described"
     ),
+    "orchestratord.plugin.verb_row": "VerbRow",
     "orchestratord.values": "world",
     "orchestratord.values.attached_file": "Attachment",
     "orchestratord.values.durations": "Duration Size format_duration parse_duration rough_duration",
     "orchestratord.values.budget": "INLINE_STEPS Budget TooCostly within_budget",
     "orchestratord.values.jmespath_expression": "Expression",
     "orchestratord.values.rate_limit": "RateLimit",
-    "orchestratord.values.redact": "Redactor",
+    "orchestratord.values.redact": "MASK Redactor is_secret_header",
     "orchestratord.values.secret": "Secret Text",
     "orchestratord.values.status_set": "StatusSet",
     "orchestratord.values.suggest": "suggest",

@@ -16,7 +16,7 @@ from urllib.parse import quote_plus, urlencode
 
 import httpx
 
-from orchestratord.config.edit.write_file import replace_file
+from orchestratord.config.write_file import replace_file
 from orchestratord.errors import EgressDenied, SendError
 from orchestratord.model.auth import KeptSecret, OAuth2
 from orchestratord.model.http_message import Request, header

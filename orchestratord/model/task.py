@@ -185,6 +185,8 @@ class Task:
     """How often an answer said that it is not done yet; since it was last retried manually."""
     looked_since: int | None = None
     """When the first of these came."""
+    waits_for: str | None = None
+    """Why a hook put it off until `next_try`; None where none did."""
     maybe_large: bool = field(default=True, compare=False)  # False: too short to be `is_large`
     turn: PartitionTurn | None = None
     """What there is of its partition; None for no partition."""
