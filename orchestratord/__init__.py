@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from orchestratord.http.answer_view import read_text as read_text
     from orchestratord.http.answer_view import reads_quickly as reads_quickly
     from orchestratord.log import escape as escape
+    from orchestratord.model.auth import Auth as Auth
     from orchestratord.model.backoff import Backoff as Backoff
     from orchestratord.model.declared import Model as Model
     from orchestratord.model.edit import Declaration as Declaration
@@ -182,6 +183,7 @@ _HOMES = {
     ),
     "orchestratord.http.answer_view": "UnreadableBody read_body read_text reads_quickly",
     "orchestratord.log": "escape",
+    "orchestratord.model.auth": "Auth",
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",
     "orchestratord.model.edit": "Declaration Edit Editor",
