@@ -15,7 +15,7 @@ from orchestratord.config.validate.problems import KeyProblems, Problems
 from orchestratord.config.validate.shapes import Path
 from orchestratord.config.validate.undefined_names import written
 from orchestratord.config.yaml.nodes import MapNode, Spot, is_null
-from orchestratord.model.auth import Auth, Proxy, Tls
+from orchestratord.model.auth import Auth, OAuth2, Proxy, Tls
 from orchestratord.model.http_message import PORTS, TOKEN
 from orchestratord.values.certificate import certificates, ends
 from orchestratord.values.template import Template
@@ -116,7 +116,7 @@ class RequestRules:
             for key in Auth.model_fields:
                 if key != "oauth2":
                     keys.no_template(remedy, "auth", key)
-            for key in ("client_id", "client_secret", "scope"):
+            for key in OAuth2.model_fields.keys() - {"token_url"}:
                 keys.no_template("one token serves all calls of the API", "auth", "oauth2", key)
         if (tls := fields.get("tls")) is not None:
             self._check_dates(tls, keys)
