@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from orchestratord.http.answer_view import UnreadableBody as UnreadableBody
     from orchestratord.http.answer_view import read_body as read_body
     from orchestratord.http.answer_view import read_text as read_text
+    from orchestratord.http.answer_view import reads_quickly as reads_quickly
     from orchestratord.log import escape as escape
     from orchestratord.model.backoff import Backoff as Backoff
     from orchestratord.model.declared import Model as Model
@@ -83,11 +84,6 @@ if TYPE_CHECKING:
     from orchestratord.model.http_message import header_items as header_items
     from orchestratord.model.http_message import put_headers as put_headers
     from orchestratord.model.http_message import url_text as url_text
-    from orchestratord.model.json_body import INLINE_BYTES as INLINE_BYTES
-    from orchestratord.model.json_body import MAX_DEPTH as MAX_DEPTH
-    from orchestratord.model.json_body import free_json as free_json
-    from orchestratord.model.json_body import is_shallow as is_shallow
-    from orchestratord.model.json_body import parse_json as parse_json
     from orchestratord.model.outcome import Outcome as Outcome
     from orchestratord.model.outcome import Send as Send
     from orchestratord.model.outcome import Statement as Statement
@@ -140,6 +136,7 @@ if TYPE_CHECKING:
     from orchestratord.plugin.route import PortRequest as PortRequest
     from orchestratord.plugin.route import Route as Route
     from orchestratord.plugin.route import described as described
+    from orchestratord.plugin.verb_row import VerbRow as VerbRow
     from orchestratord.values import world as world
     from orchestratord.values.attached_file import Attachment as Attachment
     from orchestratord.values.budget import INLINE_STEPS as INLINE_STEPS
@@ -152,6 +149,11 @@ if TYPE_CHECKING:
     from orchestratord.values.durations import parse_duration as parse_duration
     from orchestratord.values.durations import rough_duration as rough_duration
     from orchestratord.values.jmespath_expression import Expression as Expression
+    from orchestratord.values.json_body import INLINE_BYTES as INLINE_BYTES
+    from orchestratord.values.json_body import MAX_DEPTH as MAX_DEPTH
+    from orchestratord.values.json_body import free_json as free_json
+    from orchestratord.values.json_body import is_shallow as is_shallow
+    from orchestratord.values.json_body import parse_json as parse_json
     from orchestratord.values.rate_limit import RateLimit as RateLimit
     from orchestratord.values.redact import MASK as MASK
     from orchestratord.values.redact import Redactor as Redactor
@@ -178,7 +180,7 @@ _HOMES = {
         "OrchestratordError Outdated PluginError Problem Reject SchemaTooCostly SendError "
         "Snooze Unconditional Unreachable "
     ),
-    "orchestratord.http.answer_view": "UnreadableBody read_body read_text",
+    "orchestratord.http.answer_view": "UnreadableBody read_body read_text reads_quickly",
     "orchestratord.log": "escape",
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",
@@ -196,7 +198,7 @@ _HOMES = {
     "orchestratord.model.http_message": (
         "Form Request Response header_items put_headers url_text "
     ),
-    "orchestratord.model.json_body": "INLINE_BYTES MAX_DEPTH free_json is_shallow parse_json",
+    "orchestratord.values.json_body": "INLINE_BYTES MAX_DEPTH free_json is_shallow parse_json",
     "orchestratord.model.outcome": "Outcome Send Statement",
     "orchestratord.model.retry_policy": "RetryPolicy",
     "orchestratord.model.settings": "Config DaemonSetting Port",
@@ -216,6 +218,7 @@ _HOMES = {
     "orchestratord.plugin.route": (
         "Answer Caller Control Page PageVisit PortHandler PortRequest Route described"
     ),
+    "orchestratord.plugin.verb_row": "VerbRow",
     "orchestratord.values": "world",
     "orchestratord.values.attached_file": "Attachment",
     "orchestratord.values.durations": "Duration Size format_duration parse_duration rough_duration",

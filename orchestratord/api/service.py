@@ -55,7 +55,6 @@ from orchestratord.errors import (
 from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.endpoint import OWN_ENDPOINT, Endpoint
 from orchestratord.model.event import EndpointEvent, Event, EventType
-from orchestratord.model.json_body import MAX_BATCH
 from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Action, Effect, Key, NewTask, Reason, Task, Upsert
 from orchestratord.plugin.executor import Doomed
@@ -76,6 +75,7 @@ from orchestratord.simulate.report import report_json, request_json, with_curl
 from orchestratord.simulate.timetable import timetable
 from orchestratord.values import world
 from orchestratord.values.clock import rfc3339
+from orchestratord.values.json_body import MAX_BATCH
 from orchestratord.values.redact import Redactor
 from orchestratord.values.suggest import suggest
 
@@ -216,8 +216,10 @@ class Service:
 
     def plugins(self) -> list[daemon_documents.PluginDocument]:
         """All plugins in the order in which they were loaded, those that did not load as well."""
+        verbs, redactor = self._host.registry.verbs, self.config.redactor
         return [
-            serialize.plugin_json(one, self.config.redactor) for one in self._host.plugins.values()
+            serialize.plugin_json(one, redactor, verbs.get(one.name, ()))
+            for one in self._host.plugins.values()
         ]
 
     async def reload(

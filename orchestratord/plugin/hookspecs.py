@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from orchestratord.plugin.metric import Counter, Gauge
     from orchestratord.plugin.registry import Reference
     from orchestratord.plugin.route import Control, Page, PortHandler, PortRequest, Route
+    from orchestratord.plugin.verb_row import VerbRow
 
 hookspec = pluggy.HookspecMarker("orchestratord")
 
@@ -85,6 +86,7 @@ REGISTRATIONS = (
     "register_references",
     "register_checks",
     "register_commands",
+    "register_verbs",
     "register_editor",
     "example_request",
     "check_endpoint",
@@ -179,6 +181,11 @@ def register_commands() -> Iterable[click.Command]:
     """Commands of the plugin's own for `orchestratord`, by their names. They need no daemon, and
     this hook is called where one of them, or `--help`, is asked for: import what takes its time
     within them."""
+
+
+@hookspec
+def register_verbs() -> Iterable[VerbRow]:
+    """Verbs of the plugin's own for `orchestratorctl`, each of which asks one of its routes."""
 
 
 @hookspec

@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn
 
 import click
 
+from orchestratorctl.verb_table import VERBS
 from orchestratord.errors import Conflict, PluginError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.edit import Editor
@@ -23,6 +24,7 @@ from orchestratord.plugin.background_service import ServiceState
 from orchestratord.plugin.doctor_check import Check
 from orchestratord.plugin.executor import Executor
 from orchestratord.plugin.metric import Counter, Gauge
+from orchestratord.plugin.verb_row import VerbRow
 
 MAX_REGISTERED = 10_000
 """Of each kind, by one plugin; a generator need not end."""
@@ -103,6 +105,8 @@ class Registry:
     """Each with its plugin."""
     metrics: list[tuple[str, Counter | Gauge]] = field(default_factory=list)
     """Each with its plugin."""
+    verbs: dict[str, list[VerbRow]] = field(default_factory=dict)
+    """What each plugin adds to `orchestratorctl`, or would."""
     editor: tuple[str, Editor] = _NO_EDITOR
     """With its plugin."""
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -126,6 +130,8 @@ class Registry:
             self.claim(_REFERENCE, kind, CORE)
         for command in CORE_COMMANDS:
             self.claim("command", command, CORE)
+        for verb in VERBS:
+            self.claim("verb", verb.name, CORE)
         self.claim("backoff", "fixed", CORE)
         self.backoffs["fixed"] = _named(Fixed, "fixed")
 
@@ -173,6 +179,9 @@ class Registry:
             self.metrics.append((name, metric))
         for command in _registered(plugin, "register_commands", click.Command):
             self.claim("command", command.name, name)
+        self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
+        for verb in self.verbs[name]:
+            self.claim("verb", verb.name, name)
         for editor in _registered(plugin, "register_editor", Editor):
             self.claim("hook", "register_editor", name)
             self.editor = name, editor
@@ -195,6 +204,7 @@ class Registry:
             if owner == plugin:
                 del self.owners[what, name]
                 known.get(what, {}).pop(name, None)
+        self.verbs.pop(plugin, None)
         self.checks = [item for item in self.checks if item[0] != plugin]
         self.metrics = [item for item in self.metrics if item[0] != plugin]
         if self.editor[0] == plugin:
@@ -213,6 +223,7 @@ class Registry:
         self.disabled_backoffs |= dict.fromkeys(_mapping(plugin, "register_backoff"), name)
         kinds = _mapping(plugin, "register_references")
         self.references |= {kind: partial(_disabled_reference, name) for kind in kinds}
+        self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
         if _registered(plugin, "register_editor", Editor) and self.editor[0] == CORE:
             self.editor = CORE, _refusing(DISABLED.format(name))
         self.disabled_types |= {e.type: name for e in executors if e.kind == "call"}
