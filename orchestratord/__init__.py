@@ -242,7 +242,10 @@ if not TYPE_CHECKING:  # else every name would pass for one that is there
     def __getattr__(name: str) -> object:
         for home, names in _HOMES.items():
             if name in names.split():
-                value = globals()[name] = getattr(import_module(home), name)
+                module = import_module(home)
+                here = hasattr(module, name)
+                value = getattr(module, name) if here else import_module(f"{home}.{name}")
+                globals()[name] = value
                 return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
