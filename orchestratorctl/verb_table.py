@@ -80,6 +80,7 @@ class Verb:
         verbs: the verbs below it.
         defaults: arguments that only verbs below it take.
         offline: it needs no daemon.
+        start_timeout: seconds to wait for a daemon that starts, without `--connect-timeout`.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Verb:
         verbs: tuple[Verb, ...] = (),
         defaults: dict[str, object] | None = None,
         offline: bool = False,
+        start_timeout: float = 0.0,
     ) -> None:
         self.name = name
         self.run = run
@@ -101,6 +103,7 @@ class Verb:
         self.verbs = verbs
         self.defaults = defaults or {}
         self.offline = offline
+        self.start_timeout = start_timeout
 
 
 class _Version(argparse.Action):
@@ -211,6 +214,13 @@ EVERYWHERE = (
         default=argparse.SUPPRESS,
     ),
     VerbArgument(
+        "--connect-timeout",
+        "wait this long for a daemon that starts (5s in call, retry and status, else 0s)",
+        _DURATION,
+        "everywhere",
+        default=argparse.SUPPRESS,
+    ),
+    VerbArgument(
         "-o --output",
         "how data is written (table)",
         group="everywhere",
@@ -272,6 +282,8 @@ _CHANGED = (
     ),
     VerbArgument("--params", "parameters as a JSON object; @- stdin", _JSON),
 )
+_SOON: dict[str, Any] = {"start_timeout": 5.0}
+"""Of verbs that scripts say right after the start of a daemon."""
 _WAITING = (
     VerbArgument("--wait", "wait for the end, print the answer, exit 1 on failure"),
     VerbArgument("--timeout", "with --wait: exit 6 after this long", _DURATION),
@@ -292,7 +304,7 @@ def _webhook_verb(name: str, about: str, *options: VerbArgument) -> Verb:
 # -- the table -----------------------------------------------------------------------------------
 
 VERBS = (
-    Verb("status", "verbs.daemon_verbs:status", "show the state of the daemon"),
+    Verb("status", "verbs.daemon_verbs:status", "show the state of the daemon", **_SOON),
     Verb(
         "endpoints",
         "verbs.endpoint_verbs:endpoints",
@@ -338,6 +350,7 @@ VERBS = (
         ),
         *_WAITING,
         checks=(_check_waiting, _check_params),
+        **_SOON,
     ),
     Verb(
         "retry",
@@ -353,6 +366,7 @@ VERBS = (
         _STOP_AFTER,
         _DOUBTFUL,
         checks=(_check_waiting, _check_params, _check_bulk),
+        **_SOON,
     ),
     Verb(
         "resolve",
