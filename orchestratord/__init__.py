@@ -144,6 +144,7 @@ if TYPE_CHECKING:
     from orchestratord.values.budget import Budget as Budget
     from orchestratord.values.budget import TooCostly as TooCostly
     from orchestratord.values.budget import within_budget as within_budget
+    from orchestratord.values.clock import parse_first_try as parse_first_try
     from orchestratord.values.durations import Duration as Duration
     from orchestratord.values.durations import Size as Size
     from orchestratord.values.durations import format_duration as format_duration
@@ -223,6 +224,7 @@ _HOMES = {
     "orchestratord.plugin.verb_row": "VerbRow",
     "orchestratord.values": "world",
     "orchestratord.values.attached_file": "Attachment",
+    "orchestratord.values.clock": "parse_first_try",
     "orchestratord.values.durations": "Duration Size format_duration parse_duration rough_duration",
     "orchestratord.values.budget": "INLINE_STEPS Budget TooCostly within_budget",
     "orchestratord.values.jmespath_expression": "Expression",
