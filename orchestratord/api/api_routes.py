@@ -61,12 +61,12 @@ from orchestratord.errors import (
     UniqueKeyReused,
     UpgradeUnderWay,
 )
-from orchestratord.model.json_body import is_larger
 from orchestratord.model.task import Action
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.route import Answer, described
 from orchestratord.queue.records import CANCEL, RETRY
+from orchestratord.values.json_body import is_larger
 
 _PAGE = 100
 """Rows of a page, where the query does not say."""

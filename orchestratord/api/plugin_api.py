@@ -50,6 +50,11 @@ def collect(
                 continue
             owners[key] = plugin
             yield plugin, route
+    for plugin, verbs in host.registry.verbs.items():
+        for verb in verbs if host.plugins[plugin].status == "loaded" else ():
+            if (verb.method, _PARAMETER.sub("{}", verb.path)) not in owners:
+                text = f"returned {verb.name}, which asks {verb.method} {verb.path}: no such route"
+                host.fault(plugin, "register_verbs", HookFault(text))
 
 
 def _is_sound(route: Any) -> bool:

@@ -12,7 +12,7 @@ import heapq
 import importlib.metadata
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -49,12 +49,12 @@ from orchestratord.errors import (
     InvalidParams,
     NotFound,
     OrchestratordError,
+    PluginError,
     Stopping,
 )
 from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.endpoint import OWN_ENDPOINT, Endpoint
 from orchestratord.model.event import EndpointEvent, Event, EventType
-from orchestratord.model.json_body import MAX_BATCH
 from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Action, Effect, Key, NewTask, Reason, Task, Upsert
 from orchestratord.plugin.executor import Doomed
@@ -75,6 +75,7 @@ from orchestratord.simulate.report import report_json, request_json, with_curl
 from orchestratord.simulate.timetable import timetable
 from orchestratord.values import world
 from orchestratord.values.clock import rfc3339
+from orchestratord.values.json_body import MAX_BATCH
 from orchestratord.values.redact import Redactor
 from orchestratord.values.suggest import suggest
 
@@ -215,8 +216,10 @@ class Service:
 
     def plugins(self) -> list[daemon_documents.PluginDocument]:
         """All plugins in the order in which they were loaded, those that did not load as well."""
+        verbs, redactor = self._host.registry.verbs, self.config.redactor
         return [
-            serialize.plugin_json(one, self.config.redactor) for one in self._host.plugins.values()
+            serialize.plugin_json(one, redactor, verbs.get(one.name, ()))
+            for one in self._host.plugins.values()
         ]
 
     async def reload(
@@ -444,9 +447,7 @@ class Service:
         if len(draft) != 1:
             raise InvalidParams({"draft": "holds one list"})
         ((key, value),) = draft.items()
-        edit = await asyncio.to_thread(
-            self._reloader.editor.edit, endpoint_id, key, value, etag="*", dry_run=True
-        )
+        edit = await self._edited(endpoint_id, key, value, etag="*", dry_run=True)
         if edit.config is None:
             raise ConfigError(edit.problems)
         return edit.config
@@ -606,7 +607,24 @@ class Service:
 
     async def declaration(self, endpoint_id: str, key: str) -> Declaration:
         """What the endpoint's file says under a key that is united by name."""
-        return await asyncio.to_thread(self._reloader.editor.declaration, endpoint_id, key)
+        return await self._asked(self._host.registry.editor[1].declaration, endpoint_id, key)
+
+    async def _edited(self, endpoint_id: str, key: str, value: Any, **how: Any) -> Edit:
+        return await self._asked(self._host.registry.editor[1].edit, endpoint_id, key, value, **how)
+
+    async def _asked(
+        self, function: Callable[..., T], endpoint_id: str, *about: Any, **how: Any
+    ) -> T:
+        """Have the plugin that edits files do something with an endpoint's."""
+        file = await asyncio.to_thread(self._reloader.endpoint_file, endpoint_id)
+        try:
+            return await asyncio.to_thread(function, file, *about, **how)
+        except OrchestratordError:
+            raise
+        except Exception as error:
+            plugin = self._host.registry.editor[0]
+            self._host.fault(plugin, "register_editor", error)
+            raise PluginError(f"the plugin {plugin} failed; the daemon's log says more") from error
 
     async def edit(
         self,
@@ -623,9 +641,7 @@ class Service:
         async with self._editing:
             if not dry_run:
                 self._reloader.insist()
-            edit = await asyncio.to_thread(
-                self._reloader.editor.edit, endpoint_id, key, value, etag=etag, dry_run=dry_run
-            )
+            edit = await self._edited(endpoint_id, key, value, etag=etag, dry_run=dry_run)
             if dry_run:
                 return edit
             if not edit.written:

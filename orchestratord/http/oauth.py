@@ -16,7 +16,7 @@ from urllib.parse import quote_plus, urlencode
 
 import httpx
 
-from orchestratord.config.edit.write_file import replace_file
+from orchestratord.config.write_file import replace_file
 from orchestratord.errors import EgressDenied, SendError
 from orchestratord.http.signed_assertion import CLIENT_ASSERTION, JWT_BEARER, signed_assertion
 from orchestratord.model.auth import KeptSecret, OAuth2

@@ -17,9 +17,9 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from orchestratord.errors import InvalidPayload
-from orchestratord.model.json_body import INLINE_BYTES, is_larger
 from orchestratord.model.partition_turn import HOLD, HOLDS, Partition, PartitionTurn
 from orchestratord.values.clock import rfc3339
+from orchestratord.values.json_body import INLINE_BYTES, is_larger
 from orchestratord.values.status_set import StatusCode
 
 _SQL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -185,6 +185,8 @@ class Task:
     """How often an answer said that it is not done yet; since it was last retried manually."""
     looked_since: int | None = None
     """When the first of these came."""
+    waits_for: str | None = None
+    """Why a hook put it off until `next_try`; None where none did."""
     maybe_large: bool = field(default=True, compare=False)  # False: too short to be `is_large`
     turn: PartitionTurn | None = None
     """What there is of its partition; None for no partition."""

@@ -39,6 +39,7 @@ import pluggy
 
 from orchestratord.errors import Problem
 from orchestratord.model.backoff import Backoff
+from orchestratord.model.edit import Editor
 from orchestratord.model.endpoint import Endpoint, Setting
 from orchestratord.model.event import Event
 from orchestratord.model.outcome import Outcome
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from orchestratord.plugin.metric import Counter, Gauge
     from orchestratord.plugin.registry import Reference
     from orchestratord.plugin.route import Control, Page, PortHandler, PortRequest, Route
+    from orchestratord.plugin.verb_row import VerbRow
 
 hookspec = pluggy.HookspecMarker("orchestratord")
 
@@ -84,6 +86,8 @@ REGISTRATIONS = (
     "register_references",
     "register_checks",
     "register_commands",
+    "register_verbs",
+    "register_editor",
     "example_request",
     "check_endpoint",
     "config_adopted",
@@ -177,6 +181,17 @@ def register_commands() -> Iterable[click.Command]:
     """Commands of the plugin's own for `orchestratord`, by their names. They need no daemon, and
     this hook is called where one of them, or `--help`, is asked for: import what takes its time
     within them."""
+
+
+@hookspec
+def register_verbs() -> Iterable[VerbRow]:
+    """Verbs of the plugin's own for `orchestratorctl`, each of which asks one of its routes."""
+
+
+@hookspec
+def register_editor() -> Iterable[Editor]:
+    """What writes lists of endpoints back to their files, for `Control.edit`. One plugin has one;
+    where none does, files are not edited."""
 
 
 @hookspec

@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import click
 
-from orchestratord.errors import PluginError
+from orchestratorctl.verb_table import VERBS
+from orchestratord.errors import Conflict, PluginError
 from orchestratord.model.backoff import Backoff, Fixed
+from orchestratord.model.edit import Editor
 from orchestratord.model.endpoint import Api, Setting
 from orchestratord.model.settings import DaemonSetting, DaemonSettings
 from orchestratord.model.task import RowKind, Table
@@ -22,6 +24,7 @@ from orchestratord.plugin.background_service import ServiceState
 from orchestratord.plugin.doctor_check import Check
 from orchestratord.plugin.executor import Executor
 from orchestratord.plugin.metric import Counter, Gauge
+from orchestratord.plugin.verb_row import VerbRow
 
 MAX_REGISTERED = 10_000
 """Of each kind, by one plugin; a generator need not end."""
@@ -48,6 +51,7 @@ REFERENCE_KINDS = ("secret", "file", "credential")
 Reference = Callable[[str], str]
 """What `${kind:path}` stands for, by its path. Raises ValueError, with the reason."""
 _REFERENCE = "kind of reference"
+DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
 CORE_COMMANDS = (
     "backoff check config doctor explain grafana grant-producer inbound init move-queue new outbox "
     "plugins rules run schema systemd test"
@@ -77,6 +81,16 @@ class PluginInfo:
     """What it has beside the worker, by name."""
 
 
+def _refusing(why: str) -> Editor:
+    def refuse(*args: Any, **named: Any) -> NoReturn:
+        raise Conflict(f"the file cannot be edited here: {why}")
+
+    return Editor(refuse, refuse)
+
+
+_NO_EDITOR = CORE, _refusing("no plugin does that")
+
+
 @dataclass(slots=True)
 class Registry:
     """What plugins registered. The `disabled_` names are those of plugins that are switched off."""
@@ -91,6 +105,10 @@ class Registry:
     """Each with its plugin."""
     metrics: list[tuple[str, Counter | Gauge]] = field(default_factory=list)
     """Each with its plugin."""
+    verbs: dict[str, list[VerbRow]] = field(default_factory=dict)
+    """What each plugin adds to `orchestratorctl`, or would."""
+    editor: tuple[str, Editor] = _NO_EDITOR
+    """With its plugin."""
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     row_kinds: defaultdict[str, dict[RowKind, tuple[bool, ...]]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -112,6 +130,8 @@ class Registry:
             self.claim(_REFERENCE, kind, CORE)
         for command in CORE_COMMANDS:
             self.claim("command", command, CORE)
+        for verb in VERBS:
+            self.claim("verb", verb.name, CORE)
         self.claim("backoff", "fixed", CORE)
         self.backoffs["fixed"] = _named(Fixed, "fixed")
 
@@ -159,6 +179,12 @@ class Registry:
             self.metrics.append((name, metric))
         for command in _registered(plugin, "register_commands", click.Command):
             self.claim("command", command.name, name)
+        self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
+        for verb in self.verbs[name]:
+            self.claim("verb", verb.name, name)
+        for editor in _registered(plugin, "register_editor", Editor):
+            self.claim("hook", "register_editor", name)
+            self.editor = name, editor
         for executor in self.executors:
             for key in _keys(executor.model) & self.settings.keys():
                 owners = self.owners["executor", _label(executor)], self.owners["key", key]
@@ -178,8 +204,11 @@ class Registry:
             if owner == plugin:
                 del self.owners[what, name]
                 known.get(what, {}).pop(name, None)
+        self.verbs.pop(plugin, None)
         self.checks = [item for item in self.checks if item[0] != plugin]
         self.metrics = [item for item in self.metrics if item[0] != plugin]
+        if self.editor[0] == plugin:
+            self.editor = _NO_EDITOR
         self.executors = [
             item for item in self.executors if ("executor", _label(item)) in self.owners
         ]
@@ -194,6 +223,9 @@ class Registry:
         self.disabled_backoffs |= dict.fromkeys(_mapping(plugin, "register_backoff"), name)
         kinds = _mapping(plugin, "register_references")
         self.references |= {kind: partial(_disabled_reference, name) for kind in kinds}
+        self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
+        if _registered(plugin, "register_editor", Editor) and self.editor[0] == CORE:
+            self.editor = CORE, _refusing(DISABLED.format(name))
         self.disabled_types |= {e.type: name for e in executors if e.kind == "call"}
 
     def call_executors(self) -> dict[str, Executor]:
@@ -222,7 +254,7 @@ def plain(result: Any) -> Any:
 
 
 def _disabled_reference(plugin: str, path: str) -> str:
-    raise ValueError(f"the plugin {plugin} is disabled; take it out of plugins.disabled")
+    raise ValueError(DISABLED.format(plugin))
 
 
 def _registered(plugin: Any, hook: str, type_: Any) -> list[Any]:

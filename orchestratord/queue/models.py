@@ -143,6 +143,8 @@ class RetrySchedule(QueueRow):
     """How often an answer said that it is not done yet (`poll`); a manual retry begins anew."""
     looked_since = BigIntegerField(null=True)
     """When the first of them came; NULL where there is none."""
+    waits_for = TextField(null=True)
+    """Of one that a hook put off: why, in its words; until it is settled again, or retried."""
     replaces = BigIntegerField(null=True)
     """The task that it was made of, with other parameters, and whose place in an ordered partition
     it takes: that one lets go of it once this one has succeeded."""

@@ -23,7 +23,6 @@ from orchestratord.engine.retry_delay import Fault, base_delay
 from orchestratord.errors import Conflict, InvalidPayload, NotFound, Reject
 from orchestratord.http.answer_view import AnswerView, look
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.json_body import INLINE_BYTES
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.partition_turn import PartitionTurn
 from orchestratord.model.settings import Config
@@ -49,6 +48,7 @@ from orchestratord.simulate.timetable import decide_within
 from orchestratord.values.budget import Budget
 from orchestratord.values.clock import Clock
 from orchestratord.values.jmespath_expression import Expression
+from orchestratord.values.json_body import INLINE_BYTES
 
 HOOK = "explain"
 TASK_ID = 0

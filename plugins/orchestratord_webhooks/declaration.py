@@ -28,6 +28,7 @@ from orchestratord import (
     PHASES,
     BreakerKey,
     Duration,
+    Expression,
     Guards,
     Model,
     Pace,
@@ -41,6 +42,7 @@ from orchestratord import (
     suggest,
 )
 from orchestratord_webhooks import webhook_templates
+from orchestratord_webhooks.event_view import WHOLE
 from orchestratord_webhooks.signature import SigningKey, SigningKeys
 from orchestratord_webhooks.webhook_templates import (
     OF_BATCH,
@@ -49,6 +51,7 @@ from orchestratord_webhooks.webhook_templates import (
     UrlKey,
     WebhookUrl,
     check_names,
+    data_names,
 )
 
 DELAYS = ("5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h")
@@ -159,6 +162,7 @@ class NotFiring(Enum):
     SWITCHED_OFF = auto()  # `enabled: false`
     OTHER_PHASE = auto()
     OTHER_CODE = auto()
+    NOT_WHEN = auto()  # its `when` is not true
 
 
 class Addressed(Model):
@@ -240,6 +244,9 @@ class Webhook(Addressed):
     """When it fires: a phase of the lifecycle, such as after_request or on_final_failure."""
     status_code: StatusSet | None = None
     """Which answers it fires for: `5xx`, `404`, `error`, or a list; left out: all."""
+    when: Expression | None = None
+    """JMESPath over the envelope's data, with `response.body` parsed, which has to hold for it to
+    fire: `"response.body.total > `100`"`; left out: it always does."""
     include: tuple[Part, ...] | None = None
     """What of the envelope's data is sent; left out: all."""
     partition: Annotated[PartitionKey, AfterValidator(_known_names)] | None = None
@@ -273,6 +280,14 @@ class Webhook(Addressed):
                 f"{phase} comes before there is a status code; "
                 f"leave status_code out, or use the phase {later}"
             )
+        return value
+
+    @field_validator("when")
+    @classmethod
+    def _of_event(cls, value: Expression | None, info: ValidationInfo) -> Expression | None:
+        known = data_names(str(info.data.get("phase", "")))
+        for name in sorted(value.names - known - {WHOLE} if value is not None else ()):
+            raise ValueError(f"{name!r} is not in the envelope's data{suggest(name, known)}")
         return value
 
 

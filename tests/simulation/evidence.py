@@ -181,6 +181,15 @@ class Evidence:
             for since, end, stopped in self.losses(process) if end != inf
         )  # fmt: skip
 
+    def _settled_by(self, answered: float) -> float:
+        """When what was answered then has been written: later, if one stands still that may have
+        the file's lock."""
+        latest = answered + SETTLING
+        for since, until in (each for one in self.universe.processes for each in one.stood):
+            if since <= latest and until > answered:
+                latest = max(latest, until + SETTLING)
+        return latest
+
     def tried(self, row: Row, one: Arrival) -> Try:
         """A request as the model takes it."""
         until = self.until(one)
@@ -188,7 +197,7 @@ class Evidence:
         losses = [
             stopped
             for since, end, stopped in self.losses(self.processes[one.process])
-            if since <= until + SETTLING and end >= one.at - CLAIMED
+            if since <= self._settled_by(until) and end >= one.at - CLAIMED
         ]
         stood = self.processes[one.process].stood
         unseen = any(

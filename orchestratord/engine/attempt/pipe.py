@@ -309,7 +309,7 @@ class Pipe:
                 why = f"{snooze}: past give_up_after"
                 return await self.hooks.fail(task, endpoint, config, Reason.EXPIRED, why)
             decision = Decision(Status.PENDING, str(snooze), None, next_try)
-            return AttemptResult(decision, None, None, uncounted=True)
+            return AttemptResult(decision, None, None, uncounted=True, waits_for=str(snooze))
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # an executor is a plugin's, too

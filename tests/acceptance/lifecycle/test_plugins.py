@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.acceptance.conftest import MakeDaemon
@@ -237,3 +239,52 @@ def test_a_type_of_endpoint_goes_the_way_of_its_api(
         first, second = daemon.batch("shop/ping", [{}, {}])
         daemon.finish(first)
         assert daemon.task(second)["waits"]["for"] == "rate_limit"
+
+
+CALLING_HOURS = """
+import time
+from pathlib import Path
+from orchestratord import Snooze, hookimpl
+
+HERE = Path(__file__).parent
+
+@hookimpl
+def before_request(task):
+    if not (HERE / "open").exists():
+        raise Snooze(until=time.time() * 1000 + 3_600_000, why="calling hours, from 08:00 on")
+
+@hookimpl
+def observe(events):
+    for event in events:
+        if event.type == "task.snoozed":
+            (HERE / "snoozed").write_text(event.waits_for)
+"""
+
+
+def test_why_a_hook_has_put_a_task_off(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    receiver.on("/", 200)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        bind = f"127.0.0.1:{free.getsockname()[1]}"
+    daemon = make_daemon(plugins={"dirs": ["plugins"]}, http={"bind": bind, "token": "t" * 24})
+    daemon.plugin("calling_hours", CALLING_HOURS)
+    daemon.expect("written out here")
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/get", "/")
+    daemon.start()
+    call, why = daemon.call("shop/get"), "calling hours, from 08:00 on"
+    plugins = daemon.config / "plugins"
+    until((plugins / "snoozed").exists, "the event")
+    assert (plugins / "snoozed").read_text() == why
+    daemon.restart()
+    waits = daemon.task(call)["waits"]
+    assert (waits["for"], waits["why"]) == ("snooze", why)
+    assert waits["until"] == daemon.task(call)["next_try"]
+    assert f"waits for  {why}, in " in daemon.ctl("show", str(call)).out
+    assert f"waits for: {why}" in daemon.ctl("list").out
+    with httpx.Client(headers={"Authorization": f"Bearer {'t' * 24}"}) as client:
+        assert f"snooze</span> {why}" in client.get(f"http://{bind}/retries/{call}").text
+        assert f"waits for: {why}" in client.get(f"http://{bind}/retries").text
+    (plugins / "open").touch()
+    assert daemon.ctl("retry", str(call)).code == 0
+    assert daemon.finish(call)["status"] == "succeeded"
+    assert daemon.rows("SELECT waits_for FROM retry_schedule") == [{"waits_for": None}]

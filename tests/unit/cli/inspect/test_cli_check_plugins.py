@@ -87,6 +87,31 @@ WRONG = {
         "@hookimpl\ndef register_metrics():\n    return [o.Counter('tasks', 'x')]\n",
         ["the metric 'tasks' is to begin with bad_"],
     ),
+    "a verb of orchestratorctl's": (
+        "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('list', 'x', '/x')]\n",
+        ["the verb 'list' is registered by orchestratord and by bad"],
+    ),
+    "a verb whose path no route has": (
+        "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('lst', 'x', '/x')]\n",
+        ["register_verbs returned lst, which asks GET /x: no such route"],
+    ),
+    "a verb without the word of its path": (
+        "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('lst', 'x', '/x/{a}')]\n",
+        ["plugins/bad.py:6:1:", "the verb lst: no argument a, as its path has"],
+    ),
+    "a verb with an argument that is none": (
+        "@hookimpl\ndef register_verbs():\n"
+        "    return [o.VerbRow('lst', 'x', '/x', arguments={'-q': ''})]\n",
+        ["the argument '-q' is none of word, [word], --option=VALUE, --switch"],
+    ),
+    "a verb of two words": (
+        "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('a b', '', '/x')]\n",
+        ["the verb 'a b' is no word of small letters"],
+    ),
+    "a verb that deletes": (
+        "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('lst', '', '/x', 'DELETE')]\n",
+        ["the verb lst: its method is GET or POST, not DELETE"],
+    ),
     "a gauge that raises": (
         "@hookimpl\ndef register_metrics():\n    return [o.Gauge('bad_x', 'x', lambda: 1 / 0)]\n",
         ["metric bad_x ZeroDivisionError: division by zero"],
