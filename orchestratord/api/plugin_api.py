@@ -14,7 +14,7 @@ from starlette.routing import compile_path
 from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.handler import Asked
 from orchestratord.api.server.problem_json import SHORTAGE, Refusal
-from orchestratord.errors import OrchestratordError, PluginError
+from orchestratord.errors import OrchestratordError
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, call
 from orchestratord.plugin.route import DESCRIPTION, JSON, Answer, Caller, Control, Route
@@ -44,9 +44,8 @@ def collect(
                 continue
             key = route.method, _PARAMETER.sub("{}", route.path)
             if (owner := owners.get(key)) is not None:
-                other = "twice" if owner == plugin else f"and by {plugin}"
-                text = f"{route.method} {route.path} is registered by {owner} {other}"
-                host.fault(plugin, HOOK, PluginError(text))
+                what = f"{route.method} {route.path}"
+                host.fault(plugin, HOOK, host.registry.taken(what, owner, plugin))
                 continue
             owners[key] = plugin
             yield plugin, route

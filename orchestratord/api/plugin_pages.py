@@ -17,12 +17,17 @@ HOOK = "register_pages"
 
 def plugin_pages(host: Host, control: Control) -> Iterator[Page]:
     """The pages of all plugins; what one of them does wrong is its plugin's fault."""
+    owners: dict[str, str] = {}
     for plugin, found in host.ask(HOOK, {"control": control}):
         for page in found:
-            if isinstance(page, Page) and str(page.path).startswith("/"):
-                yield _contained(host, plugin, page)
-            else:
+            if not (isinstance(page, Page) and str(page.path).startswith("/")):
                 host.fault(plugin, HOOK, HookFault(f"returned {page!r}, which is no Page"))
+            elif (owner := owners.get(page.path)) is not None:
+                what = f"the page {page.path}"
+                host.fault(plugin, HOOK, host.registry.taken(what, owner, plugin))
+            else:
+                owners[page.path] = plugin
+                yield _contained(host, plugin, page)
 
 
 def _contained(host: Host, plugin: str, page: Page) -> Page:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.problem_json import Refusal, no_memory
-from orchestratord.errors import OrchestratordError, PluginError
+from orchestratord.errors import OrchestratordError
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, HookTimeout, call
 from orchestratord.plugin.route import JSON, Answer, Control, PortHandler, PortRequest
@@ -166,9 +166,8 @@ def port_applications(host: Host, control: Control) -> dict[str, ASGIApp]:
             if not isinstance(handler, PortHandler):
                 host.fault(plugin, HOOK, HookFault(f"returned {handler!r}, which is no handler"))
             elif handler.key in found:
-                owner = owners[handler.key]
-                text = f"the port {handler.key} is registered by {owner} and by {plugin}"
-                host.fault(plugin, HOOK, PluginError(text))
+                what, owner = f"the port {handler.key}", owners[handler.key]
+                host.fault(plugin, HOOK, host.registry.taken(what, owner, plugin))
             else:
                 owners[handler.key] = plugin
                 found[handler.key] = PortApplication(host, plugin, handler)

@@ -97,9 +97,10 @@ async def ask_all(host: Host, config: Config) -> None:
     """Have plugins register what a daemon would serve, and strategies say their delays."""
     control: Any = ControlStandIn(config)
     core = ApiRoutes(control, host.events).handlers()
+    pages = list(plugin_pages(host, control))
+    control.pages = lambda: pages  # the dashboard makes routes of them
     for found in (
         plugin_api.collect(host, control, set(core)),
-        plugin_pages(host, control),
         plugin_metrics(host),
         plugin_services(host, control),
         port_applications(host, control),
