@@ -36,7 +36,6 @@ from orchestratord.errors import (
     Unstorable,
 )
 from orchestratord.model.event import EventType, OutboxEvent, TroubleEvent
-from orchestratord.model.json_body import INLINE_BYTES, parse_json
 from orchestratord.model.settings import Config
 from orchestratord.model.task import NewTask
 from orchestratord.plugin.long_work import off_loop
@@ -63,6 +62,7 @@ from orchestratord.runtime.reload import Reloader
 from orchestratord.values import world
 from orchestratord.values.clock import rfc3339
 from orchestratord.values.durations import MAX_DURATION
+from orchestratord.values.json_body import INLINE_BYTES, parse_json
 
 if TYPE_CHECKING:  # psycopg is an extra
     from orchestratord.queue.outbox.outbox_connection import ListedRow, OutboxConnection, OutboxRow

@@ -12,7 +12,7 @@ import heapq
 import importlib.metadata
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -34,7 +34,7 @@ from orchestratord.api.daemon_documents import (
 from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
 from orchestratord.api.outbox_relay import OutboxRelay
-from orchestratord.api.plugin_pages import plugin_metrics, plugin_pages
+from orchestratord.api.plugin_pages import contained_pages, plugin_metrics
 from orchestratord.api.run_document import RunDocument, run_document
 from orchestratord.api.slow_look import SlowLook
 from orchestratord.api.throttle_service import ThrottleService
@@ -49,12 +49,12 @@ from orchestratord.errors import (
     InvalidParams,
     NotFound,
     OrchestratordError,
+    PluginError,
     Stopping,
 )
 from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.endpoint import OWN_ENDPOINT, Endpoint
 from orchestratord.model.event import EndpointEvent, Event, EventType
-from orchestratord.model.json_body import MAX_BATCH
 from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Action, Effect, Key, NewTask, Reason, Task, Upsert
 from orchestratord.plugin.executor import Doomed
@@ -75,6 +75,7 @@ from orchestratord.simulate.report import report_json, request_json, with_curl
 from orchestratord.simulate.timetable import timetable
 from orchestratord.values import world
 from orchestratord.values.clock import rfc3339
+from orchestratord.values.json_body import MAX_BATCH
 from orchestratord.values.redact import Redactor
 from orchestratord.values.suggest import suggest
 
@@ -446,9 +447,7 @@ class Service:
         if len(draft) != 1:
             raise InvalidParams({"draft": "holds one list"})
         ((key, value),) = draft.items()
-        edit = await asyncio.to_thread(
-            self._reloader.editor.edit, endpoint_id, key, value, etag="*", dry_run=True
-        )
+        edit = await self._edited(endpoint_id, key, value, etag="*", dry_run=True)
         if edit.config is None:
             raise ConfigError(edit.problems)
         return edit.config
@@ -608,7 +607,24 @@ class Service:
 
     async def declaration(self, endpoint_id: str, key: str) -> Declaration:
         """What the endpoint's file says under a key that is united by name."""
-        return await asyncio.to_thread(self._reloader.editor.declaration, endpoint_id, key)
+        return await self._asked(self._host.registry.editor[1].declaration, endpoint_id, key)
+
+    async def _edited(self, endpoint_id: str, key: str, value: Any, **how: Any) -> Edit:
+        return await self._asked(self._host.registry.editor[1].edit, endpoint_id, key, value, **how)
+
+    async def _asked(
+        self, function: Callable[..., T], endpoint_id: str, *about: Any, **how: Any
+    ) -> T:
+        """Have the plugin that edits files do something with an endpoint's."""
+        file = await asyncio.to_thread(self._reloader.endpoint_file, endpoint_id)
+        try:
+            return await asyncio.to_thread(function, file, *about, **how)
+        except OrchestratordError:
+            raise
+        except Exception as error:
+            plugin = self._host.registry.editor[0]
+            self._host.fault(plugin, "register_editor", error)
+            raise PluginError(f"the plugin {plugin} failed; the daemon's log says more") from error
 
     async def edit(
         self,
@@ -625,9 +641,7 @@ class Service:
         async with self._editing:
             if not dry_run:
                 self._reloader.insist()
-            edit = await asyncio.to_thread(
-                self._reloader.editor.edit, endpoint_id, key, value, etag=etag, dry_run=dry_run
-            )
+            edit = await self._edited(endpoint_id, key, value, etag=etag, dry_run=dry_run)
             if dry_run:
                 return edit
             if not edit.written:
@@ -724,7 +738,7 @@ class Service:
 
     def pages(self) -> list[Page]:
         """The pages that plugins have beside those of the dashboard."""
-        return list(plugin_pages(self._host, self))
+        return list(contained_pages(self._host, self))
 
     # -- schedules and successes ---------------------------------------------------------------
 

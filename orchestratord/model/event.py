@@ -114,6 +114,8 @@ class TaskEvent(NamedTuple):
     """How long after it was due the attempt began."""
     parent_id: int | None = None
     """The task that it follows from."""
+    lost: bool = False
+    """The daemon died during the attempt: it says nothing of the receiver."""
     waits_for: str | None = None
     """Of one that a hook put off: why, in its words."""
 

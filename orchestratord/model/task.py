@@ -17,9 +17,9 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from orchestratord.errors import InvalidPayload
-from orchestratord.model.json_body import INLINE_BYTES, is_larger
 from orchestratord.model.partition_turn import HOLD, HOLDS, Partition, PartitionTurn
 from orchestratord.values.clock import rfc3339
+from orchestratord.values.json_body import INLINE_BYTES, is_larger
 from orchestratord.values.status_set import StatusCode
 
 _SQL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

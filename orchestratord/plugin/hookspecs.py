@@ -38,6 +38,7 @@ import pluggy
 
 from orchestratord.errors import Problem
 from orchestratord.model.backoff import Backoff
+from orchestratord.model.edit import Editor
 from orchestratord.model.endpoint import Endpoint, Setting
 from orchestratord.model.event import Event
 from orchestratord.model.outcome import Outcome, Send
@@ -84,6 +85,7 @@ REGISTRATIONS = (
     "register_checks",
     "register_commands",
     "register_verbs",
+    "register_editor",
     "example_request",
     "check_endpoint",
     "config_adopted",
@@ -182,6 +184,12 @@ def register_commands() -> Iterable[click.Command]:
 @hookspec
 def register_verbs() -> Iterable[VerbRow]:
     """Verbs of the plugin's own for `orchestratorctl`, each of which asks one of its routes."""
+
+
+@hookspec
+def register_editor() -> Iterable[Editor]:
+    """What writes lists of endpoints back to their files, for `Control.edit`. One plugin has one;
+    where none does, files are not edited."""
 
 
 @hookspec

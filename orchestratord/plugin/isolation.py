@@ -18,7 +18,6 @@ import httpx
 
 from orchestratord.errors import Reject, Snooze
 from orchestratord.model.http_message import Response
-from orchestratord.model.json_body import is_larger
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.task import (
@@ -39,6 +38,7 @@ from orchestratord.plugin.long_work import seconds_queued
 from orchestratord.plugin.registry import Registry
 from orchestratord.values import world
 from orchestratord.values.durations import MAX_DURATION
+from orchestratord.values.json_body import is_larger
 
 log = logging.getLogger("orchestratord.plugins")
 

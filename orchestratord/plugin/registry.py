@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import click
 
 from orchestratorctl.verb_table import VERBS
-from orchestratord.errors import PluginError
+from orchestratord.errors import Conflict, PluginError
 from orchestratord.model.backoff import Backoff, Fixed
+from orchestratord.model.edit import Editor
 from orchestratord.model.endpoint import Api, Setting
 from orchestratord.model.settings import DaemonSetting, DaemonSettings
 from orchestratord.model.task import RowKind, Table
@@ -50,6 +51,7 @@ REFERENCE_KINDS = ("secret", "file", "credential")
 Reference = Callable[[str], str]
 """What `${kind:path}` stands for, by its path. Raises ValueError, with the reason."""
 _REFERENCE = "kind of reference"
+DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
 CORE_COMMANDS = (
     "backoff check config doctor explain grafana grant-producer inbound init move-queue new outbox "
     "plugins rules run schema systemd test"
@@ -81,6 +83,16 @@ class PluginInfo:
     """What it has beside the worker, by name."""
 
 
+def _refusing(why: str) -> Editor:
+    def refuse(*args: Any, **named: Any) -> NoReturn:
+        raise Conflict(f"the file cannot be edited here: {why}")
+
+    return Editor(refuse, refuse)
+
+
+_NO_EDITOR = CORE, _refusing("no plugin does that")
+
+
 @dataclass(slots=True)
 class Registry:
     """What plugins registered. The `disabled_` names are those of plugins that are switched off."""
@@ -97,6 +109,8 @@ class Registry:
     """Each with its plugin."""
     verbs: dict[str, list[VerbRow]] = field(default_factory=dict)
     """What each plugin adds to `orchestratorctl`, or would."""
+    editor: tuple[str, Editor] = _NO_EDITOR
+    """With its plugin."""
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     homes: dict[str, str] = field(default_factory=dict)
     """Of each plugin the package that brings it, or its file."""
@@ -178,6 +192,9 @@ class Registry:
         self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
         for verb in self.verbs[name]:
             self.claim("verb", verb.name, name)
+        for editor in _registered(plugin, "register_editor", Editor):
+            self.claim("hook", "register_editor", name)
+            self.editor = name, editor
         for executor in self.executors:
             for key in _keys(executor.model) & self.settings.keys():
                 owners = self.owners["executor", _label(executor)], self.owners["key", key]
@@ -200,6 +217,8 @@ class Registry:
         self.verbs.pop(plugin, None)
         self.checks = [item for item in self.checks if item[0] != plugin]
         self.metrics = [item for item in self.metrics if item[0] != plugin]
+        if self.editor[0] == plugin:
+            self.editor = _NO_EDITOR
         self.executors = [
             item for item in self.executors if ("executor", _label(item)) in self.owners
         ]
@@ -215,6 +234,8 @@ class Registry:
         kinds = _mapping(plugin, "register_references")
         self.references |= {kind: partial(_disabled_reference, name) for kind in kinds}
         self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
+        if _registered(plugin, "register_editor", Editor) and self.editor[0] == CORE:
+            self.editor = CORE, _refusing(DISABLED.format(name))
         self.disabled_types |= {e.type: name for e in executors if e.kind == "call"}
 
     def counters(self) -> dict[str, Counter]:
@@ -251,7 +272,7 @@ def plain(result: Any) -> Any:
 
 
 def _disabled_reference(plugin: str, path: str) -> str:
-    raise ValueError(f"the plugin {plugin} is disabled; take it out of plugins.disabled")
+    raise ValueError(DISABLED.format(plugin))
 
 
 def _registered(plugin: Any, hook: str, type_: Any) -> list[Any]:

@@ -191,7 +191,7 @@ class Control(Protocol):
     async def declaration(self, endpoint_id: str, key: str) -> Declaration:
         """What the endpoint's file says under a key of the plugin's that is united by name.
 
-        Raises NotFound, ConfigError.
+        Raises NotFound, ConfigError, and Conflict where no plugin edits files.
         """
 
     async def edit(
@@ -215,7 +215,8 @@ class Control(Protocol):
             who: the caller, for the log.
 
         Raises:
-            Unconditional, Outdated, NotWritable, InvalidParams, ConfigError, NotFound.
+            Unconditional, Outdated, NotWritable, InvalidParams, ConfigError, NotFound, and Conflict
+            where no plugin edits files.
         """
 
 

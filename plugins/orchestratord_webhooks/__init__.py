@@ -7,6 +7,7 @@ task like any other, which `Deliveries` carries out.
 
     declaration         what the YAML declares    announcement   from an event to deliveries
     webhook_templates   the URL, and names        envelope       what a delivery says
+    event_view          what `when` sees
     signature           what is signed            delivery       sending it
     health              how each webhook fares    routes         the API
     batches             many events, one delivery attempt_counts how many failed lately

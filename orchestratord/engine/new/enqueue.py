@@ -15,7 +15,6 @@ from orchestratord.engine.new.call_partition import partition_of
 from orchestratord.engine.new.new_tasks import NewTasks
 from orchestratord.errors import Conflict, InvalidParams, InvalidPayload, NotFound
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.json_body import INLINE_BYTES, is_larger
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Effect, Kind, NewTask
 from orchestratord.plugin.long_work import off_loop
@@ -26,6 +25,7 @@ from orchestratord.queue.operations.slices import oldest_slice, write_slice
 from orchestratord.queue.outbox.outbox_take import OutboxTask, Result, take
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.store import Store
+from orchestratord.values.json_body import INLINE_BYTES, is_larger
 
 log = logging.getLogger("orchestratord.worker")
 

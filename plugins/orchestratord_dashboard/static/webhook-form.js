@@ -3,10 +3,10 @@
 
 let count = 0;
 
-const SIMPLE = ["name", "phase", "url", "timeout", "disable_after"];
+const SIMPLE = ["name", "phase", "url", "when", "timeout", "disable_after"];
 const DURATIONS = ["timeout", "disable_after"];
 const DEFAULTS = { timeout: "15s", disable_after: "never" };
-const ORDER = ["name", "phase", "status_code", "url", "secret", "headers", "payload", "include", "timeout", "retry", "partition", "batch", "disable_after", "enabled"];
+const ORDER = ["name", "phase", "status_code", "when", "url", "secret", "auth", "headers", "payload", "include", "timeout", "retry", "partition", "batch", "disable_after", "enabled"];
 
 const RETRY_KEYS = ["max_attempts", "max_delay", "jitter"];
 const BATCH_KEYS = ["every", "max"];
@@ -272,6 +272,7 @@ export class Form {
     if (this.name) item.name = `${this.name}-copy`;
     else delete item.name;
     if ([item.secret].flat().includes("***")) delete item.secret;
+    if (JSON.stringify(item.auth ?? "").includes('"***"')) delete item.auth;
     for (const [name, value] of Object.entries(item.headers ?? {})) if (value === "***") delete item.headers[name];
     return item;
   }

@@ -307,3 +307,48 @@ def test_an_edit_while_the_daemon_ends_changes_no_file(daemon: Daemon, receiver:
     assert text(daemon) == before
     receiver.let_go("/ok")
     daemon.process.wait(60)
+
+
+def test_without_the_editor_nothing_is_edited(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    plugins = {"disabled": ["editor"]}
+    daemon = make_daemon(environ={**SECRETS, "KEY": KEY}, http=HTTP, plugins=plugins)
+    daemon.api("shop", receiver.url)
+    daemon.write(FILE, YAML.format(url=receiver.url))
+    daemon.start()
+    explain = {"status_code": 200, "draft": {"webhooks": []}}
+    for answer in (
+        daemon.get(PATH),
+        put(daemon, [], "*"),
+        put(daemon, [], "*", dry_run="true"),
+        daemon.post("/v1/endpoints/shop/get/explain", json=explain),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+        assert "the plugin editor is disabled; take it out of plugins.disabled" in answer.text
+    assert text(daemon) == YAML.format(url=receiver.url)
+
+
+BROKEN = """\
+from orchestratord import Editor, hookimpl
+
+def broken(file, key):
+    raise RuntimeError(f"no idea of {file.name}")
+
+@hookimpl
+def register_editor():
+    return [Editor(broken, broken)]
+"""
+
+
+def test_an_editor_that_raises_is_named(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    plugins = {"disabled": ["editor"], "dirs": ["plugins"]}
+    daemon = make_daemon(plugins=plugins)
+    daemon.api("shop", receiver.url)
+    daemon.write(FILE, "path: /ok\n")
+    daemon.plugin("other_editor", BROKEN)
+    daemon.expected += ["other_editor"]
+    daemon.start()
+    answer = daemon.get(PATH)
+    assert answer.status_code == 500
+    daemon.logged(f"no idea of {FILE}")
+    rows = {row["name"]: row for row in daemon.get("/v1/plugins").json()["plugins"]}
+    assert "no idea of" in rows["other_editor"]["last_fault"]

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from orchestratord import NewTask, PartitionKey
 from orchestratord.api import service as service_module
 from orchestratord.engine.new import enqueue as enqueue_module
-from orchestratord.model.json_body import INLINE_BYTES
 from orchestratord.queue.operations import manual
+from orchestratord.values.json_body import INLINE_BYTES
 from tests.unit.api.control_parts import Parts, until
 
 CALLS = "/v1/endpoints/demo/get/calls"

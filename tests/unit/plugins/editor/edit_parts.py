@@ -8,10 +8,10 @@ from textwrap import dedent
 from typing import Any
 
 from config_parts import ADDRESSES, ConfigFolder
+from orchestratord_editor import editor
 
-from orchestratord.config.edit.editor import Editor
+from orchestratord import Declaration, Edit, EndpointFile
 from orchestratord.config.loader import Loader
-from orchestratord.model.edit import Declaration, Edit
 
 ENDPOINT = "shop/get"
 KEY = "webhooks"
@@ -53,9 +53,8 @@ class Editing:
             )
         return self._loader
 
-    @property
-    def editor(self) -> Editor:
-        return Editor(self.loader)
+    def on_disk(self, endpoint_id: str = ENDPOINT) -> EndpointFile:
+        return EndpointFile.read(self.loader, endpoint_id)
 
     @property
     def text(self) -> str:
@@ -63,13 +62,13 @@ class Editing:
         return self.path.read_bytes().decode()
 
     def read(self) -> Declaration:
-        return self.editor.declaration(ENDPOINT, KEY)
+        return editor.declaration(self.on_disk(), KEY)
 
     def items(self) -> list[dict[str, Any]]:
         return list(self.read().items)
 
     def edit(self, items: Any, *, etag: str | None = "*", dry_run: bool = False) -> Edit:
-        return self.editor.edit(ENDPOINT, KEY, items, etag=etag, dry_run=dry_run)
+        return editor.edit(self.on_disk(), KEY, items, etag=etag, dry_run=dry_run)
 
     def change(self, change: Callable[[list[Any]], Any]) -> Edit:
         """Read, let `change` do something to the items, or return others, and write these."""

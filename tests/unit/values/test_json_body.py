@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestratord.model import json_body
-from orchestratord.model.json_body import TooMany, free_json, parse_json
+from orchestratord.values import json_body
+from orchestratord.values.json_body import TooMany, free_json, parse_json
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from json.decoder import JSONArray, JSONObject  # type: ignore[attr-defined]  # it has no types
 from json.scanner import c_make_scanner, py_make_scanner  # type: ignore[attr-defined]
-from typing import Any
+from typing import Any, NoReturn
 
 INLINE_BYTES = 32 << 10
 """Bytes of JSON up to which it is looked into on the event loop: that takes less time than a thread
@@ -117,6 +117,39 @@ class _Decoder(json.JSONDecoder):
         self.parse_object = parse_object
         self.parse_array = partial(parse_within, JSONArray)
         self.scan_once = py_make_scanner(self)
+
+
+def from_json(text: Any) -> Any:
+    """The value of a text that holds JSON, as expressions read it; None of None.
+
+    Raises ValueError: it is no text, no JSON, or nested deeper than `MAX_DEPTH`.
+    """
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise ValueError(f"from_json takes a text, not {type(text).__name__}")
+    try:
+        value = parse_json(text, parse_constant=_refuse)
+    except RecursionError:
+        value = None
+    except ValueError as error:
+        raise ValueError(f"from_json finds no JSON: {error}") from None
+    else:
+        if is_shallow(value):
+            return value
+    raise ValueError(f"from_json finds JSON that is nested more than {MAX_DEPTH} deep")
+
+
+def to_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
+    """A value as JSON; `default` writes what JSON has no form for.
+
+    Raises ValueError or TypeError where there is none.
+    """
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=default)
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
 
 
 def is_shallow(value: Any) -> bool:

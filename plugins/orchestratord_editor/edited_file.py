@@ -6,74 +6,52 @@ import codecs
 import difflib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from orchestratord.config.edit.edit_secrets import (
+from orchestratord import (
+    ConfigError,
+    EndpointFile,
+    InvalidParams,
+    NotFound,
+    Problem,
+    Redactor,
+    nodes,
+)
+from orchestratord_editor.edit_secrets import (
     SecretsByOrigin,
     masked_item,
     masked_text,
     secrets_in,
     unmasked,
 )
-from orchestratord.config.edit.item_matching import ListChange, matched, same
-from orchestratord.config.edit.splice import Splice
-from orchestratord.config.edit.text_positions import NoPlace, extents_of
-from orchestratord.config.folder import MAX_BYTES
-from orchestratord.config.inherit import Merger
-from orchestratord.config.yaml import syntax
-from orchestratord.config.yaml.document import read_document
-from orchestratord.config.yaml.nodes import (
-    ListNode,
-    MapNode,
-    Node,
-    Spot,
-    data_of,
-    is_null,
-    items_of,
-    name_of,
-)
-from orchestratord.errors import ConfigError, InvalidParams, Problem
-from orchestratord.model.endpoint import Setting
-from orchestratord.values.redact import Redactor
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a list is read and merged with.
-
-    Args:
-        file: the endpoint's, relative to the config folder.
-        setting: whose list it is.
-        merger: unites lists by name.
-        inherited: what api.yaml and `defaults` say, merged.
-        redactor: the one of the configuration in force.
-    """
-
-    file: str
-    setting: Setting[Any]
-    merger: Merger
-    inherited: MapNode
-    redactor: Redactor
+from orchestratord_editor.item_matching import ListChange, matched, same
+from orchestratord_editor.splice import Splice
+from orchestratord_editor.text_positions import NoPlace, extents_of
 
 
 class EditedFile:
-    """The file with one content. Raises ConfigError where that cannot be read."""
+    """The file with one content.
 
-    def __init__(self, surroundings: Surroundings, content: bytes) -> None:
+    Args:
+        file: as it stands on disk.
+        key: the list's.
+        content: what the file is taken to hold.
+
+    Raises:
+        NotFound: there is no such list.
+        ConfigError: the content cannot be read.
+    """
+
+    def __init__(self, file: EndpointFile, key: str, content: bytes) -> None:
+        if key not in file.settings:
+            raise NotFound(f"there is no list {key!r} that can be edited")
         self.bytes = content
-        self.file = surroundings.file
-        self._surroundings = surroundings
-        self._setting = surroundings.setting
-        self._key = surroundings.setting.key
-        self._merger = surroundings.merger
-        self._inherited = surroundings.inherited.child(self._key)
-        document = read_document(self.file, content)
-        errors = [problem for problem in document.problems if problem.severity == "error"]
-        if document.root is None or errors:
-            raise ConfigError(errors or [Problem("cannot be read", file=self.file)])
-        self._root: MapNode = document.root
-        self.redactor = surroundings.redactor
+        self.file = file.name
+        self._on_disk = file
+        self._key = key
+        self._inherited = file.inherited.child(key)
+        self._root = file.tree(content)
+        self.redactor = file.redactor
         for node in (self._root, self._inherited):
             self.redactor = Redactor(secrets_in(node)).merged(self.redactor)
 
@@ -84,32 +62,32 @@ class EditedFile:
         """Another one for another content, also of what is inherited."""
         digest = hashlib.sha256(self.bytes)
         inherited = self._inherited
-        digest.update(repr(None if inherited is None else data_of(inherited)).encode())
+        digest.update(repr(None if inherited is None else nodes.data_of(inherited)).encode())
         return f'"{digest.hexdigest()[:32]}"'
 
     @property
     def items(self) -> tuple[Any, ...]:
         """What the file says, for people."""
-        return tuple(masked_item(item, self.redactor) for item in items_of(self._own))
+        return tuple(masked_item(item, self.redactor) for item in nodes.items_of(self._own))
 
     @property
     def inherited(self) -> tuple[dict[str, Any], ...]:
         """What is inherited, for people: `origin`, `overridden` and `item` of each."""
-        own = {name_of(item) for item in items_of(self._named)}
+        own = {nodes.name_of(item) for item in nodes.items_of(self._named)}
         inherited = self._inherited
         return tuple(
             {
                 "origin": f"{spot.file}:{spot.line}",
-                "overridden": name_of(item) in own,
+                "overridden": nodes.name_of(item) in own,
                 "item": masked_item(item, self.redactor),
             }
-            for spot, item in (inherited.items if isinstance(inherited, ListNode) else ())
+            for spot, item in (inherited.items if isinstance(inherited, nodes.ListNode) else ())
         )
 
     @property
     def names(self) -> tuple[str, ...]:
         """The name of each item of the file, also where it is derived."""
-        return tuple(name_of(item) or "" for item in items_of(self._named))
+        return tuple(nodes.name_of(item) or "" for item in nodes.items_of(self._named))
 
     @property
     def secrets(self) -> SecretsByOrigin:
@@ -118,9 +96,9 @@ class EditedFile:
 
     def references(self, allowed: SecretsByOrigin) -> tuple[tuple[str, ...], ...]:
         """For each item, which of the references that are `allowed` it may hold."""
-        merged = {name_of(item): item for item in items_of(self._merged)}
-        own = items_of(self._named)
-        return tuple(allowed.references(merged.get(name_of(item), item)) for item in own)
+        merged = {nodes.name_of(item): item for item in nodes.items_of(self._merged)}
+        own = nodes.items_of(self._named)
+        return tuple(allowed.references(merged.get(nodes.name_of(item), item)) for item in own)
 
     def problems(self, allowed: SecretsByOrigin) -> Iterator[Problem]:
         """What would be sent where it was not sent before."""
@@ -142,22 +120,23 @@ class EditedFile:
         }
         if wrong:
             raise InvalidParams(wrong)
-        seen, nodes = self.items, items_of(self._own)
+        seen, stood = self.items, nodes.items_of(self._own)
         kept = matched(seen, value, self._name_of)
         items = []
         for number, (item, old) in enumerate(zip(value, kept, strict=True)):
-            shown, node = (None, None) if old is None else (seen[old], nodes[old])
+            shown, node = (None, None) if old is None else (seen[old], stood[old])
             items.append(unmasked(item, shown, node, f"{self._key}.{number}", wrong))
         if wrong:
             raise InvalidParams(wrong)
-        return ListChange(items, nodes, kept)
+        return ListChange(items, stood, kept)
 
     def _name_of(self, item: Any) -> str | None:
         """The name of an item as people see it."""
         name = item.get("name") if isinstance(item, Mapping) else None
-        if name is None and self._setting.name_of is not None:
+        derived = self._on_disk.settings[self._key].name_of
+        if name is None and derived is not None:
             try:
-                name = self._setting.name_of(item)
+                name = derived(item)
             except Exception:  # a plugin's function over what is not validated yet
                 return None
         return str(name) if isinstance(name, str | int | float) else None
@@ -166,20 +145,17 @@ class EditedFile:
         """The file with the list that is wanted, read again and compared. Raises ConfigError."""
         if self._says(wanted.new):
             return self
-        problems: list[Problem] = []
-        text = syntax.decode(self.file, self.bytes, problems)
-        if text is None:
-            raise ConfigError(problems)
         mark = codecs.BOM_UTF8 if self.bytes.startswith(codecs.BOM_UTF8) else b""
+        text, most = self.bytes.removeprefix(mark).decode(), self._on_disk.MAX_BYTES
         why = "the file would say something else than what was asked for"
         try:
             for proposal in Splice(text, self._key, wanted).proposals():
                 content = mark + proposal.encode()
-                if len(content) > MAX_BYTES:
-                    why = f"the file would be larger than {MAX_BYTES} bytes"
+                if len(content) > most:
+                    why = f"the file would be larger than {most} bytes"
                     continue
                 try:
-                    after = EditedFile(self._surroundings, content)
+                    after = EditedFile(self._on_disk, self._key, content)
                 except ConfigError as error:
                     why = f"the file could not be read afterwards: {error.problems[0]}"
                     continue
@@ -190,7 +166,7 @@ class EditedFile:
         except UnicodeEncodeError:
             why = "it holds what is no character"
         entry = self._root.entries.get(self._key)
-        spot = entry[0] if entry else Spot(self.file, 1, 1, self._key)
+        spot = entry[0] if entry else nodes.Spot(self.file, 1, 1, self._key)
         message = self.redactor.text(f"{why}; edit the file manually")
         raise ConfigError([spot.problem(message)])
 
@@ -215,25 +191,24 @@ class EditedFile:
         return masked_text(text, self._root, extent, redactor).splitlines(keepends=True)
 
     @property
-    def _own(self) -> Node | None:
+    def _own(self) -> nodes.Node | None:
         """What the file says under the key."""
         return self._root.child(self._key)
 
     @property
-    def _merged(self) -> Node | None:
+    def _merged(self) -> nodes.Node | None:
         """That, merged with what it inherits."""
-        inherited, own = self._surroundings.inherited, self._root.only({self._key})
-        return self._merger.merge(inherited, own).child(self._key)
+        return self._on_disk.merged(self._root.only({self._key})).child(self._key)
 
     @property
-    def _named(self) -> Node | None:
+    def _named(self) -> nodes.Node | None:
         """The list of the file, each item with its name."""
         own = self._root.only({self._key})
-        return self._merger.merge(MapNode(), own).child(self._key)
+        return self._on_disk.merged(own, inherits=False).child(self._key)
 
     def _says(self, items: Sequence[Any]) -> bool:
         own = self._own
-        return same(items, [] if own is None or is_null(own) else data_of(own))
+        return same(items, [] if own is None or nodes.is_null(own) else nodes.data_of(own))
 
     def _rest(self) -> list[Any]:
         """Everything but the list, in its order, as it is written."""
@@ -244,13 +219,13 @@ class EditedFile:
         ]
 
 
-def _written(node: Node) -> Iterator[Any]:
-    if isinstance(node, MapNode):
+def _written(node: nodes.Node) -> Iterator[Any]:
+    if isinstance(node, nodes.MapNode):
         for key, (_, child) in node.entries.items():
             yield "key", key
             yield from _written(child)
         yield "end"
-    elif isinstance(node, ListNode):
+    elif isinstance(node, nodes.ListNode):
         yield "list"
         for _, child in node.items:
             yield from _written(child)

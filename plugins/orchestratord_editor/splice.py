@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from orchestratord.config.edit.block_style import Block, Unfit
-from orchestratord.config.edit.flow_style import Flow
-from orchestratord.config.edit.item_matching import ListChange
-from orchestratord.config.edit.render_yaml import STEP, list_lines
-from orchestratord.config.edit.text_positions import Extent, NoPlace, TextLines, extents_of
+from orchestratord_editor.block_style import Block, Unfit
+from orchestratord_editor.flow_style import Flow
+from orchestratord_editor.item_matching import ListChange
+from orchestratord_editor.render_yaml import STEP, list_lines
+from orchestratord_editor.text_positions import Extent, NoPlace, TextLines, extents_of
 
 
 class Splice:

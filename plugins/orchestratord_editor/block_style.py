@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestratord.config.edit.flow_style import Flow
-from orchestratord.config.edit.item_matching import ListChange, same
-from orchestratord.config.edit.render_yaml import entry_lines, list_lines, scalar, value_lines
-from orchestratord.config.edit.text_positions import Extent, TextLines
-from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, data_of
+from orchestratord import nodes
+from orchestratord_editor.flow_style import Flow
+from orchestratord_editor.item_matching import ListChange, same
+from orchestratord_editor.render_yaml import entry_lines, list_lines, scalar, value_lines
+from orchestratord_editor.text_positions import Extent, TextLines
 
 _COLON = re.compile(r"[ \t]*:(?=\s|$)")
 _BLANK = re.compile(r"(?:[ \t]*\r?\n)+")
@@ -105,15 +105,20 @@ class Block:
         return found
 
     def _item(
-        self, item: Extent, start: int, end: int, value: Any, before: Node, column: int
+        self, item: Extent, start: int, end: int, value: Any, before: nodes.Node, column: int
     ) -> str:
         """The lines of one item from `start` to `end`, dash and comments included."""
         lines, text = self._lines, self._text
-        if same(data_of(before), value):
+        if same(nodes.data_of(before), value):
             return text[start:end]
         head, behind = text[start : item.start], lines.end(item.end)
         rest, tail = text[item.end : behind], text[behind:end]
-        if _is_block(item) and isinstance(before, MapNode) and isinstance(value, Mapping) and value:
+        if (
+            _is_block(item)
+            and isinstance(before, nodes.MapNode)
+            and isinstance(value, Mapping)
+            and value
+        ):
             try:
                 written = self._mapping(item, value, before) + text[self.end(item) : end]
             except Unfit:
@@ -130,7 +135,7 @@ class Block:
             return head + scalar(value, before) + rest + tail
         return lines.joined(list_lines([value], column, [before])) + tail
 
-    def _mapping(self, mapping: Extent, new: Mapping[str, Any], before: MapNode) -> str:
+    def _mapping(self, mapping: Extent, new: Mapping[str, Any], before: nodes.MapNode) -> str:
         """The lines of a mapping, each key with what stands above it. Raises Unfit."""
         lines, text, column = self._lines, self._text, mapping.column
         written = ""
@@ -145,7 +150,7 @@ class Block:
             if key.text not in new:
                 continue
             old, value = before.entries[key.text][1], new[key.text]
-            if same(data_of(old), value):
+            if same(nodes.data_of(old), value):
                 body = text[key.start : end]
             else:
                 body = self._entry(key, child, colon, end, value, old)
@@ -155,17 +160,19 @@ class Block:
             written += lines.joined(entry_lines(name, new[name], column))
         return written
 
-    def _entry(self, key: Extent, child: Extent, colon: int, end: int, new: Any, old: Node) -> str:
+    def _entry(
+        self, key: Extent, child: Extent, colon: int, end: int, new: Any, old: nodes.Node
+    ) -> str:
         """One key with another value up to `end`, without what stands before it in its line."""
         lines, text = self._lines, self._text
         if _is_block(child) and isinstance(new, Mapping | list) and new:
             behind = text[self.end(child) : end]
             begin = lines.end(colon)
-            if isinstance(new, Mapping) and isinstance(old, MapNode):
+            if isinstance(new, Mapping) and isinstance(old, nodes.MapNode):
                 return text[key.start : lines.start(child.start)] + (
                     self._mapping(child, new, old) + behind
                 )
-            if isinstance(new, list) and isinstance(old, ListNode):
+            if isinstance(new, list) and isinstance(old, nodes.ListNode):
                 written = self.items(child, begin, ListChange.of(old, new))
                 return text[key.start : begin] + written + behind
         name = text[key.start : key.end] + ":"

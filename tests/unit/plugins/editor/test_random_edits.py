@@ -9,18 +9,19 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orchestratord_webhooks
 from config_parts import host_of
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from orchestratord_editor.edited_file import EditedFile
 
-from orchestratord.config.edit.edited_file import EditedFile, Surroundings
-from orchestratord.config.edit.render_yaml import json_text
+from orchestratord import EndpointFile
 from orchestratord.config.inherit import Merger
 from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.validate.problems import Problems
+from orchestratord.config.yaml.flow_yaml import json_text
 from orchestratord.config.yaml.nodes import MapNode
 from orchestratord.config.yaml.references import References
 from orchestratord.values.redact import Redactor
@@ -69,10 +70,12 @@ AROUND = [
 ]
 
 
-def surroundings() -> Surroundings:
+def file_in_style() -> EndpointFile:
     reader = NodeReader(References({}), REGISTRY, Problems())
     merger = Merger(reader, REGISTRY.settings)
-    return Surroundings(FILE, orchestratord_webhooks.WEBHOOKS, merger, MapNode(), Redactor())
+    settings_ = {"webhooks": orchestratord_webhooks.WEBHOOKS}
+    about = "shop/get", FILE, b"", settings_, MapNode(), Redactor()
+    return EndpointFile(*about, merger, cast("Any", None), ())
 
 
 @dataclass
@@ -182,8 +185,8 @@ def edits(draw: st.DrawFn, items: list[Any]) -> list[Any]:
 @given(st.data())
 def test_edits_after_edits(data: st.DataObject) -> None:
     file = data.draw(written())
-    around = surroundings()
-    content = EditedFile(around, file.text.encode())
+    around = file_in_style()
+    content = EditedFile(around, "webhooks", file.text.encode())
     assert list(content.items) == file.items
     known = {item["name"]: (item, own) for item, own in zip(file.items, file.comments, strict=True)}
     before, after = file.before, file.after

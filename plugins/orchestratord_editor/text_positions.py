@@ -13,9 +13,8 @@ from typing import Any
 
 import yaml
 
-from orchestratord.config.yaml.document import BREAKS, LOADER
-from orchestratord.config.yaml.syntax import line_end
-
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BREAKS = ("\n", "\r", "\x85", "\u2028", "\u2029")
 _PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 """A character beyond U+FFFF as JSON writes it, and YAML does not."""
 _KEEP = re.compile(r"[|>][0-9]*\+")
@@ -72,8 +71,8 @@ def extents_of(text: str) -> tuple[Extent | None, int]:
 
 def _extents(text: str) -> tuple[Extent | None, int]:
     # As it was read: a block text that ends with the file would lose its last line break.
-    closed = text if text.endswith(tuple(BREAKS)) else text + "\n"
-    loader: Any = LOADER(_PAIR.sub(r"\\u0020\\u0020", closed))
+    closed = text if text.endswith(_BREAKS) else text + "\n"
+    loader: Any = _LOADER(_PAIR.sub(r"\\u0020\\u0020", closed))
     root: Extent | None = None
     opened: list[Extent] = []
     end = len(text)
@@ -113,7 +112,7 @@ def _extent(event: Any, text: str) -> Extent:
         return Extent("alias", "", start, end, column)
     style = event.style or ""
     blank = _BLANK_END.search(text, start, end) if style in ("|", ">") else None
-    if blank is not None and not _KEEP.search(text, start, line_end(text, start)):
+    if blank is not None and not _KEEP.search(text, start, text.find("\n", start)):
         end = blank.start() + 1  # blank lines behind it are none of it
     return Extent("scalar", style, start, end, column, event.value, anchored)
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from orchestratord.config.edit.item_matching import ListChange, same
-from orchestratord.config.edit.render_yaml import flow, json_text
-from orchestratord.config.edit.text_positions import Extent, TextLines
-from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, data_of
+from orchestratord import flow_yaml, nodes
+from orchestratord_editor.item_matching import ListChange, same
+from orchestratord_editor.text_positions import Extent, TextLines
 
 _GAP = re.compile(r"\s*,\s*")
 _BRACKETS = {"map": "{}", "list": "[]"}
@@ -42,14 +41,14 @@ class Flow:
                 self._blank = "\t" if self._text[first.start - 1] == "\t" else " "
                 self._step = max(first.column - _indent(lines, root.start), 1)
 
-    def value(self, extent: Extent, new: Any, old: Node | None) -> str:
+    def value(self, extent: Extent, new: Any, old: nodes.Node | None) -> str:
         """The text of a value, with `new` in place of `old`."""
-        if old is not None and same(data_of(old), new):
+        if old is not None and same(nodes.data_of(old), new):
             return self._text[extent.start : extent.end]
         if extent.style == "flow":
-            if extent.kind == "map" and isinstance(new, Mapping) and isinstance(old, MapNode):
+            if extent.kind == "map" and isinstance(new, Mapping) and isinstance(old, nodes.MapNode):
                 return self._mapping(extent, new, old)
-            if extent.kind == "list" and isinstance(new, list) and isinstance(old, ListNode):
+            if extent.kind == "list" and isinstance(new, list) and isinstance(old, nodes.ListNode):
                 return self.items(extent, ListChange.of(old, new))
         return self._written(new)
 
@@ -89,14 +88,14 @@ class Flow:
             pieces.append((None, f"{self._key(key)}: {self._list(change.new, column)}"))
         return self._joined(self._root, _spans(self._root), pieces)
 
-    def _mapping(self, extent: Extent, new: Mapping[str, Any], old: MapNode) -> str:
+    def _mapping(self, extent: Extent, new: Mapping[str, Any], old: nodes.MapNode) -> str:
         pieces: list[Piece] = []
         for number, (key, child) in enumerate(extent.entries):
             if key.text in new and key.text in old.entries:
                 value = new[key.text]
                 before = old.entries[key.text][1]
                 written = self._text[key.start : child.end]
-                if not same(data_of(before), value):
+                if not same(nodes.data_of(before), value):
                     written = self._head(key, child) + self.value(child, value, before)
                 pieces.append((number, written))
         pieces += [
@@ -134,7 +133,7 @@ class Flow:
         return head if head[-1] != ":" or key.style == '"' else head + " "
 
     def _key(self, key: str) -> str:
-        return json_text(key) if self._json else flow(key)
+        return flow_yaml.json_text(key) if self._json else flow_yaml.flow(key)
 
     def _list(self, values: Sequence[Any], column: int) -> str:
         """A list that was not there; `column` is that of its key."""
@@ -148,8 +147,8 @@ class Flow:
     def _written(self, value: Any, column: int = 0) -> str:
         """A value that was not there; with `column`, that of its first line, in several lines."""
         if not self._json:
-            return flow(value)
-        written = json_text(value, self._blank * self._step if column else "")
+            return flow_yaml.flow(value)
+        written = flow_yaml.json_text(value, self._blank * self._step if column else "")
         return written.replace("\n", self._lines.newline + self._blank * column)
 
 

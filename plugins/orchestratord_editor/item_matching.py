@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from orchestratord.config.yaml.nodes import Node, data_of, items_of
+from orchestratord import nodes
 
 _FEW = 200
 
@@ -66,14 +66,14 @@ class ListChange(NamedTuple):
     which of these it is, None for one that was not there."""
 
     new: Sequence[Any]
-    before: Sequence[Node]
+    before: Sequence[nodes.Node]
     kept: Sequence[int | None]
 
     @classmethod
-    def of(cls, list_: Node, new: Sequence[Any]) -> ListChange:
+    def of(cls, list_: nodes.Node, new: Sequence[Any]) -> ListChange:
         """Of a list inside an item, whose own items go by what is the same in them."""
-        before = items_of(list_)
-        return cls(new, before, matched([data_of(item) for item in before], new))
+        before = nodes.items_of(list_)
+        return cls(new, before, matched([nodes.data_of(item) for item in before], new))
 
 
 def _alike(one: Any, other: Any) -> float:

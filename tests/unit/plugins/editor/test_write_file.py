@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from config_parts import ConfigFolder
 from edit_parts import Editing, webhook
+from orchestratord_editor import editor
 
-from orchestratord.config.edit import write_file as target_module
+from orchestratord.config import write_file as target_module
 from orchestratord.errors import (
     ConfigError,
     InvalidParams,
@@ -148,9 +149,9 @@ def test_names_that_are_none(config: ConfigFolder) -> None:
         ("shop/get", "path"), ("shop/get", "retry"), ("shop/get", "hooks"),
     ):  # fmt: skip
         with pytest.raises(NotFound):
-            editing.editor.declaration(endpoint, key)
+            editor.declaration(editing.on_disk(endpoint), key)
         with pytest.raises(NotFound):
-            editing.editor.edit(endpoint, key, [], etag="*")
+            editor.edit(editing.on_disk(endpoint), key, [], etag="*")
 
 
 def test_links(config: ConfigFolder, tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_a_secret_that_is_inherited_meanwhile(
     config: ConfigFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     editing = Editing(config, FILE, KEY="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    read, editor, genuine = editing.read(), editing.editor, editing.loader.check
+    read, genuine = editing.read(), editing.loader.check
 
     def check(file: str, content: bytes) -> Any:
         found = genuine(file, content)
@@ -253,7 +254,7 @@ def test_a_secret_that_is_inherited_meanwhile(
 
     monkeypatch.setattr(editing.loader, "check", check)
     with pytest.raises(Outdated):
-        editor.edit("shop/get", "webhooks", [webhook()], etag=read.etag)
+        editing.edit([webhook()], etag=read.etag)
     assert editing.text == FILE
 
 

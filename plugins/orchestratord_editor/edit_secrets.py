@@ -12,22 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from orchestratord.config.edit.text_positions import Extent
-from orchestratord.config.validate.secret_keys import is_secret_key
-from orchestratord.config.yaml.nodes import (
-    NOWHERE,
-    ListNode,
-    MapNode,
-    Node,
-    Scalar,
-    Spot,
-    data_of,
-    items_of,
-    mapping_of,
-)
-from orchestratord.errors import Problem
-from orchestratord.model.http_message import PORTS
-from orchestratord.values.redact import MASK, Redactor, is_secret_header
+from orchestratord import MASK, Problem, Redactor, is_secret_header, is_secret_key, nodes
+from orchestratord_editor.text_positions import Extent
 
 _TOKEN = re.compile(r"\$\$\{|\$\{[^{}]*\}|\$\{")
 _SCHEME = re.compile(r"\s*((bearer|basic|token)\s+|whsec_)?\s*", re.IGNORECASE | re.ASCII)
@@ -35,6 +21,7 @@ _ORIGIN = re.compile(
     r"(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]+))?(?=[/?#]|\Z)",
     re.IGNORECASE | re.ASCII,
 )
+_PORTS = {"http": 80, "https": 443}
 _REFERRED = re.compile(
     r"https?://(?:[A-Za-z0-9.:-]|\$\{[^{}]*\})+(?=[/?#]|\Z)", re.IGNORECASE | re.ASCII
 )
@@ -43,7 +30,7 @@ _REFERRED = re.compile(
 class Leaf(NamedTuple):
     """A value in an item: where it stands, as it is written, and whether it is a secret."""
 
-    spot: Spot
+    spot: nodes.Spot
     text: str
     secret: bool
 
@@ -68,29 +55,29 @@ _TOP = _Under()
 class SecretsByOrigin:
     """What the items of lists hold, by the origin that they send it to."""
 
-    def __init__(self, *lists: Node | None) -> None:
+    def __init__(self, *lists: nodes.Node | None) -> None:
         self._texts: dict[str, set[str]] = defaultdict(set)
         self._tokens: dict[str, dict[str, None]] = defaultdict(dict)
         for list_ in lists:
-            for item in items_of(list_):
+            for item in nodes.items_of(list_):
                 at = origin(item)
                 for leaf in leaves(item):
                     self._texts[at].add(leaf.text)
                     self._tokens[at].update(dict.fromkeys(_TOKEN.findall(leaf.text)))
 
-    def references(self, item: Node) -> tuple[str, ...]:
+    def references(self, item: nodes.Node) -> tuple[str, ...]:
         """Those that an item may hold, as it is sent to now."""
         tokens = self._tokens.get(origin(item), ())
         return tuple(token for token in tokens if token.endswith("}"))
 
-    def problems(self, items: Node | None, file: str) -> Iterator[Problem]:
+    def problems(self, items: nodes.Node | None, file: str) -> Iterator[Problem]:
         """What other items would send where it was not sent before.
 
         Args:
             items: as they would be, with what they inherit.
             file: the file that is edited; problems are reported in it.
         """
-        for spot, item in items.items if isinstance(items, ListNode) else ():
+        for spot, item in items.items if isinstance(items, nodes.ListNode) else ():
             at = origin(item)
             place = _place(spot, item, file)
             for leaf in leaves(item, spot):
@@ -120,12 +107,14 @@ class SecretsByOrigin:
         return None
 
 
-def leaves(node: Node, spot: Spot = NOWHERE, under: _Under = _TOP) -> Iterator[Leaf]:
+def leaves(
+    node: nodes.Node, spot: nodes.Spot = nodes.NOWHERE, under: _Under = _TOP
+) -> Iterator[Leaf]:
     """All values of an item, or of what stands `under` keys of one."""
-    if isinstance(node, MapNode):
+    if isinstance(node, nodes.MapNode):
         for name, (place, child) in node.entries.items():
             yield from leaves(child, place, under.below(name))
-    elif isinstance(node, ListNode):
+    elif isinstance(node, nodes.ListNode):
         for place, child in node.items:
             yield from leaves(child, place, under)
     elif node.value is not None and (under.secret or isinstance(node.value, str)):
@@ -135,33 +124,37 @@ def leaves(node: Node, spot: Spot = NOWHERE, under: _Under = _TOP) -> Iterator[L
         yield Leaf(spot, node.text, secret)
 
 
-def _is_secret(node: Scalar, under: _Under) -> bool:
+def _is_secret(node: nodes.Scalar, under: _Under) -> bool:
     """Whether a secret is written out in a scalar."""
     found = leaves(node, under=under)
     return any(leaf.secret and is_written_out(leaf.text) for leaf in found)
 
 
-def origin(item: Node) -> str:
+def origin(item: nodes.Node) -> str:
     """Where an item sends to: scheme, host and port, or the whole URL where it hides these.
 
     Where references are a part of the host, up to the first `/` behind it: whatever they stand for,
-    what follows that is not a part of it. A Host header of its own is a host as well.
+    what follows that is not a part of it. A Host header of its own is a host as well, and so is
+    where a token is asked for, which secrets go to, too.
     """
-    if not isinstance(item, MapNode) or "url" not in item.entries:
+    if not isinstance(item, nodes.MapNode) or "url" not in item.entries:
         return ""
     node = item.entries["url"][1]
-    text = node.text if isinstance(node, Scalar) else ""
+    text = node.text if isinstance(node, nodes.Scalar) else ""
     if (match := _ORIGIN.match(text)) is not None:
         scheme = match[1].lower()
-        found = f"{scheme}://{match[2].lower()}:{match[3] or PORTS[scheme]}"
+        found = f"{scheme}://{match[2].lower()}:{match[3] or _PORTS[scheme]}"
     elif (match := _REFERRED.match(text)) is not None:
         found = f"={match[0]}"
     else:
         found = f"={text}"
+    oauth2 = nodes.mapping_of(nodes.mapping_of(item.child("auth")).child("oauth2"))
+    if isinstance(token_url := oauth2.child("token_url"), nodes.Scalar):
+        found += f" by {token_url.text}"
     headers = item.entries["headers"][1] if "headers" in item.entries else None
-    for name, (_, value) in headers.entries.items() if isinstance(headers, MapNode) else ():
+    for name, (_, value) in headers.entries.items() if isinstance(headers, nodes.MapNode) else ():
         if name.lower() == "host":
-            found += f" as {value.text if isinstance(value, Scalar) else ''}"
+            found += f" as {value.text if isinstance(value, nodes.Scalar) else ''}"
     return found
 
 
@@ -175,9 +168,9 @@ def is_written_out(text: str) -> bool:
     return not _SCHEME.fullmatch(_TOKEN.sub("", text))
 
 
-def _place(spot: Spot, item: Node, file: str) -> Spot:
+def _place(spot: nodes.Spot, item: nodes.Node, file: str) -> nodes.Spot:
     """The place of an item in the file; its URL's, or its name's, where it is another's as well."""
-    if isinstance(item, MapNode):
+    if isinstance(item, nodes.MapNode):
         for key in ("url", "name"):
             if key in item.entries and item.entries[key][0].file == file:
                 return item.entries[key][0]
@@ -187,22 +180,24 @@ def _place(spot: Spot, item: Node, file: str) -> Spot:
 # -- what people see of secrets that are written out, and what a mask stands for -------------------
 
 
-def masked_item(node: Node, redactor: Redactor, under: _Under = _TOP) -> Any:
+def masked_item(node: nodes.Node, redactor: Redactor, under: _Under = _TOP) -> Any:
     """An item for people: references as they stand in the file, secrets written out masked."""
-    if isinstance(node, MapNode):
+    if isinstance(node, nodes.MapNode):
         entries = node.entries.items()
         return {
             name: masked_item(child, redactor, under.below(name)) for name, (_, child) in entries
         }
-    if isinstance(node, ListNode):
+    if isinstance(node, nodes.ListNode):
         return [masked_item(child, redactor, under) for _, child in node.items]
     if _is_secret(node, under):
         return MASK
-    value = data_of(node)
+    value = nodes.data_of(node)
     return redactor.text(value) if isinstance(value, str) else value
 
 
-def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[str, str]) -> Any:
+def unmasked(
+    value: Any, seen: Any, node: nodes.Node | None, path: str, wrong: dict[str, str]
+) -> Any:
     """What was sent, with what was shown masked as it stands in the file.
 
     Args:
@@ -213,13 +208,13 @@ def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[st
         wrong: problems, by path; masks that stand for nothing are added.
     """
     if isinstance(value, str):
-        if MASK in value and isinstance(node, Scalar) and value == seen:
-            return data_of(node)
+        if MASK in value and isinstance(node, nodes.Scalar) and value == seen:
+            return nodes.data_of(node)
         if value == MASK:
             wrong[path] = "*** keeps what stands there, and nothing does"
         return value
     if isinstance(value, Mapping):
-        there = mapping_of(node)
+        there = nodes.mapping_of(node)
         known = seen if there.entries else {}
         return {
             key: unmasked(item, known.get(key), there.child(key), f"{path}.{key}", wrong)
@@ -227,18 +222,18 @@ def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[st
         }
     if isinstance(value, list):
         # Of a list with another length, it is not known which of its masks is which.
-        nodes = items_of(node)
-        known = len(nodes) == len(value)
+        stood = nodes.items_of(node)
+        known = len(stood) == len(value)
         return [
             unmasked(
-                item, seen[i] if known else None, nodes[i] if known else None, f"{path}.{i}", wrong
+                item, seen[i] if known else None, stood[i] if known else None, f"{path}.{i}", wrong
             )
             for i, item in enumerate(value)
         ]
     return value
 
 
-def secrets_in(node: Node | None) -> Iterator[str]:
+def secrets_in(node: nodes.Node | None) -> Iterator[str]:
     """Secrets that are written out in a file, and the lines of those that have several."""
     if node is not None:
         for leaf in leaves(node):
@@ -247,7 +242,7 @@ def secrets_in(node: Node | None) -> Iterator[str]:
                 yield from (line.strip() for line in leaf.text.splitlines())
 
 
-def masked_text(text: str, root: Node, extent: Extent | None, redactor: Redactor) -> str:
+def masked_text(text: str, root: nodes.Node, extent: Extent | None, redactor: Redactor) -> str:
     """A file's text for people: no secret in it, however it is written.
 
     Args:
@@ -263,13 +258,13 @@ def masked_text(text: str, root: Node, extent: Extent | None, redactor: Redactor
     return redactor.text(text)
 
 
-def _secret_spans(node: Node, extent: Extent, under: _Under) -> Iterator[tuple[int, int]]:
-    if isinstance(node, MapNode) and extent.kind == "map":
+def _secret_spans(node: nodes.Node, extent: Extent, under: _Under) -> Iterator[tuple[int, int]]:
+    if isinstance(node, nodes.MapNode) and extent.kind == "map":
         for key, child in extent.entries:
             if (inside := node.child(key.text)) is not None:
                 yield from _secret_spans(inside, child, under.below(key.text))
-    elif isinstance(node, ListNode) and extent.kind == "list":
-        for item, child in zip(items_of(node), extent.children, strict=True):
+    elif isinstance(node, nodes.ListNode) and extent.kind == "list":
+        for item, child in zip(nodes.items_of(node), extent.children, strict=True):
             yield from _secret_spans(item, child, under)
-    elif isinstance(node, Scalar) and extent.kind == "scalar" and _is_secret(node, under):
+    elif isinstance(node, nodes.Scalar) and extent.kind == "scalar" and _is_secret(node, under):
         yield extent.start, extent.end
