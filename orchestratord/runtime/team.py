@@ -211,7 +211,11 @@ class Team:
         """Answer a worker that needs a token; one that asks a successor early waits for it."""
         await self._began.wait()
         worker = self._worker
-        apis = worker.placement.config.apis
+        config = worker.placement.config
+        apis = config.apis
+        if name not in apis:
+            found = (one.access(name, config) for one in self._host.registry.executors)
+            apis = {api.name: api for api in found if api is not None}
         link.send("token", number, await lend(worker.sender, apis, name, refused, until))
 
     def _heard(self, peer: OtherWorker, kind: str, values: Any) -> None:
