@@ -370,11 +370,11 @@ class Service:
         return await run_document(self._store, run_id, limit, self.config.redactor)
 
     async def bulks(self) -> list[answers.BulkDocument]:
-        """The latest retries and cancels of many, the latest first."""
+        """The latest bulks, the latest first."""
         return await self.many.newest()
 
     async def bulk(self, bulk_id: int) -> answers.BulkDocument:
-        """A retry or cancel of many. Raises NotFound."""
+        """A bulk. Raises NotFound."""
         return await self.many.get(bulk_id)
 
     # -- endpoints -----------------------------------------------------------------------------
