@@ -192,7 +192,8 @@ class Service:
         """How the daemon is, as `/v1/status` shows it; there only the busiest lanes stand."""
         store, redactor, now = self._store, self.config.redactor, self._clock.now_ms()
         all_workers = await self._team.snapshot(self._worker.snapshot())
-        snapshot = status.with_rates(all_workers, await claim.rates(store), now)
+        rates = await claim.rates(store, status.lanes_by_day(all_workers))
+        snapshot = status.with_rates(all_workers, rates, now)
         due = await self._due.latest(backlog.due_tasks(now, status.MAX_PARTITIONS))
         return {
             **status.process_status(
