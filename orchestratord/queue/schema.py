@@ -261,6 +261,12 @@ def _check_same(table: Table, found: Iterable[Any]) -> None:
             raise PluginError(
                 f"{whose}: {column.name} is {column.data_type}, and not {kind[0]}; {remedy}"
             )
+        needed = not column.null and column.default is None and column.name not in key
+        if needed and "NOT" not in kind:
+            declared = "without it" if kind else "not at all"
+            raise PluginError(
+                f"{whose}: {column.name} is NOT NULL, and declared {declared}; {remedy}"
+            )
 
 
 def _kind(orm: peewee.Database, kind: str) -> str:
