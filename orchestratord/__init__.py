@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from orchestratord.http.answer_view import read_text as read_text
     from orchestratord.http.answer_view import reads_quickly as reads_quickly
     from orchestratord.log import escape as escape
+    from orchestratord.model.auth import Auth as Auth
     from orchestratord.model.backoff import Backoff as Backoff
     from orchestratord.model.declared import Model as Model
     from orchestratord.model.edit import Declaration as Declaration
@@ -143,6 +144,7 @@ if TYPE_CHECKING:
     from orchestratord.values.budget import Budget as Budget
     from orchestratord.values.budget import TooCostly as TooCostly
     from orchestratord.values.budget import within_budget as within_budget
+    from orchestratord.values.clock import parse_first_try as parse_first_try
     from orchestratord.values.durations import Duration as Duration
     from orchestratord.values.durations import Size as Size
     from orchestratord.values.durations import format_duration as format_duration
@@ -182,6 +184,7 @@ _HOMES = {
     ),
     "orchestratord.http.answer_view": "UnreadableBody read_body read_text reads_quickly",
     "orchestratord.log": "escape",
+    "orchestratord.model.auth": "Auth",
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",
     "orchestratord.model.edit": "Declaration Edit Editor",
@@ -221,6 +224,7 @@ _HOMES = {
     "orchestratord.plugin.verb_row": "VerbRow",
     "orchestratord.values": "world",
     "orchestratord.values.attached_file": "Attachment",
+    "orchestratord.values.clock": "parse_first_try",
     "orchestratord.values.durations": "Duration Size format_duration parse_duration rough_duration",
     "orchestratord.values.budget": "INLINE_STEPS Budget TooCostly within_budget",
     "orchestratord.values.jmespath_expression": "Expression",
@@ -240,7 +244,10 @@ if not TYPE_CHECKING:  # else every name would pass for one that is there
     def __getattr__(name: str) -> object:
         for home, names in _HOMES.items():
             if name in names.split():
-                value = globals()[name] = getattr(import_module(home), name)
+                module = import_module(home)
+                here = hasattr(module, name)
+                value = getattr(module, name) if here else import_module(f"{home}.{name}")
+                globals()[name] = value
                 return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -32,7 +32,6 @@ from orchestratord.engine.request_checks import problems
 from orchestratord.errors import InvalidPayload, Problem, Reject, SendError, SendErrorKind
 from orchestratord.http.client import origin_of
 from orchestratord.http.error_message import error_message
-from orchestratord.http.oauth import AWAITED
 from orchestratord.http.response_parser import ACCEPT_ENCODING
 from orchestratord.model.answer_expression import AnswerExpression, ErrorMessage
 from orchestratord.model.declared import Model
@@ -412,18 +411,8 @@ class RequestPlan:
             self._put(name, text)
         for name, template in {**endpoint.api.headers, **spec.headers}.items():
             self._set(name, template)
-        auth = endpoint.api.auth
-        if auth is None:
-            return
-        if auth.bearer is not None:
-            self._put("Authorization", f"Bearer {auth.bearer.reveal()}")
-        if auth.basic is not None:
-            pair = httpx.BasicAuth(auth.basic.username, auth.basic.password.reveal())
-            self._put("Authorization", pair._auth_header)
-        if auth.header is not None:
-            self._put(auth.header.name, auth.header.value.reveal())
-        if auth.oauth2 is not None:
-            self._put("Authorization", AWAITED)
+        if endpoint.api.auth is not None:
+            self._put(*endpoint.api.auth.sent)
 
     def _has(self, name: str) -> bool:
         return any(known.lower() == name for known in self.headers)

@@ -21,12 +21,8 @@ from orchestratord.errors import EgressDenied, SendError
 from orchestratord.http.signed_assertion import CLIENT_ASSERTION, JWT_BEARER, signed_assertion
 from orchestratord.model.auth import KeptSecret, OAuth2
 from orchestratord.model.http_message import Request, header
-from orchestratord.values.redact import MASK
 
 log = logging.getLogger("orchestratord.tokens")
-
-AWAITED = f"Bearer {MASK}"
-"""The value of Authorization until there is a token."""
 
 _MARGIN, _SHARE, _LEAST = 60.0, 0.1, 1.0
 """A token is renewed so many seconds before it ends. One that lives no longer than that is renewed
@@ -276,7 +272,9 @@ class TokenKeeper:
         keys = _KEYS if self._settings.private_key is None else {**_KEYS, **_SIGNED_KEYS}
         key = keys.get(error, "token_url" if not error else "oauth2")
         key = "auth.oauth2" if key == "oauth2" else f"auth.oauth2.{key}"
-        what = f"{said}; look at {key} in the api.yaml of {self._api}"
+        # Of a webhook, the name says so.
+        place = self._api if " " in self._api else f"the api.yaml of {self._api}"
+        what = f"{said}; look at {key} in {place}"
         raise SendError(what, kind="access", sent=False)
 
     def _read(self, answer: Mapping[str, Any], began: float, after_refusal: bool) -> Token:

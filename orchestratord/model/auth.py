@@ -17,10 +17,14 @@ from orchestratord.model.declared import Model
 from orchestratord.values.attached_file import Attachment
 from orchestratord.values.certificate import certificates, show, trust
 from orchestratord.values.durations import Duration
+from orchestratord.values.redact import MASK
 from orchestratord.values.secret import Secret, Text
 from orchestratord.values.signing_key import PRETENDED_KEY, check_signing_key
 from orchestratord.values.yaml_value import YamlValue
 
+AWAITED = f"Bearer {MASK}"
+"""The value of Authorization until there is a token."""
+_TEMPLATE = re.compile(r"\{\{.*\}\}", re.DOTALL)
 _FILE = re.compile(r"\$\{file:(/[^{}]+)\}")
 _WRITTEN = "as it is written here"
 _PLACEHOLDER = re.compile("\ue000([0-9]+)\ue001")
@@ -190,7 +194,23 @@ class KeptSecret(Secret):
         return secret
 
 
-class OAuth2(Model):
+class _Literal(Model):
+    """What stands here is sent as it stands, so that a template is a mistake."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_template(cls, value: Any) -> Any:
+        # Of a secret that is written out, the source is a mask.
+        written = value.source if isinstance(value, Text) and value.source != MASK else value
+        if isinstance(written, str) and _TEMPLATE.search(written):
+            raise ValueError(
+                "takes no template, and is used as it stands; what changes from request to "
+                "request belongs into headers"
+            )
+        return value
+
+
+class OAuth2(_Literal):
     """A token by OAuth 2.0: for client credentials, for a refresh token, or for a signed
     assertion."""
 
@@ -254,7 +274,7 @@ class OAuth2(Model):
         return self
 
 
-class Basic(Model):
+class Basic(_Literal):
     """HTTP Basic."""
 
     username: str
@@ -263,7 +283,7 @@ class Basic(Model):
     """The password, best a reference: ${credential:name}."""
 
 
-class HeaderAuth(Model):
+class HeaderAuth(_Literal):
     """A header with a secret value."""
 
     name: str
@@ -272,8 +292,8 @@ class HeaderAuth(Model):
     """Its value, best a reference: ${credential:name}."""
 
 
-class Auth(Model):
-    """How an API is told who calls; one of the four."""
+class Auth(_Literal):
+    """How a receiver is told who calls; one of the four."""
 
     bearer: Secret | None = None
     """A token, which is sent as `Authorization: Bearer …`; best a reference."""
@@ -283,3 +303,21 @@ class Auth(Model):
     """A header of any name with a secret value, such as X-Api-Key."""
     oauth2: OAuth2 | None = None
     """A token by OAuth 2.0, which the daemon asks for and renews by itself."""
+
+    @property
+    def sent(self) -> tuple[str, str]:
+        """The header that says who calls, its name and value; `AWAITED` stands for a token."""
+        if self.bearer is not None:
+            return "Authorization", f"Bearer {self.bearer.reveal()}"
+        if self.basic is not None:
+            pair = httpx.BasicAuth(self.basic.username, self.basic.password.reveal())
+            return "Authorization", pair._auth_header
+        if self.header is not None:
+            return self.header.name, self.header.value.reveal()
+        return "Authorization", AWAITED
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Auth:
+        if sum(value is not None for _, value in self) != 1:
+            raise ValueError("give exactly one of bearer, basic, header and oauth2")
+        return self

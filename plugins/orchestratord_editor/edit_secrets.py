@@ -134,7 +134,8 @@ def origin(item: nodes.Node) -> str:
     """Where an item sends to: scheme, host and port, or the whole URL where it hides these.
 
     Where references are a part of the host, up to the first `/` behind it: whatever they stand for,
-    what follows that is not a part of it. A Host header of its own is a host as well.
+    what follows that is not a part of it. A Host header of its own is a host as well, and so is
+    where a token is asked for, which secrets go to, too.
     """
     if not isinstance(item, nodes.MapNode) or "url" not in item.entries:
         return ""
@@ -147,6 +148,9 @@ def origin(item: nodes.Node) -> str:
         found = f"={match[0]}"
     else:
         found = f"={text}"
+    oauth2 = nodes.mapping_of(nodes.mapping_of(item.child("auth")).child("oauth2"))
+    if isinstance(token_url := oauth2.child("token_url"), nodes.Scalar):
+        found += f" by {token_url.text}"
     headers = item.entries["headers"][1] if "headers" in item.entries else None
     for name, (_, value) in headers.entries.items() if isinstance(headers, nodes.MapNode) else ():
         if name.lower() == "host":

@@ -26,6 +26,7 @@ from pydantic import (
 from orchestratord import (
     MOST_MEMBERS,
     PHASES,
+    Auth,
     BreakerKey,
     Duration,
     Expression,
@@ -40,6 +41,7 @@ from orchestratord import (
     TemplateTree,
     Text,
     suggest,
+    url_problem,
 )
 from orchestratord_webhooks import webhook_templates
 from orchestratord_webhooks.event_view import WHOLE
@@ -121,6 +123,16 @@ def _header_name(name: str) -> str:
     raise ValueError("is not the name of a header")
 
 
+def _usable(auth: Auth) -> Auth:
+    name, value = auth.sent
+    _header_name(name)
+    if _CONTROL.search(value):
+        raise ValueError("a header holds no line break or control character")
+    if auth.oauth2 is not None and (wrong := url_problem(auth.oauth2.token_url, query=True)):
+        raise ValueError(f"oauth2.token_url: {wrong}")
+    return auth
+
+
 def _reachable(url: WebhookUrl) -> WebhookUrl:
     check_names(url.template, webhook_templates.DELIVERY)
     if _CONTROL.search(url.template.literal) or "\t" in url.template.literal:
@@ -178,6 +190,8 @@ class Addressed(Model):
         Annotated[str, AfterValidator(_header_name)], Annotated[Template, AfterValidator(_sendable)]
     ] = {}
     """Headers of each delivery."""
+    auth: Annotated[Auth, AfterValidator(_usable)] | None = None
+    """How the receiver is told who calls: `bearer`, `basic`, `header` or `oauth2`."""
     payload: Payload | None = None
     """What is sent instead of the standard envelope."""
     timeout: Annotated[Duration, Field(gt=0)] = 15.0
@@ -318,8 +332,10 @@ def name_of(declared: Mapping[str, Any]) -> str:
 def _fingerprint(declared: Mapping[str, Any], keys: Sequence[SigningKey]) -> str:
     # The secrets are the key and not a part of the message: the table gives away no more of
     # them than any signature.
-    text = json.dumps({**declared, "secret": None}, sort_keys=True, default=str)
-    return hmac.new(b"".join(key.value for key in keys), text.encode(), hashlib.sha256).hexdigest()
+    text = json.dumps({**declared, "secret": None, "auth": None}, sort_keys=True, default=str)
+    auth = json.dumps(declared["auth"], default=str) if declared.get("auth") else ""
+    secrets = b"".join(key.value for key in keys) + auth.encode()
+    return hmac.new(secrets, text.encode(), hashlib.sha256).hexdigest()
 
 
 WEBHOOKS: Setting[tuple[Webhook, ...]] = Setting(

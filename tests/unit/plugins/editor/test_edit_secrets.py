@@ -313,3 +313,52 @@ def test_errors_do_not_show_secrets(editing: Editing) -> None:
     items[0] |= {"retry": {"max_attempts": KEY}, "payload": KEY, "name": KEY}
     found = refused(editing, items)
     assert len(found) > 3
+
+
+OF_AUTH = f"""\
+path: /x
+webhooks:
+  - name: token
+    phase: after_request
+    url: {OPS}
+    auth:
+      oauth2: {{token_url: https://login.example.com/t, client_id: me, client_secret: "{KEY}"}}
+  - name: other
+    phase: after_request
+    url: {OPS}
+    auth:
+      oauth2: {{token_url: https://two.example.com/t, client_id: me, client_secret: "${{TEAM}}"}}
+  - name: basic
+    phase: after_request
+    url: {EVIL}
+    auth: {{basic: {{username: me, password: "{KEY}"}}}}
+"""
+
+
+def test_what_says_who_calls_is_kept(config: ConfigFolder) -> None:
+    editing = Editing(config, OF_AUTH, **ENVIRON)
+    items = editing.items()
+    assert items[0]["auth"]["oauth2"]["client_secret"] == KEY
+    items[0]["timeout"] = "3s"
+    items[2] = {**items[2], "url": f"{EVIL}/elsewhere", "enabled": False}
+    editing.edit(items)
+    for line in OF_AUTH.splitlines():
+        if "auth" in line or "oauth2" in line:
+            assert line in editing.text
+
+
+@pytest.mark.parametrize(
+    "token_url",
+    ["https://evil.example/t", "https://login.example.com/other", "https://two.example.com/t"],
+)
+def test_no_edit_sends_a_client_secret_to_another_token_endpoint(
+    config: ConfigFolder, token_url: str
+) -> None:
+    editing = Editing(config, OF_AUTH, **ENVIRON)
+    items = editing.items()
+    items[0]["auth"]["oauth2"]["token_url"] = token_url
+    assert refused(editing, items)
+    items = editing.items()
+    secret = {"client_id": "me", "client_secret": KEY}
+    items[2]["auth"] = {"oauth2": {"token_url": token_url, **secret}}
+    assert refused(editing, items)

@@ -272,6 +272,7 @@ export class Form {
     if (this.name) item.name = `${this.name}-copy`;
     else delete item.name;
     if ([item.secret].flat().includes("***")) delete item.secret;
+    if (JSON.stringify(item.auth ?? "").includes('"***"')) delete item.auth;
     for (const [name, value] of Object.entries(item.headers ?? {})) if (value === "***") delete item.headers[name];
     return item;
   }
