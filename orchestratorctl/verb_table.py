@@ -254,6 +254,7 @@ _FILTERS = (
     _filter("--partition", "of the partition of this name", _TEXT),
     _filter("--bulk", "moved by this bulk, and by none after it", _BULK_ID),
     _filter("--run", "calls of the run that began with this one", _BULK_ID),
+    _filter("--parent", "child tasks of this call, and its deliveries", _BULK_ID),
     _filter("--webhook", "deliveries of the webhook of this name", _TEXT),
     _filter("--batch", "told of by the delivery of this batch", _COUNT),
 )
@@ -336,7 +337,7 @@ VERBS = (
         "verbs.task_verbs:show",
         "show a task, its last answer and its attempts, or the run that it belongs to",
         VerbArgument("id", None, _task_id()),
-        VerbArgument("--tree", "all that its run has led to, as a tree"),
+        VerbArgument("--tree", "all that its run has led to, deliveries too, as a tree"),
     ),
     Verb(
         "call",
@@ -392,6 +393,18 @@ VERBS = (
         *_FILTERS,
         *_BULK,
         checks=(_check_bulk,),
+    ),
+    Verb(
+        "runs",
+        "verbs.run_tree:list_runs",
+        "list the runs of calls that others follow from, newest first",
+        VerbArgument("--status", "only these", choices=("running", "ended")),
+        VerbArgument("--limit", "at most this many (100)", _COUNT, default=100),
+    ),
+    Verb(
+        "schedules",
+        "verbs.endpoint_verbs:schedules",
+        "list the schedules: the next slot, the last one, those that were missed",
     ),
     Verb(
         "pause",

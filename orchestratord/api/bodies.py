@@ -242,6 +242,16 @@ class RunQuery(TypedDict, total=False):
     """Tasks of it that are listed; 100 by default."""
 
 
+class RunsQuery(TypedDict, total=False):
+    """A page of runs."""
+
+    status: Annotated[str, one_of(["running", "ended"])]
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
+    """Runs of a page; 100 by default."""
+    after: Annotated[int, Field(ge=1, le=MAX_ID)]
+    """The `next` of the page before."""
+
+
 class ActionsQuery(TypedDict, total=False):
     """A page of the action log."""
 

@@ -35,7 +35,7 @@ from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
 from orchestratord.api.outbox_relay import OutboxRelay
 from orchestratord.api.plugin_pages import contained_pages, plugin_metrics
-from orchestratord.api.run_document import RunDocument, run_document
+from orchestratord.api.run_document import RunDocument, RunsDocument, run_document, runs_document
 from orchestratord.api.slow_look import SlowLook
 from orchestratord.api.throttle_service import ThrottleService
 from orchestratord.config.params import exemplary, rule_problems
@@ -368,6 +368,10 @@ class Service:
     async def run(self, run_id: int, limit: int = 100) -> RunDocument:
         """A run, with up to `limit` of its tasks. Raises NotFound."""
         return await run_document(self._store, run_id, limit, self.config.redactor)
+
+    async def newest_runs(self, limit: int, after: int, status: str | None) -> RunsDocument:
+        """A page of runs, the newest first, below the id `after`."""
+        return await runs_document(self._store, limit, after, status, self.config.redactor)
 
     async def bulks(self) -> list[answers.BulkDocument]:
         """The latest bulks, the latest first."""
