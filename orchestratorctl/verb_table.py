@@ -174,6 +174,11 @@ def _check_grouped(arguments: argparse.Namespace) -> None:
         raise argparse.ArgumentTypeError("--by counts tasks; leave --params out")
 
 
+def _check_first_try(arguments: argparse.Namespace) -> None:
+    if arguments.at is not None and arguments.delay is not None:
+        raise argparse.ArgumentTypeError("--at and --delay do not go together: give one of them")
+
+
 def _check_params(arguments: argparse.Namespace) -> None:
     names = [name for name, _ in arguments.text_params]
     twice = {name for name in names if names.count(name) > 1 or name in (arguments.params or {})}
@@ -192,6 +197,7 @@ _GROUPS = ArgumentValue("NAMES", types.groups, types.GROUPS)
 _TASK_KIND = ArgumentValue("KIND", types.utf8_text, types.KINDS)
 _WHEN = ArgumentValue("WHEN", types.since)
 _DURATION = ArgumentValue("DURATION", types.duration)
+_TIME = ArgumentValue("TIME", types.moment)
 _CODE = ArgumentValue("CODE", types.utf8_text)
 _TEXT = ArgumentValue("TEXT", types.utf8_text)
 _RATE = ArgumentValue("N/s", types.utf8_text)
@@ -346,13 +352,14 @@ VERBS = (
         _ENDPOINT,
         *_CHANGED,
         VerbArgument("--delay", "wait this long before the first attempt", _DURATION),
+        VerbArgument("--at", "make the first attempt at this time, not now", _TIME),
         VerbArgument(
             "--idempotency-key",
             "the same key at the same endpoint is the same call for 24 hours",
             _KEY,
         ),
         *_WAITING,
-        checks=(_check_waiting, _check_params),
+        checks=(_check_waiting, _check_params, _check_first_try),
         **_SOON,
     ),
     Verb(

@@ -7,17 +7,18 @@ out. `check` asks the same without a daemon, so nothing is imported here that on
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from orchestratord.errors import PluginError
 from orchestratord.plugin.background_service import Service
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, check_service
+from orchestratord.plugin.registry import CORE
 from orchestratord.plugin.route import Control, Page, PortHandler, Route
 
 ROUTES, PORTS, PAGES = "register_routes", "register_ports", "register_pages"
 SERVICES = "register_services"
+_KINDS = {ROUTES: "route", PORTS: "handler", PAGES: "Page"}
 _PARAMETER = re.compile(r"\{[^{}]*\}")
 
 
@@ -31,28 +32,17 @@ def plugin_routes(
         control: what the plugins get to reach the daemon by.
         taken: (method, path) of the core's own routes.
     """
-    owners = {(method, _PARAMETER.sub("{}", path)): "orchestratord" for method, path in taken}
-    for plugin, routes in host.ask(ROUTES, {"control": control}):
-        for route in routes:
-            if not _is_sound(route):
-                host.fault(plugin, ROUTES, HookFault(f"returned {route!r}, which is no route"))
-                continue
-            key = route.method, _PARAMETER.sub("{}", route.path)
-            if (owner := owners.get(key)) is not None:
-                other = "twice" if owner == plugin else f"and by {plugin}"
-                text = f"{route.method} {route.path} is registered by {owner} {other}"
-                host.fault(plugin, ROUTES, PluginError(text))
-                continue
-            owners[key] = plugin
-            yield plugin, route
+    owners = {_key(f"{method} {path}"): CORE for method, path in taken}
+    given = host.ask(ROUTES, {"control": control})
+    yield from _served(host, ROUTES, given, _is_route, "{0.method} {0.path}", owners)
     for plugin, verbs in host.registry.verbs.items():
         for verb in verbs if host.plugins[plugin].status == "loaded" else ():
-            if (verb.method, _PARAMETER.sub("{}", verb.path)) not in owners:
-                text = f"returned {verb.name}, which asks {verb.method} {verb.path}: no such route"
+            if _key(asked := f"{verb.method} {verb.path}") not in owners:
+                text = f"returned {verb.name}, which asks {asked}: no such route"
                 host.fault(plugin, "register_verbs", HookFault(text))
 
 
-def _is_sound(route: Any) -> bool:
+def _is_route(route: Any) -> bool:
     from starlette.routing import compile_path
 
     try:
@@ -64,27 +54,48 @@ def _is_sound(route: Any) -> bool:
 
 def plugin_ports(host: Host, control: Control) -> Iterator[tuple[str, PortHandler]]:
     """What answers at the ports of plugins, each with its plugin."""
-    owners: dict[str, str] = {}
-    for plugin, handlers in host.ask(PORTS, {"control": control}):
-        for handler in handlers:
-            if not isinstance(handler, PortHandler):
-                host.fault(plugin, PORTS, HookFault(f"returned {handler!r}, which is no handler"))
-            elif (owner := owners.get(handler.key)) is not None:
-                text = f"the port {handler.key} is registered by {owner} and by {plugin}"
-                host.fault(plugin, PORTS, PluginError(text))
-            else:
-                owners[handler.key] = plugin
-                yield plugin, handler
+
+    def is_handler(handler: Any) -> bool:
+        return isinstance(handler, PortHandler)
+
+    given = host.ask(PORTS, {"control": control})
+    return _served(host, PORTS, given, is_handler, "the port {0.key}", {})
 
 
 def plugin_pages(host: Host, control: Control) -> Iterator[tuple[str, Page]]:
     """The pages of all plugins, each with its plugin."""
-    for plugin, found in host.ask(PAGES, {"control": control}):
-        for page in found:
-            if isinstance(page, Page) and str(page.path).startswith("/"):
-                yield plugin, page
+
+    def is_page(page: Any) -> bool:
+        return isinstance(page, Page) and str(page.path).startswith("/")
+
+    given = host.ask(PAGES, {"control": control})
+    return _served(host, PAGES, given, is_page, "the page {0.path}", {})
+
+
+def _served(
+    host: Host,
+    hook: str,
+    given: Sequence[tuple[str, Any]],
+    is_sound: Callable[[Any], bool],
+    called: str,
+    owners: dict[str, str],
+) -> Iterator[tuple[str, Any]]:
+    """Of what plugins returned all that is sound, and of what is `called` the same the first."""
+    for plugin, found in given:
+        for one in found:
+            if not is_sound(one):
+                text = f"returned {one!r}, which is no {_KINDS[hook]}"
+                host.fault(plugin, hook, HookFault(text))
+            elif (owner := owners.get(_key(what := called.format(one)))) is not None:
+                host.fault(plugin, hook, host.registry.taken(what, owner, plugin))
             else:
-                host.fault(plugin, PAGES, HookFault(f"returned {page!r}, which is no Page"))
+                owners[_key(what)] = plugin
+                yield plugin, one
+
+
+def _key(what: str) -> str:
+    """Two paths are the same, whatever their parameters are called."""
+    return _PARAMETER.sub("{}", what)
 
 
 def plugin_services(host: Host, control: Control) -> Iterator[tuple[str, Service]]:

@@ -99,9 +99,10 @@ def plugin_faults(folder: Path) -> Iterator[PluginFaults]:
 async def ask_all(host: Host, config: Config) -> None:
     """Have plugins register what a daemon would serve, and strategies say their delays."""
     control: Any = ControlStandIn(config)
+    pages = [page for _, page in plugin_pages(host, control)]
+    control.pages = lambda: pages  # the dashboard makes routes of them
     for found in (
         plugin_routes(host, control, ROUTES),
-        plugin_pages(host, control),
         plugin_metrics(host),
         plugin_services(host, control),
         plugin_ports(host, control),
