@@ -169,6 +169,11 @@ def _check_one_bulk(arguments: argparse.Namespace) -> None:
         raise argparse.ArgumentTypeError(f"--cancel and --{asked[1]} do not go together")
 
 
+def _check_reload(arguments: argparse.Namespace) -> None:
+    if arguments.folder is not None and not arguments.dry_run:
+        raise argparse.ArgumentTypeError("a folder is only for --dry-run")
+
+
 def _check_grouped(arguments: argparse.Namespace) -> None:
     if arguments.by is not None and arguments.params:
         raise argparse.ArgumentTypeError("--by counts tasks; leave --params out")
@@ -209,6 +214,7 @@ _BODY = ArgumentValue("TEXT|@FILE", types.body)
 _EVENT_TYPE = ArgumentValue("TYPE", types.event_types, types.EVENTS)
 _PARAM = ArgumentValue("KEY=VALUE", types.key_value, "params")
 _JSON = ArgumentValue("JSON|@FILE", types.json_object)
+_FOLDER = ArgumentValue("DIR", str, "files")
 _KEY = ArgumentValue("KEY", types.header_value)
 
 EVERYWHERE = (
@@ -444,10 +450,15 @@ VERBS = (
         "reload",
         "verbs.daemon_verbs:reload",
         "read the configuration again",
+        VerbArgument(
+            "folder", "with --dry-run: in the place of the daemon's own", _FOLDER, nargs="?"
+        ),
         VerbArgument("--diff", "show what differs, key by key"),
+        VerbArgument("--dry-run", "change nothing: say whether the files are good"),
         VerbArgument(
             "--accept-removals", "also where most of the endpoints that tasks wait for are removed"
         ),
+        checks=(_check_reload,),
     ),
     Verb(
         "upgrade",

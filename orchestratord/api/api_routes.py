@@ -133,7 +133,12 @@ class ApiRoutes:
     async def reload(self, asked: Asked) -> Answer:
         """Read the configuration again, and take it up."""
         body = bodies.read_body(bodies.ReloadBody, asked.body)
-        answer = await self._service.reload(diff=body.diff, accept_removals=body.accept_removals)
+        if body.folder and not (body.dry_run and asked.local):
+            why = "is for dry runs over the control socket"
+            raise InvalidParams({"folder": why})
+        answer = await self._service.reload(**body.model_dump())
+        if body.dry_run:
+            return Answer(answer)
         detail = {"generation": answer["generation"]}
         if body.accept_removals:
             detail["accept_removals"] = True

@@ -104,7 +104,11 @@ class ReloadBody(RequestBody):
     """What a reload is asked for."""
 
     diff: StrictBool = False
-    """Name the keys that differ."""
+    """Name the keys that differ; where nothing does, those of the last reload that changed any."""
+    dry_run: StrictBool = False
+    """Only tell what it would come to."""
+    folder: Annotated[StrictStr, Field(pattern="^/")] | None = None
+    """Of a dry run: read in the place of the daemon's own; over the control socket alone."""
     accept_removals: StrictBool = False
     """Also where most of the endpoints that tasks wait for are removed."""
 

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
@@ -224,16 +225,34 @@ class Service:
         ]
 
     async def reload(
-        self, *, diff: bool = False, accept_removals: bool = False
+        self,
+        *,
+        diff: bool = False,
+        accept_removals: bool = False,
+        dry_run: bool = False,
+        folder: str | None = None,
     ) -> daemon_documents.ReloadDocument:
-        """Read the configuration again; with `diff`, name the keys that differ.
+        """Read the configuration again.
 
-        `accept_removals`: also where most of the endpoints that tasks wait for are removed. Raises
-        ConfigError where it is refused.
+        Args:
+            diff: name the keys that differ; where nothing has changed since, those that the
+                generation in force has changed.
+            accept_removals: also where most of the endpoints that tasks wait for are removed.
+            dry_run: only tell what it would come to.
+            folder: then, read in the place of the daemon's own.
+
+        Raises:
+            ConfigError: it is refused.
         """
-        result = await self._reloader.reload(COMMAND, diff=diff, accept_removals=accept_removals)
+        examined = Path(folder) if folder else self._reloader.folder
+        result = await self._reloader.reload(
+            COMMAND, accept_removals=accept_removals, examined=examined if dry_run else None
+        )
         if result.problems:
             raise ConfigError(result.problems)
+        if diff and not (result.changed or dry_run):
+            last = self._reloader
+            result = replace(result, changes=last.changes, differences=tuple(last.differences))
         return status.reload_json(result, diff=diff)
 
     async def upgrade(self) -> daemon_documents.UpgradeDocument:
