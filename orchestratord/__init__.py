@@ -145,6 +145,7 @@ if TYPE_CHECKING:
     from orchestratord.values.budget import Budget as Budget
     from orchestratord.values.budget import TooCostly as TooCostly
     from orchestratord.values.budget import within_budget as within_budget
+    from orchestratord.values.clock import parse_first_try as parse_first_try
     from orchestratord.values.durations import Duration as Duration
     from orchestratord.values.durations import Size as Size
     from orchestratord.values.durations import format_duration as format_duration
@@ -168,7 +169,7 @@ if TYPE_CHECKING:
     from orchestratord.values.template import TemplateTree as TemplateTree
 
 with open(__file__, encoding="utf-8") as _file:  # pathlib takes long to load
-    # The imports above are the one list of names, for type checkers and for whoever asks here.
+    # The imports above are the one list of names: type checkers read it, and so does this.
     _HOMES = {
         name: home
         for home, name in re.findall(r"^    from (\S+) import (\w+) as", _file.read(), re.M)

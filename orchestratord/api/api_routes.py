@@ -187,15 +187,20 @@ class ApiRoutes:
         body = bodies.read_body(bodies.CallBody, asked.body)
         key = bodies.read_key(asked.headers)
         if body.batch is not None:
-            if others := body.model_fields_set - {"batch", "delay"}:
+            if others := body.model_fields_set - {"batch", "delay", "at"}:
                 what = ", ".join(sorted(others))
                 raise InvalidParams({what: "goes with a single call, not with a batch"})
             ids, repeated = await self._service.call_batch(
-                endpoint_id, body.batch, delay=body.delay, key=key
+                endpoint_id, body.batch, delay=body.delay, at=body.at, key=key
             )
             return Answer({"ids": ids}, 200 if repeated else 202)
         made = await self._service.call(
-            endpoint_id, body.params, text_params=body.text_params, delay=body.delay, key=key
+            endpoint_id,
+            body.params,
+            text_params=body.text_params,
+            delay=body.delay,
+            at=body.at,
+            key=key,
         )
         # A program's calls are too many for the log, and each is a task of its own.
         manually = asked.session and not made.repeated

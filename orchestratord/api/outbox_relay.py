@@ -60,7 +60,7 @@ from orchestratord.queue.postgres.outbox_schema import MISSING
 from orchestratord.queue.records import Inserted
 from orchestratord.runtime.reload import Reloader
 from orchestratord.values import world
-from orchestratord.values.clock import rfc3339
+from orchestratord.values.clock import first_try, rfc3339
 from orchestratord.values.durations import MAX_DURATION
 from orchestratord.values.json_body import INLINE_BYTES, parse_json
 
@@ -517,6 +517,10 @@ async def _new_task(config: Config, row: OutboxRow) -> NewTask:
         raise InvalidParams({"params": why})
     if not delay <= MAX_DURATION:
         raise InvalidParams({"delay": "is more than ten years"})
+    try:
+        at = None if row.at is None else first_try(row.at)
+    except ValueError as error:
+        raise InvalidParams({"at": str(error)}) from None
     key = check_key(row.key, "key")
     raw = text.encode()
     if len(raw) > INLINE_BYTES:
@@ -526,7 +530,7 @@ async def _new_task(config: Config, row: OutboxRow) -> NewTask:
     if not isinstance(params, Mapping):
         raise InvalidParams({"params": "expected a JSON object"})
     endpoint = callable_endpoint(config, row.endpoint)
-    return await fitted_call(config, endpoint, params, delay=delay, key=key)
+    return await fitted_call(config, endpoint, params, delay=delay, at=at, key=key)
 
 
 def _cut(problem: dict[str, Any]) -> dict[str, Any]:

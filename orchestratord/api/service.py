@@ -477,6 +477,7 @@ class Service:
         *,
         text_params: Mapping[str, str] | None = None,
         delay: float = 0.0,
+        at: int | None = None,
         key: str | None = None,
         once: Upsert | None = None,
     ) -> Accepted:
@@ -487,6 +488,7 @@ class Service:
             params: by their names, as JSON values.
             text_params: more of them, as texts that become what the endpoint declares.
             delay: seconds until the first try.
+            at: when that is due instead, milliseconds since the epoch.
             key: for 24 hours the same key at the same endpoint is the same call.
             once: see `Control.accept`; the id is 0 where it is there already.
 
@@ -498,7 +500,7 @@ class Service:
         if twice := params.keys() & texts.keys():
             raise InvalidParams(dict.fromkeys(sorted(twice), "is given twice"))
         endpoint = callable_endpoint(self.config, endpoint_id)
-        new = await new_call(self.config, endpoint, params, texts, delay=delay, key=key)
+        new = await new_call(self.config, endpoint, params, texts, delay=delay, at=at, key=key)
         [inserted] = await self._worker.enqueue.accept([replace(new, once=once) if once else new])
         if not inserted.duplicate or once is not None:
             # It may run already.
@@ -512,13 +514,14 @@ class Service:
         batch: Sequence[Mapping[str, Any]],
         *,
         delay: float = 0.0,
+        at: int | None = None,
         key: str | None = None,
     ) -> tuple[list[int], bool]:
         """Make many calls of one endpoint, all or none.
 
-        `delay` and `key` are as of `call`; each call has a key of its own, this and its number.
-        Returns their ids in the order of `batch`, and whether all had been made before. Raises what
-        `call` raises; the names in InvalidParams begin with `batch.N.`, N from 0.
+        `delay`, `at` and `key` are as of `call`; each call has a key of its own, this and its
+        number. Returns their ids in the order of `batch`, and whether all had been made before.
+        Raises what `call` raises; the names in InvalidParams begin with `batch.N.`, N from 0.
         """
         endpoint = callable_endpoint(self.config, endpoint_id)
         if len(batch) > MAX_BATCH:
@@ -529,8 +532,11 @@ class Service:
         for number, params in enumerate(batch):
             its_key = None if key is None else f"{key}/{number}"
             try:
-                new = await fitted_call(self.config, endpoint, params, delay=delay, key=its_key)
-                tasks.append(new)
+                tasks.append(
+                    await fitted_call(
+                        self.config, endpoint, params, delay=delay, at=at, key=its_key
+                    )
+                )
             except InvalidParams as error:
                 problems |= {f"batch.{number}.{name}": why for name, why in error.problems.items()}
                 if len(problems) >= _MAX_PROBLEMS:

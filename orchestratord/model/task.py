@@ -330,6 +330,7 @@ class NewTask:
         payload: for a delivery, the body; None if it did not render (`error` says why).
         error: what is already known to be wrong with it.
         delay: seconds until the first try.
+        at: when the first try is due, milliseconds, instead of `delay`; what is past is due now.
         parent_id: the task that it follows from.
         unique_key: a client's idempotency key, kept for 24 hours.
         max_attempts: shown until the first attempt settles, which follows the configuration.
@@ -352,6 +353,7 @@ class NewTask:
     payload: str | None = None
     error: str | None = None
     delay: float = 0.0
+    at: int | None = None
     parent_id: int | None = None
     unique_key: str | None = None
     max_attempts: int = 15
@@ -366,6 +368,11 @@ class NewTask:
     def key(self) -> Key:
         """What the task will be claimed by."""
         return Key(self.endpoint_id, self.webhook)
+
+    @property
+    def waits(self) -> bool:
+        """Whether its first try may lie ahead."""
+        return self.delay > 0 or self.at is not None
 
 
 _OF_NEW = (

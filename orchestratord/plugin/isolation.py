@@ -450,6 +450,8 @@ def _check_task(task: NewTask) -> None:
         )
     if not _is_delay(task.delay):
         raise HookFault(f"returned a NewTask whose delay is {task.delay!r}")
+    if task.at is not None and not _is_delay(max(task.at / 1000 - world.time(), 0.0)):
+        raise HookFault(f"returned a NewTask whose at is {task.at!r}")
 
 
 _KINDS = frozenset(Kind)

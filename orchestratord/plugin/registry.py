@@ -53,8 +53,8 @@ Reference = Callable[[str], str]
 _REFERENCE = "kind of reference"
 DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
 CORE_COMMANDS = (
-    "backoff check config doctor explain grafana grant-producer inbound init move-queue new outbox "
-    "plugins rules run schema systemd test"
+    "backoff check config doctor explain grant-producer inbound init move-queue new outbox "
+    "plugins run schema test"
 ).split()
 """Those of `orchestratord` that no plugin brings; `cli/main.py` has a module for each."""
 

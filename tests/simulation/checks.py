@@ -513,11 +513,12 @@ def rates(seen: Evidence) -> None:
         last[one.host, one.task] = one
         row = seen.by_id.get(one.task)
         rules = seen.rules(row, seen.configurations) if row is not None else ()
-        inline = any(rule.retry.get("inline") for rule in rules) and before is not None
+        inline = row is None or any(rule.retry.get("inline") for rule in rules)
         # Who stands still with a request on its way has counted it before.
         stood = seen.processes[one.process].stood
         halted = any(since < one.at and until > one.left_at for since, until in stood)
-        same = inline and (before.process, before.attempt) == (one.process, one.attempt)
+        of = (before.process, before.attempt) if before is not None else None
+        same = inline and of == (one.process, one.attempt)
         if not (same or halted):
             by_host[one.host].append(one.at)
     for host, times in by_host.items():

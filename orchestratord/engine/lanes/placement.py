@@ -222,7 +222,7 @@ class Placement:
         if level and (level >= DEEPEST or len(effects) > MOST_FURTHER):
             return found
         for number, item in enumerate(effects):
-            if isinstance(item, NewTask) and item.kind == Kind.CALL and item.delay <= 0:
+            if isinstance(item, NewTask) and item.kind == Kind.CALL and not item.waits:
                 standing, executor = self.look(item.key)
                 if executor is None or not executor.immediate or not isinstance(standing, Target):
                     continue

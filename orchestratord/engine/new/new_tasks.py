@@ -120,7 +120,7 @@ class NewTasks:
         """New tasks are about to be written: have the worker look for those that are due then."""
         now = self._clock.now_ms()
         found = [item.task for item in items if isinstance(item, Insert) and item.happened is None]
-        for key in dict.fromkeys(task.key for task in found if task.delay <= 0):
+        for key in dict.fromkeys(task.key for task in found if not task.waits):
             self._placement.touched(key, now)
 
     async def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
