@@ -299,8 +299,9 @@ class Evidence:
         if any(one.status == 410 for one in self.requests.get(row["id"], ())):
             at = 0.0
         elif disables and failed:
-            # While the machine slept time went on, too.
-            long = max(DISABLED - self.universe.machine.slept, 0.0)
+            # While the machine slept time went on, too; and daemons follow a small jump at once.
+            machine = self.universe.machine
+            long = max(DISABLED - machine.slept - machine.put_forward, 0.0)
             at = failed[0] + long if failed[-1] - failed[0] >= long else inf
         for number in range(1 + len(self.deeds("enable", "retry", "retry_many"))):
             if at < inf:
