@@ -17,7 +17,7 @@ from orchestratorctl.exit_codes import (
     NOT_FOUND,
     CommandError,
 )
-from orchestratorctl.socket_client import SocketClient, find_socket
+from orchestratorctl.socket_client import SocketClient, await_socket
 from orchestratorctl.verb_table import COMMAND, EVERYWHERE, VERBS, Verb
 
 TYPE_CHECKING = False
@@ -96,6 +96,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     arguments.socket = getattr(arguments, "socket", None)
     arguments.output = getattr(arguments, "output", "table")
+    arguments.connect_timeout = getattr(arguments, "connect_timeout", arguments.verb.start_timeout)
     for check in arguments.verb.checks:
         try:
             check(arguments)
@@ -159,7 +160,8 @@ def _run(console: Console, arguments: argparse.Namespace) -> int:
     verb: Verb = arguments.verb
     client = None
     try:
-        client = SocketClient("" if verb.offline else find_socket(arguments.socket, os.environ))
+        where = arguments.socket, os.environ, arguments.connect_timeout
+        client = SocketClient("" if verb.offline else await_socket(*where))
         module, _, function = verb.run.partition(":")
         run = getattr(import_module(f"orchestratorctl.{module}"), function)
         code: int = run(client, console, arguments)

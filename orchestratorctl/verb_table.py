@@ -80,6 +80,7 @@ class Verb:
         verbs: the verbs below it.
         defaults: arguments that only verbs below it take.
         offline: it needs no daemon.
+        start_timeout: seconds to wait for a daemon that starts, without `--connect-timeout`.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Verb:
         verbs: tuple[Verb, ...] = (),
         defaults: dict[str, object] | None = None,
         offline: bool = False,
+        start_timeout: float = 0.0,
     ) -> None:
         self.name = name
         self.run = run
@@ -101,6 +103,7 @@ class Verb:
         self.verbs = verbs
         self.defaults = defaults or {}
         self.offline = offline
+        self.start_timeout = start_timeout
 
 
 class _Version(argparse.Action):
@@ -150,6 +153,8 @@ def _check_bulk(arguments: argparse.Namespace) -> None:
         message = "--all chooses by filters; leave the IDs out"
     elif getattr(arguments, "text_params", None) or getattr(arguments, "params", None):
         message = "-p and --params are for tasks named by ID, not for --all"
+    elif getattr(arguments, "body", None) is not None:
+        message = "--body is for tasks named by ID, not for --all"
     elif not filters(arguments):
         message = "--all needs a filter, such as --status failed or --endpoint API/NAME"
     if message is not None:
@@ -217,6 +222,13 @@ EVERYWHERE = (
         default=argparse.SUPPRESS,
     ),
     VerbArgument(
+        "--connect-timeout",
+        "wait this long for a daemon that starts (5s in call, retry and status, else 0s)",
+        _DURATION,
+        "everywhere",
+        default=argparse.SUPPRESS,
+    ),
+    VerbArgument(
         "-o --output",
         "how data is written (table)",
         group="everywhere",
@@ -278,6 +290,8 @@ _CHANGED = (
     ),
     VerbArgument("--params", "parameters as a JSON object; @- stdin", _JSON),
 )
+_SOON: dict[str, Any] = {"start_timeout": 5.0}
+"""Of verbs that scripts say right after the start of a daemon."""
 _WAITING = (
     VerbArgument("--wait", "wait for the end, print the answer, exit 1 on failure"),
     VerbArgument("--timeout", "with --wait: exit 6 after this long", _DURATION),
@@ -298,7 +312,7 @@ def _webhook_verb(name: str, about: str, *options: VerbArgument) -> Verb:
 # -- the table -----------------------------------------------------------------------------------
 
 VERBS = (
-    Verb("status", "verbs.daemon_verbs:status", "show the state of the daemon"),
+    Verb("status", "verbs.daemon_verbs:status", "show the state of the daemon", **_SOON),
     Verb(
         "endpoints",
         "verbs.endpoint_verbs:endpoints",
@@ -345,6 +359,7 @@ VERBS = (
         ),
         *_WAITING,
         checks=(_check_waiting, _check_params, _check_first_try),
+        **_SOON,
     ),
     Verb(
         "retry",
@@ -360,15 +375,20 @@ VERBS = (
         _STOP_AFTER,
         _DOUBTFUL,
         checks=(_check_waiting, _check_params, _check_bulk),
+        **_SOON,
     ),
     Verb(
         "resolve",
         "verbs.task_verbs:resolve",
-        "say how a task ended; what follows from that, follows",
-        VerbArgument("id", None, _task_id("pending,failed")),
+        "say how tasks ended; what follows from that, follows",
+        VerbArgument("ids", None, _task_id("pending,failed"), nargs="*"),
         VerbArgument("--as", "how", dest="outcome", required=True, choices=("succeeded", "failed")),
         VerbArgument("--note", "why, for the action log", _TEXT),
         VerbArgument("--body", "of the answer: JSON or a text; @- stdin", _BODY),
+        VerbArgument("--all", "all that the filters match; failed without --status"),
+        *_FILTERS,
+        *_BULK,
+        checks=(_check_bulk,),
     ),
     Verb(
         "cancel",
@@ -399,7 +419,7 @@ VERBS = (
     Verb(
         "bulks",
         "verbs.bulk_verbs:bulks",
-        "list retries and cancels of many tasks, show how one went, end it early or resume it",
+        "list what --all began, show how one went, end it early or resume it",
         VerbArgument("id", "as `retry --all` names it", _BULK_ID, nargs="?"),
         VerbArgument("--cancel", "change no more tasks"),
         VerbArgument("--resume", "go on after a pause"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from starlette.requests import Request
 from starlette.routing import compile_path
@@ -45,6 +46,7 @@ from orchestratord.api.daemon_documents import (
 )
 from orchestratord.api.filters import MAX_ID, NAMES, items, whole_number
 from orchestratord.api.openapi import ApiDescription
+from orchestratord.api.route_paths import ROUTES
 from orchestratord.api.run_document import RunDocument
 from orchestratord.api.server.handler import Asked, Handler, Responder, endpoint_of, no_route
 from orchestratord.api.server.problem_json import Refusal
@@ -65,7 +67,8 @@ from orchestratord.model.task import Action
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.route import Answer, described
-from orchestratord.queue.records import CANCEL, RETRY
+from orchestratord.plugin.served import plugin_routes
+from orchestratord.queue.records import CANCEL, RESOLVE, RETRY
 from orchestratord.values.json_body import is_larger
 
 _PAGE = 100
@@ -83,42 +86,7 @@ class ApiRoutes:
 
     def handlers(self) -> dict[tuple[str, str], Handler]:
         """(method, path) → handler."""
-        endpoint, retry, bulk = "/v1/endpoints/{api}/{name}", "/v1/retries/{id}", "/v1/bulks/{id}"
-        return {
-            ("GET", "/healthz"): self.healthz,
-            ("GET", "/readyz"): self.readyz,
-            ("GET", "/v1/status"): self.status,
-            ("GET", "/v1/plugins"): self.plugins,
-            ("GET", "/v1/events"): self.events,
-            ("POST", "/v1/reload"): self.reload,
-            ("POST", "/v1/upgrade"): self.upgrade,
-            ("GET", "/v1/endpoints"): self.endpoints,
-            ("GET", endpoint): self.endpoint,
-            ("GET", f"{endpoint}/explain"): self.explain,
-            ("POST", f"{endpoint}/explain"): self.explain,
-            ("POST", f"{endpoint}/calls"): self.call,
-            ("POST", f"{endpoint}/pause"): self.pause,
-            ("POST", f"{endpoint}/resume"): self.resume,
-            ("POST", "/v1/resume"): self.lift,
-            ("GET", "/v1/retries"): self.retries,
-            ("GET", "/v1/retries/groups"): self.grouped,
-            ("GET", "/v1/schedules"): self.schedules,
-            ("POST", "/v1/retries/trigger"): self.trigger_all,
-            ("POST", "/v1/retries/cancel"): self.cancel_all,
-            ("GET", retry): self.retry,
-            ("GET", f"{retry}/request"): self.request,
-            ("POST", f"{retry}/trigger"): self.trigger,
-            ("POST", f"{retry}/cancel"): self.cancel,
-            ("POST", f"{retry}/resolve"): self.resolve,
-            ("GET", "/v1/runs/{id}"): self.run,
-            ("GET", "/v1/batches/{id}"): self.batch,
-            ("GET", "/v1/bulks"): self.bulks,
-            ("GET", bulk): self.bulk,
-            ("POST", f"{bulk}/cancel"): self.cancel_bulk,
-            ("POST", f"{bulk}/resume"): self.resume_bulk,
-            ("GET", "/v1/actions"): self.actions,
-            ("GET", "/v1/outbox"): self.outbox,
-        }
+        return {route: getattr(self, name) for route, name in ROUTES.items()}
 
     @described(answers={200: OkDocument})
     async def healthz(self, asked: Asked) -> Answer:
@@ -359,8 +327,17 @@ class ApiRoutes:
         """Give all tasks up that match a filter."""
         return await self._begin_bulk(CANCEL, bodies.read_body(bodies.BulkBody, asked.body))
 
+    @described(body=bodies.ResolveAllBody, answers={200: SurveyDocument, 202: BegunBulk})
+    async def resolve_all(self, asked: Asked) -> Answer:
+        """Say how all tasks ended that match a filter: each as by its own `resolve`, with an empty
+        answer."""
+        body = bodies.read_body(bodies.ResolveAllBody, asked.body)
+        return await self._begin_bulk(
+            RESOLVE, body, resolution={"as": body.status, "note": body.note}
+        )
+
     async def _begin_bulk(
-        self, action: str, body: bodies.BulkBody, stop_after: int = 0, **more: bool
+        self, action: str, body: bodies.BulkBody, stop_after: int = 0, **more: Any
     ) -> Answer:
         begun = await self._service.many.begin(
             action, body.filter, rate=body.rate, dry_run=body.dry_run, stop_after=stop_after, **more
@@ -369,7 +346,7 @@ class ApiRoutes:
             return Answer(begun)
         given = {name: value for name, value in body.filter.items() if value and name != "id"}
         detail = {"matched": begun["matched"], "filter": given}
-        detail |= {name: True for name, value in more.items() if value}
+        detail |= {name: value for name, value in more.items() if value}
         done = Action(f"{action} many", bulk=begun["bulk"], detail=detail)
         return Answer(begun, 202, done=done)
 
@@ -387,18 +364,18 @@ class ApiRoutes:
 
     @described(answers={200: BulksDocument}, problems=[InvalidParams])
     async def bulks(self, asked: Asked) -> Answer:
-        """The latest retries and cancels of many."""
+        """The latest bulks."""
         bodies.refuse_unknown(asked.query)
         return Answer({"bulks": await self._service.bulks()})
 
     @described(answers={200: BulkDocument})
     async def bulk(self, asked: Asked) -> Answer:
-        """How far a retry or cancel of many has come."""
+        """How far a bulk has come."""
         return Answer(await self._service.bulk(_id(asked, "bulk")))
 
     @described(body=bodies.NoBody, answers={202: BulkDocument})
     async def cancel_bulk(self, asked: Asked) -> Answer:
-        """End a retry or cancel of many early."""
+        """End a bulk early."""
         bodies.read_body(bodies.NoBody, asked.body)
         bulk = await self._service.many.cancel(_id(asked, "bulk"))
         return Answer(bulk, 202, done=Action("stop bulk", bulk=bulk["id"]))
@@ -435,7 +412,7 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
     """The API as an ASGI application: the core's routes, then those of plugins."""
     handlers = ApiRoutes(service, host.events).handlers()
     handlers["GET", "/openapi.json"] = ApiDescription(handlers).document
-    for plugin, route in plugin_api.collect(host, service, set(handlers)):
+    for plugin, route in plugin_routes(host, service, ROUTES):
         handlers[route.method, route.path] = plugin_api.Contained(host, plugin, route)
     handlers.setdefault(("GET", "/"), _front)
     by_path: dict[str, dict[str, Handler]] = {}

@@ -131,7 +131,7 @@ class OutboxRelay:
     def __init__(self, worker: Worker, reloader: Reloader, queue_url: str) -> None:
         """`queue_url`: where the queue is."""
         self._store = worker.store
-        self._enqueue = worker.enqueue
+        self._enqueue, self._new_tasks = worker.enqueue, worker.pipe.new_tasks
         self._reloader = reloader
         self._clock = worker.clock
         self._host = worker.host
@@ -456,9 +456,10 @@ class OutboxRelay:
         problem: dict[str, Any] = _cut(redactor.value(refusal.document()))
         endpoint = redactor.text(row.endpoint)[:CUT]
         noted = NotedRefusal(row.id, row.uid, endpoint, refusal.code, problem)
-        effects = self._host.record(self._event_of(noted), self._reloader.config)
+        effects = await self._new_tasks.of_event(self._event_of(noted))
         if effects:
-            await self._store.write(note_refusal(outbox.name, noted, effects))
+            inserted = await self._store.write(note_refusal(outbox.name, noted, effects))
+            await self._new_tasks.written(effects, inserted)
         await self._mark(connection, noted)
         return bool(effects)
 

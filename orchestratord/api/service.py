@@ -34,7 +34,7 @@ from orchestratord.api.daemon_documents import (
 from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
 from orchestratord.api.outbox_relay import OutboxRelay
-from orchestratord.api.plugin_pages import plugin_metrics, plugin_pages
+from orchestratord.api.plugin_pages import contained_pages, plugin_metrics
 from orchestratord.api.run_document import RunDocument, run_document
 from orchestratord.api.slow_look import SlowLook
 from orchestratord.api.throttle_service import ThrottleService
@@ -371,11 +371,11 @@ class Service:
         return await run_document(self._store, run_id, limit, self.config.redactor)
 
     async def bulks(self) -> list[answers.BulkDocument]:
-        """The latest retries and cancels of many, the latest first."""
+        """The latest bulks, the latest first."""
         return await self.many.newest()
 
     async def bulk(self, bulk_id: int) -> answers.BulkDocument:
-        """A retry or cancel of many. Raises NotFound."""
+        """A bulk. Raises NotFound."""
         return await self.many.get(bulk_id)
 
     # -- endpoints -----------------------------------------------------------------------------
@@ -745,7 +745,7 @@ class Service:
 
     def pages(self) -> list[Page]:
         """The pages that plugins have beside those of the dashboard."""
-        return list(plugin_pages(self._host, self))
+        return list(contained_pages(self._host, self))
 
     # -- schedules and successes ---------------------------------------------------------------
 

@@ -7,17 +7,19 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import unquote
 
 import httpx
-from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from orchestratord.model.declared import Model
 from orchestratord.values.attached_file import Attachment
 from orchestratord.values.certificate import certificates, show, trust
+from orchestratord.values.durations import Duration
 from orchestratord.values.redact import MASK
 from orchestratord.values.secret import Secret, Text
+from orchestratord.values.signing_key import PRETENDED_KEY, check_signing_key
 from orchestratord.values.yaml_value import YamlValue
 
 AWAITED = f"Bearer {MASK}"
@@ -209,25 +211,66 @@ class _Literal(Model):
 
 
 class OAuth2(_Literal):
-    """A token by OAuth 2.0: for client credentials, or for a refresh token."""
+    """A token by OAuth 2.0: for client credentials, for a refresh token, or for a signed
+    assertion."""
 
     token_url: str
     """The URL at which tokens are given."""
-    client_id: str
+    grant: Literal["client_credentials", "jwt_bearer"] = "client_credentials"
+    """What a token is asked for with: the client's credentials, or an assertion (jwt_bearer), as
+    Google's service accounts and Salesforce have it."""
+    client_id: str | None = None
     """Who asks for a token."""
     client_secret: Secret | None = None
     """The client's secret, best a reference: ${credential:name}."""
     scope: str | None = None
     """What the token is for; several scopes are separated by spaces."""
     audience: str | None = None
-    """Whom the token is for, where the server asks for it."""
+    """Whom the token is for, where the server asks for it; with a private_key, whom the assertion
+    is for, which is token_url where it is left out."""
     refresh_token: KeptSecret | None = None
     """A secret by which tokens are asked for, instead of the client's credentials alone."""
+    algorithm: Literal["RS256", "ES256"] = "RS256"
+    """How assertions are signed."""
+    private_key: Secret | None = None
+    """The key in PEM that signs assertions, by reference: ${credential:name}. It takes the place of
+    client_secret."""
+    key_id: str | None = None
+    """The name that the server knows the key by (`kid`)."""
+    issuer: str | None = None
+    """Who signs (`iss`); left out: client_id."""
+    subject: str | None = None
+    """For whom the token is (`sub`), such as a user; left out: client_id, and none for
+    jwt_bearer."""
+    assertion_lifetime: Annotated[Duration, Field(ge=1, le=3600)] = 300.0
+    """How long an assertion holds; each request has a new one: 5m."""
+
+    @field_validator("private_key")
+    @classmethod
+    def _check_key(cls, value: Secret | None, info: ValidationInfo) -> Secret | None:
+        if value is not None and value.reveal() != PRETENDED_KEY:
+            check_signing_key(value.reveal(), info.data.get("algorithm", "RS256"))
+        return value
 
     @model_validator(mode="after")
     def _check_grant(self) -> OAuth2:
-        if self.client_secret is None and self.refresh_token is None:
-            raise ValueError("client_secret is required where there is no refresh_token")
+        signed = {"algorithm", "key_id", "issuer", "subject", "assertion_lifetime"}
+        if self.private_key is None:
+            if self.grant == "jwt_bearer":
+                raise ValueError("private_key is required where grant is jwt_bearer")
+            if alone := sorted(signed & self.model_fields_set):
+                raise ValueError(f"{alone[0]} goes with private_key, which is missing")
+            if self.client_secret is None and self.refresh_token is None:
+                raise ValueError("client_secret is required where there is no refresh_token")
+        elif self.client_secret is not None:
+            raise ValueError("private_key takes the place of client_secret; keep one")
+        if self.grant == "jwt_bearer" and self.refresh_token is not None:
+            raise ValueError("refresh_token is a grant of its own; take grant out")
+        if self.client_id is None and (self.grant != "jwt_bearer" or self.issuer is None):
+            needs = "client_id"
+            if self.grant == "jwt_bearer":
+                needs = "issuer, or client_id,"
+            raise ValueError(f"{needs} is required")
         return self
 
 

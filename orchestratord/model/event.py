@@ -62,8 +62,8 @@ class EventType(StrEnum):
 
     @property
     def recorded(self) -> bool:
-        """Whether `on_event` is asked for what is to be written with what such an event tells
-        of."""
+        """Whether what `on_event` returns of such an event is written in the transaction that notes
+        what it tells of."""
         return self in _RECORDED
 
 
@@ -121,7 +121,7 @@ class TaskEvent(NamedTuple):
 
 
 class BulkEvent(NamedTuple):
-    """`bulk.…`: a step of a retry or cancel of many."""
+    """`bulk.…`: a step of a bulk."""
 
     type: EventType
     at: int

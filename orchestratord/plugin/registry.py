@@ -53,8 +53,8 @@ Reference = Callable[[str], str]
 _REFERENCE = "kind of reference"
 DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
 CORE_COMMANDS = (
-    "backoff check config doctor explain grafana grant-producer inbound init move-queue new outbox "
-    "plugins rules run schema systemd test"
+    "backoff check config doctor explain grant-producer inbound init move-queue new outbox "
+    "plugins run schema test"
 ).split()
 """Those of `orchestratord` that no plugin brings; `cli/main.py` has a module for each."""
 
@@ -75,6 +75,8 @@ class PluginInfo:
     """Where in its file that is, if it is known."""
     faults: int = 0
     last_fault: str | None = None
+    home: str = ""
+    """The package that brings it, with its version, or its file."""
     requires: str = ""
     """Which orchestratord its package asks for, as in `orchestratord>=1.2`."""
     services: dict[str, ServiceState] = field(default_factory=dict)
@@ -110,6 +112,8 @@ class Registry:
     editor: tuple[str, Editor] = _NO_EDITOR
     """With its plugin."""
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
+    homes: dict[str, str] = field(default_factory=dict)
+    """Of each plugin the package that brings it, or its file."""
     row_kinds: defaultdict[str, dict[RowKind, tuple[bool, ...]]] = field(
         default_factory=lambda: defaultdict(dict)
     )
@@ -137,12 +141,18 @@ class Registry:
 
     def claim(self, what: str, name: str, plugin: str) -> None:
         """Give `name` to `plugin`. Raises PluginError where it is given already."""
-        owner = self.owners.get((what, name))
-        if owner == plugin:
-            raise PluginError(f"the {what} {name!r} is registered by {owner} twice")
-        if owner is not None:
-            raise PluginError(f"the {what} {name!r} is registered by {owner} and by {plugin}")
+        if (owner := self.owners.get((what, name))) is not None:
+            raise self.taken(f"the {what} {name!r}", owner, plugin)
         self.owners[what, name] = plugin
+
+    def taken(self, what: str, owner: str, plugin: str) -> PluginError:
+        """The error that `plugin` registers what `owner` has: says of which package, or in which
+        file, both are."""
+        if owner == plugin:
+            return PluginError(f"{what} is registered by {owner} twice")
+        homes = [f"{one}: {self.homes[one]}" for one in (owner, plugin) if one in self.homes]
+        where = f" ({', '.join(homes)})" if homes else ""
+        return PluginError(f"{what} is registered by {owner} and by {plugin}{where}")
 
     def add(self, plugin: Any, name: str) -> None:
         """Take up all that a plugin registers. Raises PluginError for a name given twice."""
@@ -188,7 +198,7 @@ class Registry:
         for executor in self.executors:
             for key in _keys(executor.model) & self.settings.keys():
                 owners = self.owners["executor", _label(executor)], self.owners["key", key]
-                raise PluginError(f"the key {key!r} is registered by {' and by '.join(owners)}")
+                raise self.taken(f"the key {key!r}", *owners)
 
     def forget(self, plugin: str) -> None:
         """Take back all that a plugin has registered."""
@@ -228,6 +238,10 @@ class Registry:
             self.editor = CORE, _refusing(DISABLED.format(name))
         self.disabled_types |= {e.type: name for e in executors if e.kind == "call"}
 
+    def counters(self) -> dict[str, Counter]:
+        """Those of all plugins, by their names."""
+        return {one.name: one for _, one in self.metrics if isinstance(one, Counter)}
+
     def call_executors(self) -> dict[str, Executor]:
         """`type` of an endpoint → its executor."""
         return {item.type: item for item in self.executors if item.kind == "call"}
@@ -236,6 +250,10 @@ class Registry:
         """Whether nothing is sent for the calls of an endpoint of this type."""
         executor = self.executor("call", type_)
         return executor is not None and executor.immediate
+
+    def owner_of(self, executor: Executor) -> str:
+        """The plugin that registered an executor."""
+        return self.owners.get(("executor", _label(executor)), CORE)
 
     def executor(self, kind: str, type_: str) -> Executor | None:
         """The executor of a task of this kind; for calls, of an endpoint of this type."""

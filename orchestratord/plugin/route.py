@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -64,7 +65,7 @@ class Control(Protocol):
         """A run, with its first tasks: the document of `GET /v1/runs/{id}`. Raises NotFound."""
 
     async def bulk(self, bulk_id: int) -> Mapping[str, Any]:
-        """A retry or cancel of many: the document of `GET /v1/bulks/{id}`. Raises NotFound."""
+        """A bulk: the document of `GET /v1/bulks/{id}`. Raises NotFound."""
 
     async def bulks(self) -> Sequence[Mapping[str, Any]]:
         """The latest of them, as `GET /v1/bulks` lists them."""
@@ -391,14 +392,21 @@ class Page:
 
     Args:
         path: where it is, with `{names}` in braces.
-        title: what it is called.
+        title: what it is called; the same names in braces stand for what they are in the address.
         show: an `async def` of the visit: what stands below the heading, as HTML that is a
             `markupsafe.Markup`; a plain text is escaped. It raises NotFound, InvalidParams and the
             like, which become a page that says so.
-        menu: whether the menu has an entry of it.
+        menu: whether the menu has an entry of it; or the name of the dashboard's own entry that it
+            belongs to, such as `endpoints`.
+        files: styles (`.css`) and scripts (`.js`) that it loads; the latter where the visitor may
+            write. One that is imported as `./name.js` stands beside the script, or is one of the
+            dashboard's.
+        live: the types of events after which it is shown anew, with commas, such as `config.*`.
     """
 
     path: str
     title: str
     show: Callable[[PageVisit], Awaitable[Markup | str]]
-    menu: bool = True
+    menu: bool | str = True
+    files: Sequence[Path] = ()
+    live: str = ""

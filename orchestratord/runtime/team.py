@@ -222,6 +222,11 @@ class Team:
         if kind == "events":
             for event in values[0]:
                 self._happened(event)
+        elif kind == "counted":
+            counters = self._host.registry.counters()
+            for name, grown in values[0].items():
+                for labels, by in grown.items():
+                    counters[name].add(*labels, by=by)
         elif kind == "serving":
             peer.serves = True
             if self.count == 1 + sum(other.serves for other in self._peers.values()):

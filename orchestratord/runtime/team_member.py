@@ -87,6 +87,10 @@ class TeamMember:
         while True:
             if self._failure is not None:
                 raise self._failure
+            if self._link is not None:
+                counters = self._host.registry.counters().items()
+                if grown := {name: by for name, one in counters if (by := one.grown())}:
+                    self._link.send("counted", grown)
             troubles = list(self._store.health.troubles.values())
             # A sign of life, too.
             state = troubles, self._worker.waiting_lanes(), world.monotonic() // BEAT

@@ -1,4 +1,4 @@
-"""Lists of an endpoint, such as its webhooks, written back to the YAML with comments kept.
+"""Lists of an endpoint, such as its webhooks, written back to the YAML, and a form for them.
 
 An edit as data comes in at `editor`; `splice` proposes a text, which is read again and compared;
 the same file goes out, changed in that list alone, or a refusal.
@@ -8,6 +8,7 @@ the same file goes out, changed in that list alone, or a refusal.
     block_style       whole lines                   flow_style      what stands in brackets
     render_yaml       values as YAML                item_matching   which item is which
     edit_secrets      what no edit may send to another receiver
+    webhook_page      the form, in the dashboard    static, templates  of that
 """
 
 from __future__ import annotations
@@ -15,12 +16,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from orchestratord import Declaration, Edit, Editor, EndpointFile, hookimpl
+from orchestratord import Control, Declaration, Edit, Editor, EndpointFile, Page, hookimpl
 
 
 @hookimpl
 def register_editor() -> Iterable[Editor]:
     return [Editor(_declaration, _edit)]
+
+
+@hookimpl
+def register_pages(control: Control) -> Iterable[Page]:
+    from orchestratord_editor.webhook_page import webhook_page
+
+    return [webhook_page(control)]
 
 
 # What edits is not worth the time of commands that only load the plugin.

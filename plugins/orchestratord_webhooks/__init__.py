@@ -107,6 +107,7 @@ def config_adopted(
     return health.adopt(config, tables[TABLE.name], tables[COUNTS.name], elsewhere)
 
 
+@only_for(lambda type_: type_.recorded)
 @hookimpl
 def on_event(event: Event, config: Config) -> Iterable[BatchMember]:
     return members_of(event, config)

@@ -133,7 +133,7 @@ def _claims(seen: Evidence, api: str, since: float, until: float) -> float:
 
 def let_go(seen: Evidence) -> None:
     """No breaker is open of what a receiver served last; as nothing waits, nothing is slowed. A
-    report is of all workers, each of which has breakers of its own."""
+    report is of all workers, each of which has breakers of its own, and may have sent nothing."""
     last: dict[str, dict[str, Arrival]] = defaultdict(dict)
     alive = {one.name for one in seen.universe.processes if one.died_at is None}
     sent = [one for one in seen.universe.network.sent if one.ended_at is not None]
@@ -146,8 +146,8 @@ def let_go(seen: Evidence) -> None:
             last[name][one.process] = one
     for report in seen.universe.reports:
         for scope in (*report.status["lanes"], *report.status["throttled"]):
-            of = [one for name, one in last[scope["name"]].items() if name in alive]
-            served = bool(of) and all(200 <= (one.told or 0) < 300 for one in of)
+            of = last[scope["name"]]
+            served = all(name in of and 200 <= (of[name].told or 0) < 300 for name in alive)
             if scope["overload"] or (served and scope["breaker"]):
                 seen.broken(f"{report.process} throttles still: {scope}")
 
@@ -513,11 +513,12 @@ def rates(seen: Evidence) -> None:
         last[one.host, one.task] = one
         row = seen.by_id.get(one.task)
         rules = seen.rules(row, seen.configurations) if row is not None else ()
-        inline = any(rule.retry.get("inline") for rule in rules) and before is not None
+        inline = row is None or any(rule.retry.get("inline") for rule in rules)
         # Who stands still with a request on its way has counted it before.
         stood = seen.processes[one.process].stood
         halted = any(since < one.at and until > one.left_at for since, until in stood)
-        same = inline and (before.process, before.attempt) == (one.process, one.attempt)
+        of = (before.process, before.attempt) if before is not None else None
+        same = inline and of == (one.process, one.attempt)
         if not (same or halted):
             by_host[one.host].append(one.at)
     for host, times in by_host.items():

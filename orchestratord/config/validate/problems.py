@@ -44,7 +44,7 @@ _PLAIN_KEY = re.compile(r"""(['"]?)[a-z_]{1,24}\1\s*:(?!\S)""")
 """A key as ours are; another one may be a secret with its colon misplaced."""
 _PLAIN_PATH = re.compile(r"[\w.-]*")
 _QUOTED = re.compile(
-    r"""(?<!\w)(?<!did you mean )(?<!pip install )(['"])(?P<text>(?:\\.|(?!\1).)*)(?:\1|$)"""
+    r"""(?<![\w\]])(?<!did you mean )(?<!pip install )(['"])(?P<text>(?:\\.|(?!\1).)*)(?:\1|$)"""
 )
 """What a message quotes, maybe cut off; not what it proposes, which are words of ours."""
 _HARMLESS = re.compile(r"[A-Za-z_.]{0,48}|\{\{ … \}\}")

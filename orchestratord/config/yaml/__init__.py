@@ -3,6 +3,3 @@
 Text comes in; nodes, or problems with line and column, go out: `syntax` and `scalars` say what is
 allowed, `document` builds the tree of `nodes`, `references` resolve what its texts refer to.
 """
-
-from orchestratord.config.yaml import flow_yaml as flow_yaml
-from orchestratord.config.yaml import nodes as nodes

@@ -66,6 +66,17 @@ class Enqueue:
         """Write effects in one transaction; the ids of the new tasks, in order."""
         return [item.id for item in await self._whole(effects, write_effects)]
 
+    def write_soon(self, effects: Sequence[Effect]) -> None:
+        """Write what plugins return of events, which have happened already."""
+        self._begin(self._write_soon(effects))
+
+    async def _write_soon(self, effects: Sequence[Effect]) -> None:
+        try:
+            await self.write(effects)
+            self._store.tell("tables")
+        except Exception as error:
+            log.error("lost %d effects that on_event returned: %s", len(effects), error)
+
     async def write_by(self, effects: Sequence[Effect], operation: Operation) -> None:
         """Write effects by this operation."""
         await self._whole(effects, operation)

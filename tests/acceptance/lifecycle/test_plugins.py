@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -288,3 +290,101 @@ def test_why_a_hook_has_put_a_task_off(make_daemon: MakeDaemon, receiver: Receiv
     assert daemon.ctl("retry", str(call)).code == 0
     assert daemon.finish(call)["status"] == "succeeded"
     assert daemon.rows("SELECT waits_for FROM retry_schedule") == [{"waits_for": None}]
+
+
+ON_EVENTS = """
+from orchestratord import NewTask, Table, Upsert, hookimpl, only_for
+
+@hookimpl
+def register_tables():
+    return [Table("heard", {"type": "TEXT NOT NULL", "n": "INTEGER", "now": "REAL"}, ("type",))]
+
+@hookimpl
+def on_event(event, config, now):
+    assert config.endpoints
+    yield Upsert("heard", {"type": event.type}, {"now": now}, {"n": 1})
+
+@hookimpl(specname="on_event")
+@only_for(lambda type: type in ("endpoint.paused", "schedule.missed", "breaker.opened"))
+def calls(event):
+    yield NewTask("call", "shop/note", {"text": event.type})
+
+@hookimpl
+def before_request(task):
+    if task.params.get("text") == "wrong":
+        raise ValueError("wrong on purpose")
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_on_event_has_calls_made_of_what_happens(
+    make_daemon: MakeDaemon, receiver: Receiver, workers: int
+) -> None:
+    receiver.on("/note", 200)
+    receiver.on("/down", 500)
+    daemon = make_daemon(plugins={"dirs": ["plugins"]}, workers=workers)
+    daemon.plugin("events", ON_EVENTS)
+    daemon.api("shop", receiver.url)
+    daemon.api("off", receiver.url, breaker={"failures": 3})
+    daemon.endpoint("shop/note", "/note", params={"text": {"type": "string"}})
+    daemon.endpoint("off/get", "/down", retry={"backoff": {"strategy": "fixed", "delay": "1h"}})
+    daemon.endpoint("shop/often", "/note", schedule={"every": "1s", "catch_up": False})
+    daemon.start()
+    daemon.expect("wrong on purpose")
+    daemon.finish(daemon.call("shop/note", text="wrong"))
+    assert daemon.ctl("pause", "off/get").code == 0
+
+    def noted() -> set[str]:
+        calls = daemon.tasks(endpoint="shop/note", status="succeeded")
+        return {call["params"]["text"] for call in calls}
+
+    until(lambda: "endpoint.paused" in noted(), "the call of what was paused")
+    assert daemon.ctl("resume", "off/get").code == 0
+    daemon.batch("off/get", [{}] * 20)
+    until(lambda: "breaker.opened" in noted(), "the call of the breaker")
+    assert daemon.stop() == 0
+    time.sleep(2.5)
+    daemon.start()
+    until(lambda: "schedule.missed" in noted(), "the call of the missed slots")
+    opened = [c for c in daemon.tasks() if c["params"].get("text") == "breaker.opened"]
+    heard = {row["type"]: row for row in daemon.rows("SELECT * FROM heard")}
+    assert heard["breaker.opened"]["n"] == len(opened)
+    wanted = {"task.created", "task.succeeded", "config.adopted", "plugin.fault", "daemon.started"}
+    assert wanted <= set(heard)
+    assert abs(heard["schedule.missed"]["now"] - time.time()) < 600
+
+
+TOKEN = """
+import httpx
+from orchestratord import SendError, Snooze, hookimpl
+
+@hookimpl
+async def before_request(request, task, config, send):
+    try:
+        answer = await send(httpx.Request("POST", task.params["login"]))
+    except SendError as error:
+        raise Snooze(3600, f"a token: {error.kind}")
+    token = answer.json()["token"]
+    config.redactor.learn("legacy", [token])
+    request.headers["X-Token"] = token
+"""
+
+
+def test_a_token_is_asked_for_by_the_rules_of_egress_and_is_secret(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    token = "a-token-that-is-secret"
+    receiver.on("/login", Answer(200, json.dumps({"token": token})))
+    receiver.on("/get", Answer(200, f"you sent {token}"))
+    daemon = make_daemon(plugins={"dirs": ["plugins"]})
+    daemon.plugin("legacy", TOKEN)
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/get", "/get", params={"login": {"type": "string"}})
+    daemon.start()
+    task = daemon.finish(daemon.call("shop/get", login=f"{receiver.url}/login"))
+    assert receiver.received("/get")[0].headers["x-token"] == token
+    assert task["response"]["body"] == "you sent ***"
+    assert token not in daemon.log()
+    denied = daemon.call("shop/get", login="http://169.254.169.254/latest")
+    until(lambda: daemon.task(denied)["waits_for"] == "a token: egress", "the refusal")
+    assert receiver.count("/get") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -325,6 +326,28 @@ def test_without_the_editor_nothing_is_edited(make_daemon: MakeDaemon, receiver:
         assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
         assert "the plugin editor is disabled; take it out of plugins.disabled" in answer.text
     assert text(daemon) == YAML.format(url=receiver.url)
+    assert daemon.get("/endpoints/shop/get/webhooks").status_code == 404
+    assert "/endpoints/shop/get/webhooks" not in daemon.get("/endpoints/shop/get").text
+
+
+def test_the_form_loads_its_own_files_and_the_dashboards(daemon: Daemon) -> None:
+    assert '<a href="/endpoints/shop/get/webhooks">' in daemon.get("/endpoints/shop/get").text
+    page = daemon.get("/endpoints/shop/get/webhooks").text
+    assert "<title>Webhooks of shop/get – orchestratord</title>" in page
+    assert "Operations are told" not in page
+    assert "${secret:KEY}" in page
+    assert 'data-live="config.*,webhook.*"' in page
+    (script,) = re.findall(r'<script src="(/assets/webhook-editor[^"]+)"', page)
+    imported = re.findall(r'from "\./([^"]+)"', daemon.get(script).text)
+    assert {name.split(".")[0] for name in imported} == {
+        "dashboard",
+        "webhook-form",
+        "webhook-merge",
+    }
+    styles = re.findall(r'<link rel="stylesheet" href="([^"]+)"', page)
+    assert any("webhooks" in style for style in styles)
+    for address in (*styles, *(f"/assets/{name}" for name in imported)):
+        assert daemon.get(address).status_code == 200
 
 
 BROKEN = """\

@@ -309,9 +309,15 @@ async def test_a_row_that_is_refused_is_told_of_once_whatever_ends_the_daemon(
     )
     member = BatchMember("ops", "orchestratord", "ops", "operational", 30.0, 100)
     published: list[Any] = []
-    host = SimpleNamespace(
-        record=lambda event, config: [member], events=SimpleNamespace(publish=published.append)
-    )
+    host = SimpleNamespace(events=SimpleNamespace(publish=published.append))
+
+    async def of_event(event: Any) -> list[BatchMember]:
+        return [member]
+
+    async def written(items: Any, inserted: Any) -> None:
+        assert (items, inserted) == ([member], [])
+
+    pipe = SimpleNamespace(new_tasks=SimpleNamespace(of_event=of_event, written=written))
     refuse, passes = OutboxConnection.refuse, asyncio.Event()
 
     async def hang(self: OutboxConnection, *given: Any) -> bool:
@@ -322,7 +328,8 @@ async def test_a_row_that_is_refused_is_told_of_once_whatever_ends_the_daemon(
         return False
 
     def relay() -> asyncio.Task[None]:
-        worker = SimpleNamespace(store=store, host=host, clock=queue.clock, enqueue=None)
+        parts = {"store": store, "host": host, "clock": queue.clock, "enqueue": None, "pipe": pipe}
+        worker = SimpleNamespace(**parts)
         reloader = SimpleNamespace(config=config)
         made = OutboxRelay(cast("Any", worker), cast("Any", reloader), queue.url)
         return asyncio.create_task(made.run())

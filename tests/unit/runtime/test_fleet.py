@@ -34,7 +34,7 @@ async def running(url: str, workers: Workers | None = None) -> AsyncIterator[Sim
     rig, clock, client = Rig(HttpPlugin()), Clock(), HttpClient()
     store = await Store.open(url, workers=workers)
     worker = Worker(store, rig.host, client, clock)
-    scheduler = Scheduler(store, clock, worker.placement, rig.host)
+    scheduler = Scheduler(store, clock, worker.pipe.new_tasks, rig.host.events)
     reloader: Any = SimpleNamespace(config=rig.config(rig.endpoint()), elsewhere=())
     worker.placement.adopt(reloader.config)
     team = Team(worker)

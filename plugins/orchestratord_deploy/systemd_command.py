@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import click
 
-from orchestratord.cli.options import shipped
+from orchestratord_deploy.shipped_files import shipped
 
 USER = "orchestratord"
 SERVICE, SOCKET, USER_SERVICE = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestratord.cli.options import shipped
+from orchestratord_deploy.shipped_files import shipped
 
 
 @click.command()

@@ -1,13 +1,21 @@
 """An endpoint's webhooks: those of its file, those that it inherits, and which of them fire.
 
-All of it can be read without a script. The editor, `static/webhook-editor.js`, takes the place of
+All of it can be read without a script. The form, `static/webhook-editor.js`, takes the place of
 the list where the visitor may write, and the daemon can.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from orchestratord import (
     PHASES,
@@ -16,22 +24,22 @@ from orchestratord import (
     Control,
     InvalidParams,
     NotFound,
+    Page,
     PageVisit,
     Problem,
 )
-from orchestratord_dashboard.page_renderer import DashboardPage
 
+FOLDER = Path(__file__).parent
 KEY = "webhooks"
-SECTION = "endpoints"
 STRATEGIES = ("fixed", "linear", "exponential", "list")
 """Whose options have fields of their own."""
 HTTP = "http"
 
 
-def pages(control: Control) -> Iterable[DashboardPage]:
+def webhook_page(control: Control) -> Page:
     """The page of each endpoint's webhooks."""
 
-    async def show(visit: PageVisit) -> Mapping[str, Any]:
+    async def show(visit: PageVisit) -> Markup:
         endpoint_id = f"{visit.path['api']}/{visit.path['name']}"
         endpoint = control.config.endpoints.get(endpoint_id)
         if endpoint is None:
@@ -43,20 +51,45 @@ def pages(control: Control) -> Iterable[DashboardPage]:
         except ConfigError as error:
             problems = error.problems
         phases = [phase for phase in PHASES if (_type_of(phase) or endpoint.type) == endpoint.type]
-        return {
+        adopted_at = datetime.fromtimestamp(control.config.adopted_at / 1000, UTC)
+        shown = {
             "id": endpoint_id,
+            "writes": visit.caller.writes,
             "declaration": declaration,
             "problems": problems,
             "reason": declaration.reason if declaration else "its file cannot be read",
             "generation": control.config.generation,
-            "adopted_at": control.config.adopted_at,
+            "adopted_at": adopted_at.isoformat(timespec="milliseconds"),
             "phases": phases,
             "other_phases": [phase for phase in PHASES if phase not in phases],
             "strategies": STRATEGIES,
             "firing": await _firing(control, endpoint_id, visit.query),
         }
+        return Markup(await asyncio.to_thread(_template().render, shown))  # noqa: S704  # escaped
 
-    yield DashboardPage("/endpoints/{api}/{name}/webhooks", "webhooks.html", SECTION, show)
+    path, files = "/endpoints/{api}/{name}/webhooks", ("webhooks.css", "webhook-editor.js")
+    return Page(
+        path,
+        "Webhooks of {api}/{name}",
+        show,
+        menu="endpoints",
+        files=[FOLDER / "static" / name for name in files],
+        live="config.*,webhook.*",
+    )
+
+
+@cache
+def _template() -> Template:
+    templates = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    return templates.get_template("webhooks.html")
 
 
 def _type_of(phase: str) -> str | None:
