@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
@@ -35,7 +36,7 @@ from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
 from orchestratord.api.outbox_relay import OutboxRelay
 from orchestratord.api.plugin_pages import contained_pages, plugin_metrics
-from orchestratord.api.run_document import RunDocument, run_document
+from orchestratord.api.run_document import RunDocument, RunsDocument, run_document, runs_document
 from orchestratord.api.slow_look import SlowLook
 from orchestratord.api.throttle_service import ThrottleService
 from orchestratord.config.params import exemplary, rule_problems
@@ -224,16 +225,34 @@ class Service:
         ]
 
     async def reload(
-        self, *, diff: bool = False, accept_removals: bool = False
+        self,
+        *,
+        diff: bool = False,
+        accept_removals: bool = False,
+        dry_run: bool = False,
+        folder: str | None = None,
     ) -> daemon_documents.ReloadDocument:
-        """Read the configuration again; with `diff`, name the keys that differ.
+        """Read the configuration again.
 
-        `accept_removals`: also where most of the endpoints that tasks wait for are removed. Raises
-        ConfigError where it is refused.
+        Args:
+            diff: name the keys that differ; where nothing has changed since, those that the
+                generation in force has changed.
+            accept_removals: also where most of the endpoints that tasks wait for are removed.
+            dry_run: only tell what it would come to.
+            folder: then, read in the place of the daemon's own.
+
+        Raises:
+            ConfigError: it is refused.
         """
-        result = await self._reloader.reload(COMMAND, diff=diff, accept_removals=accept_removals)
+        examined = Path(folder) if folder else self._reloader.folder
+        result = await self._reloader.reload(
+            COMMAND, accept_removals=accept_removals, examined=examined if dry_run else None
+        )
         if result.problems:
             raise ConfigError(result.problems)
+        if diff and not (result.changed or dry_run):
+            last = self._reloader
+            result = replace(result, changes=last.changes, differences=tuple(last.differences))
         return status.reload_json(result, diff=diff)
 
     async def upgrade(self) -> daemon_documents.UpgradeDocument:
@@ -369,6 +388,10 @@ class Service:
     async def run(self, run_id: int, limit: int = 100) -> RunDocument:
         """A run, with up to `limit` of its tasks. Raises NotFound."""
         return await run_document(self._store, run_id, limit, self.config.redactor)
+
+    async def newest_runs(self, limit: int, after: int, status: str | None) -> RunsDocument:
+        """A page of runs, the newest first, below the id `after`."""
+        return await runs_document(self._store, limit, after, status, self.config.redactor)
 
     async def bulks(self) -> list[answers.BulkDocument]:
         """The latest bulks, the latest first."""

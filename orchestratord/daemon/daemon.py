@@ -30,10 +30,10 @@ from orchestratord.api.server.guard import Guard
 from orchestratord.api.server.port_application import no_handler, port_applications
 from orchestratord.api.server.server import Listener, Listening, Server, TcpListener
 from orchestratord.api.service import Service
+from orchestratord.config.database_url import database_url
 from orchestratord.config.loader import Loader
 from orchestratord.config.validate.socket_path import socket_path
 from orchestratord.config.watch import Watcher
-from orchestratord.daemon.bootstrap import database_url
 from orchestratord.daemon.chores import Chores
 from orchestratord.daemon.shutdown import Deadline
 from orchestratord.daemon.supervisor import BEYOND_HELP
@@ -45,6 +45,7 @@ from orchestratord.engine.worker import Worker
 from orchestratord.errors import OrchestratordError, StorageFull
 from orchestratord.http.client import HttpClient
 from orchestratord.http.oauth import TokenKeeper
+from orchestratord.http.saved_answer import remove_left
 from orchestratord.model.event import DaemonEvent, EventType
 from orchestratord.model.settings import Http
 from orchestratord.plugin.host import Host
@@ -100,7 +101,7 @@ class DaemonStart:
     @property
     def url(self) -> str:
         """Of the database."""
-        return database_url(self.loader.config.daemon, self.folder, os.environ)
+        return database_url(self.loader.config.daemon.database, self.folder, os.environ)
 
     @property
     def socket_path(self) -> Path:
@@ -517,6 +518,9 @@ class Daemon:
         async def close() -> None:
             await closer.look(self._loader.config)
 
+        async def tidy() -> None:
+            await asyncio.to_thread(remove_left, self._loader.config.daemon.files.write)
+
         async def publish() -> None:
             health.look_at_troubles(self._loader.config.redactor)
 
@@ -525,6 +529,7 @@ class Daemon:
         chores.every(30, "prune", prune, at_once=True)
         chores.every(1, "close batches of webhooks", close)
         chores.every(1, "count tasks anew", partial(recount, self._store), at_once=True)
+        chores.every(3600, "remove what crashes have left of answers", tidy, at_once=True)
         chores.every(60, "look up what the status says", self._service.status, at_once=True)
         chores.every(5, "judge a refused configuration again", self._reloader.judge_again)
         chores.every(10, "write what plugins note", self._reloader.write)
