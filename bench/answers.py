@@ -16,9 +16,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from orchestratord.model.json_body import parse_json
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.values.jmespath_expression import Expression
+from orchestratord.values.json_body import parse_json
 
 SIZES = (1, 4, 16, 32, 64, 256, 1024)
 """KiB."""

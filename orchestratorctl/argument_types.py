@@ -130,11 +130,19 @@ def since(word: str) -> str:
     if match is not None:
         return word if match[2] else f"{word}s"
     try:
-        when = datetime.fromisoformat(word)
-    except ValueError:
+        return moment(word)
+    except ArgumentTypeError:
         raise ArgumentTypeError(
             f"'{word}' is neither a duration (2h) nor a time (2026-11-24T22:00:00Z)"
         ) from None
+
+
+def moment(word: str) -> str:
+    """A time, in UTC where it names no zone, as the API reads it."""
+    try:
+        when = datetime.fromisoformat(word.strip())
+    except ValueError:
+        raise ArgumentTypeError(f"'{word}' is no time; write 2026-11-24T22:00:00Z") from None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return when.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"

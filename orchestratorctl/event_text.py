@@ -70,6 +70,8 @@ def _task(event: dict[str, Any]) -> str:
     delay = event.get("delay")
     if event.get("type") == "task.retried" and isinstance(delay, int | float):
         parts.append(f"again in {span(delay)}")
+    if event.get("waits_for"):
+        parts.append(f"waits for: {event['waits_for']}")
     text = ", ".join(parts)
     return f"{text}: {event['error']}" if event.get("error") else text
 

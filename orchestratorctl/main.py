@@ -17,8 +17,8 @@ from orchestratorctl.exit_codes import (
     NOT_FOUND,
     CommandError,
 )
-from orchestratorctl.socket_client import SocketClient, find_socket
-from orchestratorctl.verb_table import COMMAND, EVERYWHERE, Verb
+from orchestratorctl.socket_client import SocketClient, await_socket
+from orchestratorctl.verb_table import COMMAND, EVERYWHERE, VERBS, Verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,16 +92,35 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
         add_help=False,
     )
-    _fill(parser, COMMAND)
+    _fill(parser, _whole_command(argv))
     arguments = parser.parse_args(argv)
     arguments.socket = getattr(arguments, "socket", None)
     arguments.output = getattr(arguments, "output", "table")
+    arguments.connect_timeout = getattr(arguments, "connect_timeout", arguments.verb.start_timeout)
     for check in arguments.verb.checks:
         try:
             check(arguments)
         except argparse.ArgumentTypeError as error:
             arguments.parser.error(str(error))
     return arguments
+
+
+def _whole_command(argv: Sequence[str]) -> Verb:
+    """The table; where it lacks the verb, or its own help is asked for, with what the plugins of
+    the daemon bring."""
+    scout = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for argument in EVERYWHERE[1:]:
+        scout.add_argument(*argument.names, **argument.settings)
+    try:
+        given, (verb, *_) = scout.parse_known_args(argv)
+    except (argparse.ArgumentError, ValueError):  # which is told of below, or there is no word
+        return COMMAND
+    if verb in {one.name for one in VERBS} or verb == "--version":
+        return COMMAND
+    from orchestratorctl.added_verbs import added_verbs
+
+    verbs = (*VERBS, *added_verbs(getattr(given, "socket", None)))
+    return Verb(COMMAND.name, COMMAND.run, COMMAND.about, *COMMAND.arguments, verbs=verbs)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -141,7 +160,8 @@ def _run(console: Console, arguments: argparse.Namespace) -> int:
     verb: Verb = arguments.verb
     client = None
     try:
-        client = SocketClient("" if verb.offline else find_socket(arguments.socket, os.environ))
+        where = arguments.socket, os.environ, arguments.connect_timeout
+        client = SocketClient("" if verb.offline else await_socket(*where))
         module, _, function = verb.run.partition(":")
         run = getattr(import_module(f"orchestratorctl.{module}"), function)
         code: int = run(client, console, arguments)

@@ -11,6 +11,7 @@ import os
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
 
+from orchestratorctl.added_verbs import added_verbs
 from orchestratorctl.console import Console
 from orchestratorctl.exit_codes import OK, CommandError
 from orchestratorctl.formats import escape
@@ -106,7 +107,8 @@ def complete(words: Sequence[str]) -> Iterable[Suggestion]:
         values = line.values(option) if option is not None else ()
         return [Suggestion(f"{name}={value.word}", value.about) for value in values]
     if line.verbs:
-        return [Suggestion(verb.name, verb.about) for verb in line.verbs]
+        more = added_verbs(line.given.get("socket")) if line.verbs is COMMAND.verbs else ()
+        return [Suggestion(verb.name, verb.about) for verb in (*line.verbs, *more)]
     return line.values(line.words[0]) if line.words else []
 
 
@@ -149,6 +151,9 @@ class _Line:
                 self.waiting = option
         elif self.verbs:
             found = [verb for verb in self.verbs if verb.name == word]
+            if not found and self.verbs is COMMAND.verbs:
+                rows = added_verbs(self.given.get("socket"))
+                found = [verb for verb in rows if verb.name == word]
             if found:
                 self._enter(found[0])
             else:

@@ -31,6 +31,7 @@ ANSWER_TIMEOUT = 30.0
 # A restart may take as long as the old daemon drains and the new one starts.
 AWAY_TIMEOUT = 120.0
 AWAY_PAUSE = 0.5
+START_PAUSE = 0.05
 # The daemon says something at least each quarter of a minute.
 SILENCE = 45.0
 
@@ -97,15 +98,46 @@ def usual_places(environment: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(filter(None, places)))
 
 
+def await_socket(option: str | None, environment: Mapping[str, str], seconds: float) -> str:
+    """`find_socket`, once a daemon listens there, or `seconds` have passed.
+
+    Args:
+        option, environment: as for `find_socket`.
+        seconds: to wait at most, for a daemon that may be about to start.
+
+    Raises:
+        NoDaemon: as `find_socket`.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        late = time.monotonic() >= end
+        try:
+            path = find_socket(option, environment)
+            if late or not _may_start(path):
+                return path
+        except NoDaemon:
+            if late:
+                raise
+        time.sleep(START_PAUSE)
+
+
+def _may_start(path: str) -> bool:
+    """Whether nothing listens at a path, and a daemon could."""
+    found = _probe(path)
+    return found == errno.ENOENT or (found == errno.ECONNREFUSED and is_socket(path))
+
+
 def _listens(path: str) -> bool:
+    return _probe(path) in (0, errno.EAGAIN)  # the latter where its backlog is full
+
+
+def _probe(path: str) -> int | None:
+    """The errno of connecting to a path, 0 for none; None where no socket can have it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
-            probe.connect(path)
-        except BlockingIOError:
-            return True  # its backlog is full
-        except OSError:
-            return False
-    return True
+            return probe.connect_ex(path)
+        except (OSError, ValueError):
+            return None
 
 
 def _unreachable(path: str, error: OSError) -> NoDaemon:

@@ -174,7 +174,10 @@ def _next_try(task: Document) -> str:
 
 
 def _error(task: Document) -> str:
-    """What the last attempt failed with; nothing of a task that has succeeded."""
+    """What the last attempt failed with; nothing of a task that has succeeded, and of one that a
+    plugin put off, why."""
+    if task.get("waits_for"):
+        return f"waits for: {compact(task['waits_for'])}"
     return compact(task.get("last_error")) if task.get("status") != "succeeded" else "-"
 
 

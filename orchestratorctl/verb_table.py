@@ -80,6 +80,7 @@ class Verb:
         verbs: the verbs below it.
         defaults: arguments that only verbs below it take.
         offline: it needs no daemon.
+        start_timeout: seconds to wait for a daemon that starts, without `--connect-timeout`.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Verb:
         verbs: tuple[Verb, ...] = (),
         defaults: dict[str, object] | None = None,
         offline: bool = False,
+        start_timeout: float = 0.0,
     ) -> None:
         self.name = name
         self.run = run
@@ -101,6 +103,7 @@ class Verb:
         self.verbs = verbs
         self.defaults = defaults or {}
         self.offline = offline
+        self.start_timeout = start_timeout
 
 
 class _Version(argparse.Action):
@@ -169,6 +172,11 @@ def _check_grouped(arguments: argparse.Namespace) -> None:
         raise argparse.ArgumentTypeError("--by counts tasks; leave --params out")
 
 
+def _check_first_try(arguments: argparse.Namespace) -> None:
+    if arguments.at is not None and arguments.delay is not None:
+        raise argparse.ArgumentTypeError("--at and --delay do not go together: give one of them")
+
+
 def _check_params(arguments: argparse.Namespace) -> None:
     names = [name for name, _ in arguments.text_params]
     twice = {name for name in names if names.count(name) > 1 or name in (arguments.params or {})}
@@ -187,6 +195,7 @@ _GROUPS = ArgumentValue("NAMES", types.groups, types.GROUPS)
 _TASK_KIND = ArgumentValue("KIND", types.utf8_text, types.KINDS)
 _WHEN = ArgumentValue("WHEN", types.since)
 _DURATION = ArgumentValue("DURATION", types.duration)
+_TIME = ArgumentValue("TIME", types.moment)
 _CODE = ArgumentValue("CODE", types.utf8_text)
 _TEXT = ArgumentValue("TEXT", types.utf8_text)
 _RATE = ArgumentValue("N/s", types.utf8_text)
@@ -207,6 +216,13 @@ EVERYWHERE = (
         "--socket",
         "the daemon's control socket",
         ArgumentValue("PATH", str, "files"),
+        "everywhere",
+        default=argparse.SUPPRESS,
+    ),
+    VerbArgument(
+        "--connect-timeout",
+        "wait this long for a daemon that starts (5s in call, retry and status, else 0s)",
+        _DURATION,
         "everywhere",
         default=argparse.SUPPRESS,
     ),
@@ -272,6 +288,8 @@ _CHANGED = (
     ),
     VerbArgument("--params", "parameters as a JSON object; @- stdin", _JSON),
 )
+_SOON: dict[str, Any] = {"start_timeout": 5.0}
+"""Of verbs that scripts say right after the start of a daemon."""
 _WAITING = (
     VerbArgument("--wait", "wait for the end, print the answer, exit 1 on failure"),
     VerbArgument("--timeout", "with --wait: exit 6 after this long", _DURATION),
@@ -292,7 +310,7 @@ def _webhook_verb(name: str, about: str, *options: VerbArgument) -> Verb:
 # -- the table -----------------------------------------------------------------------------------
 
 VERBS = (
-    Verb("status", "verbs.daemon_verbs:status", "show the state of the daemon"),
+    Verb("status", "verbs.daemon_verbs:status", "show the state of the daemon", **_SOON),
     Verb(
         "endpoints",
         "verbs.endpoint_verbs:endpoints",
@@ -331,13 +349,15 @@ VERBS = (
         _ENDPOINT,
         *_CHANGED,
         VerbArgument("--delay", "wait this long before the first attempt", _DURATION),
+        VerbArgument("--at", "make the first attempt at this time, not now", _TIME),
         VerbArgument(
             "--idempotency-key",
             "the same key at the same endpoint is the same call for 24 hours",
             _KEY,
         ),
         *_WAITING,
-        checks=(_check_waiting, _check_params),
+        checks=(_check_waiting, _check_params, _check_first_try),
+        **_SOON,
     ),
     Verb(
         "retry",
@@ -353,6 +373,7 @@ VERBS = (
         _STOP_AFTER,
         _DOUBTFUL,
         checks=(_check_waiting, _check_params, _check_bulk),
+        **_SOON,
     ),
     Verb(
         "resolve",

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestratord.cli.config_folder import ConfigFolder as ConfigFolder
     from orchestratord.cli.options import config_option as config_option
+    from orchestratord.config.endpoint_file import EndpointFile as EndpointFile
     from orchestratord.config.params import check_params as check_params
     from orchestratord.config.params import fitted as fitted
     from orchestratord.config.params import rule_problems as rule_problems
     from orchestratord.config.validate.request_rules import url_problem as url_problem
     from orchestratord.config.validate.secret_keys import is_named_for_secret as is_named_for_secret
+    from orchestratord.config.validate.secret_keys import is_secret_key as is_secret_key
+    from orchestratord.config.yaml import flow_yaml as flow_yaml
+    from orchestratord.config.yaml import nodes as nodes
     from orchestratord.config.yaml.plain_yaml import parse_yaml as parse_yaml
     from orchestratord.engine.answer_rules import AnswerRules as AnswerRules
     from orchestratord.errors import ConfigError as ConfigError
@@ -37,11 +41,14 @@ if TYPE_CHECKING:
     from orchestratord.http.answer_view import UnreadableBody as UnreadableBody
     from orchestratord.http.answer_view import read_body as read_body
     from orchestratord.http.answer_view import read_text as read_text
+    from orchestratord.http.answer_view import reads_quickly as reads_quickly
     from orchestratord.log import escape as escape
+    from orchestratord.model.auth import Auth as Auth
     from orchestratord.model.backoff import Backoff as Backoff
     from orchestratord.model.declared import Model as Model
     from orchestratord.model.edit import Declaration as Declaration
     from orchestratord.model.edit import Edit as Edit
+    from orchestratord.model.edit import Editor as Editor
     from orchestratord.model.endpoint import OWN_ENDPOINT as OWN_ENDPOINT
     from orchestratord.model.endpoint import Api as Api
     from orchestratord.model.endpoint import BreakerKey as BreakerKey
@@ -78,11 +85,6 @@ if TYPE_CHECKING:
     from orchestratord.model.http_message import header_items as header_items
     from orchestratord.model.http_message import put_headers as put_headers
     from orchestratord.model.http_message import url_text as url_text
-    from orchestratord.model.json_body import INLINE_BYTES as INLINE_BYTES
-    from orchestratord.model.json_body import MAX_DEPTH as MAX_DEPTH
-    from orchestratord.model.json_body import free_json as free_json
-    from orchestratord.model.json_body import is_shallow as is_shallow
-    from orchestratord.model.json_body import parse_json as parse_json
     from orchestratord.model.outcome import Outcome as Outcome
     from orchestratord.model.outcome import Send as Send
     from orchestratord.model.outcome import Statement as Statement
@@ -135,20 +137,29 @@ if TYPE_CHECKING:
     from orchestratord.plugin.route import PortRequest as PortRequest
     from orchestratord.plugin.route import Route as Route
     from orchestratord.plugin.route import described as described
+    from orchestratord.plugin.verb_row import VerbRow as VerbRow
     from orchestratord.values import world as world
     from orchestratord.values.attached_file import Attachment as Attachment
     from orchestratord.values.budget import INLINE_STEPS as INLINE_STEPS
     from orchestratord.values.budget import Budget as Budget
     from orchestratord.values.budget import TooCostly as TooCostly
     from orchestratord.values.budget import within_budget as within_budget
+    from orchestratord.values.clock import parse_first_try as parse_first_try
     from orchestratord.values.durations import Duration as Duration
     from orchestratord.values.durations import Size as Size
     from orchestratord.values.durations import format_duration as format_duration
     from orchestratord.values.durations import parse_duration as parse_duration
     from orchestratord.values.durations import rough_duration as rough_duration
     from orchestratord.values.jmespath_expression import Expression as Expression
+    from orchestratord.values.json_body import INLINE_BYTES as INLINE_BYTES
+    from orchestratord.values.json_body import MAX_DEPTH as MAX_DEPTH
+    from orchestratord.values.json_body import free_json as free_json
+    from orchestratord.values.json_body import is_shallow as is_shallow
+    from orchestratord.values.json_body import parse_json as parse_json
     from orchestratord.values.rate_limit import RateLimit as RateLimit
+    from orchestratord.values.redact import MASK as MASK
     from orchestratord.values.redact import Redactor as Redactor
+    from orchestratord.values.redact import is_secret_header as is_secret_header
     from orchestratord.values.secret import Secret as Secret
     from orchestratord.values.secret import Text as Text
     from orchestratord.values.status_set import StatusSet as StatusSet
@@ -159,21 +170,24 @@ if TYPE_CHECKING:
 _HOMES = {
     "orchestratord.cli.config_folder": "ConfigFolder",
     "orchestratord.cli.options": "config_option",
+    "orchestratord.config.endpoint_file": "EndpointFile",
     "orchestratord.config.params": "check_params fitted rule_problems",
     "orchestratord.config.validate.request_rules": "url_problem",
-    "orchestratord.config.validate.secret_keys": "is_named_for_secret",
+    "orchestratord.config.validate.secret_keys": "is_named_for_secret is_secret_key",
     "orchestratord.engine.answer_rules": "AnswerRules",
+    "orchestratord.config.yaml": "flow_yaml nodes",
     "orchestratord.config.yaml.plain_yaml": "parse_yaml",
     "orchestratord.errors": (
         "ConfigError Conflict EgressDenied InvalidParams InvalidPayload NotFound NotWritable "
         "OrchestratordError Outdated PluginError Problem Reject SchemaTooCostly SendError "
         "Snooze Unconditional Unreachable "
     ),
-    "orchestratord.http.answer_view": "UnreadableBody read_body read_text",
+    "orchestratord.http.answer_view": "UnreadableBody read_body read_text reads_quickly",
     "orchestratord.log": "escape",
+    "orchestratord.model.auth": "Auth",
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",
-    "orchestratord.model.edit": "Declaration Edit",
+    "orchestratord.model.edit": "Declaration Edit Editor",
     "orchestratord.model.recurring_rows": "DECIDED_AT RecurringRows",
     "orchestratord.model.endpoint": (
         "OWN_ENDPOINT Api BreakerKey Endpoint Guards Pace Param ParamRules PartitionKey Schedule "
@@ -187,7 +201,7 @@ _HOMES = {
     "orchestratord.model.http_message": (
         "Form Request Response header_items put_headers url_text "
     ),
-    "orchestratord.model.json_body": "INLINE_BYTES MAX_DEPTH free_json is_shallow parse_json",
+    "orchestratord.values.json_body": "INLINE_BYTES MAX_DEPTH free_json is_shallow parse_json",
     "orchestratord.model.outcome": "Outcome Send Statement",
     "orchestratord.model.retry_policy": "RetryPolicy",
     "orchestratord.model.settings": "Config DaemonSetting Port",
@@ -207,13 +221,15 @@ _HOMES = {
     "orchestratord.plugin.route": (
         "Answer Caller Control Page PageVisit PortHandler PortRequest Route described"
     ),
+    "orchestratord.plugin.verb_row": "VerbRow",
     "orchestratord.values": "world",
     "orchestratord.values.attached_file": "Attachment",
+    "orchestratord.values.clock": "parse_first_try",
     "orchestratord.values.durations": "Duration Size format_duration parse_duration rough_duration",
     "orchestratord.values.budget": "INLINE_STEPS Budget TooCostly within_budget",
     "orchestratord.values.jmespath_expression": "Expression",
     "orchestratord.values.rate_limit": "RateLimit",
-    "orchestratord.values.redact": "Redactor",
+    "orchestratord.values.redact": "MASK Redactor is_secret_header",
     "orchestratord.values.secret": "Secret Text",
     "orchestratord.values.status_set": "StatusSet",
     "orchestratord.values.suggest": "suggest",
@@ -228,7 +244,10 @@ if not TYPE_CHECKING:  # else every name would pass for one that is there
     def __getattr__(name: str) -> object:
         for home, names in _HOMES.items():
             if name in names.split():
-                value = globals()[name] = getattr(import_module(home), name)
+                module = import_module(home)
+                here = hasattr(module, name)
+                value = getattr(module, name) if here else import_module(f"{home}.{name}")
+                globals()[name] = value
                 return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

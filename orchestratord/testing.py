@@ -29,7 +29,7 @@ from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.endpoint import SUCCESS, Api, Endpoint
 from orchestratord.model.event import Event
 from orchestratord.model.http_message import MAX_RESPONSE
-from orchestratord.model.outcome import Outcome
+from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.retry_policy import CALL_WHEN, RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
@@ -327,11 +327,13 @@ class Rig:
         endpoint: Endpoint | None = None,
         phase: str = "before_request",
         config: Config | None = None,
+        send: Send | None = None,
     ) -> Any:
-        """The request as the before_ hooks leave it. Raises `Reject` and `Snooze` as they do."""
+        """The request as the before_ hooks leave it; `send` is an `Answers`, without which they may
+        send nothing. Raises `Reject` and `Snooze` as they do."""
         name = "request" if phase == "before_request" else "statement"
-        about = self._about(task, endpoint, config)
-        result = await self.host.fold(phase, name, {name: request, **about})
+        given = {**self._about(task, endpoint, config), "send": send or Answers()}
+        result = await self.host.fold(phase, name, {name: request, **given})
         self._fail_on_fault()
         return result
 
@@ -414,9 +416,11 @@ class Rig:
             observe(events)
         self._fail_on_fault()
 
-    def record(self, event: Event, *, config: Config | None = None) -> list[Effect]:
-        """What `on_event` returns."""
-        effects: list[Effect] = [*self.host.record(event, config or self.config())]
+    def record(
+        self, event: Event, *, config: Config | None = None, now: float = START
+    ) -> list[Effect]:
+        """What `on_event` returns; `now` in seconds since the epoch."""
+        effects = self.host.record(event, config or self.config(), now)
         self._fail_on_fault()
         return effects
 

@@ -205,7 +205,8 @@ def report(house: House) -> Iterator[str]:
     yield from _listed("file names used twice", twice(file_names(house)))
     yield from _listed("public classes' names used twice", twice(class_names(house)))
     yield "folders with the most files"
-    for folder, count in house.folders(*PRODUCT, "tests", "bench").most_common(12):
+    folders = Counter(path.parent for path in house.below(*PRODUCT, "tests", "bench"))
+    for folder, count in folders.most_common(12):
         yield f"{count:>7,}  {folder}"
 
 

@@ -38,6 +38,8 @@ def call(client: SocketClient, console: Console, arguments: Namespace) -> int:
         body["text_params"] = dict(arguments.text_params)
     if arguments.delay is not None:
         body["delay"] = arguments.delay
+    if arguments.at is not None:
+        body["at"] = arguments.at
     key = arguments.idempotency_key
     status, task = client.request(
         "POST",

@@ -62,6 +62,7 @@ _TASK: JsonDict = {
     "deaths": 0,
     "looks": 0,
     "looked_since": None,
+    "waits_for": None,
     "next_try": "2026-11-24T22:00:05.214Z",
     "params": {"id": 1001},
     "truncated": False,
@@ -120,6 +121,8 @@ class TaskDocument(TypedDict):
     """How often an answer said that it is not done yet (`poll`)."""
     looked_since: Time | None
     """When the first of these came."""
+    waits_for: str | None
+    """Why a plugin's hook put it off until `next_try`; null where none did."""
     next_try: Time | None
     """When it is due; null unless it is pending."""
     params: Any
@@ -156,8 +159,12 @@ _For = TypedDict(
                 "concurrency",
                 "parked",
                 "partition",
+                "snooze",
             ],
-            Field(description="`parked`: it is paused, disabled, or lacks its plugin"),
+            Field(
+                description="`parked`: it is paused, disabled, or lacks its plugin; `snooze`: a "
+                "plugin's hook put it off"
+            ),
         ]
     },
 )

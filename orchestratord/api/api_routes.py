@@ -45,6 +45,7 @@ from orchestratord.api.daemon_documents import (
 )
 from orchestratord.api.filters import MAX_ID, NAMES, items, whole_number
 from orchestratord.api.openapi import ApiDescription
+from orchestratord.api.route_paths import ROUTES
 from orchestratord.api.run_document import RunDocument
 from orchestratord.api.server.handler import Asked, Handler, Responder, endpoint_of, no_route
 from orchestratord.api.server.problem_json import Refusal
@@ -61,12 +62,13 @@ from orchestratord.errors import (
     UniqueKeyReused,
     UpgradeUnderWay,
 )
-from orchestratord.model.json_body import is_larger
 from orchestratord.model.task import Action
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.route import Answer, described
+from orchestratord.plugin.served import plugin_routes
 from orchestratord.queue.records import CANCEL, RETRY
+from orchestratord.values.json_body import is_larger
 
 _PAGE = 100
 """Rows of a page, where the query does not say."""
@@ -83,42 +85,7 @@ class ApiRoutes:
 
     def handlers(self) -> dict[tuple[str, str], Handler]:
         """(method, path) → handler."""
-        endpoint, retry, bulk = "/v1/endpoints/{api}/{name}", "/v1/retries/{id}", "/v1/bulks/{id}"
-        return {
-            ("GET", "/healthz"): self.healthz,
-            ("GET", "/readyz"): self.readyz,
-            ("GET", "/v1/status"): self.status,
-            ("GET", "/v1/plugins"): self.plugins,
-            ("GET", "/v1/events"): self.events,
-            ("POST", "/v1/reload"): self.reload,
-            ("POST", "/v1/upgrade"): self.upgrade,
-            ("GET", "/v1/endpoints"): self.endpoints,
-            ("GET", endpoint): self.endpoint,
-            ("GET", f"{endpoint}/explain"): self.explain,
-            ("POST", f"{endpoint}/explain"): self.explain,
-            ("POST", f"{endpoint}/calls"): self.call,
-            ("POST", f"{endpoint}/pause"): self.pause,
-            ("POST", f"{endpoint}/resume"): self.resume,
-            ("POST", "/v1/resume"): self.lift,
-            ("GET", "/v1/retries"): self.retries,
-            ("GET", "/v1/retries/groups"): self.grouped,
-            ("GET", "/v1/schedules"): self.schedules,
-            ("POST", "/v1/retries/trigger"): self.trigger_all,
-            ("POST", "/v1/retries/cancel"): self.cancel_all,
-            ("GET", retry): self.retry,
-            ("GET", f"{retry}/request"): self.request,
-            ("POST", f"{retry}/trigger"): self.trigger,
-            ("POST", f"{retry}/cancel"): self.cancel,
-            ("POST", f"{retry}/resolve"): self.resolve,
-            ("GET", "/v1/runs/{id}"): self.run,
-            ("GET", "/v1/batches/{id}"): self.batch,
-            ("GET", "/v1/bulks"): self.bulks,
-            ("GET", bulk): self.bulk,
-            ("POST", f"{bulk}/cancel"): self.cancel_bulk,
-            ("POST", f"{bulk}/resume"): self.resume_bulk,
-            ("GET", "/v1/actions"): self.actions,
-            ("GET", "/v1/outbox"): self.outbox,
-        }
+        return {route: getattr(self, name) for route, name in ROUTES.items()}
 
     @described(answers={200: OkDocument})
     async def healthz(self, asked: Asked) -> Answer:
@@ -220,15 +187,20 @@ class ApiRoutes:
         body = bodies.read_body(bodies.CallBody, asked.body)
         key = bodies.read_key(asked.headers)
         if body.batch is not None:
-            if others := body.model_fields_set - {"batch", "delay"}:
+            if others := body.model_fields_set - {"batch", "delay", "at"}:
                 what = ", ".join(sorted(others))
                 raise InvalidParams({what: "goes with a single call, not with a batch"})
             ids, repeated = await self._service.call_batch(
-                endpoint_id, body.batch, delay=body.delay, key=key
+                endpoint_id, body.batch, delay=body.delay, at=body.at, key=key
             )
             return Answer({"ids": ids}, 200 if repeated else 202)
         made = await self._service.call(
-            endpoint_id, body.params, text_params=body.text_params, delay=body.delay, key=key
+            endpoint_id,
+            body.params,
+            text_params=body.text_params,
+            delay=body.delay,
+            at=body.at,
+            key=key,
         )
         # A program's calls are too many for the log, and each is a task of its own.
         manually = asked.session and not made.repeated
@@ -430,7 +402,7 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
     """The API as an ASGI application: the core's routes, then those of plugins."""
     handlers = ApiRoutes(service, host.events).handlers()
     handlers["GET", "/openapi.json"] = ApiDescription(handlers).document
-    for plugin, route in plugin_api.collect(host, service, set(handlers)):
+    for plugin, route in plugin_routes(host, service, ROUTES):
         handlers[route.method, route.path] = plugin_api.Contained(host, plugin, route)
     handlers.setdefault(("GET", "/"), _front)
     by_path: dict[str, dict[str, Handler]] = {}

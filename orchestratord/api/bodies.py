@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    PlainValidator,
     StrictBool,
     StrictInt,
     StrictStr,
@@ -36,6 +37,7 @@ from orchestratord.model.declared import Described
 from orchestratord.model.task import Status
 from orchestratord.model.test_case import ERRORS, FakeAnswer, parse_code
 from orchestratord.plugin.hookspecs import PHASES
+from orchestratord.values.clock import parse_first_try
 from orchestratord.values.durations import Duration, parse_duration, parse_rate
 from orchestratord.values.suggest import MOST_UNKNOWN, suggest
 
@@ -84,6 +86,14 @@ class ShownAs:
         return handler(TypeAdapter(self._document).core_schema)
 
 
+FirstTry = Annotated[
+    int,
+    PlainValidator(parse_first_try),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A time in RFC 3339, as it is stored."""
+
+
 class RequestBody(Described, BaseModel):
     """Base of all request bodies: an unknown key is an error, not a wish that goes unheard."""
 
@@ -121,6 +131,9 @@ class CallBody(RequestBody):
     """The params of each call, 10,000 at most; `params` does not go with it."""
     delay: Duration = 0.0
     """Until the first try."""
+    at: FirstTry | None = None
+    """When the first try is due, instead of `delay`: 2026-11-24T22:00:00Z; what is past is due now.
+    """
 
 
 class ExplainBody(RequestBody):

@@ -128,6 +128,18 @@ class PluginStatus(TypedDict):
     services: list[ServiceStatus]
 
 
+class VerbDocument(TypedDict):
+    """A verb that a plugin adds to `orchestratorctl`."""
+
+    name: Annotated[str, Field(examples=["stock"])]
+    about: str
+    path: Annotated[str, Field(examples=["/v1/stock/{item}"])]
+    """The route that it asks."""
+    method: Literal["GET", "POST"]
+    arguments: Annotated[dict[str, str], Field(examples=[{"item": "what is asked for"}])]
+    """`word`, `[word]`, `--option=VALUE` or `--switch` → what the help says of it."""
+
+
 class PluginDocument(PluginStatus):
     """A plugin."""
 
@@ -135,6 +147,7 @@ class PluginDocument(PluginStatus):
     """`entry point`, or its file."""
     error: str | None
     """Why it did not load."""
+    verbs: list[VerbDocument]
 
 
 class PluginsDocument(TypedDict):

@@ -36,7 +36,6 @@ from orchestratord.errors import (
     Unstorable,
 )
 from orchestratord.model.event import EventType, OutboxEvent, TroubleEvent
-from orchestratord.model.json_body import INLINE_BYTES, parse_json
 from orchestratord.model.settings import Config
 from orchestratord.model.task import NewTask
 from orchestratord.plugin.long_work import off_loop
@@ -61,8 +60,9 @@ from orchestratord.queue.postgres.outbox_schema import MISSING
 from orchestratord.queue.records import Inserted
 from orchestratord.runtime.reload import Reloader
 from orchestratord.values import world
-from orchestratord.values.clock import rfc3339
+from orchestratord.values.clock import first_try, rfc3339
 from orchestratord.values.durations import MAX_DURATION
+from orchestratord.values.json_body import INLINE_BYTES, parse_json
 
 if TYPE_CHECKING:  # psycopg is an extra
     from orchestratord.queue.outbox.outbox_connection import ListedRow, OutboxConnection, OutboxRow
@@ -131,7 +131,7 @@ class OutboxRelay:
     def __init__(self, worker: Worker, reloader: Reloader, queue_url: str) -> None:
         """`queue_url`: where the queue is."""
         self._store = worker.store
-        self._enqueue = worker.enqueue
+        self._enqueue, self._new_tasks = worker.enqueue, worker.pipe.new_tasks
         self._reloader = reloader
         self._clock = worker.clock
         self._host = worker.host
@@ -461,9 +461,10 @@ class OutboxRelay:
         problem: dict[str, Any] = _cut(redactor.value(refusal.document()))
         endpoint = redactor.text(row.endpoint)[:CUT]
         noted = NotedRefusal(row.id, row.uid, endpoint, refusal.code, problem)
-        effects = self._host.record(self._event_of(noted), self._reloader.config)
+        effects = await self._new_tasks.of_event(self._event_of(noted))
         if effects:
-            await self._store.write(note_refusal(outbox.name, noted, effects))
+            inserted = await self._store.write(note_refusal(outbox.name, noted, effects))
+            await self._new_tasks.written(effects, inserted)
         await self._mark(connection, noted)
         return bool(effects)
 
@@ -521,6 +522,10 @@ async def _new_task(config: Config, row: OutboxRow) -> NewTask:
         raise InvalidParams({"params": why})
     if not delay <= MAX_DURATION:
         raise InvalidParams({"delay": "is more than ten years"})
+    try:
+        at = None if row.at is None else first_try(row.at)
+    except ValueError as error:
+        raise InvalidParams({"at": str(error)}) from None
     key = check_key(row.key, "key")
     raw = text.encode()
     if len(raw) > INLINE_BYTES:
@@ -530,7 +535,7 @@ async def _new_task(config: Config, row: OutboxRow) -> NewTask:
     if not isinstance(params, Mapping):
         raise InvalidParams({"params": "expected a JSON object"})
     endpoint = callable_endpoint(config, row.endpoint)
-    return await fitted_call(config, endpoint, params, delay=delay, key=key)
+    return await fitted_call(config, endpoint, params, delay=delay, at=at, key=key)
 
 
 def _cut(problem: dict[str, Any]) -> dict[str, Any]:

@@ -1,63 +1,21 @@
-"""Routes that plugins bring: collected once, and kept from harming anything but themselves."""
+"""The handlers of plugins' routes, kept from harming anything but themselves."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import update_wrapper
-from typing import Any
-
-from starlette.routing import compile_path
 
 from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.handler import Asked
 from orchestratord.api.server.problem_json import SHORTAGE, Refusal
-from orchestratord.errors import OrchestratordError, PluginError
+from orchestratord.errors import OrchestratordError
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, call
-from orchestratord.plugin.route import DESCRIPTION, JSON, Answer, Caller, Control, Route
+from orchestratord.plugin.route import DESCRIPTION, JSON, Answer, Caller, Route
 
-HOOK = "register_routes"
-_PARAMETER = re.compile(r"\{[^{}]*\}")
 FAULT = "plugin_fault"
 """The `code` of what a plugin did wrong."""
-
-
-def collect(
-    host: Host, control: Control, taken: Collection[tuple[str, str]]
-) -> Iterator[tuple[str, Route]]:
-    """(plugin, route) of all routes that plugins bring.
-
-    One that is no route, or that another has already, is logged as its plugin's fault and left out.
-
-    Args:
-        control: what the plugins get to reach the daemon by.
-        taken: (method, path) of the core's own routes.
-    """
-    owners = {(method, _PARAMETER.sub("{}", path)): "orchestratord" for method, path in taken}
-    for plugin, routes in host.ask(HOOK, {"control": control}):
-        for route in routes:
-            if not _is_sound(route):
-                host.fault(plugin, HOOK, HookFault(f"returned {route!r}, which is no route"))
-                continue
-            key = route.method, _PARAMETER.sub("{}", route.path)
-            if (owner := owners.get(key)) is not None:
-                other = "twice" if owner == plugin else f"and by {plugin}"
-                text = f"{route.method} {route.path} is registered by {owner} {other}"
-                host.fault(plugin, HOOK, PluginError(text))
-                continue
-            owners[key] = plugin
-            yield plugin, route
-
-
-def _is_sound(route: Any) -> bool:
-    try:
-        compile_path(route.path)
-        return isinstance(route, Route) and route.path.startswith("/")
-    except Exception:
-        return False
 
 
 class Contained:

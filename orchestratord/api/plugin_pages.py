@@ -11,18 +11,12 @@ from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, call, is_ctrl_c
 from orchestratord.plugin.metric import MetricSamples, samples_of
 from orchestratord.plugin.route import Control, Page, PageVisit
+from orchestratord.plugin.served import plugin_pages
 
-HOOK = "register_pages"
 
-
-def plugin_pages(host: Host, control: Control) -> Iterator[Page]:
+def contained_pages(host: Host, control: Control) -> Iterator[Page]:
     """The pages of all plugins; what one of them does wrong is its plugin's fault."""
-    for plugin, found in host.ask(HOOK, {"control": control}):
-        for page in found:
-            if isinstance(page, Page) and str(page.path).startswith("/"):
-                yield _contained(host, plugin, page)
-            else:
-                host.fault(plugin, HOOK, HookFault(f"returned {page!r}, which is no Page"))
+    return (_contained(host, plugin, page) for plugin, page in plugin_pages(host, control))
 
 
 def _contained(host: Host, plugin: str, page: Page) -> Page:

@@ -28,6 +28,7 @@ from orchestratord.errors import Problem
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.task import DOUBTFUL, Attempt, Status, Task, TaskExcerpt
 from orchestratord.plugin.registry import PluginInfo
+from orchestratord.plugin.verb_row import VerbRow
 from orchestratord.queue.operations.bulk import Survey
 from orchestratord.queue.operations.settle import holds
 from orchestratord.queue.records import CANCEL, Bulk, Done, TaskFilter
@@ -67,6 +68,7 @@ def task_json(task: Task, redactor: Redactor) -> TaskDocument:
         "deaths": task.deaths,
         "looks": task.looks,
         "looked_since": rfc3339(task.looked_since),
+        "waits_for": redactor.value(task.waits_for) if task.status == Status.PENDING else None,
         # The row keeps it while the task runs, for a claim that is given back.
         "next_try": rfc3339(task.next_try) if task.status == Status.PENDING else None,
         "params": redactor.value(task.params),
@@ -244,7 +246,9 @@ def problems_json(problems: Sequence[Problem]) -> list[ProblemDocument]:
     ]
 
 
-def plugin_json(plugin: PluginInfo, redactor: Redactor) -> PluginDocument:
+def plugin_json(
+    plugin: PluginInfo, redactor: Redactor, rows: Iterable[VerbRow] = ()
+) -> PluginDocument:
     """One plugin: whether it is loaded, what it implements, and what it did wrong."""
     return {
         "name": plugin.name,
@@ -256,4 +260,5 @@ def plugin_json(plugin: PluginInfo, redactor: Redactor) -> PluginDocument:
         "faults": plugin.faults,
         "last_fault": redactor.value(plugin.last_fault),
         "services": [redactor.value(asdict(one)) for one in plugin.services.values()],
+        "verbs": [redactor.value(asdict(one)) for one in rows],
     }

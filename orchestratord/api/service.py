@@ -12,7 +12,7 @@ import heapq
 import importlib.metadata
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -34,7 +34,7 @@ from orchestratord.api.daemon_documents import (
 from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
 from orchestratord.api.outbox_relay import OutboxRelay
-from orchestratord.api.plugin_pages import plugin_metrics, plugin_pages
+from orchestratord.api.plugin_pages import contained_pages, plugin_metrics
 from orchestratord.api.run_document import RunDocument, run_document
 from orchestratord.api.slow_look import SlowLook
 from orchestratord.api.throttle_service import ThrottleService
@@ -49,12 +49,12 @@ from orchestratord.errors import (
     InvalidParams,
     NotFound,
     OrchestratordError,
+    PluginError,
     Stopping,
 )
 from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.endpoint import OWN_ENDPOINT, Endpoint
 from orchestratord.model.event import EndpointEvent, Event, EventType
-from orchestratord.model.json_body import MAX_BATCH
 from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Action, Effect, Key, NewTask, Reason, Task, Upsert
 from orchestratord.plugin.executor import Doomed
@@ -75,6 +75,7 @@ from orchestratord.simulate.report import report_json, request_json, with_curl
 from orchestratord.simulate.timetable import timetable
 from orchestratord.values import world
 from orchestratord.values.clock import rfc3339
+from orchestratord.values.json_body import MAX_BATCH
 from orchestratord.values.redact import Redactor
 from orchestratord.values.suggest import suggest
 
@@ -221,8 +222,10 @@ class Service:
 
     def plugins(self) -> list[daemon_documents.PluginDocument]:
         """All plugins in the order in which they were loaded, those that did not load as well."""
+        verbs, redactor = self._host.registry.verbs, self.config.redactor
         return [
-            serialize.plugin_json(one, self.config.redactor) for one in self._host.plugins.values()
+            serialize.plugin_json(one, redactor, verbs.get(one.name, ()))
+            for one in self._host.plugins.values()
         ]
 
     async def reload(
@@ -450,9 +453,7 @@ class Service:
         if len(draft) != 1:
             raise InvalidParams({"draft": "holds one list"})
         ((key, value),) = draft.items()
-        edit = await asyncio.to_thread(
-            self._reloader.editor.edit, endpoint_id, key, value, etag="*", dry_run=True
-        )
+        edit = await self._edited(endpoint_id, key, value, etag="*", dry_run=True)
         if edit.config is None:
             raise ConfigError(edit.problems)
         return edit.config
@@ -482,6 +483,7 @@ class Service:
         *,
         text_params: Mapping[str, str] | None = None,
         delay: float = 0.0,
+        at: int | None = None,
         key: str | None = None,
         once: Upsert | None = None,
     ) -> Accepted:
@@ -492,6 +494,7 @@ class Service:
             params: by their names, as JSON values.
             text_params: more of them, as texts that become what the endpoint declares.
             delay: seconds until the first try.
+            at: when that is due instead, milliseconds since the epoch.
             key: for 24 hours the same key at the same endpoint is the same call.
             once: see `Control.accept`; the id is 0 where it is there already.
 
@@ -503,7 +506,7 @@ class Service:
         if twice := params.keys() & texts.keys():
             raise InvalidParams(dict.fromkeys(sorted(twice), "is given twice"))
         endpoint = callable_endpoint(self.config, endpoint_id)
-        new = await new_call(self.config, endpoint, params, texts, delay=delay, key=key)
+        new = await new_call(self.config, endpoint, params, texts, delay=delay, at=at, key=key)
         [inserted] = await self._worker.enqueue.accept([replace(new, once=once) if once else new])
         if not inserted.duplicate or once is not None:
             # It may run already.
@@ -517,13 +520,14 @@ class Service:
         batch: Sequence[Mapping[str, Any]],
         *,
         delay: float = 0.0,
+        at: int | None = None,
         key: str | None = None,
     ) -> tuple[list[int], bool]:
         """Make many calls of one endpoint, all or none.
 
-        `delay` and `key` are as of `call`; each call has a key of its own, this and its number.
-        Returns their ids in the order of `batch`, and whether all had been made before. Raises what
-        `call` raises; the names in InvalidParams begin with `batch.N.`, N from 0.
+        `delay`, `at` and `key` are as of `call`; each call has a key of its own, this and its
+        number. Returns their ids in the order of `batch`, and whether all had been made before.
+        Raises what `call` raises; the names in InvalidParams begin with `batch.N.`, N from 0.
         """
         endpoint = callable_endpoint(self.config, endpoint_id)
         if len(batch) > MAX_BATCH:
@@ -534,8 +538,11 @@ class Service:
         for number, params in enumerate(batch):
             its_key = None if key is None else f"{key}/{number}"
             try:
-                new = await fitted_call(self.config, endpoint, params, delay=delay, key=its_key)
-                tasks.append(new)
+                tasks.append(
+                    await fitted_call(
+                        self.config, endpoint, params, delay=delay, at=at, key=its_key
+                    )
+                )
             except InvalidParams as error:
                 problems |= {f"batch.{number}.{name}": why for name, why in error.problems.items()}
                 if len(problems) >= _MAX_PROBLEMS:
@@ -612,7 +619,24 @@ class Service:
 
     async def declaration(self, endpoint_id: str, key: str) -> Declaration:
         """What the endpoint's file says under a key that is united by name."""
-        return await asyncio.to_thread(self._reloader.editor.declaration, endpoint_id, key)
+        return await self._asked(self._host.registry.editor[1].declaration, endpoint_id, key)
+
+    async def _edited(self, endpoint_id: str, key: str, value: Any, **how: Any) -> Edit:
+        return await self._asked(self._host.registry.editor[1].edit, endpoint_id, key, value, **how)
+
+    async def _asked(
+        self, function: Callable[..., T], endpoint_id: str, *about: Any, **how: Any
+    ) -> T:
+        """Have the plugin that edits files do something with an endpoint's."""
+        file = await asyncio.to_thread(self._reloader.endpoint_file, endpoint_id)
+        try:
+            return await asyncio.to_thread(function, file, *about, **how)
+        except OrchestratordError:
+            raise
+        except Exception as error:
+            plugin = self._host.registry.editor[0]
+            self._host.fault(plugin, "register_editor", error)
+            raise PluginError(f"the plugin {plugin} failed; the daemon's log says more") from error
 
     async def edit(
         self,
@@ -629,9 +653,7 @@ class Service:
         async with self._editing:
             if not dry_run:
                 self._reloader.insist()
-            edit = await asyncio.to_thread(
-                self._reloader.editor.edit, endpoint_id, key, value, etag=etag, dry_run=dry_run
-            )
+            edit = await self._edited(endpoint_id, key, value, etag=etag, dry_run=dry_run)
             if dry_run:
                 return edit
             if not edit.written:
@@ -728,7 +750,7 @@ class Service:
 
     def pages(self) -> list[Page]:
         """The pages that plugins have beside those of the dashboard."""
-        return list(plugin_pages(self._host, self))
+        return list(contained_pages(self._host, self))
 
     # -- schedules and successes ---------------------------------------------------------------
 

@@ -10,8 +10,8 @@ import click
 from orchestratord.cli.create.scaffold import unwritable
 from orchestratord.cli.opened_config import copy_of, errors_in, existing_folder, host_of
 from orchestratord.cli.options import bad_config_ends, folder_of
-from orchestratord.config.edit.write_file import replace
 from orchestratord.config.folder import read_folder
+from orchestratord.config.write_file import replace
 from orchestratord.errors import NotWritable, Problem, StorageFull
 
 

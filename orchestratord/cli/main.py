@@ -20,7 +20,6 @@ PLACES = {
     "config": "inspect.config_show_command",
     "doctor": "doctor.doctor_command",
     "explain": "inspect.explain_command",
-    "grafana": "monitoring_command",
     "grant-producer": "outbox_command:grant_producer",
     "inbound": "inspect.inbound_command",
     "init": "create.init_command",
@@ -28,10 +27,8 @@ PLACES = {
     "new": "create.new_command",
     "outbox": "outbox_command",
     "plugins": "inspect.plugins_command",
-    "rules": "monitoring_command",
     "run": "run_command",
     "schema": "inspect.schema_command",
-    "systemd": "systemd_command",
     "test": "inspect.test_command",
 }
 """A command's name → its module, in which it has that name or the one behind the colon."""

@@ -78,21 +78,6 @@ def bad_config_ends() -> Iterator[None]:
         raise SystemExit(BAD_CONFIG) from None
 
 
-def shipped(file: str, installed: str, cloned: str) -> Path:
-    """A file that comes with the package. Raises ClickException where it is missing.
-
-    Args:
-        file: its name.
-        installed: the folder in the package that has it.
-        cloned: the one beside the package that has it in a clone.
-    """
-    package = Path(__file__).parents[1]
-    for path in (package / installed / file, package.parent / cloned / file):
-        if path.is_file():
-            return path
-    raise click.ClickException(f"{file} is not installed")
-
-
 def counted(count: int, noun: str) -> str:
     """`1 folder`, `2 folders`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

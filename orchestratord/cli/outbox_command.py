@@ -56,7 +56,8 @@ def schema(schema: str, notify: bool, apply: bool, config: str | None) -> None:
 def grant_producer(role: str, schema: str, apply: bool, config: str | None) -> None:
     """Print the SQL that lets a role of PostgreSQL enqueue, and nothing else.
 
-    It may call orchestratord_enqueue, and insert what that inserts. It sees no row.
+    It may call orchestratord_enqueue and orchestratord_enqueue_at, and insert what these insert. It
+    sees no row.
     """
     from orchestratord.queue.postgres.outbox_schema import grant_producer
 

@@ -223,7 +223,8 @@ class EndpointReader:
     def _check_url(
         self, spec: Mapping[str, Any], problems: KeyProblems, inherited: Inherited
     ) -> None:
-        if "path" in spec and (wrong := path_problem(spec["path"])) is not None:
+        path = spec.get("path")
+        if isinstance(path, Template) and (wrong := path_problem(path)) is not None:
             problems.error(wrong, "path")
         if inherited.api is not None and inherited.api.base_url is None:
             self._problems.error(

@@ -30,12 +30,12 @@ from orchestratord.config.yaml.nodes import MapNode, Scalar, Spot, locate, passa
 from orchestratord.config.yaml.references import References
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.json_body import is_larger
 from orchestratord.model.settings import Config, DaemonSettings, Plugins
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault
 from orchestratord.plugin.long_work import Breathe, no_breath
 from orchestratord.plugin.registry import Registry
+from orchestratord.values.json_body import is_larger
 from orchestratord.values.redact import Redactor
 
 DAEMON_FILE = "orchestratord.yaml"

@@ -25,9 +25,6 @@ from orchestratord.values.clock import Clock
 AT_START = ("database", "control_socket", "plugins", "workers")
 """The daemon's settings that a running one cannot change."""
 
-PLUGIN_FILES = "plugins.dirs"
-"""What is said where the folders of plugins are the same, but not what is in them."""
-
 
 Judge = Callable[[Config, Config], tuple[Problem, ...]]
 
@@ -119,8 +116,7 @@ class Loader:
                 return Reload(False, self.config, self.problems, cause=cause)
             old = before.config
             new, restart = _kept(old, found.config)
-            if PLUGIN_FILES not in restart and self.sources.host.files_differ():
-                restart = (*restart, PLUGIN_FILES)
+            restart = tuple(dict.fromkeys((*restart, *self.sources.host.changed())))
             if new.digest == old.digest and found.references == before.references:
                 return Reload(False, self.config, (), restart, cause)
             config = _adopted(new, old, old.generation + 1, self._clock.now_ms())

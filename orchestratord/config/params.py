@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from orchestratord.errors import InvalidParams
 from orchestratord.model.endpoint import Endpoint, Param, ParamRules
-from orchestratord.model.json_body import is_larger
 from orchestratord.model.settings import Config
 from orchestratord.model.task import NewTask
+from orchestratord.values.json_body import is_larger
 from orchestratord.values.suggest import MOST_UNKNOWN, suggest
 
 _SIMPLE = frozenset({int, bool, type(None)})

@@ -55,6 +55,7 @@ from orchestratord.queue.housekeeping.recount import recount
 from orchestratord.queue.store import Store
 from orchestratord.runtime.batch_closer import BatchCloser
 from orchestratord.runtime.clock_watch import ClockWatch
+from orchestratord.runtime.event_observer import event_observer
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.health_events import HealthEvents
 from orchestratord.runtime.plugin_services import PluginServices
@@ -186,7 +187,7 @@ class Daemon:
         self._worker = worker = Worker(
             store, host, self._client, clock, share=place.share, make_keeper=keeper
         )
-        self._scheduler = Scheduler(store, clock, worker.placement, host)
+        self._scheduler = Scheduler(store, clock, worker.pipe.new_tasks, host.events)
         self._team = team = Team(worker, seat if place.first else None)
         self._reloader = reloader = Reloader(
             loader, worker, self._scheduler, start.handler, self._notifier, team, seat
@@ -235,7 +236,7 @@ class Daemon:
         if member is not None:
             self._handle_signals()
         self._host.events.open(
-            self._clock, self._host.observer() if member is None else member.observe
+            self._clock, event_observer(self._worker) if member is None else member.observe
         )
         if member is not None:
             await self._while_not_stopped(member.may_serve())

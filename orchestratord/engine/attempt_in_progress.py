@@ -92,3 +92,5 @@ class AttemptResult:
     None for none."""
     look: bool = False
     """The answer said that it is not done yet."""
+    waits_for: str | None = None
+    """Why a hook put it off; None where none did."""

@@ -18,9 +18,9 @@ from pydantic_core import to_json
 
 from orchestratord.engine.answer_rules import AnswerRules
 from orchestratord.engine.request_checks import problems
-from orchestratord.errors import InvalidPayload, Problem, SendError, SendErrorKind
+from orchestratord.errors import InvalidPayload, Problem, Reject, SendError, SendErrorKind
+from orchestratord.http.client import origin_of
 from orchestratord.http.error_message import error_message
-from orchestratord.http.oauth import AWAITED
 from orchestratord.http.response_parser import ACCEPT_ENCODING
 from orchestratord.model.answer_expression import AnswerExpression, ErrorMessage
 from orchestratord.model.declared import Model
@@ -89,13 +89,38 @@ class HttpBody(Model):
         return self
 
 
+class ParamPath(Template):
+    """The dotted path of a parameter, `params.location`: a template of nothing else."""
+
+    __slots__ = ()
+    json_schema: ClassVar[Mapping[str, Any]] = {"type": "string", "pattern": r"^params(\.\w+)+$"}
+
+    @classmethod
+    def parse(cls, value: Any) -> ParamPath:
+        """Raises ValueError where it is no such path."""
+        if not isinstance(value, str) or not re.fullmatch(r"params(\.[A-Za-z_]\w*)+", value):
+            raise ValueError("names a parameter, such as params.location")
+        return cls(f"{{{{ {value} }}}}")
+
+    def written(self) -> str:
+        return ".".join(self.path or ())
+
+
+class WholeTarget(Model):
+    """Where a request goes that a parameter says, host and all."""
+
+    from_: ParamPath = Field(alias="from")
+    """The parameter, such as params.location: a URL of base_url's origin, or relative to it."""
+
+
 class HttpSpec(Model):
     """The keys of an endpoint with `type: http`."""
 
     method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = "GET"
     """The method of the request."""
-    path: Template
-    """Added to the API's base_url; values in it are percent-encoded, `/` included."""
+    path: Template | WholeTarget
+    """Added to the API's base_url; values in it are percent-encoded, `/` included. For GET and HEAD
+    {from: params.location} takes all of it from a parameter."""
     query: Mapping[str, Template] = {}
     """The parameters of the query; one that renders to null is left out."""
     headers: Mapping[str, Template] = {}
@@ -115,6 +140,11 @@ class HttpSpec(Model):
     """JMESPath over `{status_code, headers, body, text}` of an answer that is a failure: where it
     says what is wrong, such as body.error.message; left out: that of api.yaml, or the usual
     places."""
+
+    @property
+    def target(self) -> Template:
+        """What is rendered of `path`."""
+        return self.path.from_ if isinstance(self.path, WholeTarget) else self.path
 
 
 class HttpExecutor(Executor):
@@ -285,7 +315,7 @@ class RequestPlan:
             self.headers["Content-Type"] = spec.body.content_type
         headers = [template for _, template in self.rendered]
         body = spec.body.templates() if spec.body is not None else ()
-        templates = (spec.path, *spec.query.values(), *headers, *body)
+        templates = (spec.target, *spec.query.values(), *headers, *body)
         self.wants_all = any(template.names - {"params"} for template in templates)
         """Whether a template uses more than the parameters."""
         self.evaluates = any(template.computed for template in templates)
@@ -301,7 +331,7 @@ class RequestPlan:
         """The name of the file that the body is, if it is one."""
         self.form: Form | None = None
         """Where nothing but the body differs from request to request."""
-        alike = spec.path.constant and not spec.query and not self.rendered
+        alike = spec.target.constant and not spec.query and not self.rendered
         if alike and spec.body is not None and self.problem is None:
             # What is wrong with it is told of each request.
             with suppress(httpx.InvalidURL, ValueError, InvalidPayload):
@@ -314,18 +344,8 @@ class RequestPlan:
             self._put(name, text)
         for name, template in {**endpoint.api.headers, **spec.headers}.items():
             self._set(name, template)
-        auth = endpoint.api.auth
-        if auth is None:
-            return
-        if auth.bearer is not None:
-            self._put("Authorization", f"Bearer {auth.bearer.reveal()}")
-        if auth.basic is not None:
-            pair = httpx.BasicAuth(auth.basic.username, auth.basic.password.reveal())
-            self._put("Authorization", pair._auth_header)
-        if auth.header is not None:
-            self._put(auth.header.name, auth.header.value.reveal())
-        if auth.oauth2 is not None:
-            self._put("Authorization", AWAITED)
+        if endpoint.api.auth is not None:
+            self._put(*endpoint.api.auth.sent)
 
     def _has(self, name: str) -> bool:
         return any(known.lower() == name for known in self.headers)
@@ -406,8 +426,31 @@ def _pairs(
 
 def _url(plan: RequestPlan, context: Mapping[str, Any]) -> str:
     spec = plan.spec
-    path: str = spec.path.render(context, quote=_quoted)
-    if not spec.path.constant and ("." in path or "%" in path):
+    if isinstance(spec.path, WholeTarget):
+        url = _whole(plan.base, spec.path.from_.render(context))
+    else:
+        url = plan.base + _path(spec.path, context)
+    pairs = list(_pairs(spec.query, context)) if spec.query else []
+    if pairs:
+        url += ("&" if "?" in url else "?") + urlencode(pairs, quote_via=quote)
+    return url
+
+
+def _whole(base: str, target: Any) -> str:
+    """A URL that a parameter holds, as an answer's Location does. Raises Reject for one of another
+    origin, which would be sent this one's credentials."""
+    try:
+        url = httpx.URL(f"{base}/").join(target)
+    except (httpx.InvalidURL, TypeError, ValueError) as error:
+        raise Reject(f"path.from: {str(target)[:200]!r} is no URL: {error}") from None
+    if origin_of(url) != origin_of(httpx.URL(base)) or url.userinfo:
+        raise Reject(f"path.from: {target[:200]!r} is not of the origin of base_url, {base}")
+    return str(url.copy_with(fragment=None))
+
+
+def _path(template: Template, context: Mapping[str, Any]) -> str:
+    path: str = template.render(context, quote=_quoted)
+    if not template.constant and ("." in path or "%" in path):
         # A value of `..` would climb out of the path that the operator wrote; behind an encoded
         # slash too, which some servers decode first.
         for segment in re.split(r"[/\\]", unquote(path.split("?", 1)[0])):
@@ -415,11 +458,7 @@ def _url(plan: RequestPlan, context: Mapping[str, Any]) -> str:
                 raise InvalidPayload(f"a parameter would make the path {path!r} climb")
     # A request has no fragment: the character is meant as part of the path.
     path = path.replace("#", "%23")
-    url = plan.base + (path if path.startswith("/") else f"/{path}")
-    pairs = list(_pairs(spec.query, context)) if spec.query else []
-    if pairs:
-        url += ("&" if "?" in url else "?") + urlencode(pairs, quote_via=quote)
-    return url
+    return path if path.startswith("/") else f"/{path}"
 
 
 def _quoted(text: str) -> str:

@@ -191,7 +191,7 @@ class PhaseHooks:
         """
         now, died = self._clock.now_ms(), error is DIED
         deaths = task.deaths + died
-        outcome = Outcome("retry", "error", error=error, maybe_done=True)
+        outcome = Outcome("retry", "error", error=error, maybe_done=True, lost=True)
         if not task.idempotent:
             decision = Decision(Status.FAILED, AMBIGUOUS, Reason.AMBIGUOUS)
         elif deaths >= POISON_AFTER and task.alone:

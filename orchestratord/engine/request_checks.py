@@ -16,6 +16,7 @@ from orchestratord.values.template import Template, TemplateTree
 
 HTTP = "http"
 
+_READS = ("GET", "HEAD")
 _SINGLE = re.compile(r"(?<!\{)\{\s*([A-Za-z_][\w.]*)\s*\}(?!\})")
 _QUOTES = "[\u2018-\u201f\u00ab\u00bb]"
 _QUOTED = re.compile(rf"{_QUOTES}\s*\{{\{{|\}}\}}\s*{_QUOTES}")
@@ -35,6 +36,8 @@ def problems(endpoint: Endpoint) -> Iterator[Problem]:
             "own that reads, which `then` calls, or write idempotent: true",
             key="poll",
         )
+    if endpoint.spec.target is not endpoint.spec.path and endpoint.spec.method not in _READS:
+        yield Problem("takes all of it from a parameter for GET and HEAD only", key="path.from")
     for key, message in _doubts(endpoint):
         yield Problem(message, key=key, severity="warning")
 
@@ -59,7 +62,7 @@ def _doubts(endpoint: Endpoint) -> Iterator[tuple[str, str]]:
 
 def _templates(spec: Any) -> Iterator[tuple[str, Template | TemplateTree]]:
     """All that is rendered for each request, by its key."""
-    yield "path", spec.path
+    yield "path", spec.target
     for part in ("query", "headers"):
         for name, template in getattr(spec, part).items():
             yield f"{part}.{name}", template

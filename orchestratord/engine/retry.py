@@ -197,10 +197,11 @@ def last_one(task: Task, allowed: int) -> str:
 
 
 def give_up_from(task: Task) -> int:
-    """From when on `give_up_after` counts, milliseconds since the epoch: its acceptance, the last
-    manual retry, and in an ordered partition when its turn came."""
-    first_at = 0 if task.turn is None else task.first_at or 0
-    return max(first_at, task.retried_at or 0) or task.created_at
+    """From when on `give_up_after` counts, milliseconds since the epoch: its acceptance, or when it
+    was to be made first, if that is later; the last manual retry; and in an ordered partition when
+    its turn came."""
+    again_at = max(0 if task.turn is None else task.first_at or 0, task.retried_at or 0)
+    return again_at or max(task.created_at, task.scheduled_at)
 
 
 def give_up_at(task: Task, policy: RetryPolicy, skipped: Skipped = lambda since: 0) -> int | None:

@@ -47,7 +47,8 @@ def started(tasks: Iterable[Task], at: int) -> list[TaskEvent]:
         late = at - due if due is not None and due < at else 0
         events.append(_made(TaskEvent, (
             _STARTED, at, task.id, task.kind, task.endpoint_id, task.webhook or None, _RUNNING,
-            task.attempts, None, None, None, at, None, None, None, late, task.parent_id,
+            task.attempts, None, None, None, at, None, None, None, late, task.parent_id, False,
+            None,
         )))  # fmt: skip
     return events
 
@@ -71,6 +72,7 @@ def settled(settlements: Iterable[Settlement]) -> list[TaskEvent]:
         events.append(_made(TaskEvent, (
             type_, s.at, task.id, task.kind, task.endpoint_id, task.webhook or None, status,
             attempt, s.reason, code, error, began, took, delay, s.next_try, late, task.parent_id,
+            s.deaths is not None, s.waits_for,
         )))  # fmt: skip
     return events
 

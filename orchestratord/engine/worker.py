@@ -33,6 +33,7 @@ from orchestratord.plugin.host import Host
 from orchestratord.queue.daemon_health import CLAIMS_FAILING
 from orchestratord.queue.operations import claim, partitions, search, settle, stored_throttles
 from orchestratord.queue.records import Pick
+from orchestratord.queue.shared_rates import Past
 from orchestratord.queue.store import Store
 from orchestratord.values import world
 from orchestratord.values.clock import Clock
@@ -131,16 +132,19 @@ class Worker:
         if not task.held:
             return self._wait_reason(task)
         found = await self.store.read(partitions.holder(task))
-        if found is None:  # its turn comes at this moment
-            return None
+        if found is None:  # its turn comes at this moment, or once its hook lets it
+            return self._wait_reason(task)
         other = await self.store.read(search.get(found))
         return behind(task, other, self._wait_reason(other))
 
     def _wait_reason(self, task: Task) -> Waiting | None:
         if task.status != Status.PENDING or task.next_try is None:
             return None
-        standing = self.placement.of(task.key)
-        return wait_reason(task.key, standing, task.next_try, self.lanes, self.clock.now_ms())
+        standing, now = self.placement.of(task.key), self.clock.now_ms()
+        found = wait_reason(task.key, standing, task.next_try, self.lanes, now)
+        if found is None and task.waits_for is not None and task.next_try > now:
+            return Waiting("snooze", task.waits_for, until=task.next_try)
+        return found
 
     def snapshot(self) -> dict[str, Any]:
         """What `status` shows of the worker."""
@@ -187,14 +191,16 @@ class Worker:
 
     async def _begin(self) -> None:
         """Learn how the queue stands, as soon as the database says it."""
+        past: Past | None = None
         while not self.lanes.draining:
             try:
                 await self.learn_last_success()
-                past = await self._past()  # what was under way is known as long as it is claimed
+                if past is None:  # what was under way is known as long as it is claimed
+                    past = await self._past()
+                    self.lanes.learn_past({lane: times for lane, (_, times) in past.items()})
                 await self.take_over()
                 await self.removed.mend_partitions()
                 await claim.charge_past(self.store, past)
-                self.lanes.learn_past({lane: times for lane, (_, times) in past.items()})
                 for key, next_try in (await self.store.read(claim.earliest())).items():
                     self.placement.touched(key, next_try)
                 return
@@ -214,20 +220,21 @@ class Worker:
         if now - self._failing_since >= CLAIMS_FAIL_AFTER:
             self.store.health.begin(CLAIMS_FAILING, f"nothing can be claimed: {error}")
 
-    async def _past(self) -> dict[str, tuple[RateLimit, list[int]]]:
+    async def _past(self) -> Past:
         """Of lanes with a rate limit: that, and when calls began before this daemon did."""
         apis = self.placement.config.apis
         limits = {name: api.rate_limit for name, api in apis.items() if api.rate_limit}
         if not limits:
             return {}
         reach = max(limit.window + limit.margin for limit in limits.values())
-        past: dict[str, tuple[RateLimit, list[int]]] = {}
-        for key, began in await self.store.read(claim.begun(self.clock.now_ms() - reach)):
+        now, past = self.clock.now_ms(), dict[str, tuple[RateLimit, list[int]]]()
+        for key, began in await self.store.read(claim.begun(now - reach)):
             standing, api = self.placement.of(key), key.endpoint_id.partition("/")[0]
             # Where its endpoint is gone, only statements cannot be told from calls.
             counts = standing.rate if isinstance(standing, Target) else not key.webhook
             if counts and api in limits:
-                past.setdefault(f"api:{api}", (limits[api], []))[1].append(began)
+                # What was still to come was a wrong clock's.
+                past.setdefault(f"api:{api}", (limits[api], []))[1].append(min(began, now))
         return {lane: (limit, sorted(times)) for lane, (limit, times) in past.items()}
 
     async def _go_round(self) -> None:

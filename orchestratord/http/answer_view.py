@@ -16,10 +16,10 @@ import httpx
 
 from orchestratord.model.answer_expression import OF_ANSWER, WHOLE
 from orchestratord.model.http_message import header, header_items
-from orchestratord.model.json_body import INLINE_BYTES, MAX_DEPTH, free_json, parse_json
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.values.budget import INLINE_STEPS, Budget, TooCostly
 from orchestratord.values.jmespath_expression import Expression
+from orchestratord.values.json_body import INLINE_BYTES, MAX_DEPTH, free_json, parse_json
 
 INLINE_XML = 4 << 10
 """Bytes of XML up to which it is looked into on the event loop."""
@@ -110,7 +110,7 @@ async def look(
     `ask` gets the answer's view, and what it may cost, None for as much as it takes. It raises
     TooCostly where it costs more, and is asked again in a thread then.
     """
-    if len(response.content) <= (INLINE_XML if is_xml(response) else INLINE_BYTES):
+    if reads_quickly(response):
         try:
             return ask(AnswerView(response, lenient=lenient), Budget(INLINE_STEPS))
         except TooCostly:
@@ -174,6 +174,11 @@ _PARTS: dict[str, Callable[[httpx.Response], Any]] = {
     "body": read_body,
     "text": read_text,
 }
+
+
+def reads_quickly(response: httpx.Response) -> bool:
+    """Whether the body is short enough to be read on the event loop."""
+    return len(response.content) <= (INLINE_XML if is_xml(response) else INLINE_BYTES)
 
 
 def is_xml(response: httpx.Response) -> bool:

@@ -12,10 +12,10 @@ import httpx
 from orchestratord.errors import SendError
 from orchestratord.http.client import HttpClient, SendOptions
 from orchestratord.http.egress import Egress, parse_rule
-from orchestratord.http.oauth import AWAITED, Keeper, Learn, Token, TokenKeeper
+from orchestratord.http.oauth import Keeper, Learn, Token, TokenKeeper
 from orchestratord.http.proxy import ProxyRoute
 from orchestratord.http.tls import context_of, proxy_context
-from orchestratord.model.auth import OAuth2
+from orchestratord.model.auth import AWAITED, OAuth2
 from orchestratord.model.endpoint import Api
 from orchestratord.model.http_message import MAX_RESPONSE, put_headers, request_header
 from orchestratord.plugin.executor import Target

@@ -250,7 +250,7 @@ def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Reque
         url = request.url.join(location)
     except (httpx.InvalidURL, ValueError):
         return None
-    if _scheme_host_port(url) != _scheme_host_port(request.url) or url.userinfo:
+    if origin_of(url) != origin_of(request.url) or url.userinfo:
         return None
     method, headers, body = request.method, request.headers.raw, request.content
     becomes_get = (status == 303 and method != "HEAD") or (
@@ -267,7 +267,7 @@ def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Reque
     return following
 
 
-def _scheme_host_port(url: httpx.URL) -> tuple[bytes, bytes, int]:
-    """Of an http or https URL, the port also where it is the default."""
+def origin_of(url: httpx.URL) -> tuple[bytes, bytes, int]:
+    """Scheme, host and port of an http or https URL, the port also where it is the default."""
     scheme = url.raw_scheme
     return scheme, url.raw_host, url.port or (443 if scheme == b"https" else 80)

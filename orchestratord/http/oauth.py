@@ -16,16 +16,13 @@ from urllib.parse import quote_plus, urlencode
 
 import httpx
 
-from orchestratord.config.edit.write_file import replace_file
+from orchestratord.config.write_file import replace_file
 from orchestratord.errors import EgressDenied, SendError
+from orchestratord.http.signed_assertion import CLIENT_ASSERTION, JWT_BEARER, signed_assertion
 from orchestratord.model.auth import KeptSecret, OAuth2
 from orchestratord.model.http_message import Request, header
-from orchestratord.values.redact import MASK
 
 log = logging.getLogger("orchestratord.tokens")
-
-AWAITED = f"Bearer {MASK}"
-"""The value of Authorization until there is a token."""
 
 _MARGIN, _SHARE, _LEAST = 60.0, 0.1, 1.0
 """A token is renewed so many seconds before it ends. One that lives no longer than that is renewed
@@ -51,6 +48,8 @@ _KEYS: Mapping[str, str] = {
     "invalid_target": "audience",
 }
 """The keys to look at, by the error that is answered."""
+_SIGNED_KEYS = {"invalid_client": "private_key and key_id", "invalid_grant": "issuer and subject"}
+"""Those of a client that signs."""
 
 Fetch = Callable[[httpx.Request], Awaitable[httpx.Response]]
 """Sends a token request the way that the API's calls go."""
@@ -216,21 +215,28 @@ class TokenKeeper:
         form: dict[str, str] = {"grant_type": "client_credentials"}
         if self._refresh is not None:
             form = {"grant_type": "refresh_token", "refresh_token": self._refresh.reveal()}
-        for name, value in (("scope", settings.scope), ("audience", settings.audience)):
-            if value is not None:
-                form[name] = value
+        if settings.grant == "jwt_bearer":
+            form = {"grant_type": JWT_BEARER, "assertion": signed_assertion(settings)}
+        elif settings.private_key is not None:
+            form["client_assertion_type"] = CLIENT_ASSERTION
+            form["client_assertion"] = signed_assertion(settings)
+        if settings.scope is not None:
+            form["scope"] = settings.scope
+        if settings.audience is not None and settings.private_key is None:
+            form["audience"] = settings.audience
         headers = {
             "User-Agent": "orchestratord",
             "Accept": "application/json",
             "Content-Type": "application/x-www-form-urlencoded",
         }
         if secret is None or posted:
-            form["client_id"] = settings.client_id
+            if settings.client_id is not None:
+                form["client_id"] = settings.client_id
             if secret is not None:
                 form["client_secret"] = secret.reveal()
         else:
             # Both are encoded as in a form before they are joined (RFC 6749, 2.3.1).
-            pair = quote_plus(settings.client_id), quote_plus(secret.reveal())
+            pair = quote_plus(settings.client_id or ""), quote_plus(secret.reveal())
             headers["Authorization"] = httpx.BasicAuth(*pair)._auth_header
         content = urlencode(form).encode()
         try:
@@ -263,9 +269,12 @@ class TokenKeeper:
             said += f" ({' '.join(described.split())[:200]})"
         if code < 400 and (location := header(response, "location")) is not None:
             said += f", to {location[:200]}"
-        key = _KEYS.get(error, "token_url" if not error else "oauth2")
+        keys = _KEYS if self._settings.private_key is None else {**_KEYS, **_SIGNED_KEYS}
+        key = keys.get(error, "token_url" if not error else "oauth2")
         key = "auth.oauth2" if key == "oauth2" else f"auth.oauth2.{key}"
-        what = f"{said}; look at {key} in the api.yaml of {self._api}"
+        # Of a webhook, the name says so.
+        place = self._api if " " in self._api else f"the api.yaml of {self._api}"
+        what = f"{said}; look at {key} in {place}"
         raise SendError(what, kind="access", sent=False)
 
     def _read(self, answer: Mapping[str, Any], began: float, after_refusal: bool) -> Token:

@@ -7,18 +7,24 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import unquote
 
 import httpx
-from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from orchestratord.model.declared import Model
 from orchestratord.values.attached_file import Attachment
 from orchestratord.values.certificate import certificates, show, trust
+from orchestratord.values.durations import Duration
+from orchestratord.values.redact import MASK
 from orchestratord.values.secret import Secret, Text
+from orchestratord.values.signing_key import PRETENDED_KEY, check_signing_key
 from orchestratord.values.yaml_value import YamlValue
 
+AWAITED = f"Bearer {MASK}"
+"""The value of Authorization until there is a token."""
+_TEMPLATE = re.compile(r"\{\{.*\}\}", re.DOTALL)
 _FILE = re.compile(r"\$\{file:(/[^{}]+)\}")
 _WRITTEN = "as it is written here"
 _PLACEHOLDER = re.compile("\ue000([0-9]+)\ue001")
@@ -188,30 +194,87 @@ class KeptSecret(Secret):
         return secret
 
 
-class OAuth2(Model):
-    """A token by OAuth 2.0: for client credentials, or for a refresh token."""
+class _Literal(Model):
+    """What stands here is sent as it stands, so that a template is a mistake."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_template(cls, value: Any) -> Any:
+        # Of a secret that is written out, the source is a mask.
+        written = value.source if isinstance(value, Text) and value.source != MASK else value
+        if isinstance(written, str) and _TEMPLATE.search(written):
+            raise ValueError(
+                "takes no template, and is used as it stands; what changes from request to "
+                "request belongs into headers"
+            )
+        return value
+
+
+class OAuth2(_Literal):
+    """A token by OAuth 2.0: for client credentials, for a refresh token, or for a signed
+    assertion."""
 
     token_url: str
     """The URL at which tokens are given."""
-    client_id: str
+    grant: Literal["client_credentials", "jwt_bearer"] = "client_credentials"
+    """What a token is asked for with: the client's credentials, or an assertion (jwt_bearer), as
+    Google's service accounts and Salesforce have it."""
+    client_id: str | None = None
     """Who asks for a token."""
     client_secret: Secret | None = None
     """The client's secret, best a reference: ${credential:name}."""
     scope: str | None = None
     """What the token is for; several scopes are separated by spaces."""
     audience: str | None = None
-    """Whom the token is for, where the server asks for it."""
+    """Whom the token is for, where the server asks for it; with a private_key, whom the assertion
+    is for, which is token_url where it is left out."""
     refresh_token: KeptSecret | None = None
     """A secret by which tokens are asked for, instead of the client's credentials alone."""
+    algorithm: Literal["RS256", "ES256"] = "RS256"
+    """How assertions are signed."""
+    private_key: Secret | None = None
+    """The key in PEM that signs assertions, by reference: ${credential:name}. It takes the place of
+    client_secret."""
+    key_id: str | None = None
+    """The name that the server knows the key by (`kid`)."""
+    issuer: str | None = None
+    """Who signs (`iss`); left out: client_id."""
+    subject: str | None = None
+    """For whom the token is (`sub`), such as a user; left out: client_id, and none for
+    jwt_bearer."""
+    assertion_lifetime: Annotated[Duration, Field(ge=1, le=3600)] = 300.0
+    """How long an assertion holds; each request has a new one: 5m."""
+
+    @field_validator("private_key")
+    @classmethod
+    def _check_key(cls, value: Secret | None, info: ValidationInfo) -> Secret | None:
+        if value is not None and value.reveal() != PRETENDED_KEY:
+            check_signing_key(value.reveal(), info.data.get("algorithm", "RS256"))
+        return value
 
     @model_validator(mode="after")
     def _check_grant(self) -> OAuth2:
-        if self.client_secret is None and self.refresh_token is None:
-            raise ValueError("client_secret is required where there is no refresh_token")
+        signed = {"algorithm", "key_id", "issuer", "subject", "assertion_lifetime"}
+        if self.private_key is None:
+            if self.grant == "jwt_bearer":
+                raise ValueError("private_key is required where grant is jwt_bearer")
+            if alone := sorted(signed & self.model_fields_set):
+                raise ValueError(f"{alone[0]} goes with private_key, which is missing")
+            if self.client_secret is None and self.refresh_token is None:
+                raise ValueError("client_secret is required where there is no refresh_token")
+        elif self.client_secret is not None:
+            raise ValueError("private_key takes the place of client_secret; keep one")
+        if self.grant == "jwt_bearer" and self.refresh_token is not None:
+            raise ValueError("refresh_token is a grant of its own; take grant out")
+        if self.client_id is None and (self.grant != "jwt_bearer" or self.issuer is None):
+            needs = "client_id"
+            if self.grant == "jwt_bearer":
+                needs = "issuer, or client_id,"
+            raise ValueError(f"{needs} is required")
         return self
 
 
-class Basic(Model):
+class Basic(_Literal):
     """HTTP Basic."""
 
     username: str
@@ -220,7 +283,7 @@ class Basic(Model):
     """The password, best a reference: ${credential:name}."""
 
 
-class HeaderAuth(Model):
+class HeaderAuth(_Literal):
     """A header with a secret value."""
 
     name: str
@@ -229,8 +292,8 @@ class HeaderAuth(Model):
     """Its value, best a reference: ${credential:name}."""
 
 
-class Auth(Model):
-    """How an API is told who calls; one of the four."""
+class Auth(_Literal):
+    """How a receiver is told who calls; one of the four."""
 
     bearer: Secret | None = None
     """A token, which is sent as `Authorization: Bearer …`; best a reference."""
@@ -240,3 +303,21 @@ class Auth(Model):
     """A header of any name with a secret value, such as X-Api-Key."""
     oauth2: OAuth2 | None = None
     """A token by OAuth 2.0, which the daemon asks for and renews by itself."""
+
+    @property
+    def sent(self) -> tuple[str, str]:
+        """The header that says who calls, its name and value; `AWAITED` stands for a token."""
+        if self.bearer is not None:
+            return "Authorization", f"Bearer {self.bearer.reveal()}"
+        if self.basic is not None:
+            pair = httpx.BasicAuth(self.basic.username, self.basic.password.reveal())
+            return "Authorization", pair._auth_header
+        if self.header is not None:
+            return self.header.name, self.header.value.reveal()
+        return "Authorization", AWAITED
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Auth:
+        if sum(value is not None for _, value in self) != 1:
+            raise ValueError("give exactly one of bearer, basic, header and oauth2")
+        return self

@@ -1,7 +1,8 @@
-"""What is told of a list that can be edited, and of an edit."""
+"""What is told of a list that can be edited, of an edit, and who makes it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,3 +61,18 @@ class Edit:
     generation: int | None = None
     refused: tuple[Problem, ...] = ()
     config: Config | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Editor:
+    """What edits endpoints' files, in threads, one edit after the other.
+
+    Args:
+        declaration: a `def` of an `EndpointFile` and a key whose lists are united by name: what the
+            file says under it. Raises NotFound, ConfigError.
+        edit: a `def` of these, of the list to write, and of `etag` and `dry_run`, which mean what
+            they do for `Control.edit`; it raises what that does.
+    """
+
+    declaration: Callable[..., Declaration]
+    edit: Callable[..., Edit]

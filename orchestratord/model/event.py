@@ -62,8 +62,8 @@ class EventType(StrEnum):
 
     @property
     def recorded(self) -> bool:
-        """Whether `on_event` is asked for what is to be written with what such an event tells
-        of."""
+        """Whether what `on_event` returns of such an event is written in the transaction that notes
+        what it tells of."""
         return self in _RECORDED
 
 
@@ -114,6 +114,10 @@ class TaskEvent(NamedTuple):
     """How long after it was due the attempt began."""
     parent_id: int | None = None
     """The task that it follows from."""
+    lost: bool = False
+    """The daemon died during the attempt: it says nothing of the receiver."""
+    waits_for: str | None = None
+    """Of one that a hook put off: why, in its words."""
 
 
 class BulkEvent(NamedTuple):

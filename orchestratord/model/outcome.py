@@ -36,6 +36,7 @@ class Outcome:
     `receiver_only` to this receiver alone, whose lane waits then, and no other. `unreached` is True
     where no connection stood: that says nothing of the endpoint, and much of the receiver. `look`
     is True where the answer says that it is not done yet, and is to be asked for again (`poll`).
+    `lost` is True where the daemon died during the attempt: that says nothing of the receiver.
     """
 
     verdict: Verdict
@@ -52,6 +53,7 @@ class Outcome:
     receiver_only: bool = False
     unreached: bool = False
     look: bool = False
+    lost: bool = False
 
     def success(self) -> Outcome:
         """This outcome as a success."""

@@ -17,9 +17,9 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from orchestratord.errors import InvalidPayload
-from orchestratord.model.json_body import INLINE_BYTES, is_larger
 from orchestratord.model.partition_turn import HOLD, HOLDS, Partition, PartitionTurn
 from orchestratord.values.clock import rfc3339
+from orchestratord.values.json_body import INLINE_BYTES, is_larger
 from orchestratord.values.status_set import StatusCode
 
 _SQL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -185,6 +185,8 @@ class Task:
     """How often an answer said that it is not done yet; since it was last retried manually."""
     looked_since: int | None = None
     """When the first of these came."""
+    waits_for: str | None = None
+    """Why a hook put it off until `next_try`; None where none did."""
     maybe_large: bool = field(default=True, compare=False)  # False: too short to be `is_large`
     turn: PartitionTurn | None = None
     """What there is of its partition; None for no partition."""
@@ -328,6 +330,7 @@ class NewTask:
         payload: for a delivery, the body; None if it did not render (`error` says why).
         error: what is already known to be wrong with it.
         delay: seconds until the first try.
+        at: when the first try is due, milliseconds, instead of `delay`; what is past is due now.
         parent_id: the task that it follows from.
         unique_key: a client's idempotency key, kept for 24 hours.
         max_attempts: shown until the first attempt settles, which follows the configuration.
@@ -350,6 +353,7 @@ class NewTask:
     payload: str | None = None
     error: str | None = None
     delay: float = 0.0
+    at: int | None = None
     parent_id: int | None = None
     unique_key: str | None = None
     max_attempts: int = 15
@@ -364,6 +368,11 @@ class NewTask:
     def key(self) -> Key:
         """What the task will be claimed by."""
         return Key(self.endpoint_id, self.webhook)
+
+    @property
+    def waits(self) -> bool:
+        """Whether its first try may lie ahead."""
+        return self.delay > 0 or self.at is not None
 
 
 _OF_NEW = (

@@ -208,6 +208,11 @@ class Executor(ABC):
         is sent for that. For those who look at a task."""
         return None
 
+    def access(self, name: str, config: Config) -> Api | None:
+        """What a `Target` of this kind has as its `access` and no api.yaml declares, by its name;
+        None for any other name. Asked where another worker needs its token."""
+        return None
+
     @abstractmethod
     def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
         """Where the tasks of the key (endpoint.id, webhook) stand under this configuration.

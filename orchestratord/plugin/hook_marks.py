@@ -59,7 +59,8 @@ def only_for(concerned: Callable[..., object]) -> Callable[[F], F]:
     Args:
         concerned: whether the hook is to be asked about the tasks of this kind and endpoint: a
             `def`, and its answer is remembered for as long as the endpoint's files stay as they
-            are, so it has to go by these alone. That of `announce` may take the phase as third.
+            are, so it has to go by these alone. That of `announce` may take the phase as third;
+            that of `on_event` takes the type of the event alone.
             Where the endpoint is gone, and where this raises, the hook is asked.
     """
 

@@ -17,8 +17,7 @@ of: it says what the others would return, and why.
 `BatchMember` is what is told of together with others: once its batch has closed, `batch_closed` is
 asked for the one delivery that tells of it. It is a `def`.
 
-`on_event` tells of what happens in the daemon rather than to a task. It is a `def`, and its effects
-are no `NewTask`.
+`on_event` is a `def` too, and is asked about all that happens, not to tasks alone.
 
 *Observing*, `observe` learns afterwards what happened. It is a `def`, and what it returns is not
 looked at.
@@ -39,13 +38,13 @@ import pluggy
 
 from orchestratord.errors import Problem
 from orchestratord.model.backoff import Backoff
+from orchestratord.model.edit import Editor
 from orchestratord.model.endpoint import Endpoint, Setting
 from orchestratord.model.event import Event
-from orchestratord.model.outcome import Outcome
+from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.settings import Config, DaemonSetting
 from orchestratord.model.task import (
-    BatchMember,
     ClosedBatch,
     Delete,
     Effect,
@@ -67,6 +66,7 @@ if TYPE_CHECKING:
     from orchestratord.plugin.metric import Counter, Gauge
     from orchestratord.plugin.registry import Reference
     from orchestratord.plugin.route import Control, Page, PortHandler, PortRequest, Route
+    from orchestratord.plugin.verb_row import VerbRow
 
 hookspec = pluggy.HookspecMarker("orchestratord")
 
@@ -84,6 +84,8 @@ REGISTRATIONS = (
     "register_references",
     "register_checks",
     "register_commands",
+    "register_verbs",
+    "register_editor",
     "example_request",
     "check_endpoint",
     "config_adopted",
@@ -180,6 +182,17 @@ def register_commands() -> Iterable[click.Command]:
 
 
 @hookspec
+def register_verbs() -> Iterable[VerbRow]:
+    """Verbs of the plugin's own for `orchestratorctl`, each of which asks one of its routes."""
+
+
+@hookspec
+def register_editor() -> Iterable[Editor]:
+    """What writes lists of endpoints back to their files, for `Control.edit`. One plugin has one;
+    where none does, files are not edited."""
+
+
+@hookspec
 def example_request(endpoint: Endpoint, body: bytes | None) -> Iterable[PortRequest]:
     """What a sender would send to an endpoint at the plugin's port, signed, for `orchestratord
     inbound test`; nothing where it takes nothing in. `body`: what is sent; None for an example."""
@@ -209,9 +222,12 @@ def config_adopted(
 
 @hookspec
 def before_request(
-    request: httpx.Request, task: Task, endpoint: Endpoint, config: Config
+    request: httpx.Request, task: Task, endpoint: Endpoint, config: Config, send: Send
 ) -> httpx.Request | None:
     """Before each HTTP attempt: return another request, or None to leave it.
+
+    `send` sends other requests, such as one for a token, as this one will be: by the rules of
+    egress, the TLS and the proxy of its API.
 
     May raise `Reject` (the task fails, `rejected`, nothing is sent) or `Snooze(delay)` (later, at
     no cost of an attempt).
@@ -319,12 +335,13 @@ def explain(
 
 
 @hookspec
-def on_event(event: Event, config: Config) -> Iterable[Upsert | Delete | BatchMember]:
-    """A breaker, a throttle, a schedule or a row of the outbox has changed: what is returned is
-    written in the transaction that notes it (of the outbox: before that). `observe` has the event
-    after that; of breakers and throttles, before it. What several daemons find out begins to
-    throttle is written by the first of them; that it ended, by each one: a `BatchMember` with
-    `once` and `since` is written once. `EventType.recorded` tells such events. A `def`."""
+def on_event(event: Event, config: Config, now: float) -> Iterable[Effect]:
+    """Something has happened; `now` in seconds since the epoch. Of what `EventType.recorded` is
+    true, what is returned is written in the transaction that notes it (of the outbox: before that);
+    what several daemons find out begins to throttle is written by the first of them, that it ended,
+    by each one: a `BatchMember` with `once` and `since` is written once. Of all else, in a
+    transaction of its own soon after, by the first worker of the daemon where it happened, and not
+    where that dies before. With `@only_for(lambda type: …)` it is asked about some types alone."""
 
 
 @hookspec

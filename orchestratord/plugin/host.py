@@ -28,17 +28,10 @@ from orchestratord.model.event import Event, EventType, PluginEvent
 from orchestratord.model.outcome import A_HOOK, Outcome
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.settings import Config
-from orchestratord.model.task import (
-    BatchMember,
-    Effect,
-    NewTask,
-    Reason,
-    RowEffect,
-    RunSummary,
-    Task,
-)
+from orchestratord.model.task import Effect, Reason, RunSummary, Task
 from orchestratord.plugin import hookspecs
 from orchestratord.plugin.event_bus import EventBus, Observe
+from orchestratord.plugin.executor import Executor
 from orchestratord.plugin.isolation import (
     PLAIN_ANSWERS,
     HookFault,
@@ -53,7 +46,7 @@ from orchestratord.plugin.isolation import (
     words,
 )
 from orchestratord.plugin.long_work import off_loop
-from orchestratord.plugin.plugin_sources import installed_plugins, single_files
+from orchestratord.plugin.plugin_sources import PluginSource, installed_plugins, single_files
 from orchestratord.plugin.registry import CORE, PluginInfo, Registry, plain
 from orchestratord.values import doc_links, world
 from orchestratord.values.redact import Redactor
@@ -144,6 +137,7 @@ class Host:
         self.timeout = timeout
         self._dirs: list[Path] = []
         self._digests: dict[str, str] = {}
+        self._versions: dict[str, str] = {}
         self.max_params = 256 << 10
         """Bytes that the parameters of a call may have which a hook returns."""
         self.redactor = Redactor()
@@ -169,19 +163,24 @@ class Host:
         off = set(disabled)
         self._dirs = list(dirs)
         self._digests = _digests(self._dirs)
-        versions: dict[str, str] = {}  # each is read once: that takes as long as importing a module
-        for source in (*installed_plugins(), *single_files(self._dirs)):
-            version = "?" if source.module else "file"
-            if (package := source.package) is not None:
-                version = versions[package.name] = versions.get(package.name) or package.version
-            info = PluginInfo(source.name, version, source.place, requires=source.requires)
+        packages = list(installed_plugins())
+        self._versions = _versions(packages)
+        for source in (*packages, *single_files(self._dirs)):
+            version = self._versions[source.name] if source.module else "file"
+            info = PluginInfo(
+                source.name, version, source.place, home=source.home, requires=source.requires
+            )
             self._add(info, source.load, off)
         for name in sorted(off - set(self.plugins)):
             log.warning("plugins.disabled names %r, which is not installed", name)
 
-    def files_differ(self) -> bool:
-        """Whether the single files of plugins are others by now than those that were loaded."""
-        return _digests(self._dirs) != self._digests
+    def changed(self) -> list[str]:
+        """What is another by now than what was loaded: `plugins.dirs` for single files, and
+        `plugin NAME` for each that a package brings."""
+        found = _versions(installed_plugins())
+        names = sorted(dict(found.items() ^ self._versions.items()))
+        files = ["plugins.dirs"] if _digests(self._dirs) != self._digests else []
+        return [*files, *(f"plugin {name}" for name in names)]
 
     def register(self, plugin: object, name: str, *, version: str = "built in") -> None:
         """Register an object as a plugin, as tests and the core itself do."""
@@ -189,11 +188,16 @@ class Host:
 
     def _add(self, info: PluginInfo, load: Callable[[], Any], off: set[str]) -> None:
         if info.name in self.plugins:
-            other = self.plugins[info.name].source
-            raise PluginError(f"two plugins are named {info.name!r}: {other} and {info.source}")
+            both = (self.plugins[info.name], info)
+            places = " and ".join(of.source for of in both)
+            homes = [of.home for of in both if of.home not in ("", of.source)]
+            why = f"two plugins are named {info.name!r}: {places}"
+            raise PluginError(f"{why} ({', '.join(homes)})" if homes else why)
         if info.name == CORE:
             raise PluginError(f"{info.source}: no plugin can be named {CORE!r}")
         self.plugins[info.name] = info
+        if info.home:
+            self.registry.homes[info.name] = info.home
         try:
             plugin = load()
             if info.name in off:
@@ -266,16 +270,28 @@ class Host:
         try:
             known: tuple[Implementation, ...] | None = endpoint.remembered[question]
         except KeyError:
-            known = endpoint.remembered[question] = self._ask(hook, kind, endpoint, phase)
+            known = self._ask(hook, lambda item: item.concerns(kind, endpoint, phase))
+            endpoint.remembered[question] = known
         return known
 
+    def recorders(self, type_: EventType) -> tuple[Implementation, ...] | None:
+        """Those of `on_event` that want to be asked about events of a type; None for none."""
+        question = f"{hookspecs.RECORD} {type_}"
+        if question not in self._compiled:
+
+            def wants(item: Implementation) -> bool:
+                return item.only_for is None or bool(plain(item.only_for(type_)))
+
+            self._compiled[question] = self._ask(hookspecs.RECORD, wants)
+        return self._compiled[question]
+
     def _ask(
-        self, hook: str, kind: str, endpoint: Endpoint, phase: str | None
+        self, hook: str, concerned: Callable[[Implementation], bool]
     ) -> tuple[Implementation, ...] | None:
         asked: list[Implementation] = []
         for item in self.compiled(hook) or ():
             try:
-                if item.concerns(kind, endpoint, phase):
+                if concerned(item):
                     asked.append(item)
             except BaseException as fault:  # a plugin may raise anything
                 if is_ctrl_c(fault):
@@ -285,6 +301,8 @@ class Host:
         return tuple(asked) or None
 
     def _asked(self, hook: str, arguments: Mapping[str, Any]) -> tuple[Implementation, ...] | None:
+        if hook == hookspecs.RECORD:
+            return self.recorders(arguments["event"].type)
         task, endpoint = arguments.get("task"), arguments.get("endpoint")
         if task is None or endpoint is None:
             return self.compiled(hook)
@@ -421,15 +439,13 @@ class Host:
                 self.fault(item.plugin, hook, error)
         return answers
 
-    def record(self, event: Event, config: Config) -> list[RowEffect | BatchMember]:
-        """What is to be written in the transaction of what an event tells of: by `on_event`."""
-        effects: list[RowEffect | BatchMember] = []
-        for plugin, found in self.ask(hookspecs.RECORD, {"event": event, "config": config}):
+    def record(self, event: Event, config: Config, now: float) -> list[Effect]:
+        """What is to be written with what an event tells of: by `on_event`. `now` in seconds."""
+        effects: list[Effect] = []
+        given = {"event": event, "config": config, "now": now}
+        for plugin, found in self.ask(hookspecs.RECORD, given):
             try:
-                for effect in check_effects(found, self.registry, plugin, self.max_params):
-                    if isinstance(effect, NewTask):
-                        raise HookFault("returned a NewTask; allowed are rows and BatchMember")
-                    effects.append(effect)
+                effects += check_effects(found, self.registry, plugin, self.max_params)
             except Exception as fault:  # what it returned may fail the one who looks at it
                 self.fault(plugin, hookspecs.RECORD, fault)
         return effects
@@ -447,6 +463,10 @@ class Host:
                 if is_ctrl_c(error):
                     raise
                 self.fault(item.plugin, "observe", error)
+
+    def executor_fault(self, executor: Executor, doing: str, error: BaseException) -> None:
+        """Log an executor's fault under the name of the plugin that registered it."""
+        self.fault(self.registry.owner_of(executor), f"executor ({doing})", error)
 
     def backoff_fault(self, strategy: str, error: BaseException | str) -> None:
         """Log a strategy's fault under the name of the plugin that registered it."""
@@ -521,7 +541,7 @@ def _wrong_with(name: str, function: Any, marks: Mapping[str, Any] | None) -> It
         return
     if marks.get("wrapper") or marks.get("hookwrapper"):
         yield f"{hook} is a hook wrapper; write a plain hook"
-    of_tasks = (*hookspecs.DECIDING, *hookspecs.TELLING)
+    of_tasks = (*hookspecs.DECIDING, *hookspecs.TELLING, hookspecs.RECORD)
     if hook not in of_tasks and hasattr(function, "orchestratord_only_for"):
         yield f"{hook} is marked only_for, but is not called for tasks"
     waits = inspect.iscoroutinefunction(function)
@@ -554,6 +574,17 @@ def _line_of(error: BaseException, source: str) -> int | None:
         if frame.f_code.co_filename == source
     ]
     return lines[-1] if lines else None
+
+
+def _versions(packages: Iterable[PluginSource]) -> dict[str, str]:
+    """The version of each plugin that a package brings."""
+    known: dict[str, str] = {}  # each is read once: that takes as long as importing a module
+    found: dict[str, str] = {}
+    for source in packages:
+        if (package := source.package) is not None:
+            known[package.name] = known.get(package.name) or package.version
+        found[source.name] = "?" if package is None else known[package.name]
+    return found
 
 
 def _digests(folders: Iterable[Path]) -> dict[str, str]:

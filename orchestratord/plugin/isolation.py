@@ -18,7 +18,6 @@ import httpx
 
 from orchestratord.errors import Reject, Snooze
 from orchestratord.model.http_message import Response
-from orchestratord.model.json_body import is_larger
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.task import (
@@ -39,6 +38,7 @@ from orchestratord.plugin.long_work import seconds_queued
 from orchestratord.plugin.registry import Registry
 from orchestratord.values import world
 from orchestratord.values.durations import MAX_DURATION
+from orchestratord.values.json_body import is_larger
 
 log = logging.getLogger("orchestratord.plugins")
 
@@ -450,6 +450,8 @@ def _check_task(task: NewTask) -> None:
         )
     if not _is_delay(task.delay):
         raise HookFault(f"returned a NewTask whose delay is {task.delay!r}")
+    if task.at is not None and not _is_delay(max(task.at / 1000 - world.time(), 0.0)):
+        raise HookFault(f"returned a NewTask whose at is {task.at!r}")
 
 
 _KINDS = frozenset(Kind)

@@ -14,7 +14,7 @@ MAX_LABEL_SETS = 500
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counter:
-    """A number that only grows, in each worker for itself; that of the first one is shown.
+    """A number that only grows: the sum of what all workers count.
 
     Args:
         name: begins with the plugin's, such as `smtp_mails`; `/metrics` has it between
@@ -27,6 +27,7 @@ class Counter:
     help: str
     labels: Sequence[str] = ()
     _counts: dict[Labels, float] = field(default_factory=dict, init=False)
+    _told: dict[Labels, float] = field(default_factory=dict, init=False)
 
     def add(self, *values: str, by: float = 1) -> None:
         """Count up; `values` are those of its labels, in their order."""
@@ -37,6 +38,12 @@ class Counter:
     def read(self) -> Mapping[Labels, float]:
         """What was counted, by the values of the labels."""
         return dict(self._counts) if self.labels else {(): self._counts.get((), 0)}
+
+    def grown(self) -> Mapping[Labels, float]:
+        """What was counted since this was asked last."""
+        more = {labels: n - self._told.get(labels, 0) for labels, n in self._counts.items()}
+        self._told.update(self._counts)
+        return {labels: by for labels, by in more.items() if by}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

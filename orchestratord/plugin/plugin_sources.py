@@ -46,6 +46,12 @@ class PluginSource:
         asked = self.package.requires if self.package is not None else None
         return next((one for one in asked or () if re.match(r"orchestratord(?![\w.-])", one)), "")
 
+    @property
+    def home(self) -> str:
+        """Its package with the version, or its file."""
+        package = self.package
+        return self.place if package is None else f"{package.name} {package.version}"
+
     def names(self, word: str) -> bool:
         """Whether its text has this word; True where that cannot be read."""
         with suppress(Exception):  # a package above the module is imported, and may raise anything

@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import click
 
-from orchestratord.errors import PluginError
+from orchestratorctl.verb_table import VERBS
+from orchestratord.errors import Conflict, PluginError
 from orchestratord.model.backoff import Backoff, Fixed
+from orchestratord.model.edit import Editor
 from orchestratord.model.endpoint import Api, Setting
 from orchestratord.model.settings import DaemonSetting, DaemonSettings
 from orchestratord.model.task import RowKind, Table
@@ -22,6 +24,7 @@ from orchestratord.plugin.background_service import ServiceState
 from orchestratord.plugin.doctor_check import Check
 from orchestratord.plugin.executor import Executor
 from orchestratord.plugin.metric import Counter, Gauge
+from orchestratord.plugin.verb_row import VerbRow
 
 MAX_REGISTERED = 10_000
 """Of each kind, by one plugin; a generator need not end."""
@@ -48,9 +51,10 @@ REFERENCE_KINDS = ("secret", "file", "credential")
 Reference = Callable[[str], str]
 """What `${kind:path}` stands for, by its path. Raises ValueError, with the reason."""
 _REFERENCE = "kind of reference"
+DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
 CORE_COMMANDS = (
-    "backoff check config doctor explain grafana grant-producer inbound init move-queue new outbox "
-    "plugins rules run schema systemd test"
+    "backoff check config doctor explain grant-producer inbound init move-queue new outbox "
+    "plugins run schema test"
 ).split()
 """Those of `orchestratord` that no plugin brings; `cli/main.py` has a module for each."""
 
@@ -71,10 +75,22 @@ class PluginInfo:
     """Where in its file that is, if it is known."""
     faults: int = 0
     last_fault: str | None = None
+    home: str = ""
+    """The package that brings it, with its version, or its file."""
     requires: str = ""
     """Which orchestratord its package asks for, as in `orchestratord>=1.2`."""
     services: dict[str, ServiceState] = field(default_factory=dict)
     """What it has beside the worker, by name."""
+
+
+def _refusing(why: str) -> Editor:
+    def refuse(*args: Any, **named: Any) -> NoReturn:
+        raise Conflict(f"the file cannot be edited here: {why}")
+
+    return Editor(refuse, refuse)
+
+
+_NO_EDITOR = CORE, _refusing("no plugin does that")
 
 
 @dataclass(slots=True)
@@ -91,7 +107,13 @@ class Registry:
     """Each with its plugin."""
     metrics: list[tuple[str, Counter | Gauge]] = field(default_factory=list)
     """Each with its plugin."""
+    verbs: dict[str, list[VerbRow]] = field(default_factory=dict)
+    """What each plugin adds to `orchestratorctl`, or would."""
+    editor: tuple[str, Editor] = _NO_EDITOR
+    """With its plugin."""
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
+    homes: dict[str, str] = field(default_factory=dict)
+    """Of each plugin the package that brings it, or its file."""
     row_kinds: defaultdict[str, dict[RowKind, tuple[bool, ...]]] = field(
         default_factory=lambda: defaultdict(dict)
     )
@@ -112,17 +134,25 @@ class Registry:
             self.claim(_REFERENCE, kind, CORE)
         for command in CORE_COMMANDS:
             self.claim("command", command, CORE)
+        for verb in VERBS:
+            self.claim("verb", verb.name, CORE)
         self.claim("backoff", "fixed", CORE)
         self.backoffs["fixed"] = _named(Fixed, "fixed")
 
     def claim(self, what: str, name: str, plugin: str) -> None:
         """Give `name` to `plugin`. Raises PluginError where it is given already."""
-        owner = self.owners.get((what, name))
-        if owner == plugin:
-            raise PluginError(f"the {what} {name!r} is registered by {owner} twice")
-        if owner is not None:
-            raise PluginError(f"the {what} {name!r} is registered by {owner} and by {plugin}")
+        if (owner := self.owners.get((what, name))) is not None:
+            raise self.taken(f"the {what} {name!r}", owner, plugin)
         self.owners[what, name] = plugin
+
+    def taken(self, what: str, owner: str, plugin: str) -> PluginError:
+        """The error that `plugin` registers what `owner` has: says of which package, or in which
+        file, both are."""
+        if owner == plugin:
+            return PluginError(f"{what} is registered by {owner} twice")
+        homes = [f"{one}: {self.homes[one]}" for one in (owner, plugin) if one in self.homes]
+        where = f" ({', '.join(homes)})" if homes else ""
+        return PluginError(f"{what} is registered by {owner} and by {plugin}{where}")
 
     def add(self, plugin: Any, name: str) -> None:
         """Take up all that a plugin registers. Raises PluginError for a name given twice."""
@@ -159,10 +189,16 @@ class Registry:
             self.metrics.append((name, metric))
         for command in _registered(plugin, "register_commands", click.Command):
             self.claim("command", command.name, name)
+        self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
+        for verb in self.verbs[name]:
+            self.claim("verb", verb.name, name)
+        for editor in _registered(plugin, "register_editor", Editor):
+            self.claim("hook", "register_editor", name)
+            self.editor = name, editor
         for executor in self.executors:
             for key in _keys(executor.model) & self.settings.keys():
                 owners = self.owners["executor", _label(executor)], self.owners["key", key]
-                raise PluginError(f"the key {key!r} is registered by {' and by '.join(owners)}")
+                raise self.taken(f"the key {key!r}", *owners)
 
     def forget(self, plugin: str) -> None:
         """Take back all that a plugin has registered."""
@@ -178,8 +214,11 @@ class Registry:
             if owner == plugin:
                 del self.owners[what, name]
                 known.get(what, {}).pop(name, None)
+        self.verbs.pop(plugin, None)
         self.checks = [item for item in self.checks if item[0] != plugin]
         self.metrics = [item for item in self.metrics if item[0] != plugin]
+        if self.editor[0] == plugin:
+            self.editor = _NO_EDITOR
         self.executors = [
             item for item in self.executors if ("executor", _label(item)) in self.owners
         ]
@@ -194,7 +233,14 @@ class Registry:
         self.disabled_backoffs |= dict.fromkeys(_mapping(plugin, "register_backoff"), name)
         kinds = _mapping(plugin, "register_references")
         self.references |= {kind: partial(_disabled_reference, name) for kind in kinds}
+        self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
+        if _registered(plugin, "register_editor", Editor) and self.editor[0] == CORE:
+            self.editor = CORE, _refusing(DISABLED.format(name))
         self.disabled_types |= {e.type: name for e in executors if e.kind == "call"}
+
+    def counters(self) -> dict[str, Counter]:
+        """Those of all plugins, by their names."""
+        return {one.name: one for _, one in self.metrics if isinstance(one, Counter)}
 
     def call_executors(self) -> dict[str, Executor]:
         """`type` of an endpoint → its executor."""
@@ -204,6 +250,10 @@ class Registry:
         """Whether nothing is sent for the calls of an endpoint of this type."""
         executor = self.executor("call", type_)
         return executor is not None and executor.immediate
+
+    def owner_of(self, executor: Executor) -> str:
+        """The plugin that registered an executor."""
+        return self.owners.get(("executor", _label(executor)), CORE)
 
     def executor(self, kind: str, type_: str) -> Executor | None:
         """The executor of a task of this kind; for calls, of an endpoint of this type."""
@@ -222,7 +272,7 @@ def plain(result: Any) -> Any:
 
 
 def _disabled_reference(plugin: str, path: str) -> str:
-    raise ValueError(f"the plugin {plugin} is disabled; take it out of plugins.disabled")
+    raise ValueError(DISABLED.format(plugin))
 
 
 def _registered(plugin: Any, hook: str, type_: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -191,7 +192,7 @@ class Control(Protocol):
     async def declaration(self, endpoint_id: str, key: str) -> Declaration:
         """What the endpoint's file says under a key of the plugin's that is united by name.
 
-        Raises NotFound, ConfigError.
+        Raises NotFound, ConfigError, and Conflict where no plugin edits files.
         """
 
     async def edit(
@@ -215,7 +216,8 @@ class Control(Protocol):
             who: the caller, for the log.
 
         Raises:
-            Unconditional, Outdated, NotWritable, InvalidParams, ConfigError, NotFound.
+            Unconditional, Outdated, NotWritable, InvalidParams, ConfigError, NotFound, and Conflict
+            where no plugin edits files.
         """
 
 
@@ -390,14 +392,21 @@ class Page:
 
     Args:
         path: where it is, with `{names}` in braces.
-        title: what it is called.
+        title: what it is called; the same names in braces stand for what they are in the address.
         show: an `async def` of the visit: what stands below the heading, as HTML that is a
             `markupsafe.Markup`; a plain text is escaped. It raises NotFound, InvalidParams and the
             like, which become a page that says so.
-        menu: whether the menu has an entry of it.
+        menu: whether the menu has an entry of it; or the name of the dashboard's own entry that it
+            belongs to, such as `endpoints`.
+        files: styles (`.css`) and scripts (`.js`) that it loads; the latter where the visitor may
+            write. One that is imported as `./name.js` stands beside the script, or is one of the
+            dashboard's.
+        live: the types of events after which it is shown anew, with commas, such as `config.*`.
     """
 
     path: str
     title: str
     show: Callable[[PageVisit], Awaitable[Markup | str]]
-    menu: bool = True
+    menu: bool | str = True
+    files: Sequence[Path] = ()
+    live: str = ""

@@ -143,6 +143,8 @@ class RetrySchedule(QueueRow):
     """How often an answer said that it is not done yet (`poll`); a manual retry begins anew."""
     looked_since = BigIntegerField(null=True)
     """When the first of them came; NULL where there is none."""
+    waits_for = TextField(null=True)
+    """Of one that a hook put off: why, in its words; until it is settled again, or retried."""
     replaces = BigIntegerField(null=True)
     """The task that it was made of, with other parameters, and whose place in an ordered partition
     it takes: that one lets go of it once this one has succeeded."""
@@ -388,7 +390,7 @@ class DaemonRow(QueueRow):
     schema_version = IntegerField(constraints=[SQL("DEFAULT 7")])
     """The version of the schema that it knows; daemons before 8 do not say it."""
     process_group = TextField(null=True)
-    """The same for all workers of a daemon; null from daemons before 20, whose other workers have
+    """The same for all workers of a daemon; null from daemons before 22, whose other workers have
     no row."""
     worker = IntegerField(constraints=[SQL("DEFAULT 1")])
     """Its number in that, from 1."""

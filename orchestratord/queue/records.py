@@ -210,6 +210,7 @@ class Settlement:
         begins_run: it is the first call of a run, and is counted in none yet.
         recurring: written with the effects, as with other successes of its key.
         look: its answer said that it is not done yet, and nothing else has happened.
+        waits_for: for pending: why a hook put it off.
     """
 
     task: Task
@@ -230,6 +231,7 @@ class Settlement:
     begins_run: bool = False
     recurring: Sequence[RecurringRows] = ()
     look: bool = False
+    waits_for: str | None = None
 
 
 @dataclass(slots=True)

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from orchestratord.model.json_body import SHORT_TEXT
 from orchestratord.model.partition_turn import PartitionTurn
 from orchestratord.model.task import Attempt, Task, TaskExcerpt, UnreadableParams, made
 from orchestratord.queue.connection import Connection
+from orchestratord.values.json_body import SHORT_TEXT
 from orchestratord.values.status_set import StatusCode
 
 _FIELDS = tuple(field.name for field in fields(Task))

@@ -6,20 +6,19 @@ A service of which one is to run is a role (`queue/operations/roles.py`): who ho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from orchestratord.errors import OrchestratordError
 from orchestratord.plugin.background_service import Service, ServiceState
 from orchestratord.plugin.host import Host
-from orchestratord.plugin.isolation import HookFault, check_service, contained
+from orchestratord.plugin.isolation import HookFault, contained
 from orchestratord.plugin.route import Control
+from orchestratord.plugin.served import plugin_services
 from orchestratord.queue.operations.roles import HELD_MS, held_elsewhere, hold_role, release_role
 from orchestratord.queue.store import Store
 from orchestratord.values import world
 
-HOOK = "register_services"
 HOLD = 1.0
 """Seconds between two times that a role is taken, or kept."""
 HELD = HELD_MS / 1000
@@ -32,22 +31,6 @@ LEFT = 1.0
 """Seconds for which one that is cancelled may go on."""
 
 Run = asyncio.Task[tuple[BaseException | None, Any]]
-
-
-def plugin_services(host: Host, control: Control) -> Iterator[tuple[str, Service]]:
-    """The services of all plugins, each with its plugin; what is none is its plugin's fault."""
-    for plugin, found in host.ask(HOOK, {"control": control}):
-        names: set[str] = set()
-        for one in found:
-            try:
-                service = check_service(one)
-                if service.name in names:
-                    raise HookFault(f"returned two services named {service.name}")
-            except HookFault as fault:
-                host.fault(plugin, HOOK, fault)
-                continue
-            names.add(service.name)
-            yield plugin, service
 
 
 class PluginServices:

@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from orchestratord.config.changes import Changes
-from orchestratord.config.edit.editor import Editor
+from orchestratord.config.endpoint_file import EndpointFile
 from orchestratord.config.loader import Loader, Reload
 from orchestratord.engine.new.scheduler import Scheduler
 from orchestratord.engine.settle.removed_tasks import RELOAD, at_start, refusal
@@ -83,8 +84,8 @@ class Reloader:
         self._loader = loader
         self.config = loader.config
         """The configuration in force."""
-        self.editor = Editor(loader)
-        """Writes what endpoints say back to their files."""
+        self.endpoint_file = partial(EndpointFile.read, loader)
+        """Reads the file of an endpoint, by its id, for what edits it."""
         self._store = worker.store
         self._host = worker.host
         self._worker = worker

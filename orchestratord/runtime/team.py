@@ -191,13 +191,22 @@ class Team:
         """Answer a worker that needs a token; one that asks a successor early waits for it."""
         await self._began.wait()
         worker = self._worker
-        apis = worker.placement.config.apis
+        config = worker.placement.config
+        apis = config.apis
+        if name not in apis:
+            found = (one.access(name, config) for one in self._host.registry.executors)
+            apis = {api.name: api for api in found if api is not None}
         link.send("token", number, await lend(worker.sender, apis, name, refused, until))
 
     def _heard(self, peer: OtherWorker, kind: str, values: Any) -> None:
         if kind == "events":
             for event in values[0]:
                 self._happened(event)
+        elif kind == "counted":
+            counters = self._host.registry.counters()
+            for name, grown in values[0].items():
+                for labels, by in grown.items():
+                    counters[name].add(*labels, by=by)
         elif kind == "serving":
             peer.serves = True
             if self.count == 1 + sum(other.serves for other in self._peers.values()):

@@ -17,6 +17,9 @@ from orchestratord.runtime.team import begin_step
 from orchestratord.runtime.team_tokens import TokenBorrower
 from orchestratord.runtime.worker_seat import InForce
 
+LOOK = 0.2
+"""Seconds between two looks at whether there is something to tell."""
+
 
 class TeamMember:
     """One of the other workers, towards the first."""
@@ -50,7 +53,6 @@ class TeamMember:
         self._steps: set[asyncio.Task[None]] = set()
         self._failure: Exception | None = None
         """Why this worker is to end, and another one is to take its place."""
-        self._failed = asyncio.Event()
 
     def join(self, sock: socket.socket) -> None:
         """`sock` leads to the first worker."""
@@ -74,10 +76,16 @@ class TeamMember:
             self._link.send("serving")
 
     async def run(self) -> None:
-        """Raise what keeps this worker from following the first one, once something does: it ends
-        then."""
-        await self._failed.wait()
-        assert self._failure is not None
+        """Tell the first worker what was counted, until cancelled.
+
+        Raises what keeps this worker from following the first one: it ends then.
+        """
+        while self._failure is None:
+            if self._link is not None:
+                counters = self._host.registry.counters().items()
+                if grown := {name: by for name, one in counters if (by := one.grown())}:
+                    self._link.send("counted", grown)
+            await asyncio.sleep(LOOK)
         raise self._failure
 
     def observe(self, events: Sequence[Event]) -> None:
@@ -122,7 +130,6 @@ class TeamMember:
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error
-        self._failed.set()
         self._may_serve.set()
 
     # -- configurations --------------------------------------------------------------------------

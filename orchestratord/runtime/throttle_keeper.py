@@ -39,7 +39,6 @@ class ThrottleKeeper:
     def __init__(self, worker: Worker) -> None:
         self._store = worker.store
         self._worker = worker
-        self._host = worker.host
         self._clock = worker.clock
         self.behind = False
         """Something is still to be written."""
@@ -105,21 +104,25 @@ class ThrottleKeeper:
         put = [row for id_, row in wanted.items() if _longer(row, self._rows.get(id_))]
         drop = [row for id_, row in self._rows.items() if id_ not in wanted and self._is_over(row)]
         if not self._changes:
-            self._changes = [self._change(event) for event in feedback.changes]
+            events = feedback.changes.copy()
             feedback.changes.clear()
+            self._changes = [await self._change(event) for event in events]
         if not (put or drop or self._changes):
             self.behind = False
             return
         there = self._there(put), self._there(drop)
-        await store.write(stored_throttles.note(socket.gethostname(), *there, self._changes))
+        note = stored_throttles.note(socket.gethostname(), *there, self._changes)
+        inserted = await store.write(note)
+        effects = [effect for one in self._changes for effect in one.effects]
         self._changes = []
+        await self._worker.pipe.new_tasks.written(effects, inserted)
         self._rows |= {_id(row): row for row in put}
         for row in drop:
             self._rows.pop(_id(row), None)
         self.behind = bool(feedback.changes)
         store.tell("lanes")
 
-    def _change(self, event: BreakerEvent | ThrottleEvent) -> Change:
+    async def _change(self, event: BreakerEvent | ThrottleEvent) -> Change:
         """What is to be written of what has begun or ended, with what follows from it."""
         if isinstance(event, BreakerEvent):
             name, kind, began = event.lane, BREAKER, event.type == EventType.BREAKER_OPENED
@@ -132,7 +135,7 @@ class ThrottleKeeper:
         after = self._over.get((name, kind), 0)
         if not began:
             self._over[name, kind] = now
-        effects = self._host.record(event, self._worker.placement.config)
+        effects = await self._worker.pipe.new_tasks.of_event(event)
         return Change(name, kind, began, after, effects)
 
     async def lift(self, name: str) -> bool:

@@ -32,7 +32,7 @@ VARIABLE = "ORCHESTRATORD_HANDED_OVER"
 EXAMINE = "--examine"
 EXAMINED_WITHIN = 60.0
 """Seconds in which the new version has to have read the configuration."""
-BESIDE_FROM = 20
+BESIDE_FROM = 22
 """The oldest schema whose workers can go on beside those of this version. Before, workers on a file
 of SQLite knew each other by locks, and would take all that those of this version hold."""
 LAPSES = 120.0

@@ -20,10 +20,9 @@ from orchestratord.engine.http_executor import answer_rules
 from orchestratord.engine.new.call_partition import with_partition
 from orchestratord.engine.retry import Decision
 from orchestratord.engine.retry_delay import Fault, base_delay
-from orchestratord.errors import Conflict, InvalidPayload, NotFound
+from orchestratord.errors import Conflict, InvalidPayload, NotFound, Reject
 from orchestratord.http.answer_view import AnswerView, look
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.json_body import INLINE_BYTES
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.partition_turn import PartitionTurn
 from orchestratord.model.settings import Config
@@ -49,6 +48,7 @@ from orchestratord.simulate.timetable import decide_within
 from orchestratord.values.budget import Budget
 from orchestratord.values.clock import Clock
 from orchestratord.values.jmespath_expression import Expression
+from orchestratord.values.json_body import INLINE_BYTES
 
 HOOK = "explain"
 TASK_ID = 0
@@ -115,7 +115,7 @@ class Explainer:
         span: tuple[float, float] | None = None
         try:
             request = await bounded(task.is_large, executor.prepare, task, target, moment)
-        except InvalidPayload as error:
+        except (InvalidPayload, Reject) as error:
             outcome, decision = _unprepared(error)
             reached: tuple[str, ...] = ("on_final_failure",)
         except Exception as error:  # an executor may be a plugin's
@@ -208,7 +208,7 @@ class Explainer:
                 raise NotFound.of("endpoint", new.endpoint_id)
             executor, target = self.target(endpoint, new.webhook)
             request = executor.prepare(_running(new, now), target, now)
-        except (Conflict, NotFound, InvalidPayload) as error:
+        except (Conflict, NotFound, InvalidPayload, Reject) as error:
             return Consequence(plugin, explanation, error=str(error))
         return Consequence(plugin, explanation, request)
 
@@ -284,9 +284,9 @@ def _search(expression: Expression, document: AnswerView, budget: Budget | None)
     return copy.deepcopy(document.search(expression, budget))
 
 
-def _unprepared(error: InvalidPayload) -> tuple[Outcome, Decision]:
+def _unprepared(error: InvalidPayload | Reject) -> tuple[Outcome, Decision]:
     """What becomes of a task whose request cannot be made."""
-    reason = Reason.INVALID_PAYLOAD
+    reason = Reason.REJECTED if isinstance(error, Reject) else Reason.INVALID_PAYLOAD
     outcome = Outcome("failure", None, error=str(error), final_reason=reason)
     return outcome, Decision(Status.FAILED, reason.value, reason)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from orchestratord.errors import Conflict, InvalidPayload
+from orchestratord.errors import Conflict, InvalidPayload, Reject
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.schedule_slots import next_slot, splay_offset
 from orchestratord.model.settings import Config
@@ -34,7 +34,7 @@ async def request_of(task: Task, config: Config, host: Host, clock: Clock) -> An
     try:
         task.check_readable()
         return await bounded(task.is_large, executor.prepare, task, target, clock.now())
-    except InvalidPayload as error:
+    except (InvalidPayload, Reject) as error:
         raise Conflict(str(error)) from error
     except Exception as error:  # an executor may be a plugin's
         raise Conflict(f"its request cannot be prepared: {words(error)}") from error

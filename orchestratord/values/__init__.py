@@ -3,5 +3,3 @@
 They know nothing of orchestratord but its errors. The YAML's texts come in; what the model is made
 of goes out.
 """
-
-from orchestratord.values import world as world

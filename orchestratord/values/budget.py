@@ -21,6 +21,8 @@ INLINE_STEPS = 10_000
 """Those that are taken on the event loop, 1.5 µs each: short data can be dear, too."""
 PER_STEP = 64
 """Characters of a text, or items that the library goes through in one go, that cost one step."""
+JSON_PER_STEP = 8
+"""Characters of JSON that are read for one step."""
 
 
 _TOO_MUCH = "it costs too much over data of this size"

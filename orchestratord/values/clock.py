@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal, overload
 
 from orchestratord.values import world
+from orchestratord.values.durations import MAX_DURATION
 
 APART = 2.0
 """Seconds by which a clock may be moved at once: what NTP does in order is less."""
@@ -220,3 +221,24 @@ def from_rfc3339(text: str) -> int:
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone; write it like 2026-11-24T22:00:00Z")
     return round(moment.timestamp() * 1000)
+
+
+def parse_first_try(text: object) -> int:
+    """The stored time of an RFC 3339 text that says when a first try is due.
+
+    Raises ValueError: it is no time, or more than ten years ahead.
+    """
+    try:
+        found = from_rfc3339(text) if isinstance(text, str) else None
+    except ValueError:
+        found = None
+    if found is None:
+        raise ValueError("expected a time with its zone, such as 2026-11-24T22:00:00Z")
+    return first_try(found)
+
+
+def first_try(milliseconds: float) -> int:
+    """The stored time of a first try. Raises ValueError where it is more than ten years ahead."""
+    if milliseconds / 1000 > world.time() + MAX_DURATION:
+        raise ValueError("is more than ten years ahead")
+    return round(max(milliseconds, 0))

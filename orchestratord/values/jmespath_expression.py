@@ -21,7 +21,8 @@ import jmespath.visitor
 from jmespath.functions import Functions as Known
 from jmespath.functions import signature
 
-from orchestratord.values.budget import PER_STEP, Budget, TooCostly
+from orchestratord.values.budget import JSON_PER_STEP, PER_STEP, Budget, TooCostly
+from orchestratord.values.json_body import from_json, to_json
 from orchestratord.values.secret import Text
 from orchestratord.values.yaml_value import YamlValue
 
@@ -35,7 +36,7 @@ _TEXT = {"types": ["string", "null"]}
 
 
 class Functions(Known):  # type: ignore[misc]  # it publishes no types
-    """JMESPath's own, and `query`, `last_segment` and `link`."""
+    """JMESPath's own, those for links, `from_json` and `to_json`."""
 
     @signature({"types": ["array-string", "array-number"]})  # type: ignore[untyped-decorator]
     def _func_sort(self, items: list[Any]) -> list[Any]:
@@ -62,6 +63,16 @@ class Functions(Known):  # type: ignore[misc]  # it publishes no types
         links = httpx.Response(200, headers={"link": header or ""}).links
         found: str | None = links.get(rel, {}).get("url")
         return found
+
+    @signature(_TEXT)  # type: ignore[untyped-decorator]
+    def _func_from_json(self, text: str | None) -> Any:
+        """`from_json(body.payload)`: the value of a text that holds JSON; null of null."""
+        return from_json(text)
+
+    @signature({"types": []})  # type: ignore[untyped-decorator]
+    def _func_to_json(self, value: Any) -> str:
+        """`to_json(body.items)`: a value as JSON."""
+        return to_json(value)
 
 
 class Expression(YamlValue):
@@ -117,6 +128,8 @@ class Expression(YamlValue):
             what = _problem(error, "")
         except (RecursionError, ArithmeticError, TypeError) as error:
             what = f"{type(error).__name__}: {error}"
+        except ValueError as error:
+            what = str(error)
         raise ValueError(f"{_cut(self.source)}: {what}")
 
     def holds(self, data: Any, budget: Budget | None = None) -> bool:
@@ -308,8 +321,10 @@ class _Interpreter(jmespath.visitor.TreeInterpreter):  # type: ignore[misc]  # i
     def visit_function_expression(self, node: Any, value: Any) -> Any:
         arguments = [self.visit(child, value) for child in node["children"]]
         for argument in arguments:
-            if node["value"] == "to_string":
+            if node["value"] in ("to_string", "to_json"):
                 self._weigh(argument)
+            elif node["value"] == "from_json" and isinstance(argument, str):
+                self._spend(len(argument) // JSON_PER_STEP)
             elif isinstance(argument, str | list | dict):
                 self._spend(len(argument) // PER_STEP)
         return self._functions.call_function(node["value"], arguments)

@@ -7,7 +7,6 @@ something large for ever: each filter spends of a budget what the size of its va
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial, wraps
 from typing import Any
@@ -19,7 +18,8 @@ from jinja2.filters import do_round, do_sum
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import escape
 
-from orchestratord.values.budget import PER_STEP, Budget, templates_budget
+from orchestratord.values.budget import JSON_PER_STEP, PER_STEP, Budget, templates_budget
+from orchestratord.values.json_body import from_json, to_json
 
 MAX_RENDERED = 1_048_576
 """Characters that one template may make."""
@@ -29,7 +29,13 @@ def sandbox(to_text: Callable[[Any], str]) -> ImmutableSandboxedEnvironment:
     """An environment for expressions; `to_text` writes what JSON has no form for."""
     env = _Sandbox(undefined=StrictUndefined, autoescape=False)
     env.globals.clear()
-    own = {"replace": _replace, "join": _join, "round": _round, "sum": _sum}
+    own = {
+        "from_json": _from_json,
+        "replace": _replace,
+        "join": _join,
+        "round": _round,
+        "sum": _sum,
+    }
     own |= _writing(to_text)
     known = {**env.filters, **own}
     env.filters = {name: known[name] for name in _CHEAP}
@@ -130,7 +136,7 @@ def _writing(to_text: Callable[[Any], str]) -> dict[str, Callable[[Any], str]]:
         return _within(str(escape(to_text(value))))
 
     def json_text(value: Any) -> str:
-        return _within(json.dumps(value, ensure_ascii=False, allow_nan=False, default=to_text))
+        return _within(to_json(value, to_text))
 
     def urlencoded(value: Any) -> str:
         if not isinstance(value, Mapping | list | tuple):
@@ -138,7 +144,13 @@ def _writing(to_text: Callable[[Any], str]) -> dict[str, Callable[[Any], str]]:
         pairs = value.items() if isinstance(value, Mapping) else value
         return _within(urlencode([(to_text(name), to_text(item)) for name, item in pairs]))
 
-    return {"e": escaped, "tojson": json_text, "urlencode": urlencoded}
+    return {"e": escaped, "to_json": json_text, "tojson": json_text, "urlencode": urlencoded}
+
+
+def _from_json(text: Any) -> Any:
+    if isinstance(text, str | Undefined):  # its length raises with the name
+        _budget().spend(len(text) // JSON_PER_STEP)
+    return from_json(text)
 
 
 def _within(text: str) -> str:
@@ -199,7 +211,7 @@ _BY_ITEMS = "items list map reject rejectattr reverse select selectattr sum uniq
 """Filters that take one item after the other."""
 
 _DEEP = (
-    "capitalize dictsort e lower max min replace sort string title tojson trim truncate upper "
-    "urlencode"
+    "capitalize dictsort e from_json lower max min replace sort string title to_json tojson trim "
+    "truncate upper urlencode"
 ).split()
 """Filters that write their value as a text, or compare what is in it."""

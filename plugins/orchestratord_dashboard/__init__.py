@@ -9,8 +9,7 @@ one keeps them up to date and makes their buttons work, over the API that progra
     overview_pages    the first page, the action log    throttled_lanes   by what, until when
     task_pages        tasks, one, many, told of         run_pages         a run and its tree
     template_filters  times and numbers, written
-    endpoint_pages    endpoints, and calling them       webhook_pages     their webhooks, edited
-    health_pages      all schedules, all webhooks: how they fare
+    endpoint_pages    endpoints, and calling them       health_pages      schedules and webhooks
 
 Events go into the history; a request goes through the renderer to a page, which asks `Control`.
 
@@ -64,7 +63,6 @@ def _pages(control: Control) -> Iterable[DashboardPage]:
         overview_pages,
         run_pages,
         task_pages,
-        webhook_pages,
     )
 
     yield from overview_pages.pages(control, history)
@@ -72,5 +70,4 @@ def _pages(control: Control) -> Iterable[DashboardPage]:
     yield from task_pages.batch_pages(control)
     yield from run_pages.pages(control)
     yield from endpoint_pages.pages(control, history)
-    yield from webhook_pages.pages(control)
     yield from health_pages.pages(control)

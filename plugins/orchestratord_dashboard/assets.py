@@ -30,29 +30,32 @@ class Assets:
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._folder = folder
-        self._addresses: dict[str, str] = {}
+        self._addresses: dict[Path, str] = {}
         self._files: dict[str, tuple[bytes, str]] = {}
         for path in sorted(folder.iterdir()):
             if path.suffix in TYPES:
-                self._add(path)
+                self.add(path)
 
-    def _add(self, path: Path) -> str:
-        """Read a file, and those that it imports; the name that it is served under."""
-        if path.name in self._addresses:
-            return self._addresses[path.name].removeprefix(PREFIX)
+    def add(self, path: Path) -> str:
+        """Read a file, and those that it imports, which stand beside it or in `static/`; the name
+        that it is served under."""
+        if path in self._addresses:
+            return self._addresses[path].removeprefix(PREFIX)
 
         def imported(match: re.Match[bytes]) -> bytes:
-            return b'"./%b"' % self._add(self._folder / match[1].decode()).encode()
+            beside = path.with_name(match[1].decode())
+            found = beside if beside.exists() else self._folder / beside.name
+            return b'"./%b"' % self.add(found).encode()
 
         content = _IMPORT.sub(imported, path.read_bytes())
         name = f"{path.stem}.{sha256(content).hexdigest()[:16]}{path.suffix}"
-        self._addresses[path.name] = PREFIX + name
+        self._addresses[path] = PREFIX + name
         self._files[name] = (content, TYPES[path.suffix])
         return name
 
-    def address(self, name: str) -> str:
-        """Where a file is served. Raises KeyError where there is none."""
-        return self._addresses[name]
+    def address(self, name: str | Path) -> str:
+        """Where a file of `static/`, or one that was added, is served. Raises KeyError."""
+        return self._addresses[self._folder / name]
 
     def route(self) -> Route:
         """What serves them."""

@@ -81,9 +81,12 @@ class PageRenderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        for file in (file for page in of_plugins for file in page.files):
+            self._assets.add(file)
         self._templates.globals["menu"] = [
-            (page.path, page.path, page.title) for page in of_plugins if page.menu
+            (page.path, page.path, page.title) for page in of_plugins if page.menu is True
         ]
+        self._templates.globals["paths"] = {page.path for page in of_plugins}
         self._templates.globals["asset"] = self._assets.address
         self._templates.filters |= template_filters.FILTERS
 
@@ -127,10 +130,15 @@ class PageRenderer:
 
 
 def _of_plugin(page: Page) -> DashboardPage:
-    async def show(visit: PageVisit) -> Mapping[str, Any]:
-        return {"title": page.title, "shown": await page.show(visit)}
+    section = page.menu if isinstance(page.menu, str) else page.path
 
-    return DashboardPage(page.path, "page.html", page.path, show)
+    async def show(visit: PageVisit) -> Mapping[str, Any]:
+        title = page.title
+        for name, value in visit.path.items():
+            title = title.replace(f"{{{name}}}", value)
+        return {"title": title, "shown": await page.show(visit), "page": page}
+
+    return DashboardPage(page.path, "page.html", section, show)
 
 
 def _why(error: Exception) -> list[str]:

@@ -43,6 +43,7 @@ def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
         target = config.endpoints.get(entry.call)
         if target is not None:
             yield from _params(entry, target, key)
+            yield from _first_try(entry, target, key)
             yield from _circle(endpoint, entry, config, key)
         elif not _is_declared(entry.call, config):
             near = suggest(entry.call, config.endpoints)
@@ -74,6 +75,7 @@ def _names(entry: Then, key: str, *, is_event: bool) -> Iterator[Problem]:
     expressions: list[tuple[str, Expression | None, frozenset[str]]] = [
         ("each", entry.each, here),
         ("when", entry.when, known),
+        ("at", entry.at, known),
         *((f"params.{name}", value.expression, known) for name, value in entry.params.items()),
     ]
     for path, expression, names in expressions:
@@ -105,6 +107,15 @@ def _params(entry: Then, target: Endpoint, key: str) -> Iterator[Problem]:
             if name in target.params and name in entry.params and name not in constants:
                 continue  # what it will be, the answer says
             yield Problem(f"{message} (of {target.id})", key=f"{key}.params.{name}")
+
+
+def _first_try(entry: Then, target: Endpoint, key: str) -> Iterator[Problem]:
+    """A time that a call of an ordered partition waits for."""
+    ordered = target.partition is not None and target.partition.ordered
+    for name in ("delay", "at"):
+        if ordered and getattr(entry, name) is not None:
+            why = f"the calls of {target.id} are ordered, and this one would hold up those behind"
+            yield Problem(f"{why} it; leave it out", key=f"{key}.{name}")
 
 
 def _circle(endpoint: Endpoint, entry: Then, config: Config, key: str) -> Iterator[Problem]:

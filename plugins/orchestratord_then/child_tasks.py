@@ -33,6 +33,7 @@ from orchestratord import (
     header_items,
     hookimpl,
     only_for,
+    parse_first_try,
     read_body,
     read_text,
     rule_problems,
@@ -337,12 +338,24 @@ class ChildPlan:
                 "call",
                 entry.call,
                 params,
+                delay=entry.delay or 0.0,
+                at=self._first_try(entry, place, item),
                 parent_id=self._task.id,
                 max_attempts=target.retry.max_attempts,
                 depth=depth,
                 partition=partition,
             )
         )
+
+    def _first_try(self, entry: Then, place: str, item: Any) -> int | None:
+        """When a call is due, milliseconds; None where no time says so. Raises Impossible."""
+        if entry.at is None:
+            return None
+        found = self._find(entry.at, f"{place}: at", item)
+        try:
+            return parse_first_try(found)
+        except ValueError as error:
+            raise Impossible(f"{place}: at: {entry.at.source} is {_kind(found)}: {error}") from None
 
     def _partition(self, target: Endpoint, params: Mapping[str, Any]) -> Partition | None:
         """Raises InvalidPayload."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
-from orchestratord import Expression, Model, Setting, Text
+from orchestratord import Duration, Expression, Model, Setting, Text
 
 _EXAMPLE = "body.records[0].Id"
 
@@ -81,8 +81,18 @@ class Then(Model):
     """Only where this is neither null, false nor empty."""
     each: Over | None = None
     """One call for each item of this list; `item` is the item in `params` and `when`."""
+    delay: Duration | None = None
+    """How long after what it follows from the call is due: 5m."""
+    at: Over | None = None
+    """When the call is due, instead of `delay`: JMESPath that finds a time, such as body.due_at."""
     limit: int | None = Field(None, ge=1, le=100_000)
     """Calls of a chain, one caused by the other, that this may not make longer."""
+
+    @model_validator(mode="after")
+    def _check_first_try(self) -> Then:
+        if self.delay is not None and self.at is not None:
+            raise ValueError("give delay or at: each says when the call is due")
+        return self
 
 
 THEN: Setting[tuple[Then, ...]] = Setting(

@@ -134,8 +134,9 @@ def of_call(endpoint: Endpoint) -> SpanTarget:
         return SpanTarget(f"{endpoint.type} {endpoint.id}", False, _statement(endpoint))
     method = str(getattr(endpoint.spec, "method", "GET"))
     base = str(endpoint.shown.get("base_url", ""))
-    path = str(endpoint.shown.get("path", ""))
-    template = _path(base).rstrip("/") + path
+    path = endpoint.shown.get("path", "")
+    # One that a parameter says is known of no call before its answer.
+    template = _path(base).rstrip("/") + (path if isinstance(path, str) else "")
     attributes: Attributes = {"http.request.method": method, **_server(base)}
     if template:
         attributes["url.template"] = template

@@ -7,6 +7,7 @@ task like any other, which `Deliveries` carries out.
 
     declaration         what the YAML declares    announcement   from an event to deliveries
     webhook_templates   the URL, and names        envelope       what a delivery says
+    event_view          what `when` sees
     signature           what is signed            delivery       sending it
     health              how each webhook fares    routes         the API
     batches             many events, one delivery attempt_counts how many failed lately
@@ -106,6 +107,7 @@ def config_adopted(
     return health.adopt(config, tables[TABLE.name], tables[COUNTS.name], elsewhere)
 
 
+@only_for(lambda type_: type_.recorded)
 @hookimpl
 def on_event(event: Event, config: Config) -> Iterable[BatchMember]:
     return members_of(event, config)

@@ -31,6 +31,7 @@ from orchestratord_webhooks import signature
 from orchestratord_webhooks.batches import example_of, member_of
 from orchestratord_webhooks.declaration import WEBHOOKS, NotFiring, Webhook
 from orchestratord_webhooks.envelope import data_of, names_of, payload_of, run_data_of
+from orchestratord_webhooks.event_view import EventView, is_quick
 from orchestratord_webhooks.health import Health
 from orchestratord_webhooks.webhook_templates import RUN_END
 
@@ -118,25 +119,34 @@ class Announcer:
         if not firing:
             return []
         at = world.time()
+        asked = [one.when for one in firing if one.when is not None]
+        response = outcome.response if outcome and asked else None
 
-        def deliveries() -> list[NewTask | BatchMember]:
+        def deliveries(budget: Budget | None = None) -> list[NewTask | BatchMember]:
             data = data_now()
             named = any(one.payload is not None or one.partition is not None for one in firing)
             context = self._context(task, at) if named else {"params": task.params}
+            view = EventView(data, response, config.redactor) if asked else None
             made: list[NewTask | BatchMember] = []
             for one in firing:
-                if one.batch is not None:
+                holds, error = _holds(one, view, budget)
+                if not holds:
+                    continue
+                if one.batch is not None and not error:
                     made.append(member_of(one, endpoint, data))
                     continue
-                delivery = self.delivery(one, data, context, at, config.redactor, task)
+                delivery = self.delivery(one, data, context, at, config.redactor, task, error)
                 self._notice_size(delivery)
                 made.append(delivery)
+            if view is not None and budget is None:
+                view.free()
             return made
 
-        if task.is_large:
+        if task.is_large or not all(is_quick(when, response) for when in asked):
             return off_loop(deliveries)
+        budget = Budget(INLINE_STEPS)
         try:
-            return within_budget(Budget(INLINE_STEPS), deliveries)
+            return within_budget(budget, deliveries, budget)
         except TooCostly:
             return off_loop(deliveries)
 
@@ -164,22 +174,29 @@ class Announcer:
         else:
             data = data_of(phase, outcome, request, task, next_try, config.redactor)
         context = self._context(task, now)
+        view = EventView(data, outcome.response if outcome else None, config.redactor)
         explanations: list[Explanation] = []
         for webhook in webhooks:
             obstacle = self._obstacle(webhook, phase, status_code, endpoint)
             delivery = None
+            error = ""
             if obstacle is None:
-                if webhook.batch is not None:
+                holds, error = _holds(webhook, view)
+                if not holds:
+                    obstacle = NotFiring.NOT_WHEN
+                elif webhook.batch is not None and not error:
                     delivery = example_of(webhook, endpoint, data, now, config.redactor)
                 else:
-                    delivery = self.delivery(webhook, data, context, now, config.redactor, task)
+                    delivery = self.delivery(
+                        webhook, data, context, now, config.redactor, task, error
+                    )
             explanations.append(
                 Explanation(
                     kind="webhook",
                     name=webhook.name,
                     phase=webhook.phase,
                     happens=delivery is not None,
-                    why=_why(webhook, obstacle, status_code),
+                    why=error or _why(webhook, obstacle, status_code),
                     task=delivery,
                     adds=signature.HEADERS if webhook.secret else signature.HEADERS[:2],
                 )
@@ -201,15 +218,18 @@ class Announcer:
         at: float,
         redactor: Redactor,
         task: Task | None,
+        wrong: str = "",
     ) -> NewTask:
         """The task that delivers `data` to `webhook`; `task` is the call that it is of, if any.
 
-        Where the payload or the partition does not render, the task says so and fails at its first
-        attempt: what went wrong is seen where deliveries are looked at.
+        Where something is `wrong`, or the payload or the partition does not render, the task says
+        so and fails at its first attempt: what went wrong is seen where deliveries are looked at.
         """
         endpoint_id = str(data["endpoint"])
         payload, error, partition = None, None, None
         try:
+            if wrong:
+                raise InvalidPayload(wrong)
             if webhook.partition is not None:
                 partition = webhook.partition.of(names_of(data, context))
             payload = payload_of(webhook, data, context, at, redactor)
@@ -242,6 +262,19 @@ class Announcer:
             )
 
 
+def _holds(
+    webhook: Webhook, view: EventView | None, budget: Budget | None = None
+) -> tuple[bool, str]:
+    """Whether a webhook fires by its `when`, and why that cannot be told: it fires then, and the
+    delivery says so."""
+    if webhook.when is None or view is None:
+        return True, ""
+    try:
+        return view.holds(webhook.when, budget), ""
+    except ValueError as error:
+        return True, f"when: {error}"
+
+
 def _why(webhook: Webhook, obstacle: NotFiring | str | None, status_code: int | str | None) -> str:
     """In words what decided whether it fires."""
     if isinstance(obstacle, str):
@@ -253,10 +286,12 @@ def _why(webhook: Webhook, obstacle: NotFiring | str | None, status_code: int | 
     if obstacle is NotFiring.OTHER_CODE:
         given = "a call that was not sent" if status_code is None else status_code
         return f"status_code {webhook.status_code} does not cover {given}"
-    batch = ""
+    if webhook.when is not None and obstacle is NotFiring.NOT_WHEN:
+        return f"when does not hold: {webhook.when.written()}"
+    batch = "" if webhook.when is None else ", and when holds"
     if webhook.batch is not None:
         span = format_duration(webhook.batch.every)
-        batch = f"; in a batch, which closes after {span} or with {webhook.batch.max}"
+        batch += f"; in a batch, which closes after {span} or with {webhook.batch.max}"
     if webhook.status_code is None:
         return f"phase is {webhook.phase}, any status code{batch}"
     covers = f"status_code {webhook.status_code} covers {status_code}"

@@ -64,10 +64,12 @@ def _warnings(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]
     if webhook.payload is not None and webhook.include is not None:
         message = "`include` narrows the standard envelope; this webhook has a payload of its own"
         yield "include", message
-    for name in webhook.headers:
+    named = {f"headers.{name}": name for name in webhook.headers}
+    if webhook.auth is not None:
+        named["auth"] = webhook.auth.sent[0]
+    for key, name in named.items():
         if name.lower() in signature.HEADERS:
-            message = f"{name} is set by the signature; what stands here is not sent"
-            yield f"headers.{name}", message
+            yield key, f"{name} is set by the signature; what stands here is not sent"
     if webhook.disable_after is not None and webhook.disable_after < SHORT:
         message = (
             f"a receiver that is down for {format_duration(webhook.disable_after)} loses what "

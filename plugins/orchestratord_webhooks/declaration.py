@@ -26,8 +26,10 @@ from pydantic import (
 from orchestratord import (
     MOST_MEMBERS,
     PHASES,
+    Auth,
     BreakerKey,
     Duration,
+    Expression,
     Guards,
     Model,
     Pace,
@@ -39,8 +41,10 @@ from orchestratord import (
     TemplateTree,
     Text,
     suggest,
+    url_problem,
 )
 from orchestratord_webhooks import webhook_templates
+from orchestratord_webhooks.event_view import WHOLE
 from orchestratord_webhooks.signature import SigningKey, SigningKeys
 from orchestratord_webhooks.webhook_templates import (
     OF_BATCH,
@@ -49,6 +53,7 @@ from orchestratord_webhooks.webhook_templates import (
     UrlKey,
     WebhookUrl,
     check_names,
+    data_names,
 )
 
 DELAYS = ("5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h")
@@ -118,6 +123,16 @@ def _header_name(name: str) -> str:
     raise ValueError("is not the name of a header")
 
 
+def _usable(auth: Auth) -> Auth:
+    name, value = auth.sent
+    _header_name(name)
+    if _CONTROL.search(value):
+        raise ValueError("a header holds no line break or control character")
+    if auth.oauth2 is not None and (wrong := url_problem(auth.oauth2.token_url, query=True)):
+        raise ValueError(f"oauth2.token_url: {wrong}")
+    return auth
+
+
 def _reachable(url: WebhookUrl) -> WebhookUrl:
     check_names(url.template, webhook_templates.DELIVERY)
     if _CONTROL.search(url.template.literal) or "\t" in url.template.literal:
@@ -159,6 +174,7 @@ class NotFiring(Enum):
     SWITCHED_OFF = auto()  # `enabled: false`
     OTHER_PHASE = auto()
     OTHER_CODE = auto()
+    NOT_WHEN = auto()  # its `when` is not true
 
 
 class Addressed(Model):
@@ -174,6 +190,8 @@ class Addressed(Model):
         Annotated[str, AfterValidator(_header_name)], Annotated[Template, AfterValidator(_sendable)]
     ] = {}
     """Headers of each delivery."""
+    auth: Annotated[Auth, AfterValidator(_usable)] | None = None
+    """How the receiver is told who calls: `bearer`, `basic`, `header` or `oauth2`."""
     payload: Payload | None = None
     """What is sent instead of the standard envelope."""
     timeout: Annotated[Duration, Field(gt=0)] = 15.0
@@ -240,6 +258,9 @@ class Webhook(Addressed):
     """When it fires: a phase of the lifecycle, such as after_request or on_final_failure."""
     status_code: StatusSet | None = None
     """Which answers it fires for: `5xx`, `404`, `error`, or a list; left out: all."""
+    when: Expression | None = None
+    """JMESPath over the envelope's data, with `response.body` parsed, which has to hold for it to
+    fire: `"response.body.total > `100`"`; left out: it always does."""
     include: tuple[Part, ...] | None = None
     """What of the envelope's data is sent; left out: all."""
     partition: Annotated[PartitionKey, AfterValidator(_known_names)] | None = None
@@ -275,6 +296,14 @@ class Webhook(Addressed):
             )
         return value
 
+    @field_validator("when")
+    @classmethod
+    def _of_event(cls, value: Expression | None, info: ValidationInfo) -> Expression | None:
+        known = data_names(str(info.data.get("phase", "")))
+        for name in sorted(value.names - known - {WHOLE} if value is not None else ()):
+            raise ValueError(f"{name!r} is not in the envelope's data{suggest(name, known)}")
+        return value
+
 
 def shortened(text: str) -> str:
     """A text as a member of a batch may have it: of a longer one its beginning, and a digest that
@@ -303,8 +332,10 @@ def name_of(declared: Mapping[str, Any]) -> str:
 def _fingerprint(declared: Mapping[str, Any], keys: Sequence[SigningKey]) -> str:
     # The secrets are the key and not a part of the message: the table gives away no more of
     # them than any signature.
-    text = json.dumps({**declared, "secret": None}, sort_keys=True, default=str)
-    return hmac.new(b"".join(key.value for key in keys), text.encode(), hashlib.sha256).hexdigest()
+    text = json.dumps({**declared, "secret": None, "auth": None}, sort_keys=True, default=str)
+    auth = json.dumps(declared["auth"], default=str) if declared.get("auth") else ""
+    secrets = b"".join(key.value for key in keys) + auth.encode()
+    return hmac.new(secrets, text.encode(), hashlib.sha256).hexdigest()
 
 
 WEBHOOKS: Setting[tuple[Webhook, ...]] = Setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pydantic_core import from_json
 from orchestratord import (
     OWN_ENDPOINT,
     AnswerRules,
+    Api,
     Config,
     Doomed,
     Endpoint,
@@ -24,6 +26,7 @@ from orchestratord import (
     Parked,
     Request,
     RetryPolicy,
+    Secret,
     Send,
     SendError,
     Standing,
@@ -34,10 +37,11 @@ from orchestratord import (
     put_headers,
 )
 from orchestratord_webhooks import signature
-from orchestratord_webhooks.declaration import Addressed
+from orchestratord_webhooks.declaration import WEBHOOKS, Addressed
 from orchestratord_webhooks.health import Health, find, why_disabled
 from orchestratord_webhooks.operational_webhook import (
     LANE,
+    OPERATIONAL_WEBHOOKS,
     REMOVED_AFTER,
     find_operational,
     own_endpoint,
@@ -90,7 +94,16 @@ class Deliveries(Executor):
             detail=DeliveryPlan(declared),
             url=declared.url.name,
             guards=declared.guards(config.guards),
+            access=access_of(declared, endpoint),
         )
+
+    def access(self, name: str, config: Config) -> Api | None:
+        own = [(one, own_endpoint(config)) for one in config[OPERATIONAL_WEBHOOKS]]
+        of_calls = [
+            (one, endpoint) for endpoint in config.endpoints.values() for one in endpoint[WEBHOOKS]
+        ]
+        found = (access_of(*one) for one in (*own, *of_calls))
+        return next((api for api in found if api is not None and api.name == name), None)
 
     def evaluates(self, target: Target) -> bool:
         webhook: Addressed = target.detail.webhook
@@ -115,6 +128,7 @@ class Deliveries(Executor):
         headers = _headers(webhook)
         for name, template in webhook.headers.items():
             headers[name.lower()] = _header(name, template, context)
+        headers |= _authorization(webhook)
         url = webhook.url.render(context)
         try:
             return Request("POST", url, headers=headers, content=task.payload.encode())
@@ -172,9 +186,30 @@ class DeliveryPlan:
         if webhook.templated:
             return None
         try:
-            return Form("POST", webhook.url.render({}), _headers(webhook))
+            headers = _headers(webhook) | _authorization(webhook)
+            return Form("POST", webhook.url.render({}), headers)
         except (httpx.InvalidURL, ValueError) as error:
             raise InvalidPayload(f"the request cannot be built: {error}") from None
+
+
+def access_of(webhook: Addressed, endpoint: Endpoint) -> Api | None:
+    """What has the token of a webhook, as if it were an API; None where it needs none. Webhooks
+    that ask for it in the same way share one."""
+    if webhook.auth is None or webhook.auth.oauth2 is None:
+        return None
+    asks = [str(one.reveal() if isinstance(one, Secret) else one) for _, one in webhook.auth.oauth2]
+    digest = hashlib.sha256("\n".join(asks).encode()).hexdigest()[:6]
+    name = f"webhook {webhook.name}~{digest}"
+    keys = {"name": name, "auth": webhook.auth, "egress": endpoint.api.egress}
+    return Api.model_validate(keys)
+
+
+def _authorization(webhook: Addressed) -> dict[str, str]:
+    """The header that says who calls, if the receiver is told."""
+    if webhook.auth is None:
+        return {}
+    name, value = webhook.auth.sent
+    return {name.lower(): value}
 
 
 def _check_json(payload: str) -> None:

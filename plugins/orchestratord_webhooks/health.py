@@ -244,6 +244,9 @@ class Health:
         if code is None and task.reason != "invalid_payload":
             return []  # nothing was tried: it says nothing about the receiver
         now = int(self._now() * 1000)
+        if outcome.lost:  # likewise, but it was made
+            attempt, over = self._counts.count(name, now, failed=True)
+            return [attempt, *over]
         values, told = self._last(outcome, now), list[BatchMember]()
         if task.reason == "webhook_disabled" and self._is_todays(name, endpoint):
             values["disabled_reason"] = GONE
@@ -282,7 +285,7 @@ class Health:
             if event.type is _SUCCEEDED:
                 self._failing_anywhere.pop((event.endpoint, event.webhook), None)
                 continue
-            if event.type not in _FAILED or event.status_code is None:
+            if event.type not in _FAILED or event.status_code is None or event.lost:
                 continue
             name = (event.endpoint, event.webhook)
             if name in self._fingerprints and name not in self._failing_anywhere:

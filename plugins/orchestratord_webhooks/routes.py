@@ -103,7 +103,7 @@ class WebhookRoutes:
         rows.sort(key=lambda row: (row["endpoint_id"], row["name"]))
         return Answer({"webhooks": await self._all_shown(rows)})
 
-    @described(answers={200: DeclaredWebhooks}, problems=[ConfigError])
+    @described(answers={200: DeclaredWebhooks}, problems=[ConfigError, Conflict])
     async def list_declared(self, path: Params, query: Params, body: Any) -> Answer:
         """The webhooks of an endpoint as they stand in its file, and those that it inherits."""
         endpoint_id = f"{path['api']}/{path['name']}"
@@ -114,7 +114,7 @@ class WebhookRoutes:
         headers={"If-Match": "the ETag that was read"},
         body=WrittenWebhooks,
         answers={200: EditedWebhooks},
-        problems=[Unconditional, Outdated, NotWritable, ConfigError],
+        problems=[Unconditional, Outdated, NotWritable, ConfigError, Conflict],
     )
     async def write(self, path: Params, query: Params, body: Any, caller: Caller) -> Answer:
         """Write the webhooks of an endpoint to its file; with `dry_run=true`, only try it."""

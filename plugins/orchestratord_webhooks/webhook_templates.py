@@ -64,9 +64,14 @@ _UNFIT = re.compile(r"[\s\\%$<>\"`|^]")
 _PORTS = {"http": 80, "https": 443}
 
 
+def data_names(phase: str) -> frozenset[str]:
+    """What the envelope's data of this phase hold."""
+    return DATA | OF_RUN_END if phase == RUN_END else DATA
+
+
 def payload_names(phase: str) -> frozenset[str]:
     """What the payload of a webhook of this phase may use."""
-    return PAYLOAD | OF_RUN_END if phase == RUN_END else PAYLOAD
+    return PAYLOAD | data_names(phase)
 
 
 def check_names(template: Template | TemplateTree, known: frozenset[str]) -> None:

@@ -132,21 +132,22 @@ def _claims(seen: Evidence, api: str, since: float, until: float) -> float:
 
 
 def let_go(seen: Evidence) -> None:
-    """No breaker is open of what a receiver served last; as nothing waits, nothing is slowed."""
-    network = seen.universe.network
+    """No breaker is open of what a receiver served last; as nothing waits, nothing is slowed. A
+    report is of all workers, each of which has breakers of its own, and may have sent nothing."""
+    last: dict[str, dict[str, Arrival]] = defaultdict(dict)
+    alive = {one.name for one in seen.universe.processes if one.died_at is None}
+    sent = [one for one in seen.universe.network.sent if one.ended_at is not None]
+    for one in sorted(sent, key=seen.until):
+        scopes = [f"api:{one.host.removesuffix('.test')}", f"receiver:{one.host}:80"]
+        if (row := seen.row_of.get(id(one))) is not None:
+            webhook = f"#{row['webhook']}" if row["webhook"] else ""
+            scopes.append(f"{row['endpoint_id']}{webhook}")
+        for name in scopes:
+            last[name][one.process] = one
     for report in seen.universe.reports:
-        last: dict[str, Arrival] = {}
-        sent = [
-            one for one in network.sent
-            if one.process == report.process and one.ended_at is not None
-        ]  # fmt: skip
-        for one in sorted(sent, key=seen.until):
-            last[f"api:{one.host.removesuffix('.test')}"] = last[f"receiver:{one.host}:80"] = one
-            if (row := seen.row_of.get(id(one))) is not None:
-                webhook = f"#{row['webhook']}" if row["webhook"] else ""
-                last[f"{row['endpoint_id']}{webhook}"] = one
         for scope in (*report.status["lanes"], *report.status["throttled"]):
-            served = (one := last.get(scope["name"])) is not None and 200 <= (one.told or 0) < 300
+            of = last[scope["name"]]
+            served = all(name in of and 200 <= (of[name].told or 0) < 300 for name in alive)
             if scope["overload"] or (served and scope["breaker"]):
                 seen.broken(f"{report.process} throttles still: {scope}")
 
@@ -218,9 +219,12 @@ def _matching(row: Row, found: Iterable[Life]) -> list[Life]:
 
 def ended_once(seen: Evidence) -> None:
     """No attempt ends twice: what was lost with its daemon takes no late result. Where none may
-    have come, another attempt began within the millisecond in which the lost one did."""
+    have come, another attempt began within the millisecond in which the lost one did. What people
+    resolve is no attempt."""
     ends = Counter(
-        (one["task_id"], one["attempt"], one["started_at"]) for one in seen.tables["attempts"]
+        (one["task_id"], one["attempt"], one["started_at"])
+        for one in seen.tables["attempts"]
+        if not one["why"].startswith("resolved")
     )
     for (task, attempt, _), count in ends.items():
         if count > 1 and any(map(seen.is_late, seen.requests.get(task, ()))):
@@ -503,9 +507,10 @@ def rates(seen: Evidence) -> None:
     together; also what is refused. What is tried `inline` is one attempt."""
     network = seen.universe.network
     by_host: dict[str, list[float]] = defaultdict(list)
-    last: dict[int, Arrival] = {}
+    last: dict[tuple[str, int], Arrival] = {}
     for one in sorted((*network.arrivals, *network.refused), key=lambda one: one.at):
-        before, last[one.task] = last.get(one.task), one
+        before = last.get((one.host, one.task))  # its webhooks tell of the same task
+        last[one.host, one.task] = one
         row = seen.by_id.get(one.task)
         rules = seen.rules(row, seen.configurations) if row is not None else ()
         inline = any(rule.retry.get("inline") for rule in rules) and before is not None

@@ -10,7 +10,9 @@ from tests.simulation.model import covers
 from tests.simulation.records import ACKNOWLEDGED, REFUSED
 
 UNTOLD = ("stopped", "resolved", "cancelled")
-"""How `why` of an attempt begins that says nothing of its receiver."""
+"""How `why` of an attempt begins that is not counted for its webhook."""
+LOST = "the daemon died while", "nothing in the daemon held"
+"""How the error of an attempt begins that says nothing of its receiver."""
 
 
 def statuses(seen: Evidence) -> None:
@@ -131,6 +133,8 @@ def _in_a_row(log: list[Row], since: float) -> int:
     """How many failures there were after the last success, of what ended after `since`."""
     count = 0
     for row in log:
+        if (row["error"] or "").startswith(LOST):
+            continue
         fails = not covers("2xx", _code(row["status_code"]))
         if row["started_at"] + row["duration_ms"] >= since:
             count = count + 1 if fails else 0

@@ -79,7 +79,9 @@ class Disk:
         return Written(salt, max(size - HEADER, 0) // FRAME), 0
 
     def synced(self, written: Written) -> None:
-        """So much is on the disk now."""
+        """So much is on the disk now; nothing new, where the journal has begun anew meanwhile."""
+        if written.salt != self.written()[0].salt:
+            return
         if written.salt != self._synced.salt or written.frames > self._synced.frames:
             self._synced = written
 

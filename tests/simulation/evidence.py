@@ -168,10 +168,14 @@ class Evidence:
 
     @cached_property
     def lived_through(self) -> list[float]:
-        """Jumps of the clock by which leases may have run out, since a daemon that lived before
-        may go by another time than the next; after a power cut none does."""
-        lives = [(one.began_at, one.died_at or inf) for one in self.universe.processes]
-        return [at for at in self.jumps if any(began <= at < died for began, died in lives)]
+        """Jumps of the clock by which leases may have run out, since daemons may go by other times
+        than each other: one lived before, and the machine has had power since."""
+        booted = self.universe.machine.booted_at
+        began = [one.began_at for one in self.universe.processes]
+        return [
+            at for at in self.jumps
+            if any(max(on for on in booted if on <= at) < one < at for one in began)
+        ]  # fmt: skip
 
     def is_late(self, one: Arrival) -> bool:
         """Whether its daemon may have lost the claim before it was over."""
@@ -181,6 +185,15 @@ class Evidence:
             for since, end, stopped in self.losses(process) if end != inf
         )  # fmt: skip
 
+    def _settled_by(self, answered: float) -> float:
+        """When what was answered then has been written: later, if one stands still that may have
+        the file's lock."""
+        latest = answered + SETTLING
+        for since, until in (each for one in self.universe.processes for each in one.stood):
+            if since <= latest and until > answered:
+                latest = max(latest, until + SETTLING)
+        return latest
+
     def tried(self, row: Row, one: Arrival) -> Try:
         """A request as the model takes it."""
         until = self.until(one)
@@ -188,7 +201,7 @@ class Evidence:
         losses = [
             stopped
             for since, end, stopped in self.losses(self.processes[one.process])
-            if since <= until + SETTLING and end >= one.at - CLAIMED
+            if since <= self._settled_by(until) and end >= one.at - CLAIMED
         ]
         stood = self.processes[one.process].stood
         unseen = any(

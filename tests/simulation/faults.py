@@ -328,7 +328,7 @@ def jumping_clock(universe: Universe) -> None:
     """Somebody sets the wall clock, and perhaps back again."""
     chance, machine = universe.chance, universe.machine
     by = chance.choice((1.5, 10.0, 90.0, 3600.0, FAR)) * chance.choice((1, -1))
-    if abs(by) == FAR and machine.boots > 1:
+    if abs(by) == FAR and len(machine.booted_at) > 1:
         by = 90.0
     universe.faults += 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import fcntl
+import math
 import os
 import queue
 import sqlite3
@@ -52,7 +53,7 @@ class Machine:
         """Seconds for which it was suspended; the clock of `monotonic` stood still then."""
         self.jumps: list[float] = []
         """When the wall clock was set, or time went on without its processes."""
-        self.boots = 1
+        self.booted_at = [-math.inf]
         self.disk = Disk(universe, Random(chance.getrandbits(64)))
         self.statvfs = self.disk.statvfs
         self._flocks: dict[tuple[int, int], list[tuple[Process, int]]] = {}
@@ -81,7 +82,7 @@ class Machine:
         names = [name for name in dir(self) if not name.startswith("_") and hasattr(world, name)]
         before = {name: getattr(world, name) for name in names}
         boot = clock._boot
-        clock._boot = lambda: f"boot {self.boots}"
+        clock._boot = lambda: f"boot {len(self.booted_at)}"
         connection, thread = SqliteFile.connection_class, long_work.thread
         for name in names:
             setattr(world, name, getattr(self, name))
@@ -111,7 +112,7 @@ class Machine:
         self.jumps.append(self._baton.now)
         self.wall_ahead = RIGHT
         self.began = self._baton.now - self._chance.uniform(5, 50)
-        self.boots += 1
+        self.booted_at.append(self._baton.now)
         self.wake_all()
 
     def sleep_for(self, seconds: float) -> None:

@@ -171,6 +171,13 @@ class Act(NamedTuple):
     only: tuple[str, str | None, bool] | None = None
     """Done to many: to those with this status, this reason if there is one, and whether also to
     those that may have been carried out."""
+    answered_at: float = inf
+    """When the answer came that it is done; inf for none."""
+
+    @property
+    def kind(self) -> tuple[str, bool, bool, tuple[str, str | None, bool] | None]:
+        """What it does: two that are equal in it do the same."""
+        return self.verb, self.force, self.early, self.only
 
     def concerns(self, life: Life) -> bool:
         """Whether it is about a task that is so."""
@@ -182,8 +189,7 @@ class Act(NamedTuple):
 
     def words(self) -> str:
         """For a person."""
-        answer = "refused" if self.refused else "acknowledged"
-        return f"{self.verb} that was {answer} at {self.at - 1000:.3f} s"
+        return f"{self.verb} that was acknowledged at {self.at - 1000:.3f} s"
 
 
 class Life(NamedTuple):
@@ -239,23 +245,28 @@ def lives(rules: Sequence[Rule], created_at: float, events: Sequence[Any]) -> se
     if happens:
         found |= {one.end("succeeded", None, n) for one in found for n in (0, 1)}
     expires_at = created_at + min((rule.limit for rule in rules), default=inf)
+    answers = [one for one in events if isinstance(one, Act)]
+    ended = {one.place: one.at for one in answers if one.ends}
+    refused = {one.place for one in answers if one.refused}
     acts: dict[int, Act] = {}
     nexts: dict[tuple[Life, bool], list[Life]] = {}
     for event in sorted(events, key=lambda one: one.at):
-        if isinstance(event, Death) and all(one.status != "pending" for one in found):
+        if isinstance(event, Death) and all(
+            one.status != "pending" and not one.open for one in found
+        ):
             continue
+        if isinstance(event, Act) and event.place in refused:
+            continue  # it has done nothing
         before = found
         found = _meanwhile(found, acts, nexts, event.at > expires_at, happens)
         if isinstance(event, Try):
             found = {life for one in found for life in _tried(one, event, created_at)}
         elif isinstance(event, Death):
             found = {life for one in found for life in _died(one, event)}
-        elif event.ends or event.refused:
-            place = event.place
-            found = {one for one in found if (place in one.open) == event.refused}
-            found = {one._replace(open=one.open - {place}) for one in found}
+        elif event.ends:
+            found = {one for one in found if event.place not in one.open}
         else:
-            acts[event.place] = event
+            acts[event.place] = event._replace(answered_at=ended.get(event.place, inf))
             found = {one._replace(open=one.open | {event.place}) for one in found}
         if not found:
             known = sorted({one.words() for one in before})
@@ -292,9 +303,9 @@ def _meanwhile(
             waiting.append(life.end("succeeded", None, life.attempts + 1))
         if life.asked and life.status == "pending":  # its claim was released
             waiting.append(life.again(life.attempts))
-        # Of what happens by itself, one of each kind: which of them, makes no difference.
-        alike = {acts[place].verb: place for place in sorted(life.open) if place < 0}
-        for place in (*alike.values(), *(one for one in life.open if one >= 0)):
+        # One of each kind, that which is answered first: another order makes no difference.
+        by_answer = sorted(life.open, key=lambda one: (-acts[one].answered_at, one))
+        for place in {acts[one].kind: one for one in by_answer}.values():
             done = life._replace(open=life.open - {place})
             waiting += _acted(done, acts[place])
         nexts[life, expires] = waiting[before:]

@@ -588,7 +588,7 @@ SHOWN_BY: dict[str, int] = {
     "effect-that-is-lost": 2,
     "effect-that-is-written-twice": 1,
     "failure-that-does-not-hold": 11,
-    "fence-that-is-not-compared": 26,
+    "fence-that-is-not-compared": 37,
     "key-that-is-not-looked-up": 5,
     "lease-that-is-not-renewed": 172,
     "limit-that-each-counts-alone": 19,

@@ -13,7 +13,14 @@ import httpx
 
 from orchestratord_client import protocol
 from orchestratord_client.errors import Unavailable
-from orchestratord_client.protocol import DEFAULT_DEADLINE, Deadline, Delay, FilterValue, Steps
+from orchestratord_client.protocol import (
+    DEFAULT_DEADLINE,
+    Deadline,
+    Delay,
+    FilterValue,
+    Moment,
+    Steps,
+)
 from orchestratord_client.results import Accepted, Event, Task, TaskDetail
 
 T = TypeVar("T")
@@ -47,10 +54,11 @@ class AsyncClient:
         params: Mapping[str, Any] | None = None,
         *,
         delay: Delay | None = None,
+        at: Moment | None = None,
         key: str | None = None,
     ) -> Accepted:
         """As `Client.call`."""
-        return await self._run(protocol.call(self._begin(), endpoint, params, delay, key))
+        return await self._run(protocol.call(self._begin(), endpoint, params, delay, at, key))
 
     async def call_many(
         self,
@@ -58,10 +66,11 @@ class AsyncClient:
         batch: Iterable[Mapping[str, Any]],
         *,
         delay: Delay | None = None,
+        at: Moment | None = None,
         key: str | None = None,
     ) -> Sequence[int]:
         """As `Client.call_many`."""
-        return await self._run(protocol.call_many(self._begin(), endpoint, batch, delay, key))
+        return await self._run(protocol.call_many(self._begin(), endpoint, batch, delay, at, key))
 
     async def wait(
         self,

@@ -12,9 +12,13 @@ from contextlib import closing
 from datetime import timedelta
 from typing import Any, LiteralString, Protocol
 
+from orchestratord_client.protocol import Moment, moment_text
+
 _ENQUEUE: LiteralString = (
     "SELECT orchestratord_enqueue(%s, %s::jsonb, key => %s, delay => make_interval(secs => %s))"
 )
+
+_ENQUEUE_AT: LiteralString = "SELECT orchestratord_enqueue_at(%s, %s::timestamptz, %s::jsonb, %s)"
 
 
 class Cursor(Protocol):
@@ -52,6 +56,7 @@ def enqueue(
     *,
     key: str | None = None,
     delay: float | timedelta | None = None,
+    at: Moment | None = None,
 ) -> int:
     """Make a call in the transaction that `connection` is in.
 
@@ -64,6 +69,7 @@ def enqueue(
         params: its parameters: what JSON can say.
         key: as of `Client.call`. Left out: none, since the transaction makes it once.
         delay: until the first try: seconds or a timedelta, from the beginning of the transaction.
+        at: when the first try is due, instead of `delay`: as of `Client.call`.
 
     Returns:
         Its id in the outbox, which is not the task's.
@@ -71,7 +77,7 @@ def enqueue(
     Raises what the database's driver raises, as where there is no outbox.
     """
     with closing(connection.cursor()) as cursor:
-        cursor.execute(_ENQUEUE, _values(endpoint, params, key, delay))
+        cursor.execute(*_statement(endpoint, params, key, delay, at))
         return _id(cursor.fetchone())
 
 
@@ -82,24 +88,31 @@ async def enqueue_async(
     *,
     key: str | None = None,
     delay: float | timedelta | None = None,
+    at: Moment | None = None,
 ) -> int:
     """As `enqueue`, for psycopg's AsyncConnection."""
     cursor = connection.cursor()
     try:
-        await cursor.execute(_ENQUEUE, _values(endpoint, params, key, delay))
+        await cursor.execute(*_statement(endpoint, params, key, delay, at))
         return _id(await cursor.fetchone())
     finally:
         await cursor.close()
 
 
-def _values(
+def _statement(
     endpoint: str,
     params: Mapping[str, Any] | None,
     key: str | None,
     delay: float | timedelta | None,
-) -> tuple[str, str, str | None, float | None]:
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    return endpoint, json.dumps(dict(params or {}), allow_nan=False), key, seconds
+    at: Moment | None,
+) -> tuple[LiteralString, tuple[Any, ...]]:
+    text = json.dumps(dict(params or {}), allow_nan=False)
+    if at is None:
+        seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        return _ENQUEUE, (endpoint, text, key, seconds)
+    if delay is not None:
+        raise ValueError("give delay or at: each says when the call is due")
+    return _ENQUEUE_AT, (endpoint, moment_text(at), text, key)
 
 
 def _id(row: Any) -> int:

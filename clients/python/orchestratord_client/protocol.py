@@ -56,6 +56,7 @@ _FINALLY_WRONG = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 Delay = float | str | timedelta
+Moment = str | datetime
 """Seconds, or a duration as the daemon writes it: `90s`, `5m`, `2h`, `1d`."""
 Value = str | int | datetime | timedelta
 FilterValue = Value | Iterable[Value] | None
@@ -349,10 +350,11 @@ def call(
     endpoint: str,
     params: Mapping[str, Any] | None,
     delay: Delay | None,
+    at: Moment | None,
     key: str | None,
 ) -> Steps[Accepted]:
     """See `Client.call`."""
-    body = _body({"params": dict(params or {})}, delay)
+    body = _body({"params": dict(params or {})}, delay, at)
     answer = yield from send(_call(endpoint, body, key), deadline)
     repeated = answer.status_code == 200
     return _value(Accepted.of, {**document(answer), "repeated": repeated})
@@ -363,10 +365,11 @@ def call_many(
     endpoint: str,
     batch: Iterable[Mapping[str, Any]],
     delay: Delay | None,
+    at: Moment | None,
     key: str | None,
 ) -> Steps[Sequence[int]]:
     """See `Client.call_many`."""
-    body = _body({"batch": [dict(params) for params in batch]}, delay)
+    body = _body({"batch": [dict(params) for params in batch]}, delay, at)
     answer = yield from send(_call(endpoint, body, key), deadline)
     return _value(_ids, document(answer))
 
@@ -503,10 +506,21 @@ def _call(endpoint: str, body: Mapping[str, Any], key: str | None) -> Request:
     return Request("POST", path, headers={"Idempotency-Key": named}, body=body)
 
 
-def _body(body: dict[str, Any], delay: Delay | None) -> dict[str, Any]:
-    if delay is None:
-        return body
-    return {**body, "delay": delay.total_seconds() if isinstance(delay, timedelta) else delay}
+def _body(body: dict[str, Any], delay: Delay | None, at: Moment | None) -> dict[str, Any]:
+    if delay is not None:
+        body["delay"] = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if at is not None:
+        body["at"] = moment_text(at)
+    return body
+
+
+def moment_text(at: Moment) -> str:
+    """A time in RFC 3339. Raises ValueError for a datetime without a time zone."""
+    if isinstance(at, str):
+        return at
+    if at.tzinfo is None:
+        raise ValueError("the time has no zone: write datetime.now(UTC), or give it one")
+    return at.isoformat()
 
 
 def _task(task_id: int, rest: str = "") -> str:

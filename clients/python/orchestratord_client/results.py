@@ -71,6 +71,7 @@ class Task(Answer):
         deaths: how often the daemon died while it ran.
         looks: how often an answer said that it is not done yet.
         looked_since: when the first of these came; None where there is none.
+        waits_for: why a hook of a plugin put it off; None where none did.
         next_try: when it is due; None unless it is pending.
         params: the parameters. A list shows those of more than 2,000 characters cut.
         truncated: they are cut.
@@ -98,6 +99,7 @@ class Task(Answer):
     deaths: int = 0
     looks: int = 0
     looked_since: datetime | None = None
+    waits_for: str | None = None
     next_try: datetime | None
     params: Any
     truncated: bool = False
@@ -177,8 +179,8 @@ class Wait(Answer):
     """What a pending task waits for beside its `next_try`.
 
     Attributes:
-        what: `breaker`, `retry_after`, `rate_limit`, `concurrency`, `partition` or `parked`; the
-            API's `for`.
+        what: `breaker`, `retry_after`, `rate_limit`, `concurrency`, `partition`, `parked`
+            or `snooze`; the API's `for`.
         why: the same for a person.
         lane: what is throttled, such as `api:shop`.
         since, until: when that began and ends; None where it is not known.

@@ -15,7 +15,14 @@ import httpx
 
 from orchestratord_client import protocol
 from orchestratord_client.errors import Unavailable
-from orchestratord_client.protocol import DEFAULT_DEADLINE, Deadline, Delay, FilterValue, Steps
+from orchestratord_client.protocol import (
+    DEFAULT_DEADLINE,
+    Deadline,
+    Delay,
+    FilterValue,
+    Moment,
+    Steps,
+)
 from orchestratord_client.results import Accepted, Event, Task, TaskDetail
 
 T = TypeVar("T")
@@ -67,6 +74,7 @@ class Client:
         params: Mapping[str, Any] | None = None,
         *,
         delay: Delay | None = None,
+        at: Moment | None = None,
         key: str | None = None,
     ) -> Accepted:
         """Make a call. It is on the daemon's disk when this returns.
@@ -75,6 +83,8 @@ class Client:
             endpoint: `api/name`.
             params: its parameters: what JSON can say.
             delay: until the first try: seconds, a duration such as `5m`, or a timedelta.
+            at: when the first try is due, instead of `delay`: a datetime with its zone, or a text
+                in RFC 3339; what is past is due now.
             key: its Idempotency-Key, 1 to 255 characters. For 24 hours, the same key at the same
                 endpoint is the same call, whichever process makes it. Left out: a new one.
 
@@ -85,7 +95,7 @@ class Client:
             IdempotencyKeyReused: the key has been used with other parameters.
             StorageFull: the daemon's disk is full.
         """
-        return self._run(protocol.call(self._begin(), endpoint, params, delay, key))
+        return self._run(protocol.call(self._begin(), endpoint, params, delay, at, key))
 
     def call_many(
         self,
@@ -93,6 +103,7 @@ class Client:
         batch: Iterable[Mapping[str, Any]],
         *,
         delay: Delay | None = None,
+        at: Moment | None = None,
         key: str | None = None,
     ) -> Sequence[int]:
         """Make up to 10,000 calls of one endpoint, all or none.
@@ -101,6 +112,7 @@ class Client:
             endpoint: `api/name`.
             batch: the parameters of each call.
             delay: as of `call`, for all of them.
+            at: as of `call`, for all of them.
             key: of the batch; the calls get keys of their own from it, by their place.
 
         Returns:
@@ -108,7 +120,7 @@ class Client:
 
         Raises what `call` raises; the keys in `errors` begin with `batch.N.`, N from 0.
         """
-        return self._run(protocol.call_many(self._begin(), endpoint, batch, delay, key))
+        return self._run(protocol.call_many(self._begin(), endpoint, batch, delay, at, key))
 
     def wait(self, task_id: int, *, timeout: float | None = None) -> TaskDetail:
         """Wait until a task has succeeded, failed for good or was cancelled; the task.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import time
 from datetime import UTC, datetime
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 import httpx
 
@@ -54,7 +55,7 @@ def sign(request: httpx.Request, body: bytes, keys: SigV4, now: datetime) -> Non
     stamp = now.strftime("%Y%m%dT%H%M%SZ")
     digest = hashlib.sha256(body).hexdigest()
     request.headers["X-Amz-Date"] = stamp
-    if keys.service == "s3":
+    if keys.service.startswith("s3"):
         request.headers["X-Amz-Content-Sha256"] = digest
     if keys.session_token is not None:
         request.headers["X-Amz-Security-Token"] = keys.session_token.reveal()
@@ -90,8 +91,9 @@ def sign(request: httpx.Request, body: bytes, keys: SigV4, now: datetime) -> Non
 
 def _path(url: httpx.URL, service: str) -> str:
     path = url.raw_path.partition(b"?")[0].decode("ascii") or "/"
-    # S3 alone signs the path as it is sent; all others encode it once more.
-    return path if service == "s3" else quote(path, safe="/-_.~")
+    if service.startswith("s3"):  # S3 signs the name of the object, in the one way to encode it
+        return quote(unquote_to_bytes(path), safe="/-_.~")
+    return quote(re.sub("/+", "/", path), safe="/-_.~")  # all others encode the path once more
 
 
 def _query(url: httpx.URL) -> str:

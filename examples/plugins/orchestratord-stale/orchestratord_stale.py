@@ -1,4 +1,4 @@
-"""Endpoints without a success for long: noted by a service, shown on a page and in a metric."""
+"""Endpoints without a success for long: noted by a service, shown on a page and by a verb."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from markupsafe import Markup
 
 from orchestratord import (
+    Answer,
     ConfigFolder,
     Control,
     Counter,
@@ -18,9 +19,11 @@ from orchestratord import (
     Duration,
     Page,
     PageVisit,
+    Route,
     Service,
     Table,
     Upsert,
+    VerbRow,
     config_option,
     format_duration,
     hookimpl,
@@ -86,6 +89,21 @@ def register_pages(control: Control) -> Iterable[Page]:
         return table.format(Markup("").join(rows)) if rows else Markup("<p>None.</p>")
 
     return [Page("/stale", "Stale", show)]
+
+
+@hookimpl
+def register_routes(control: Control) -> Iterable[Route]:
+    async def stale(path: object, query: object, body: object) -> Answer:
+        found = sorted(await control.rows(STALE.name), key=lambda row: row["since"])
+        rows = [{"endpoint": one["endpoint"], "success": _ago(one["since"])} for one in found]
+        return Answer({"stale": rows})
+
+    return [Route("GET", "/v1/stale", stale)]
+
+
+@hookimpl
+def register_verbs() -> Iterable[VerbRow]:
+    return [VerbRow("stale", "list the endpoints without a success for long", "/v1/stale")]
 
 
 @hookimpl

@@ -16,14 +16,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.problem_json import Refusal, no_memory
-from orchestratord.errors import OrchestratordError, PluginError
+from orchestratord.errors import OrchestratordError
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, HookTimeout, call
 from orchestratord.plugin.route import JSON, Answer, Control, PortHandler, PortRequest
+from orchestratord.plugin.served import PORTS, plugin_ports
 
 log = logging.getLogger("orchestratord.control")
-
-HOOK = "register_ports"
 
 READ_ON = 1 << 20
 """Bytes of a body that is too large that are read all the same: who is still sending does not
@@ -93,7 +92,7 @@ class PortApplication:
             raise
         except HookTimeout as fault:
             # What it waited for is the daemon's, as a database that is slow.
-            self._host.fault(self._plugin, f"{HOOK} {self._handler.key}", fault)
+            self._host.fault(self._plugin, f"{PORTS} {self._handler.key}", fault)
             self._handler.refused(request, "unavailable")
             detail = "it took too long; send it again in a moment"
             raise Refusal("busy", detail, headers=_AGAIN) from None
@@ -153,26 +152,16 @@ class PortApplication:
         body.taken = bytes_
 
     def _fault(self, error: Exception) -> Refusal:
-        self._host.fault(self._plugin, f"{HOOK} {self._handler.key}", error)
+        self._host.fault(self._plugin, f"{PORTS} {self._handler.key}", error)
         return Refusal("plugin_fault", "the daemon could not do it; its log says more")
 
 
 def port_applications(host: Host, control: Control) -> dict[str, ASGIApp]:
     """What plugins answer at ports of their own, by the keys of orchestratord.yaml."""
-    found: dict[str, ASGIApp] = {}
-    owners: dict[str, str] = {}
-    for plugin, handlers in host.ask(HOOK, {"control": control}):
-        for handler in handlers:
-            if not isinstance(handler, PortHandler):
-                host.fault(plugin, HOOK, HookFault(f"returned {handler!r}, which is no handler"))
-            elif handler.key in found:
-                owner = owners[handler.key]
-                text = f"the port {handler.key} is registered by {owner} and by {plugin}"
-                host.fault(plugin, HOOK, PluginError(text))
-            else:
-                owners[handler.key] = plugin
-                found[handler.key] = PortApplication(host, plugin, handler)
-    return found
+    return {
+        handler.key: PortApplication(host, plugin, handler)
+        for plugin, handler in plugin_ports(host, control)
+    }
 
 
 async def no_handler(scope: Scope, receive: Receive, send: Send) -> None:

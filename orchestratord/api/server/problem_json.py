@@ -397,8 +397,9 @@ def code_of(kind: type[OrchestratordError]) -> str | None:
 
 def _is_shortage(error: BaseException | None) -> bool:
     """Whether an error comes of this, or whatever it comes of, nothing can be opened just now."""
-    cause = error
-    while cause is not None:
+    cause, seen = error, set[int]()
+    while cause is not None and id(cause) not in seen:  # one that was raised again is in a circle
+        seen.add(id(cause))
         if isinstance(cause, OSError) and cause.errno in _LACKS:
             return True
         cause = cause.__cause__ or cause.__context__

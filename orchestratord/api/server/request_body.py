@@ -16,7 +16,8 @@ from typing import Any, ClassVar, NoReturn
 from starlette.requests import ClientDisconnect, Request
 
 from orchestratord.api.server.problem_json import Refusal
-from orchestratord.model.json_body import (
+from orchestratord.plugin.long_work import yield_gil
+from orchestratord.values.json_body import (
     MAX_BATCH,
     MAX_DEPTH,
     TooMany,
@@ -24,7 +25,6 @@ from orchestratord.model.json_body import (
     is_shallow,
     parse_json,
 )
-from orchestratord.plugin.long_work import yield_gil
 
 MAX_BODY = 16 << 20
 """Bytes."""

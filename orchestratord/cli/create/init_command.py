@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-from orchestratord.values import world
-
 DASHBOARD_FILE = ".dashboard-token"
 _UNFIT = re.compile(r"""[{}"\\\x00-\x1f]""")
 
@@ -34,6 +32,7 @@ def init(folder: str | None, config: str | None) -> None:
         write_secret,
     )
     from orchestratord.cli.opened_config import host_of
+    from orchestratord.values import world
 
     if (folder is None) == (config is None):
         raise click.UsageError("name one folder to make, such as: orchestratord init config")

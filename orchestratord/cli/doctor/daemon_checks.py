@@ -129,7 +129,7 @@ def check_daemon(installed: Installation) -> Findings:
     if config.get("restart_required"):
         yield warn(
             f"it keeps old values of {', '.join(config['restart_required'])}",
-            "restart it, and it takes the new ones",
+            "`orchestratorctl upgrade`, or a restart, takes the new ones",
         )
     for breaker in status.get("breakers") or ():
         yield warn(

@@ -115,7 +115,7 @@ def annotated(traced: Mapping[str, Traced]) -> str:
 
 
 def _mapping(items: Mapping[str, Traced], indent: str) -> Iterator[_Line]:
-    from orchestratord.config.edit.render_yaml import flow
+    from orchestratord.config.yaml.flow_yaml import flow
 
     for key, item in items.items():
         yield from _entry(f"{indent}{flow(key)}:", f"{indent}  ", item)
@@ -123,7 +123,7 @@ def _mapping(items: Mapping[str, Traced], indent: str) -> Iterator[_Line]:
 
 def _entry(head: str, indent: str, item: Traced) -> Iterator[_Line]:
     """What stands behind `head`, and below it with `indent`."""
-    from orchestratord.config.edit.render_yaml import flow
+    from orchestratord.config.yaml.flow_yaml import flow
 
     value = item.value
     if isinstance(value, dict) and value:
@@ -143,7 +143,7 @@ def _entry(head: str, indent: str, item: Traced) -> Iterator[_Line]:
 
 def _item(indent: str, item: Traced) -> Iterator[_Line]:
     """An item of a list: its first line begins with a dash."""
-    from orchestratord.config.edit.render_yaml import flow
+    from orchestratord.config.yaml.flow_yaml import flow
 
     if not _nested(item):
         yield f"{indent}- {flow(item.value)}", _place(item)

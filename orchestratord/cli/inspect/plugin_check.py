@@ -14,15 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from orchestratord.api import plugin_api
-from orchestratord.api.api_routes import ApiRoutes
-from orchestratord.api.plugin_pages import plugin_metrics, plugin_pages
-from orchestratord.api.server.port_application import port_applications
+from orchestratord.api.plugin_pages import plugin_metrics
+from orchestratord.api.route_paths import ROUTES
 from orchestratord.engine.retry_delay import base_delay
 from orchestratord.errors import NotFound, Problem
 from orchestratord.model.settings import Config
 from orchestratord.plugin.host import Host
-from orchestratord.runtime.plugin_services import plugin_services
+from orchestratord.plugin.served import (
+    plugin_pages,
+    plugin_ports,
+    plugin_routes,
+    plugin_services,
+)
 
 MOST_ATTEMPTS = 200
 """For which a strategy is asked for its delays."""
@@ -96,13 +99,13 @@ def plugin_faults(folder: Path) -> Iterator[PluginFaults]:
 async def ask_all(host: Host, config: Config) -> None:
     """Have plugins register what a daemon would serve, and strategies say their delays."""
     control: Any = ControlStandIn(config)
-    core = ApiRoutes(control, host.events).handlers()
+    pages = [page for _, page in plugin_pages(host, control)]
+    control.pages = lambda: pages  # the dashboard makes routes of them
     for found in (
-        plugin_api.collect(host, control, set(core)),
-        plugin_pages(host, control),
+        plugin_routes(host, control, ROUTES),
         plugin_metrics(host),
         plugin_services(host, control),
-        port_applications(host, control),
+        plugin_ports(host, control),
     ):
         list(found)
     policies = {id(one.retry.backoff): one.retry for one in config.endpoints.values()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestratord.config.validate.shapes import fields_of
+from orchestratord.model.auth import OAuth2
 from orchestratord.model.backoff import Backoff
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.retry_policy import RetryPolicy
@@ -14,7 +16,9 @@ from orchestratord.values.secret import Text
 
 _AS_THEY_ARE = frozenset({str, int, float, bool, type(None)})
 """Types of values that are shown as they are, as most are."""
-_PLAIN = frozenset({"name", "token_url", "client_id", "scope", "audience"})
+_PLAIN = frozenset(
+    {"name"} | {key for key, shape in fields_of(OAuth2).items() if not shape.member("secret")}
+)
 
 
 def shown_endpoint(

@@ -39,6 +39,7 @@ from orchestratord.model.auth import Tls
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.redact import MASK
 from orchestratord.values.secret import Text
+from orchestratord.values.signing_key import PRETENDED_KEY
 from orchestratord.values.suggest import choices, suggest
 
 _USER_INFO = re.compile(r"[A-Za-z][\w+.-]*://[^\s/?#:@]*:([^\s/?#]+)@")
@@ -384,6 +385,8 @@ def _form_of(key: str) -> str:
         return "postgresql://pretended.invalid/pretended"
     if key.endswith("proxy"):
         return "http://pretended.invalid:3128"
+    if key.endswith("private_key"):
+        return PRETENDED_KEY
     return "https://pretended.invalid" if key.endswith("url") else ""
 
 

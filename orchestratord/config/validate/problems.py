@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from orchestratord.config.validate.secret_keys import (
     holds_url,
     is_below_secret,
+    is_free,
     resembles_secret_key,
+    without_tokens,
 )
 from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Spot, locate
 from orchestratord.errors import Problem
@@ -26,17 +28,23 @@ WIDTH = 400
 _LONGEST_LINE = 10 * WIDTH
 """Characters; a longer line that holds a secret is not shown."""
 
+_UNKNOWN_KEY = "unknown key"
+"""What a message begins with where the key is wrong, and nothing tells what its value is."""
 _ENDS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """Where YAML begins another line."""
 _KEY = re.compile(r"""(?<![\w.-])([\w.-]+)['"]?\s*:(?!\S)\s*""")
 _ANY_KEY = re.compile(r"""(['"])[^'"]{1,64}\1\s*:\s*|(?<![\w.-])[\w.-]+\s*:(?!\S)\s*""")
+_BLOCK_KEY = re.compile(r"""([ \t]*)(?:- +)*['"]?([\w.-]+)['"]?\s*:(?!\S)""")
+_ORIGIN = re.compile(r"""['"]?(\w+://)?[\w.-]+(:\d+)?/?['"]?[\s\]},]*(#.*)?""")
+"""A URL that has nothing but a host: no user, no path, no query."""
+_CREDENTIAL = re.compile(r"""(?i:\b(?:bearer|basic)\s+|[\w-]+=)[^\s'"&]+""")
 _NO_VALUE = re.compile(r"""[\s\[\]{},'"|>-]*""")
 _OPENING = re.compile(r"[\s\-{\[]*")
 _PLAIN_KEY = re.compile(r"""(['"]?)[a-z_]{1,24}\1\s*:(?!\S)""")
 """A key as ours are; another one may be a secret with its colon misplaced."""
 _PLAIN_PATH = re.compile(r"[\w.-]*")
 _QUOTED = re.compile(
-    r"""(?<!\w)(?<!did you mean )(?<!pip install )(['"])(?P<text>(?:\\.|(?!\1).)*)(?:\1|$)"""
+    r"""(?<![\w\]])(?<!did you mean )(?<!pip install )(['"])(?P<text>(?:\\.|(?!\1).)*)(?:\1|$)"""
 )
 """What a message quotes, maybe cut off; not what it proposes, which are words of ours."""
 _HARMLESS = re.compile(r"[A-Za-z_.]{0,48}|\{\{ … \}\}")
@@ -44,6 +52,7 @@ _HARMLESS = re.compile(r"[A-Za-z_.]{0,48}|\{\{ … \}\}")
 into braces."""
 _TEMPLATE = re.compile(r"\{\{.*\}\}", re.DOTALL)
 _NUMBER = re.compile(r"\d{4,}[\d.]*|\d+\.\d{3,}")
+_LONG_NUMBER = re.compile(r"\d{10,}")
 _USER_INFO = re.compile(r"""(?<!\S)([\[{'"]*(?:\w+://)?)[^\s\[{'"]\S*@(?=\S)""")
 """No name begins with a quote or a bracket: `'@daily'` has none. Only where a word begins:
 anywhere within it would take the square of its length."""
@@ -88,7 +97,7 @@ class Problems:
         plain = _PLAIN_KEY.fullmatch(f"{key}:") or nearest(key, known) is not None
         if not plain and is_below_secret(above):
             spot = spot._replace(key=f"{above}.{MASK}")  # rather a secret without its key
-        message = "unknown key" + suggest(key, known)
+        message = _UNKNOWN_KEY + suggest(key, known)
         self.error(spot, message, choices(key, known), unread=True)
 
     def warn(self, spot: Spot, message: str, *, unread: bool = False) -> None:
@@ -206,23 +215,25 @@ def _shown_path(key: str) -> str:
 
 
 def _shown_message(problem: Problem, message: str, unread: Container[str]) -> str:
-    """The message without the values that it quotes, where these may be secrets. A problem that
-    itself is of something unread quotes none."""
-    if is_below_secret(problem.key) or (problem.file in unread and not problem.unread):
+    """The message without the values that it quotes, where these may be secrets."""
+    key, unread_file = problem.key, problem.file in unread
+    if is_below_secret(key) or (unread_file and not problem.unread and is_free(key)):
         return _NUMBER.sub(MASK, _QUOTED.sub(f"'{MASK}'", message))
-    if holds_url(problem.key):  # what is wrong with a template is a name in it
+    if holds_url(key):  # what is wrong with a template is a name in it
         return _QUOTED.sub(
             lambda match: match[0] if _HARMLESS.fullmatch(match["text"]) else f"'{MASK}'", message
         )
-    return message
+    message = _LONG_NUMBER.sub(MASK, message)
+    return _QUOTED.sub(lambda match: _without_lookalikes(match[0]), message)
 
 
 class SourceLines:
     """The lines of files as they may be shown.
 
-    Of all values a line shows that of the problem's own key alone, and not even that of a file that
-    was not read as what it is, nor within and below a key that resembles one that holds a secret,
-    nor of a key that holds a URL and is wrong.
+    Of all values a line shows that of the problem's own key alone, without what looks like a token.
+    It shows no value of a key that is unknown, nor within and below a key that resembles one that
+    holds a secret, nor a URL that is more than a host. In a file of which something was not read as
+    what it is, it shows none that a receiver or a plugin names.
 
     Args:
         contents: what the files hold.
@@ -249,9 +260,11 @@ class SourceLines:
         if problem.line > len(lines) or column > WIDTH:
             return ""
         line, key = lines[problem.line - 1], problem.key
-        if problem.file in self._unread or is_below_secret(key) or holds_url(key):
-            return _fit(_only_keys(line, column))
+        if not key:  # it is no YAML
+            key = _enclosing(lines, problem.line)
         start, end = _own_part(line, column)
+        if self._hides(problem, key, line[start:end]):
+            return _fit(_only_keys(line, column))
         # What stands before it keeps its length, so that the column still is the place.
         before = _without_values(line[:start])
         hidden = self._redactor.text(before)
@@ -260,6 +273,31 @@ class SourceLines:
         own = _without_secrets(self._redactor.text(line[start:end]))
         behind = self._redactor.text(_without_values(line[end : end + WIDTH]))
         return _fit(before + own + behind)
+
+    def _hides(self, problem: Problem, key: str, own: str) -> bool:
+        """Whether the value of a problem's key may be a secret, whatever it looks like."""
+        if problem.message.startswith(_UNKNOWN_KEY) or is_below_secret(key):
+            return True
+        named = _ANY_KEY.match(own)
+        if named and _name(named) not in key.split("."):  # what it is about is missing
+            return True
+        if holds_url(key):
+            return _ORIGIN.fullmatch(own[named.end() :] if named else own) is None
+        return problem.file in self._unread and is_free(key)
+
+
+def _enclosing(lines: list[str], number: int) -> str:
+    """The dotted path of the keys that a line of a block stands below, and of its own, as far as
+    indentation tells."""
+    path: list[str] = []
+    own = lines[number - 1]
+    depth = len(own) - len(own.lstrip()) + 1
+    for line in reversed(lines[:number]):
+        found = _BLOCK_KEY.match(line)
+        if found and len(found[1]) < depth:
+            depth = len(found[1])
+            path.insert(0, found[2])
+    return ".".join(path)
 
 
 def _fit(line: str) -> str:
@@ -275,14 +313,20 @@ def lines_of(content: bytes) -> list[str]:
 
 
 def _own_part(line: str, column: int) -> tuple[int, int]:
-    """From where to where the key at a column stands, and its value; at most `_LONGEST_LINE`."""
-    start, end = 0, min(len(line), column + _LONGEST_LINE)
+    """From where to where the key at a column stands, and its value with the keys within; at most
+    `_LONGEST_LINE`."""
+    start, end, within = 0, min(len(line), column + _LONGEST_LINE), 0
     for key in _ANY_KEY.finditer(line, 0, end):
-        if key.start() > column:
-            end = key.start()
-            break
-        start = key.start()
+        if key.start() <= column:
+            start, within = key.start(), key.end()
+        elif _depth(line[within : key.start()]) <= 0:
+            return start, key.start()
     return start, end
+
+
+def _depth(part: str) -> int:
+    """How many more brackets are opened in a part of a line than are closed."""
+    return sum((c in "{[") - (c in "}]") for c in part)
 
 
 def _without_values(part: str) -> str:
@@ -298,20 +342,46 @@ def _without_values(part: str) -> str:
     return shown
 
 
+def _name(key: re.Match[str]) -> str:
+    return key[0].strip(" :'\"")
+
+
 def _without_secrets(line: str) -> str:
-    """The line up to a value whose key resembles one that holds a secret."""
+    """A key with its value, without what is or looks like a secret in it."""
+    own = _ANY_KEY.match(line)
+    first = own.end() if own else 0
+    for key in _ANY_KEY.finditer(line, first):
+        if is_free(_name(key)) or holds_url(_name(key)):
+            line = line[: key.start()] + _without_values(line[key.start() :])
+            break
     line = _USER_INFO.sub(lambda match: f"{match[1]}{MASK}@", line)
     for match in _KEY.finditer(line):
         value = line[match.end() :]
         if value and resembles_secret_key(match[1]):
             return line[: match.end()] + MASK.ljust(len(value))
-    return line
+    return line[:first] + _without_lookalikes(line[first:])
+
+
+def _without_lookalikes(text: str) -> str:
+    return without_tokens(_CREDENTIAL.sub(_hidden_credential, text))
+
+
+def _hidden_credential(match: re.Match[str]) -> str:
+    """What follows `Bearer`, or a name with `=` that resembles one of a secret, masked."""
+    name, equals, _ = match[0].partition("=")
+    if equals and not resembles_secret_key(name):
+        return match[0]
+    return f"{name if equals else name.split()[0]}{equals or ' '}{MASK}"
 
 
 def _only_keys(line: str, column: int) -> str:
-    """The keys that stand where the line begins and at a column; nothing else of it."""
+    """The keys that stand where the line begins and at a column, and what opens the value between
+    the two; nothing else of it."""
     opening = _OPENING.match(line)
     assert opening is not None  # it matches anything
+    first = _PLAIN_KEY.match(line, opening.end())
+    if first and first.end() <= column and _OPENING.fullmatch(line[first.end() : column]):
+        return line[:column] + _key_alone(line, column, MASK)
     shown = opening[0] + _key_alone(line, opening.end(), MASK)
     return shown if column < len(shown) else shown.ljust(column) + _key_alone(line, column)
 

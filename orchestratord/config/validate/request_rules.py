@@ -14,7 +14,7 @@ import httpx
 from orchestratord.config.validate.problems import KeyProblems, Problems
 from orchestratord.config.validate.shapes import Path
 from orchestratord.config.validate.undefined_names import written
-from orchestratord.config.yaml.nodes import MapNode, Spot, is_null
+from orchestratord.config.yaml.nodes import Spot
 from orchestratord.model.auth import Auth, Proxy, Tls
 from orchestratord.model.http_message import PORTS, TOKEN
 from orchestratord.values.certificate import certificates, ends
@@ -112,12 +112,6 @@ class RequestRules:
         self.check_headers(fields.get("headers", {}), keys)
         if (auth := fields.get("auth")) is not None:
             self._check_auth(auth, keys)
-            remedy = "what changes from call to call belongs into an endpoint's headers"
-            for key in Auth.model_fields:
-                if key != "oauth2":
-                    keys.no_template(remedy, "auth", key)
-            for key in ("client_id", "client_secret", "scope"):
-                keys.no_template("one token serves all calls of the API", "auth", "oauth2", key)
         if (tls := fields.get("tls")) is not None:
             self._check_dates(tls, keys)
         egress = fields.get("egress")
@@ -150,11 +144,6 @@ class RequestRules:
                 keys.warn(f"its certificate ended on {date:%Y-%m-%d}; renew it", "tls", key)
 
     def _check_auth(self, auth: Auth, keys: KeyProblems) -> None:
-        written = keys.located("auth")[1]
-        if isinstance(written, MapNode):
-            given = [child for _, child in written.entries.values() if not is_null(child)]
-            if len(given) != 1:
-                keys.error("give exactly one of bearer, basic, header and oauth2", "auth")
         if auth.header is not None and not _HEADER.fullmatch(auth.header.name):
             keys.error("is not the name of a header", "auth", "header", "name")
         value = auth.header.value if auth.header is not None else None
@@ -192,7 +181,7 @@ class RequestRules:
                 keys.error(_NO_CONTROL, *path)
 
     def check_urls(self, data: Any, allow: Sequence[str], keys: KeyProblems) -> None:
-        """Each `url` that stands anywhere in `data`."""
+        """Each `url` and `token_url` that stands anywhere in `data`."""
         for path, url in _urls(data) if self._addresses is not None else ():
             target = host_and_port(url)
             if target is not None and (denied := self._why_denied(target, allow)) is not None:
@@ -215,7 +204,7 @@ class RequestRules:
 
 
 def _urls(data: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Each text under a key `url` that is no secret, and its path."""
+    """Each text under a key `url` or `token_url` that is no secret, and its path."""
     if isinstance(data, list | tuple):
         for index, item in enumerate(data):
             yield from _urls(item, (*path, index))
@@ -223,5 +212,9 @@ def _urls(data: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
         for key, value in data.items():
             if type(value) in (dict, list):
                 yield from _urls(value, (*path, str(key)))
-            elif key == "url" and isinstance(value, str) and not getattr(value, "secret", False):
+            elif (
+                key in ("url", "token_url")
+                and isinstance(value, str)
+                and not getattr(value, "secret", False)
+            ):
                 yield (*path, key), value

@@ -24,8 +24,12 @@ _SECRET_WORDS = (
 ).split()
 _LIKE = 0.8
 """From which ratio of `difflib` on a word is taken for another one that is misspelt."""
-_URL_KEY = re.compile(r"(.*[._])?(url|path|proxy|database)")
+_URL_KEY = re.compile(r"(.*[._])?(url|proxy|database)")
 """Keys of what may be a secret as a whole, such as a webhook's URL, or hold one anywhere."""
+_FREE_KEY = re.compile(r"(.*\.)?(headers|query|body|json|form|text|settings|databases)(\..*)?")
+"""Keys below which stands whatever a receiver or a plugin wants, secrets under any name too."""
+_TOKEN = re.compile(r"[\w~+=-]{10,}")
+_DIGITS_BEGIN_OR_END = re.compile(r"(?<=[^\W\d_])[_~+=-]*(?=\d)|(?<=\d)[_~+=-]*(?=[^\W\d_])")
 _WORDS = re.compile(r"[A-Z]*[a-z]+|[A-Z]+")
 
 
@@ -77,6 +81,22 @@ def holds_url(path: str) -> bool:
     """True where the last key of a dotted path holds a URL or a part of one, which may hold a
     secret at any place once it is wrong."""
     return _URL_KEY.fullmatch(path) is not None
+
+
+def is_free(path: str) -> bool:
+    """True where one of the keys of a dotted path holds what is named by others than us."""
+    return _FREE_KEY.fullmatch(path) is not None
+
+
+def without_tokens(text: str) -> str:
+    """`text`, as long as it was, with each word masked that looks like a token: letters and digits
+    in turn, or a long number."""
+    return _TOKEN.sub(lambda match: "*" * len(match[0]) if _is_token(match[0]) else match[0], text)
+
+
+def _is_token(word: str) -> bool:
+    turns = len(_DIGITS_BEGIN_OR_END.findall(word))
+    return turns >= 3 or (turns > 0 and len(word) >= 16) or word.isdecimal()
 
 
 def secret_values(data: Any) -> Iterator[Path]:

@@ -290,7 +290,8 @@ class Pipe:
             attempt.request = await bounded(large, prepare, task, target, now)
             if before and self._host.concerned(before, task.kind, endpoint):
                 name = "statement" if before == "before_execute" else "request"
-                given = {"task": task, "endpoint": endpoint, "config": config}
+                send: Send = AttemptClient(plan.client).send
+                given = {"task": task, "endpoint": endpoint, "config": config, "send": send}
                 given[name] = attempt.request
                 attempt.request = await self._host.fold(before, name, given)
         except (InvalidPayload, Reject) as error:
@@ -309,7 +310,7 @@ class Pipe:
                 why = f"{snooze}: past give_up_after"
                 return await self.hooks.fail(task, endpoint, config, Reason.EXPIRED, why)
             decision = Decision(Status.PENDING, str(snooze), None, next_try)
-            return AttemptResult(decision, None, None, uncounted=True)
+            return AttemptResult(decision, None, None, uncounted=True, waits_for=str(snooze))
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # an executor is a plugin's, too
@@ -317,7 +318,7 @@ class Pipe:
                 raise
             said = str(error)
             if not isinstance(error, HookFault):  # which is logged with its plugin
-                log.exception("the executor of task %s cannot prepare its request", task.id)
+                self._host.executor_fault(executor, f"preparing task {task.id}", error)
                 said = words(error)
             attempt.request = None
             outcome = Outcome("retry", "error", error=said)
@@ -410,7 +411,7 @@ class Pipe:
             error = "the daemon was stopped before an answer came"
             return Outcome("retry", "error", error=error, maybe_done=True)
         else:
-            log.exception("the executor of task %s failed", attempt.task.id)
+            self._host.executor_fault(plan.executor, f"task {attempt.task.id}", fault)
             error = f"{type(fault).__name__}: {fault}"
         verdict = "retry" if "error" in plan.target.retry.when else "failure"
         return Outcome(verdict, "error", error=error, maybe_done=True)  # type: ignore[arg-type]

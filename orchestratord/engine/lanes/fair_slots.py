@@ -194,7 +194,7 @@ class SlotHolder:
                 del parts.members[name]
                 continue
             speed = part.speed(now, parts.concurrency)
-            if speed is Speed.QUICK:
+            if speed is Speed.QUICK or (speed is Speed.NEW and self._was_quick(name, now)):
                 continue
             others.add(name)
             active_at = part.active_at
@@ -206,9 +206,13 @@ class SlotHolder:
                 full.append(name)
             else:
                 most = min(most, room)
-        quick = self.quick_parts.items() if most > 1 else ()
-        known = (name for name, at in quick if name not in others and 0 <= now - at < LATELY_MS)
+        quick = self.quick_parts if most > 1 else ()
+        known = (name for name in quick if name not in others and self._was_quick(name, now))
         return frozenset(full), frozenset(known), most
+
+    def _was_quick(self, part: str, now: int) -> bool:
+        """Whether an attempt of one of its partitions was quick lately."""
+        return 0 <= now - self.quick_parts.get(part, now + 1) < LATELY_MS
 
     def shift(self, by: int, now: int) -> None:
         """The clock was moved by so many milliseconds, to `now`: all is as long ago as before."""

@@ -91,6 +91,13 @@ class Entry:
     """In its lane's line, or held, or aside."""
     claiming: bool = False
     """Chosen, and the claim's answer not yet there."""
+    passed_over: bool = False
+    """The last claim left out partitions that had their share."""
+
+    def chosen(self, avoid: frozenset[str]) -> None:
+        """It is to be claimed, but for these partitions."""
+        self.waiting, self.claiming, self.earliest = False, True, None
+        self.passed_over = bool(avoid)
 
 
 class LaneSet(FairSlots[Lane]):
@@ -272,8 +279,7 @@ class LaneSet(FairSlots[Lane]):
                 avoid = quick = frozenset[str]()
                 if holder.parts is not None:
                     avoid, quick, share = holder.passed_over(share, now)
-                entry = self._entries[key]
-                entry.waiting, entry.claiming, entry.earliest = False, True, None
+                self._entries[key].chosen(avoid)
                 probe = self._take(key, throttle, share, now)
                 chosen.append(Choice(key, share, name, probe, avoid, quick))
                 self._count(lane, holder, share)
@@ -340,8 +346,10 @@ class LaneSet(FairSlots[Lane]):
             quick = holder.end(task.id, now)
         else:
             quick = holder.end_of(task.turn.partition, task.id, found.concurrency, now)
-            if holder.parts is not None and holder.parts.members:
-                self.touch(task.key, now)  # one that was passed over may have its turn
+            entry = self._entries.get(task.key)
+            if entry is not None and entry.passed_over:
+                entry.passed_over = False
+                self.touch(task.key, now)
         found.active_at = now
         if quick:
             found.quick_at = self.quick_at = now
@@ -514,6 +522,7 @@ class LaneSet(FairSlots[Lane]):
         self._looked = now
         super().shift(by, now)
         self._shared_at += by
+        self._past = {name: [at + by for at in times] for name, times in self._past.items()}
         for lane in self.lanes.values():
             lane.prefetched = deque((task, since + by) for task, since in lane.prefetched)
             self.throttle_changed(lane, now)

@@ -222,7 +222,7 @@ class Placement:
         if level and (level >= DEEPEST or len(effects) > MOST_FURTHER):
             return found
         for number, item in enumerate(effects):
-            if isinstance(item, NewTask) and item.kind == Kind.CALL and item.delay <= 0:
+            if isinstance(item, NewTask) and item.kind == Kind.CALL and not item.waits:
                 standing, executor = self.look(item.key)
                 if executor is None or not executor.immediate or not isinstance(standing, Target):
                     continue
@@ -272,6 +272,9 @@ class Placement:
             elif not isinstance(standing, Target | Parked):
                 raise TypeError(f"it returned {standing!r}, which is no standing")
         except Exception as error:
-            log.exception("the executor of %s cannot say where its tasks stand", key)
+            plugin = self._registry.owner_of(executor)
+            log.exception(
+                "the executor of %s cannot say where its tasks stand: plugin %s", key, plugin
+            )
             return Parked(f"the plugin that carries it out failed: {type(error).__name__}")
         return standing

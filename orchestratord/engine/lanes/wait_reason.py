@@ -20,7 +20,14 @@ class Waiting:
     """
 
     what: Literal[
-        "breaker", "retry_after", "overload", "rate_limit", "concurrency", "parked", "partition"
+        "breaker",
+        "retry_after",
+        "overload",
+        "rate_limit",
+        "concurrency",
+        "parked",
+        "partition",
+        "snooze",
     ]
     why: str
     lane: str | None = None

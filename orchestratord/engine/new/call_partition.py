@@ -8,11 +8,11 @@ from typing import Any
 
 from orchestratord.errors import InvalidPayload
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.json_body import INLINE_BYTES, is_larger
 from orchestratord.model.partition_turn import Partition
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Kind, NewTask, Task
 from orchestratord.plugin.long_work import bounded
+from orchestratord.values.json_body import INLINE_BYTES, is_larger
 
 
 async def partition_of(endpoint: Endpoint, params: Mapping[str, Any]) -> Partition | None:

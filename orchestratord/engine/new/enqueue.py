@@ -15,7 +15,6 @@ from orchestratord.engine.new.call_partition import partition_of
 from orchestratord.engine.new.new_tasks import NewTasks
 from orchestratord.errors import Conflict, InvalidParams, InvalidPayload, NotFound
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.json_body import INLINE_BYTES, is_larger
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Effect, Kind, NewTask
 from orchestratord.plugin.long_work import off_loop
@@ -26,6 +25,7 @@ from orchestratord.queue.operations.slices import oldest_slice, write_slice
 from orchestratord.queue.outbox.outbox_take import OutboxTask, Result, take
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.store import Store
+from orchestratord.values.json_body import INLINE_BYTES, is_larger
 
 log = logging.getLogger("orchestratord.worker")
 
@@ -65,6 +65,17 @@ class Enqueue:
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write effects in one transaction; the ids of the new tasks, in order."""
         return [item.id for item in await self._whole(effects, write_effects)]
+
+    def write_soon(self, effects: Sequence[Effect]) -> None:
+        """Write what plugins return of events, which have happened already."""
+        self._begin(self._write_soon(effects))
+
+    async def _write_soon(self, effects: Sequence[Effect]) -> None:
+        try:
+            await self.write(effects)
+            self._store.tell("tables")
+        except Exception as error:
+            log.error("lost %d effects that on_event returned: %s", len(effects), error)
 
     async def write_by(self, effects: Sequence[Effect], operation: Operation) -> None:
         """Write effects by this operation."""
@@ -169,6 +180,9 @@ def callable_endpoint(config: Config, endpoint_id: str) -> Endpoint:
     return endpoint
 
 
+BOTH = "is given beside delay: one of them says when the first try is due"
+
+
 async def new_call(
     config: Config,
     endpoint: Endpoint,
@@ -176,13 +190,14 @@ async def new_call(
     texts: Mapping[str, str] = MappingProxyType({}),
     *,
     delay: float = 0.0,
+    at: int | None = None,
     key: str | None = None,
 ) -> NewTask:
     """A task that calls an endpoint, its parameters checked by all its rules.
 
     The arguments are those of `fitted_call`. Raises what that does, and SchemaTooCostly.
     """
-    call = await fitted_call(config, endpoint, params, texts, delay=delay, key=key)
+    call = await fitted_call(config, endpoint, params, texts, delay=delay, at=at, key=key)
     for problems in await rule_problems(config, [call]):
         if problems:
             raise InvalidParams(problems)
@@ -196,6 +211,7 @@ async def fitted_call(
     texts: Mapping[str, str] = MappingProxyType({}),
     *,
     delay: float = 0.0,
+    at: int | None = None,
     key: str | None = None,
 ) -> NewTask:
     """A task that calls an endpoint, before `rule_problems`, which is asked of many at once.
@@ -207,11 +223,14 @@ async def fitted_call(
         params: by their names, as JSON values.
         texts: more of them, as texts that become what the endpoint declares.
         delay: seconds until the first try.
+        at: when that is due instead, milliseconds since the epoch.
         key: its idempotency key.
 
     Raises what `check_call` raises, and InvalidParams where it has no partition, or would hold up
     an ordered one.
     """
+    if delay > 0 and at is not None:
+        raise InvalidParams({"at": BOTH})
     if is_larger({**params, **texts} if texts else params, INLINE_BYTES):
         checked = await off_loop(check_call, config, endpoint, params, texts, key)
     else:
@@ -220,9 +239,10 @@ async def fitted_call(
     asked = {name: checked[name] for name in (*params, *texts)} if key is not None else None
     partition = None
     if (rule := endpoint.partition) is not None:
-        if delay > 0 and rule.ordered:
+        if (delay > 0 or at is not None) and rule.ordered:
             why = f"the calls of {endpoint.id} are ordered, and one that is delayed would hold up"
-            raise InvalidParams({"delay": f"{why} those behind it; leave it out"})
+            key = "delay" if at is None else "at"
+            raise InvalidParams({key: f"{why} those behind it; leave it out"})
         try:
             partition = await partition_of(endpoint, checked)
         except InvalidPayload as error:
@@ -232,6 +252,7 @@ async def fitted_call(
         endpoint.id,
         checked,
         delay=delay,
+        at=at,
         unique_key=key,
         max_attempts=endpoint.retry.max_attempts,
         asked=asked,

@@ -15,6 +15,7 @@ from orchestratord.engine.phase_hooks import PhaseHooks
 from orchestratord.engine.stats import Stats
 from orchestratord.engine.stored_answer import STORED_ERROR, error_record
 from orchestratord.log import info
+from orchestratord.model.event import Event
 from orchestratord.model.task import Effect, NewTask
 from orchestratord.plugin.host import Host
 from orchestratord.queue.operations.reserved_ids import ReservedIds
@@ -83,6 +84,11 @@ class NewTasks:
                 await asyncio.sleep(0)
         return items
 
+    async def of_event(self, event: Event) -> list[StoredEffect]:
+        """What `on_event` has written with what this tells of; `written` has to follow."""
+        now = self._clock.now_ms() / 1000
+        return await self.items(self._host.record(event, self._placement.config, now))
+
     async def _ids(self, count: int) -> Sequence[int]:
         """Ids for events; none where the database gives none now: they wait like others then."""
         try:
@@ -114,7 +120,7 @@ class NewTasks:
         """New tasks are about to be written: have the worker look for those that are due then."""
         now = self._clock.now_ms()
         found = [item.task for item in items if isinstance(item, Insert) and item.happened is None]
-        for key in dict.fromkeys(task.key for task in found if task.delay <= 0):
+        for key in dict.fromkeys(task.key for task in found if not task.waits):
             self._placement.touched(key, now)
 
     async def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:

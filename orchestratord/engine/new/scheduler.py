@@ -19,10 +19,8 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from orchestratord.config.params import check_params
-from orchestratord.engine import task_events
-from orchestratord.engine.call_tree import is_root
-from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.new.call_partition import partition_of
+from orchestratord.engine.new.new_tasks import NewTasks
 from orchestratord.errors import InvalidParams, InvalidPayload, QueueError, Unreachable
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import EventType, ScheduleEvent
@@ -38,10 +36,10 @@ from orchestratord.model.schedule_slots import (
     take,
 )
 from orchestratord.model.settings import Config
-from orchestratord.model.task import BatchMember, Kind, NewTask, RowEffect
-from orchestratord.plugin.host import Host
+from orchestratord.model.task import Kind, NewTask
+from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.operations import schedules
-from orchestratord.queue.records import Insert
+from orchestratord.queue.records import Insert, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values import world
 from orchestratord.values.clock import Clock
@@ -65,13 +63,12 @@ AGAIN = 5_000
 class Scheduler:
     """Watches the clock for all schedules, as each worker does."""
 
-    def __init__(self, store: Store, clock: Clock, placement: Placement, host: Host) -> None:
-        """`placement` is told of each task that was made, and so are the events of `host`."""
+    def __init__(self, store: Store, clock: Clock, new_tasks: NewTasks, events: EventBus) -> None:
+        """`events` are told of slots that were missed."""
         self._store = store
         self._clock = clock
-        self._placement = placement
-        self._host = host
-        self._events = host.events
+        self._new_tasks = new_tasks
+        self._events = events
         self._config: Config | None = None
         self._paused: set[str] = set()
         self._rows: dict[str, schedules.SlotRow] = {}
@@ -250,9 +247,7 @@ class Scheduler:
         elif schedule.overlap == "skip" and await self._store.read(schedules.unfinished(name)):
             log.info("a slot of %s is skipped: the call of the slot before is not done", name)
         else:
-            task = await self._task(endpoint, slot)
-            assert self._config is not None
-            return Insert(task, begins_run=is_root(task, self._host, self._config))
+            return self._new_tasks.insert(await self._task(endpoint, slot))
         return None
 
     def _is_missed(self, name: str, slot: int) -> bool:
@@ -341,11 +336,11 @@ class Scheduler:
         """Take a slot, with its task; False where another daemon has taken one meanwhile."""
         assert endpoint.schedule is not None
         name, wanted = endpoint.id, spec(endpoint.schedule)
-        event, effects = None, list[RowEffect | BatchMember]()
-        if missed is not None and self._config is not None:
+        event, effects = None, list[StoredEffect]()
+        if missed is not None:
             type_, (slots, first, last, at, ran) = EventType.SCHEDULE_MISSED, missed
             event = ScheduleEvent(type_, at, name, last, ran, first, slots)
-            effects = self._host.record(event, self._config)
+            effects = await self._new_tasks.of_event(event)
         taken = await self._store.write(
             schedules.take_slot(name, wanted, previous, slot, runs, insert, missed, effects)
         )
@@ -360,9 +355,7 @@ class Scheduler:
         self._meant.discard(name)
         if event is not None:
             self._events.publish(event)
-        inserted = taken.inserted
-        if insert is not None and inserted is not None and inserted.next_try is not None:
-            if self._events.listening:
-                self._events.publish(task_events.created(insert, inserted, self._clock.now_ms()))
-            self._placement.touched(inserted.key, inserted.next_try)
+        made = [] if taken.inserted is None else [taken.inserted]
+        items = [*effects, *([] if insert is None else [insert])]
+        await self._new_tasks.written(items, [*taken.following, *made])
         return True

@@ -70,6 +70,7 @@ def settlement_of(
         backed_off=decision.backed_off,
         recurring=result.recurring,
         look=result.look,
+        waits_for=result.waits_for and error_record(result.waits_for, redactor),
     )
 
 

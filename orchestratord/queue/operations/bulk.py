@@ -61,7 +61,7 @@ SET status = 'pending', bulk_id = ?, next_try = ?, backed_off = 0, backoff_until
     max_attempts = CASE WHEN attempts >= max_attempts THEN attempts + 1 ELSE max_attempts END,
     generation = generation + CASE WHEN status = 'succeeded' THEN 1 ELSE 0 END,
     retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?,
-    looks = 0, looked_since = NULL
+    looks = 0, looked_since = NULL, waits_for = NULL
 WHERE id IN ({{ids}}) AND status = ? RETURNING {MOVED}
 """
 
@@ -76,7 +76,8 @@ NEW_NONCE = ManyRows(
 HASTEN = f"""
 UPDATE retry_schedule {BY_ID}
 SET bulk_id = ?, next_try = CASE WHEN next_try < ? THEN next_try ELSE ? END, backed_off = 0,
-    backoff_until = NULL, retried_at = ?, updated_at = ?, looks = 0, looked_since = NULL
+    backoff_until = NULL, retried_at = ?, updated_at = ?, looks = 0, looked_since = NULL,
+    waits_for = NULL
 WHERE id IN ({{ids}}) AND status = 'pending' RETURNING {MOVED}
 """
 

@@ -153,7 +153,7 @@ def _row(session: Session, insert: Insert, now: int, id_: int) -> Row:
     """What is written, in the order of `COLUMNS`. Where it has a partition, the session has to look
     at that then; it is held until it is elected."""
     new, happened = insert.task, insert.happened
-    due = now + round(max(new.delay, 0.0) * 1000)
+    due = now + round(max(new.delay, 0.0) * 1000) if new.at is None else max(new.at, now)
     scheduled_at = due if new.scheduled_at is None else new.scheduled_at
     params, payload, error = json_text(new.params), plain(new.payload), plain(new.error)
     asked = None

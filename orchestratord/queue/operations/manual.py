@@ -34,7 +34,7 @@ SET status = 'pending', next_try = ?, held = ?,
     granted = granted + ?, max_attempts = max_attempts + ?, generation = generation + ?,
     nonce = COALESCE(?, nonce), bulk_id = CASE WHEN ? = 0 THEN bulk_id END,
     retried_at = ?, reason = NULL, finished_at = NULL, backoff_until = NULL, updated_at = ?,
-    looks = 0, looked_since = NULL
+    looks = 0, looked_since = NULL, waits_for = NULL
 WHERE id = ? RETURNING {TASK}
 """
 

@@ -9,12 +9,11 @@ from typing import NamedTuple
 from peewee import Case
 
 from orchestratord.model.schedule_slots import Run, is_taken, run_before
-from orchestratord.model.task import BatchMember, RowEffect
 from orchestratord.queue import facts
 from orchestratord.queue.batch import Rank, Write, reads
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.models import ScheduleSlot, sql
-from orchestratord.queue.operations.effects import apply_effects
+from orchestratord.queue.operations.effects import Effects, apply_effects
 from orchestratord.queue.operations.insert import insert_one
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.session import Session
@@ -99,6 +98,8 @@ class Taken(NamedTuple):
 
     inserted: Inserted | None
     """Its task; None for a slot without one."""
+    following: Sequence[Inserted]
+    """One for each `Insert` among the effects."""
 
 
 def take_slot(
@@ -109,7 +110,7 @@ def take_slot(
     runs: Sequence[Run],
     insert: Insert | None,
     missed: MissedSlots | None = None,
-    effects: Sequence[RowEffect | BatchMember] = (),
+    effects: Effects = (),
 ) -> Write[Taken | None]:
     """Take `slot`, with its task, where what is known of the schedule is still as in `previous`
     (None: nothing was). `runs` are those with this slot. `missed`: what is noted to have been.
@@ -136,16 +137,17 @@ def take_slot(
             taken = session.db.run(*sql(moved))
         if not taken:
             return None
+        following: Sequence[Inserted] = ()
         if missed is not None:
             text = json.dumps(missed._asdict(), separators=(",", ":"))
             facts.put(session.db, MISSED + endpoint_id, text)
-            apply_effects(session, effects)
+            following = apply_effects(session, effects)
         if insert is None:
-            return Taken(None)
+            return Taken(None, following)
         inserted = insert_one(session, insert)
         made = table.update(task_id=inserted.id).where(table.endpoint_id == endpoint_id)
         session.db.run(*sql(made))
-        return Taken(inserted)
+        return Taken(inserted, following)
 
     return Write(Rank.NEW, take, needs_room=insert is not None)
 

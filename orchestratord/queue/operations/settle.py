@@ -53,7 +53,7 @@ SET status = new.column12, next_try = new.column13,
         WHEN {_WAITS} AND updated_at > new.column4 THEN backoff_until - (updated_at - new.column4)
         ELSE backoff_until END,
     held = CASE WHEN {_WAITS} AND partition_rule >= 0 THEN 1 ELSE 0 END,
-    turn_at = COALESCE(new.column15, turn_at),
+    turn_at = COALESCE(new.column15, turn_at), waits_for = new.column16,
     last_status_code = new.column5, last_error = new.column6,
     response = COALESCE(new.column7, response), max_attempts = COALESCE(new.column8, max_attempts),
     deaths = COALESCE(new.column9, deaths), reason = new.column10,
@@ -63,7 +63,7 @@ SET status = new.column12, next_try = new.column13,
 FROM (VALUES {{rows}}) AS new {_HELD} AND (cancel_requested = 0 OR NOT {_WAITS})
 """,
     *_FENCE, "bigint", "text", "text", "text", "bigint", "bigint", "text", "bigint", "text",
-    "bigint", "bigint", "bigint",
+    "bigint", "bigint", "bigint", "text",
 )  # fmt: skip
 
 # A success, as most ends are, of which there is nothing else to say: half as many values.
@@ -71,7 +71,7 @@ SUCCEED = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
 SET next_try = NULL, finished_at = new.column4, status = 'succeeded',
-    last_status_code = new.column5, last_error = NULL, reason = NULL,
+    last_status_code = new.column5, last_error = NULL, reason = NULL, waits_for = NULL,
     response = COALESCE(new.column6, response),
     locked_by = NULL, lease_until = NULL, cancel_requested = 0, updated_at = new.column4
 FROM (VALUES {{rows}}) AS new {_HELD}
@@ -165,7 +165,7 @@ def _step(s: Settlement) -> Step:
         *fence(task), s.at, code_text(s.status_code), error if error is None else plain(error),
         s.response, s.max_attempts, s.deaths, reason if reason is None else str(reason),
         1 if s.uncounted else 0, str(s.status), s.next_try if waits else None, int(s.backed_off),
-        turn_at,
+        turn_at, s.waits_for if s.waits_for is None else plain(s.waits_for),
     )  # fmt: skip
     return s, END, row, attempt, more or waits
 

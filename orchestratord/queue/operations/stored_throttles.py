@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from orchestratord.model.event import LIFTED, RETRY_AFTER, SAME_MS, StoredThrottle
 from orchestratord.model.outcome import is_down_code
-from orchestratord.model.task import BatchMember, Key, RowEffect
+from orchestratord.model.task import Key
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import BY_ID, BY_READY, READY, Connection
 from orchestratord.queue.models import ThrottleRow, sql
-from orchestratord.queue.operations.effects import apply_effects
+from orchestratord.queue.operations.effects import Effects, apply_effects
+from orchestratord.queue.records import Inserted, duplicates
 from orchestratord.queue.rows import code_of
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
@@ -48,7 +49,7 @@ class Change(NamedTuple):
     began: bool
     after: int
     """What has begun before then (milliseconds) is not the same."""
-    effects: Sequence[RowEffect | BatchMember]
+    effects: Effects
     """What plugins have written with it."""
 
 
@@ -59,16 +60,12 @@ def note(
     put: Sequence[StoredThrottle],
     drop: Sequence[StoredThrottle],
     changes: Sequence[Change] = (),
-) -> None:
+) -> list[Inserted]:
     """Write what has begun, or lasts longer, and delete what is over; with it, what follows from
-    `changes`, unless another daemon has just found out that the same began."""
+    `changes`, unless another daemon has just found out that the same began. One result for each
+    `Insert` among it."""
     _lock(session)
-    effects = [
-        effect
-        for one in changes
-        if one.effects and not (one.began and _is_elsewhere(session, one))
-        for effect in one.effects
-    ]
+    theirs = [bool(one.effects and one.began) and _is_elsewhere(session, one) for one in changes]
     for row in put:
         lifted = _ROW.select(_ROW.since).where(_ROW.name == row.name, _ROW.kind == LIFTED)
         found = session.db.one(*sql(lifted))
@@ -77,7 +74,14 @@ def note(
     for row in drop:
         one = (_ROW.name == row.name, _ROW.kind == row.kind, _ROW.owner == row.owner)
         session.db.run(*sql(_ROW.delete().where(*one, _ROW.since <= row.since)))
-    apply_effects(session, effects)
+    pairs = list(zip(changes, theirs, strict=True))
+    ours = [effect for one, is_theirs in pairs if not is_theirs for effect in one.effects]
+    made = iter(apply_effects(session, ours))
+    return [
+        item if is_theirs else next(made)
+        for one, is_theirs in pairs
+        for item in duplicates(one.effects)
+    ]
 
 
 def _lock(session: Session) -> None:

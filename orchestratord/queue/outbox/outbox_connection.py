@@ -40,9 +40,10 @@ its statistics, which lag behind an outbox, PostgreSQL would read and sort all o
 
 LOOK: LiteralString = """
 SELECT id, uid::text, left(endpoint, 1000), CASE WHEN size <= $2 THEN params::text END,
-    left(key, 300), extract(epoch FROM delay)::float8
-        - (extract(epoch FROM clock_timestamp()) - extract(epoch FROM created_at))::float8
-FROM (
+    left(key, 300), extract(epoch FROM delay)::float8 - CASE WHEN first_try IS NULL THEN
+        (extract(epoch FROM clock_timestamp()) - extract(epoch FROM created_at))::float8 ELSE 0 END,
+    first_try
+FROM (SELECT NULL::timestamptz AS at) AS lacking, (
     SELECT *, sum(size) OVER (ORDER BY id) AS together FROM (
         SELECT *, octet_length(params::text) AS size FROM (
             SELECT *, sum(pg_column_size(params)) OVER (ORDER BY id) AS stored
@@ -51,14 +52,18 @@ FROM (
             ORDER BY id LIMIT $1
         ) AS first WHERE stored - pg_column_size(params) < $3
     ) AS next
-) AS waiting WHERE together - size < $3 ORDER BY id
+) AS waiting, LATERAL (
+    SELECT extract(epoch FROM at)::float8 * 1000 AS first_try
+    FROM orchestratord_outbox AS own WHERE own.id = waiting.id
+) AS timed WHERE together - size < $3 ORDER BY id
 """
 """Whatever is committed, whichever ids it has: one that was drawn early may be committed late. What
-is stored is measured first, without being read; the rows whose parameters are read are few then."""
+is stored is measured first, without being read; the rows whose parameters are read are few then.
+In an outbox that was made before there was `at`, that name is the one of `lacking`."""
 
 FIRST: LiteralString = """
 SELECT id, uid::text, left(endpoint, 1000), NULL, left(key, 300), extract(epoch FROM delay)::float8
-    - (extract(epoch FROM clock_timestamp()) - extract(epoch FROM created_at))::float8
+    - (extract(epoch FROM clock_timestamp()) - extract(epoch FROM created_at))::float8, NULL
 FROM orchestratord_outbox WHERE refused_at IS NULL ORDER BY id LIMIT 1
 """
 
@@ -123,7 +128,10 @@ class OutboxRow:
     key: str | None
     """Cut where it is longer than any may be."""
     delay: float
-    """Seconds until it is due, counted from now; what is past is negative."""
+    """Seconds until it is due, counted from now; what is past is negative. With `at`: as it stands
+    there."""
+    at: float | None = None
+    """When it is due instead, milliseconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)

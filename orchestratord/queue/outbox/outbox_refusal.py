@@ -15,6 +15,7 @@ from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.operations.effects import Effects, apply_effects
 from orchestratord.queue.outbox.outbox_take import insist_on_relay
+from orchestratord.queue.records import Inserted
 from orchestratord.queue.session import Session
 
 NOTED = "outbox_refusal:"
@@ -37,8 +38,9 @@ class NotedRefusal(NamedTuple):
 @writes(Rank.NEW)
 def note_refusal(
     session: Session, outbox: str | None, refusal: NotedRefusal, effects: Effects
-) -> None:
-    """Write what plugins have to say of a row, and that it is to be marked, together.
+) -> list[Inserted]:
+    """Write what plugins have to say of a row, and that it is to be marked, together; one result
+    for each `Insert` among it.
 
     Args:
         session: of the transaction.
@@ -49,8 +51,9 @@ def note_refusal(
     Raises RelayMoved.
     """
     insist_on_relay(session)
-    apply_effects(session, effects)
+    inserted = apply_effects(session, effects)
     facts.put(session.db, _name(outbox), json.dumps(refusal._asdict(), default=str))
+    return inserted
 
 
 @writes(Rank.KEEP)

@@ -1,6 +1,6 @@
 """The outbox as SQL: in the queue's own PostgreSQL, or printed for an application's.
 
-A producer calls the function, or inserts the four columns that are for it; all else has a default,
+A producer calls a function, or inserts the columns that are for it; all else has a default,
 and is the relay's. What the configuration refuses is written into the row: nothing here looks at
 what a producer says, and so nothing here ends its transaction.
 """
@@ -14,9 +14,11 @@ MISSING = (
 )
 ARGUMENTS = "text, jsonb, text, interval"
 """What tells the function from others of its name."""
+ARGUMENTS_AT = "text, timestamptz, jsonb, text"
+"""Of the one that takes a time, which has a name of its own: a literal would not tell the two."""
 CHANNEL = TABLE
 """Where a relay hears of new rows, if the trigger is there."""
-COLUMNS = "endpoint, params, key, delay"
+COLUMNS = "endpoint, params, key, delay, at"
 """What a producer may insert."""
 
 _TABLE = """\
@@ -27,6 +29,7 @@ CREATE TABLE IF NOT EXISTS {schema}.orchestratord_outbox (
     params jsonb NOT NULL DEFAULT '{{}}',
     key text,
     delay interval NOT NULL DEFAULT '0',
+    at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     refused_at timestamptz,
     reason text,
@@ -47,6 +50,13 @@ DO $orchestratord$ BEGIN
         RAISE EXCEPTION 'another table is called orchestratord_outbox here: '
             'rename it, or have the outbox in another schema';
     END IF;
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_attribute
+        WHERE attrelid = '{literal}.orchestratord_outbox'::regclass AND NOT attisdropped
+            AND attname = 'at'
+    ) THEN
+        ALTER TABLE {schema}.orchestratord_outbox ADD COLUMN at timestamptz;
+    END IF;
     REVOKE ALL ON {schema}.orchestratord_outbox FROM PUBLIC;
 END $orchestratord$;
 
@@ -64,6 +74,16 @@ AS $$
 $$;
 
 REVOKE ALL ON FUNCTION {schema}.orchestratord_enqueue({arguments}) FROM PUBLIC;
+
+CREATE OR REPLACE FUNCTION {schema}.orchestratord_enqueue_at(
+    endpoint text, at timestamptz, params jsonb DEFAULT '{{}}', key text DEFAULT NULL
+) RETURNS bigint LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO {schema}.orchestratord_outbox (endpoint, at, params, key)
+    VALUES ($1, $2, coalesce($3, '{{}}'), $4) RETURNING id
+$$;
+
+REVOKE ALL ON FUNCTION {schema}.orchestratord_enqueue_at({arguments_at}) FROM PUBLIC;
 """
 
 _NOTIFY = """
@@ -79,6 +99,7 @@ CREATE TRIGGER orchestratord_outbox_notify AFTER INSERT ON {schema}.orchestrator
 _GRANT = """\
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT EXECUTE ON FUNCTION {schema}.orchestratord_enqueue({arguments}) TO {role};
+GRANT EXECUTE ON FUNCTION {schema}.orchestratord_enqueue_at({arguments_at}) TO {role};
 GRANT INSERT ({columns}) ON {schema}.orchestratord_outbox TO {role};
 """
 
@@ -93,7 +114,8 @@ def outbox_schema(schema: str, *, notify: bool = False) -> str:
     """
     text = _TABLE + (_NOTIFY if notify else "")
     name = quoted(schema)
-    return text.format(schema=name, literal=name.replace("'", "''"), arguments=ARGUMENTS)
+    literal = name.replace("'", "''")
+    return text.format(schema=name, literal=literal, arguments=ARGUMENTS, arguments_at=ARGUMENTS_AT)
 
 
 def grant_producer(role: str, schema: str) -> str:
@@ -104,7 +126,8 @@ def grant_producer(role: str, schema: str) -> str:
         schema: where the outbox is.
     """
     names = {"role": quoted(role), "schema": quoted(schema)}
-    return _GRANT.format(arguments=ARGUMENTS, columns=COLUMNS, **names)
+    arguments = {"arguments": ARGUMENTS, "arguments_at": ARGUMENTS_AT}
+    return _GRANT.format(columns=COLUMNS, **arguments, **names)
 
 
 def quoted(name: str) -> str:

@@ -7,6 +7,8 @@ import socket
 import httpx
 
 from tests.acceptance.conftest import MakeDaemon
+from tests.acceptance.receiver import Receiver
+from tests.acceptance.waiting import until
 
 PLUGIN = """
 from orchestratord import Counter, Page, hookimpl
@@ -44,3 +46,38 @@ def test_a_page_is_behind_the_login_and_a_metric_in_metrics(make_daemon: MakeDae
             assert '<a href="/stock" aria-current="page">Stock</a>' in answer.text
     assert "orchestratord_stock_shown_total 2.0\n" in daemon.get("/metrics").text
     assert daemon.stop() == 0
+
+
+COUNTS = """
+from orchestratord import Counter, hookimpl
+
+SENT = Counter("sent_calls", "Calls.", labels=("endpoint",))
+FEW = Counter("sent_few", "Calls again.")
+
+@hookimpl
+def register_metrics():
+    return [SENT, FEW]
+
+@hookimpl
+def before_request(task):
+    SENT.add(task.endpoint_id)
+    FEW.add()
+"""
+
+
+def test_a_counter_counts_what_all_workers_do(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    receiver.on("/", 200)
+    daemon = make_daemon(plugins={"dirs": ["plugins"]}, workers=3)
+    daemon.plugin("sent", COUNTS)
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/get", "/")
+    daemon.start()
+    daemon.batch("shop/get", [{}] * 300)
+    until(lambda: receiver.count() == 300, "all calls")
+
+    def shown() -> bool:
+        text = daemon.get("/metrics").text
+        one = 'orchestratord_sent_calls_total{endpoint="shop/get"} 300.0\n'
+        return one in text and "orchestratord_sent_few_total 300.0\n" in text
+
+    until(shown, "what all of them have counted")

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import orchestratord_client as oc
@@ -93,6 +93,17 @@ def test_a_batch_is_made_once_under_its_key(client: oc.Client) -> None:
         client.call_many("shop/ok", [{"id": 1}, {"id": "x"}])
     assert [error["key"] for error in caught.value.errors] == ["batch.1.id"]
     assert client.call_many("shop/ok", []) == []
+
+
+def test_a_time(client: oc.Client) -> None:
+    at = datetime(2030, 11, 24, 22, tzinfo=UTC)
+    for given in (at, at.isoformat(), at.astimezone(timezone(timedelta(hours=5)))):
+        task = client.get(client.call("shop/ok", {"id": 1}, at=given).id)
+        assert task.next_try == at
+    (id_,) = client.call_many("shop/ok", [{"id": 1}], at=at)
+    assert client.get(id_).next_try == at
+    with pytest.raises(oc.InvalidParams):
+        client.call("shop/ok", {"id": 1}, at=at, delay=5)
 
 
 def test_delays(client: oc.Client) -> None:
@@ -284,6 +295,15 @@ def test_a_call_in_a_transaction_of_the_application(postgres: Postgres, tmp_path
         assert connection.execute("SELECT id FROM orders").fetchall() == [(30,)]
         connection.row_factory = dict_row  # type: ignore[assignment]
         assert oc.enqueue(connection, "shop/sendOrder", {"id": 32}, delay=1.5) > more
+        at = datetime(2030, 11, 24, 22, tzinfo=UTC)
+        last = oc.enqueue(connection, "shop/sendOrder", {"id": 34}, key="k", at=at)
+        query = "SELECT at, key, params FROM orchestratord_outbox WHERE id = %s"
+        (row,) = connection.execute(query, (last,)).fetchall()
+        assert row == {"at": at, "key": "k", "params": {"id": 34}}  # type: ignore[comparison-overlap]
+        with pytest.raises(ValueError, match="delay or at"):
+            oc.enqueue(connection, "shop/sendOrder", at=at, delay=5)
+        with pytest.raises(ValueError, match="no zone"):
+            oc.enqueue(connection, "shop/sendOrder", at=datetime(2030, 1, 1))
         connection.rollback()
 
     async def twice() -> int:

@@ -149,10 +149,22 @@ def test_exit_codes(daemon: Daemon, words: list[str], code: int) -> None:
 
 def test_no_daemon(daemon: Daemon) -> None:
     for words in (["status"], ["call", "shop/ok"], ["retry", "1"]):
-        ran = daemon.ctl("--socket", str(daemon.home / "nothing.sock"), *words)
+        nothing = str(daemon.home / "nothing.sock")
+        ran = daemon.ctl("--connect-timeout", "0", "--socket", nothing, *words)
         assert ran.code == 3
         assert "nothing.sock" in ran.err
     assert daemon.ctl("status", "--socket", str(daemon.socket), ORCHESTRATORD_SOCKET="/x").code == 0
+
+
+def test_a_daemon_that_starts_is_waited_for(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon()
+    daemon.launch()
+    ran = daemon.ctl("status", "--connect-timeout", "30s")
+    assert (ran.code, ran.err) == (0, "")
+    assert str(daemon.pid) in ran.out
+    daemon.kill()  # which leaves its socket
+    daemon.launch()
+    assert daemon.ctl("status", "--connect-timeout", "30s").code == 0
 
 
 def test_list_and_show(daemon: Daemon) -> None:

@@ -178,12 +178,14 @@ def test_a_webhook_is_added_changed_and_removed(
         expect(mine.locator(".tested")).to_contain_text("It arrived: answered 200 in")
         mine.get_by_label("URL").fill(f"{shared_receiver.url}/hooks/other")
         mine.get_by_label("Status codes").fill("2xx, 404")
+        mine.get_by_label("Only when").fill("status_code == `200`")
         mine.get_by_text("Headers, payload").click()
         mine.get_by_label("Within a partition").select_option("")
         mine.get_by_label("At once in a partition").fill("2")
         mine.get_by_role("button", name="Move up").click()
         shown = write(page)
         assert "+    status_code: [2xx, 404]" in shown
+        assert '+    when: "status_code == `200`"' in shown, shown
         assert "+      concurrency: 2" in shown
         assert "-      ordered: true" in shown
         assert set(heard(daemon, shared_receiver)) == {"/hooks/ops", "/hooks/other"}

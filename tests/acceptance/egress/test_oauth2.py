@@ -18,6 +18,13 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
@@ -28,6 +35,20 @@ PACKAGE = Path(__file__).parents[3] / "node_modules/oidc-provider"
 CLIENT, SECRET = "shop:daemon/1", "a secret+with %41 signs: ?&=/@"
 LIFE = 5.0
 """Seconds."""
+
+
+CLIENT_KEY = ec.generate_private_key(ec.SECP256R1())
+ACCOUNT_KEY = rsa.generate_private_key(65537, 2048)
+
+
+def public_pem(key: Any) -> str:
+    how = Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    return str(key.public_key().public_bytes(*how).decode())
+
+
+def private_pem(key: Any) -> str:
+    how = Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    return str(key.private_bytes(*how).decode())
 
 
 class Authority:
@@ -53,7 +74,10 @@ def authority(program: Callable[[str], str]) -> Iterator[Authority]:
             pytest.fail("oidc-provider is not installed, and CI is to test with it")
         pytest.skip("oidc-provider is not installed")
     script = Path(__file__).with_name("oauth2_server.mjs")
-    server = subprocess.Popen([node, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    public = [public_pem(key) for key in (CLIENT_KEY, ACCOUNT_KEY)]
+    server = subprocess.Popen(
+        [node, script, *public], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     try:
         assert server.stdout is not None
         yield Authority(int(server.stdout.readline()))
@@ -321,3 +345,70 @@ def test_a_refresh_token_that_is_replaced_is_kept(
     until(lambda: daemon.reload() and daemon.status()["config"]["generation"] > 1, "a reload")
     assert daemon.finish(daemon.call("shop/orders"))["status"] == "succeeded"
     assert receiver.received("/orders")[-1].headers["authorization"] == "Bearer access-token-8"
+
+
+def signing(
+    make_daemon: MakeDaemon, authority: Authority, tmp_path: Path, key: Any, **keys: Any
+) -> tuple[Daemon, Path]:
+    kept = tmp_path / "key.pem"
+    kept.write_text(private_pem(key))
+    daemon = make_daemon(
+        egress={"allow": [authority.address]}, log={"level": "debug"}, defaults={"retry": retry()}
+    )
+    auth = oauth2(authority, client_secret=None, private_key=f"${{file:{kept}}}", **keys)
+    daemon.api("shop", authority.url, auth=auth)
+    daemon.endpoint("shop/orders", "/orders", method="POST")
+    daemon.start()
+    return daemon, kept
+
+
+def never_shown(daemon: Daemon, key: Any) -> None:
+    lines = [line for line in private_pem(key).splitlines() if "-----" not in line]
+    shown = daemon.log() + daemon.run("config", "show", "shop/orders").out
+    stored = daemon.database.read_bytes() + Path(f"{daemon.database}-wal").read_bytes()
+    assert not any(line in shown or line.encode() in stored for line in lines)
+
+
+def test_a_client_that_signs(make_daemon: MakeDaemon, authority: Authority, tmp_path: Path) -> None:
+    daemon, kept = signing(
+        make_daemon, authority, tmp_path, CLIENT_KEY, client_id="signs", algorithm="ES256",
+        key_id="k1", audience="http://127.0.0.1",
+    )  # fmt: skip
+    for _ in range(3):  # oidc-provider takes no assertion a second time
+        task = daemon.finish(daemon.call("shop/orders"))
+        assert (task["status"], task["attempts"]) == ("succeeded", 1), task["last_error"]
+        authority.get("/revoke")
+    never_shown(daemon, CLIENT_KEY)
+    other = ec.generate_private_key(ec.SECP256R1())
+    kept.write_text(private_pem(other))
+    until(lambda: daemon.reload() and daemon.status()["config"]["generation"] > 1, "a reload")
+    task = daemon.finish(daemon.call("shop/orders"))
+    assert (task["status"], task["reason"]) == ("failed", "not_retryable")
+    assert (
+        "look at auth.oauth2.private_key and key_id in the api.yaml of shop" in task["last_error"]
+    )
+    never_shown(daemon, other)
+
+
+def test_a_service_account_as_googles(
+    make_daemon: MakeDaemon, authority: Authority, tmp_path: Path
+) -> None:
+    keys = {"grant": "jwt_bearer", "issuer": "reports@project.example", "client_id": None}
+    daemon, _ = signing(
+        make_daemon, authority, tmp_path, ACCOUNT_KEY, **keys, token_url=f"{authority.url}/bearer"
+    )
+    before = authority.counts()["asked"]
+    for _ in range(4):  # over more than one life of a token
+        task = daemon.finish(daemon.call("shop/orders"))
+        assert (task["status"], task["attempts"]) == ("succeeded", 1), task["last_error"]
+        assert json.loads(task["response"]["body"])["heard"] == "***"
+        time.sleep(0.8)
+    assert 2 <= authority.counts()["asked"] - before <= 4
+    never_shown(daemon, ACCOUNT_KEY)
+    daemon.api("shop", authority.url, auth=oauth2(
+        authority, client_secret=None, private_key=f"${{file:{tmp_path}/key.pem}}", **keys | {
+            "issuer": "someone@else.example"}, token_url=f"{authority.url}/bearer"))  # fmt: skip
+    until(lambda: daemon.reload() and daemon.status()["config"]["generation"] > 1, "a reload")
+    task = daemon.finish(daemon.call("shop/orders"))
+    assert (task["status"], task["reason"]) == ("failed", "not_retryable")
+    assert "look at auth.oauth2.issuer and subject in the api.yaml of shop" in task["last_error"]

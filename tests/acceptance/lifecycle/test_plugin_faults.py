@@ -208,3 +208,50 @@ def test_a_hook_that_blocks_the_loop_is_named_by_the_watchdog(
     task_id = daemon.call("shop/get")
     daemon.logged("plugin sleeper: after_request has blocked the event loop")
     assert daemon.finish(task_id)["status"] == "succeeded"
+
+
+WRONG_EXECUTOR = """
+from orchestratord import Executor, Target, hookimpl
+
+class Odd(Executor):
+    type = "odd"
+    phases = ("", "")
+
+    def standing(self, endpoint, webhook, config):
+        return Target(endpoint, endpoint.retry, endpoint.timeout, True, "odd", 10, ())
+
+    def prepare(self, task, target, now):
+        if task.params["where"] == "prepare":
+            raise KeyError("wrong before")
+        return None
+
+    async def execute(self, request, task, target, send):
+        raise LookupError("wrong on purpose")
+
+@hookimpl
+def register_executor():
+    return [Odd()]
+"""
+
+
+@pytest.mark.parametrize("where", ["prepare", "execute"])
+def test_what_an_executor_raises_is_its_plugins(make_daemon: MakeDaemon, where: str) -> None:
+    daemon = make_daemon(plugins={"dirs": ["plugins"]})
+    daemon.plugin("odd", WRONG_EXECUTOR)
+    daemon.expect("wrong")
+    daemon.api("odd")
+    params = {"where": {"type": "string"}}
+    daemon.write(
+        "apis/odd/endpoints/do.yaml",
+        {"type": "odd", "params": params, "retry": {"max_attempts": 1}},
+    )
+    daemon.start()
+    task = daemon.finish(daemon.call("odd/do", where=where))
+    assert (task["status"], task["reason"]) == ("failed", "exhausted")
+    logged = daemon.logged("plugin odd: executor")
+    assert f"task {task['id']}" in logged
+    assert ("KeyError" if where == "prepare" else "LookupError") in logged
+    plugin = next(one for one in daemon.status()["plugins"] if one["name"] == "odd")
+    assert plugin["faults"] == 1
+    assert "wrong" in plugin["last_fault"]
+    assert "Task exception was never retrieved" not in daemon.log()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.acceptance.conftest import MakeDaemon
@@ -237,3 +241,150 @@ def test_a_type_of_endpoint_goes_the_way_of_its_api(
         first, second = daemon.batch("shop/ping", [{}, {}])
         daemon.finish(first)
         assert daemon.task(second)["waits"]["for"] == "rate_limit"
+
+
+CALLING_HOURS = """
+import time
+from pathlib import Path
+from orchestratord import Snooze, hookimpl
+
+HERE = Path(__file__).parent
+
+@hookimpl
+def before_request(task):
+    if not (HERE / "open").exists():
+        raise Snooze(until=time.time() * 1000 + 3_600_000, why="calling hours, from 08:00 on")
+
+@hookimpl
+def observe(events):
+    for event in events:
+        if event.type == "task.snoozed":
+            (HERE / "snoozed").write_text(event.waits_for)
+"""
+
+
+def test_why_a_hook_has_put_a_task_off(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    receiver.on("/", 200)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        bind = f"127.0.0.1:{free.getsockname()[1]}"
+    daemon = make_daemon(plugins={"dirs": ["plugins"]}, http={"bind": bind, "token": "t" * 24})
+    daemon.plugin("calling_hours", CALLING_HOURS)
+    daemon.expect("written out here")
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/get", "/")
+    daemon.start()
+    call, why = daemon.call("shop/get"), "calling hours, from 08:00 on"
+    plugins = daemon.config / "plugins"
+    until((plugins / "snoozed").exists, "the event")
+    assert (plugins / "snoozed").read_text() == why
+    daemon.restart()
+    waits = daemon.task(call)["waits"]
+    assert (waits["for"], waits["why"]) == ("snooze", why)
+    assert waits["until"] == daemon.task(call)["next_try"]
+    assert f"waits for  {why}, in " in daemon.ctl("show", str(call)).out
+    assert f"waits for: {why}" in daemon.ctl("list").out
+    with httpx.Client(headers={"Authorization": f"Bearer {'t' * 24}"}) as client:
+        assert f"snooze</span> {why}" in client.get(f"http://{bind}/retries/{call}").text
+        assert f"waits for: {why}" in client.get(f"http://{bind}/retries").text
+    (plugins / "open").touch()
+    assert daemon.ctl("retry", str(call)).code == 0
+    assert daemon.finish(call)["status"] == "succeeded"
+    assert daemon.rows("SELECT waits_for FROM retry_schedule") == [{"waits_for": None}]
+
+
+ON_EVENTS = """
+from orchestratord import NewTask, Table, Upsert, hookimpl, only_for
+
+@hookimpl
+def register_tables():
+    return [Table("heard", {"type": "TEXT NOT NULL", "n": "INTEGER", "now": "REAL"}, ("type",))]
+
+@hookimpl
+def on_event(event, config, now):
+    assert config.endpoints
+    yield Upsert("heard", {"type": event.type}, {"now": now}, {"n": 1})
+
+@hookimpl(specname="on_event")
+@only_for(lambda type: type in ("endpoint.paused", "schedule.missed", "breaker.opened"))
+def calls(event):
+    yield NewTask("call", "shop/note", {"text": event.type})
+
+@hookimpl
+def before_request(task):
+    if task.params.get("text") == "wrong":
+        raise ValueError("wrong on purpose")
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_on_event_has_calls_made_of_what_happens(
+    make_daemon: MakeDaemon, receiver: Receiver, workers: int
+) -> None:
+    receiver.on("/note", 200)
+    receiver.on("/down", 500)
+    daemon = make_daemon(plugins={"dirs": ["plugins"]}, workers=workers)
+    daemon.plugin("events", ON_EVENTS)
+    daemon.api("shop", receiver.url)
+    daemon.api("off", receiver.url, breaker={"failures": 3})
+    daemon.endpoint("shop/note", "/note", params={"text": {"type": "string"}})
+    daemon.endpoint("off/get", "/down", retry={"backoff": {"strategy": "fixed", "delay": "1h"}})
+    daemon.endpoint("shop/often", "/note", schedule={"every": "1s", "catch_up": False})
+    daemon.start()
+    daemon.expect("wrong on purpose")
+    daemon.finish(daemon.call("shop/note", text="wrong"))
+    assert daemon.ctl("pause", "off/get").code == 0
+
+    def noted() -> set[str]:
+        calls = daemon.tasks(endpoint="shop/note", status="succeeded")
+        return {call["params"]["text"] for call in calls}
+
+    until(lambda: "endpoint.paused" in noted(), "the call of what was paused")
+    assert daemon.ctl("resume", "off/get").code == 0
+    daemon.batch("off/get", [{}] * 20)
+    until(lambda: "breaker.opened" in noted(), "the call of the breaker")
+    assert daemon.stop() == 0
+    time.sleep(2.5)
+    daemon.start()
+    until(lambda: "schedule.missed" in noted(), "the call of the missed slots")
+    opened = [c for c in daemon.tasks() if c["params"].get("text") == "breaker.opened"]
+    heard = {row["type"]: row for row in daemon.rows("SELECT * FROM heard")}
+    assert heard["breaker.opened"]["n"] == len(opened)
+    wanted = {"task.created", "task.succeeded", "config.adopted", "plugin.fault", "daemon.started"}
+    assert wanted <= set(heard)
+    assert abs(heard["schedule.missed"]["now"] - time.time()) < 600
+
+
+TOKEN = """
+import httpx
+from orchestratord import SendError, Snooze, hookimpl
+
+@hookimpl
+async def before_request(request, task, config, send):
+    try:
+        answer = await send(httpx.Request("POST", task.params["login"]))
+    except SendError as error:
+        raise Snooze(3600, f"a token: {error.kind}")
+    token = answer.json()["token"]
+    config.redactor.learn("legacy", [token])
+    request.headers["X-Token"] = token
+"""
+
+
+def test_a_token_is_asked_for_by_the_rules_of_egress_and_is_secret(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    token = "a-token-that-is-secret"
+    receiver.on("/login", Answer(200, json.dumps({"token": token})))
+    receiver.on("/get", Answer(200, f"you sent {token}"))
+    daemon = make_daemon(plugins={"dirs": ["plugins"]})
+    daemon.plugin("legacy", TOKEN)
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/get", "/get", params={"login": {"type": "string"}})
+    daemon.start()
+    task = daemon.finish(daemon.call("shop/get", login=f"{receiver.url}/login"))
+    assert receiver.received("/get")[0].headers["x-token"] == token
+    assert task["response"]["body"] == "you sent ***"
+    assert token not in daemon.log()
+    denied = daemon.call("shop/get", login="http://169.254.169.254/latest")
+    until(lambda: daemon.task(denied)["waits_for"] == "a token: egress", "the refusal")
+    assert receiver.count("/get") == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ BUSY, DONE, BROKEN = (
     Answer(200, json.dumps({"status": status})) for status in ("busy", "done", "failed")
 )
 WHEN_DONE = "body.status == 'done'"
+ROOT = Path(__file__).parents[3]
 HOOKS = ("before_request", "after_request", "on_retry", "on_success", "on_final_failure")
 
 
@@ -137,3 +140,61 @@ def test_what_may_not_be_repeated_is_not_polled(make_daemon: MakeDaemon) -> None
     told = daemon.run("check").err
     assert "start.yaml:" in told
     assert "poll: asks again and again, and a repeat is not safe here" in told
+
+
+def of_how_to(daemon: Daemon, receiver: Receiver, *apis: str) -> None:
+    """Write the endpoints of the how-to, which call the receiver and look more often."""
+    page = (ROOT / "docs/how-to/answers-later.md").read_text()
+    for name, text in re.findall(r"```yaml\n# (apis/\S+)\n(.*?)```", page, re.DOTALL):
+        text = text.replace("every: 10s", "every: 100ms")
+        text = text.replace("https://app.example.com", receiver.url)
+        path = daemon.config / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for api in apis:
+        daemon.api(api, f"{receiver.url}/v1")
+    daemon.start()
+
+
+def test_the_how_to_of_a_job_that_is_begun(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    receiver.on("/v1/jobs", Answer(202, '{"id": "j7"}'))
+    receiver.on("/v1/jobs/j7", BUSY, BUSY, DONE)
+    receiver.on("/rendered", 200)
+    daemon = make_daemon()
+    of_how_to(daemon, receiver, "render", "export")
+    daemon.finish(daemon.call("render/startJob", document="report.odt"))
+    daemon.settle()
+    (task,) = daemon.tasks(endpoint="render/getJob", kind="call")
+    assert (task["status"], daemon.task(task["id"])["looks"]) == ("succeeded", 2)
+    assert receiver.count("/rendered") == 1
+
+
+@pytest.mark.parametrize("location", ["{origin}/v1/exports/7?part=1", "/v1/exports/7?part=1"])
+def test_the_how_to_of_a_location(
+    make_daemon: MakeDaemon, receiver: Receiver, location: str
+) -> None:
+    accepted = Answer(202, "", {"Location": location.format(origin=receiver.url)})
+    receiver.on("/v1/exports", accepted)
+    receiver.on("/v1/exports/7", Answer(202), Answer(202), Answer(200, "a,b"))
+    daemon = make_daemon()
+    of_how_to(daemon, receiver, "render", "export")
+    daemon.finish(daemon.call("export/startExport", table="orders"))
+    daemon.settle()
+    (task,) = daemon.tasks(endpoint="export/getExport")
+    assert (task["status"], daemon.task(task["id"])["looks"]) == ("succeeded", 2)
+    assert {one.query["part"] for one in receiver.received("/v1/exports/7")} == {"1"}
+
+
+def test_a_location_of_another_origin_is_rejected(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    receiver.on("/v1/exports", Answer(202, "", {"Location": "http://127.0.0.1:9/x"}))
+    daemon = make_daemon()
+    of_how_to(daemon, receiver, "render", "export")
+    daemon.finish(daemon.call("export/startExport", table="orders"))
+    daemon.settle()
+    (task,) = daemon.tasks(endpoint="export/getExport")
+    assert (task["status"], task["reason"], task["attempts"]) == ("failed", "rejected", 1)
+    assert "is not of the origin of base_url" in task["last_error"]
+    told = daemon.run("explain", "export/getExport", "-p", "location=//evil.example/").out
+    assert "rejected" in told

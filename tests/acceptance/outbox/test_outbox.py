@@ -80,6 +80,10 @@ def test_what_is_committed_is_called_and_nothing_else(shop: Shop, receiver: Rece
     status = shop.daemon.status()["outbox"]
     assert (status["relays"], status["error"], status["refused_total"]) == (True, None, 6)
     assert status["taken_total"] == 6
+    shop.run("""SELECT orchestratord_enqueue_at('shop/order', '2034-01-01 00:00Z', '{"n": 12}')""")
+    until(lambda: len(shop.daemon.tasks(status="pending")) == 2, "the call at a time")
+    times = [task["next_try"] for task in shop.daemon.tasks(status="pending")]
+    assert "2034-01-01T00:00:00.000Z" in times
     text = shop.daemon.get("/metrics").text
     assert 'orchestratord_outbox_refused_total{reason="invalid_params"} 4.0' in text
     shop.commit(13, endpoint="shop/line")

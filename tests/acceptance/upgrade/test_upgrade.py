@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -268,4 +270,56 @@ def test_a_changed_database_is_taken_and_the_old_one_kept_until_it_is_left(
     assert [row["status"] for row in daemon.rows("SELECT status FROM retry_schedule")] == [
         "succeeded"
     ]
+    assert daemon.stop() == 0
+
+
+MARK = """
+from orchestratord import hookimpl
+
+@hookimpl
+def before_request(request):
+    request.headers["X-{name}"] = "{mark}"
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_other_plugins_are_told_of_and_taken(
+    make_daemon: MakeDaemon, receiver: Receiver, tmp_path: Path, workers: int
+) -> None:
+    """A single file, and one that pip has installed meanwhile."""
+    site = tmp_path / "site"
+
+    def install(version: str) -> None:
+        shutil.rmtree(site, ignore_errors=True)
+        about = site / f"wheel-{version}.dist-info"
+        about.mkdir(parents=True)
+        (site / "wheel.py").write_text(MARK.format(name="Wheel", mark=version))
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: wheel\nVersion: {version}\n")
+        (about / "entry_points.txt").write_text("[orchestratord]\nwheel = wheel\n")
+
+    def sent(daemon: Daemon) -> tuple[str, str]:
+        daemon.finish(daemon.call("shop/order"))
+        headers = receiver.received("/order")[-1].headers
+        return headers["x-file"], headers["x-wheel"]
+
+    install("1.0")
+    dirs = {"plugins": {"dirs": ["plugins"]}}
+    daemon = declared(make_daemon, receiver, workers, environ={"PYTHONPATH": str(site)}, **dirs)
+    daemon.plugin("single", MARK.format(name="File", mark="1.0"))
+    daemon.start()
+    assert sent(daemon) == ("1.0", "1.0")
+    assert json.loads(daemon.ctl("reload", "-o", "json").out)["restart_required"] == []
+    daemon.plugin("single", MARK.format(name="File", mark="2.0"))
+    install("2.0")
+    changed = ["plugins.dirs", "plugin wheel"]
+    assert json.loads(daemon.ctl("reload", "-o", "json").out)["restart_required"] == changed
+    assert "restart required for plugins.dirs, plugin wheel" in daemon.ctl("status").out
+    told = daemon.run("doctor").out
+    assert "it keeps old values of plugins.dirs, plugin wheel" in told
+    assert "the daemon runs wheel 1.0, and 2.0 is installed" in told
+    assert sent(daemon) == ("1.0", "1.0")
+    upgraded = daemon.ctl("upgrade", timeout=120)
+    assert upgraded.code == 0, upgraded.err
+    assert sent(daemon) == ("2.0", "2.0")
+    assert daemon.status()["config"]["restart_required"] == []
     assert daemon.stop() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -307,3 +308,70 @@ def test_an_edit_while_the_daemon_ends_changes_no_file(daemon: Daemon, receiver:
     assert text(daemon) == before
     receiver.let_go("/ok")
     daemon.process.wait(60)
+
+
+def test_without_the_editor_nothing_is_edited(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    plugins = {"disabled": ["editor"]}
+    daemon = make_daemon(environ={**SECRETS, "KEY": KEY}, http=HTTP, plugins=plugins)
+    daemon.api("shop", receiver.url)
+    daemon.write(FILE, YAML.format(url=receiver.url))
+    daemon.start()
+    explain = {"status_code": 200, "draft": {"webhooks": []}}
+    for answer in (
+        daemon.get(PATH),
+        put(daemon, [], "*"),
+        put(daemon, [], "*", dry_run="true"),
+        daemon.post("/v1/endpoints/shop/get/explain", json=explain),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+        assert "the plugin editor is disabled; take it out of plugins.disabled" in answer.text
+    assert text(daemon) == YAML.format(url=receiver.url)
+    assert daemon.get("/endpoints/shop/get/webhooks").status_code == 404
+    assert "/endpoints/shop/get/webhooks" not in daemon.get("/endpoints/shop/get").text
+
+
+def test_the_form_loads_its_own_files_and_the_dashboards(daemon: Daemon) -> None:
+    assert '<a href="/endpoints/shop/get/webhooks">' in daemon.get("/endpoints/shop/get").text
+    page = daemon.get("/endpoints/shop/get/webhooks").text
+    assert "<title>Webhooks of shop/get – orchestratord</title>" in page
+    assert "Operations are told" not in page
+    assert "${secret:KEY}" in page
+    assert 'data-live="config.*,webhook.*"' in page
+    (script,) = re.findall(r'<script src="(/assets/webhook-editor[^"]+)"', page)
+    imported = re.findall(r'from "\./([^"]+)"', daemon.get(script).text)
+    assert {name.split(".")[0] for name in imported} == {
+        "dashboard",
+        "webhook-form",
+        "webhook-merge",
+    }
+    styles = re.findall(r'<link rel="stylesheet" href="([^"]+)"', page)
+    assert any("webhooks" in style for style in styles)
+    for address in (*styles, *(f"/assets/{name}" for name in imported)):
+        assert daemon.get(address).status_code == 200
+
+
+BROKEN = """\
+from orchestratord import Editor, hookimpl
+
+def broken(file, key):
+    raise RuntimeError(f"no idea of {file.name}")
+
+@hookimpl
+def register_editor():
+    return [Editor(broken, broken)]
+"""
+
+
+def test_an_editor_that_raises_is_named(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    plugins = {"disabled": ["editor"], "dirs": ["plugins"]}
+    daemon = make_daemon(plugins=plugins)
+    daemon.api("shop", receiver.url)
+    daemon.write(FILE, "path: /ok\n")
+    daemon.plugin("other_editor", BROKEN)
+    daemon.expected += ["other_editor"]
+    daemon.start()
+    answer = daemon.get(PATH)
+    assert answer.status_code == 500
+    daemon.logged(f"no idea of {FILE}")
+    rows = {row["name"]: row for row in daemon.get("/v1/plugins").json()["plugins"]}
+    assert "no idea of" in rows["other_editor"]["last_fault"]

@@ -226,6 +226,26 @@ async def test_no_row_keeps_others_from_being_looked_at(queue: Any, store: Store
 
 
 @pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
+async def test_a_row_says_when_it_is_due(queue: Any, store: Store) -> None:
+    for at in ("2030-11-24 22:00:00.25+00", "infinity", "-infinity"):
+        queue.run(f"SELECT orchestratord_enqueue_at('a/b', '{at}')")
+    queue.run("INSERT INTO orchestratord_outbox (endpoint, at, delay) VALUES ('a/b', now(), '5s')")
+    queue.run("SELECT orchestratord_enqueue('a/b')")
+    async with OutboxConnection.connect(queue.url) as connection:
+        found = await connection.look(100)
+        assert [row.at for row in found[:3]] == [1_921_788_000_250, float("inf"), float("-inf")]
+        assert [row.delay for row in found[:4]] == [0, 0, 0, 5]
+        assert found[4].at is None
+        # An outbox that an application made before has no such column, and gets it beneath.
+        queue.run("ALTER TABLE orchestratord_outbox DROP COLUMN at")
+        assert [row.at for row in await connection.look(100)] == [None] * 5
+        for statement in ("", "ALTER TABLE orchestratord_outbox ALTER at TYPE timestamptz"):
+            queue.run(outbox_schema("public") + statement)
+        queue.run("SELECT orchestratord_enqueue_at('a/b', '2030-11-24 22:00:00+00', '{}', 'k')")
+        assert [row.at for row in await connection.look(100)] == [None] * 5 + [1_921_788_000_000]
+
+
+@pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
 async def test_rows_that_take_a_server_too_long_can_be_read_by_fewer(
     queue: Any, store: Store
 ) -> None:
@@ -289,9 +309,15 @@ async def test_a_row_that_is_refused_is_told_of_once_whatever_ends_the_daemon(
     )
     member = BatchMember("ops", "orchestratord", "ops", "operational", 30.0, 100)
     published: list[Any] = []
-    host = SimpleNamespace(
-        record=lambda event, config: [member], events=SimpleNamespace(publish=published.append)
-    )
+    host = SimpleNamespace(events=SimpleNamespace(publish=published.append))
+
+    async def of_event(event: Any) -> list[BatchMember]:
+        return [member]
+
+    async def written(items: Any, inserted: Any) -> None:
+        assert (items, inserted) == ([member], [])
+
+    pipe = SimpleNamespace(new_tasks=SimpleNamespace(of_event=of_event, written=written))
     refuse, passes = OutboxConnection.refuse, asyncio.Event()
 
     async def hang(self: OutboxConnection, *given: Any) -> bool:
@@ -302,7 +328,8 @@ async def test_a_row_that_is_refused_is_told_of_once_whatever_ends_the_daemon(
         return False
 
     def relay() -> asyncio.Task[None]:
-        worker = SimpleNamespace(store=store, host=host, clock=queue.clock, enqueue=None)
+        parts = {"store": store, "host": host, "clock": queue.clock, "enqueue": None, "pipe": pipe}
+        worker = SimpleNamespace(**parts)
         reloader = SimpleNamespace(config=config)
         made = OutboxRelay(cast("Any", worker), cast("Any", reloader), queue.url)
         return asyncio.create_task(made.run())

@@ -16,6 +16,7 @@ from orchestratord.model.event import Event, ScheduleEvent
 from orchestratord.model.schedule_slots import MOST_MISSED, spec
 from orchestratord.queue.housekeeping import future_times
 from orchestratord.queue.operations import schedules
+from orchestratord.queue.records import Insert
 from orchestratord.testing import Rig
 from tests.conformance.store.conftest import Queue
 
@@ -38,10 +39,13 @@ class Machine:
             self.daemons.append(Scheduler(*self.parts()))
 
     def parts(self) -> Any:
-        placement = SimpleNamespace(touched=lambda key, due: None)
+        async def nothing(*_: Any) -> list[Any]:
+            return []
+
+        new_tasks = SimpleNamespace(insert=Insert, of_event=nothing, written=nothing)
         host = Rig(HttpPlugin()).host
         host.events.publish = self.told.append  # type: ignore[method-assign]
-        return self.queue.store, self.clock, placement, host
+        return self.queue.store, self.clock, new_tasks, host.events
 
     def missed(self) -> list[tuple[int, int, int, bool]]:
         """What was told of slots that were missed: how many, the first, the last, caught up."""

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from orchestratord import NewTask, PartitionKey
 from orchestratord.api import service as service_module
 from orchestratord.engine.new import enqueue as enqueue_module
-from orchestratord.model.json_body import INLINE_BYTES
 from orchestratord.queue.operations import manual
+from orchestratord.values.json_body import INLINE_BYTES
 from tests.unit.api.control_parts import Parts, until
 
 CALLS = "/v1/endpoints/demo/get/calls"
@@ -70,6 +70,11 @@ async def test_parameters_that_do_not_fit_are_all_named(parts: Parts) -> None:
         ({"params": []}, "params"),
         ({"params": {}, "delay": "soon"}, "delay"),
         ({"params": {}, "delay": -1}, "delay"),
+        ({"params": {}, "at": "tomorrow"}, "at"),
+        ({"params": {}, "at": 1_795_557_600}, "at"),
+        ({"params": {}, "at": "2026-11-24T22:00:00"}, "at"),
+        ({"params": {}, "at": "2126-11-24T22:00:00Z"}, "at"),
+        ({"params": {}, "at": "2030-11-24T22:00:00Z", "delay": "1h"}, "at"),
         ({"text_params": {"id": 1}}, "text_params.id"),
         ({"batch": [{}], "params": {}}, "params"),
         ({"batch": [1]}, "batch.0"),
@@ -91,7 +96,7 @@ async def test_a_body_that_is_not_understood_is_refused(
         ([], "expected a JSON object, not a list"),
         ("text", "expected a JSON object, not 'text'"),
         ({"parms": {}}, "unknown key, did you mean 'params'?"),
-        ({"x": 1}, "unknown key; known are batch, delay, params, text_params"),
+        ({"x": 1}, "unknown key; known are at, batch, delay, params, text_params"),
         ({"params": None}, "expected a JSON object, not null"),
         ({"text_params": {"id": 1}}, "expected a text, not 1"),
         ({"text_params": {"id": {}}}, "expected a text, not an object"),
@@ -125,6 +130,27 @@ async def test_a_delayed_call_waits(parts: Parts) -> None:
     assert (task["status"], task["attempts"]) == ("pending", 0)
     assert task["next_try"] > task["created_at"]
     assert parts.receiver.targets == []
+
+
+async def test_a_call_waits_until_its_time(parts: Parts) -> None:
+    at = {"at": "2030-11-24T23:00:00.250+01:00"}
+    answer = await parts.client.post(CALLS, json=at, headers={"Idempotency-Key": "k"})
+    task = (await parts.client.get(f"/v1/retries/{answer.json()['id']}")).json()
+    assert (task["status"], task["attempts"]) == ("pending", 0)
+    assert task["next_try"] == "2030-11-24T22:00:00.250Z"
+    # The key stands for the parameters, whenever they are due.
+    again = await parts.client.post(CALLS, json={}, headers={"Idempotency-Key": "k"})
+    assert (again.status_code, again.json()["id"]) == (200, task["id"])
+    assert parts.receiver.targets == []
+    batch = await parts.post(CALLS, {"batch": [{}, {}], **at})
+    for id_ in batch.json()["ids"]:
+        one = (await parts.client.get(f"/v1/retries/{id_}")).json()
+        assert one["next_try"] == task["next_try"]
+
+
+async def test_a_time_that_is_past_is_due_now(parts: Parts) -> None:
+    answer = await parts.post(CALLS, {"at": "2020-11-24T22:00:00Z"})
+    assert (await parts.ended(answer.json()["id"]))["status"] == "succeeded"
 
 
 async def test_unknown_disabled_and_full(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,6 +346,7 @@ async def test_a_call_has_the_partition_that_its_parameters_make(parts: Parts) -
         ({"params": {"id": "x" * 201}}, "partition", "201 characters; 200 are taken"),
         ({"params": {"id": "a\tb"}}, "partition", "control character"),
         ({"params": {"id": "x"}, "delay": "5s"}, "delay", "leave it out"),
+        ({"params": {"id": "x"}, "at": "2020-11-24T22:00:00Z"}, "at", "leave it out"),
         ({"batch": [{"id": "x"}, {"id": "x" * 201}]}, "batch.1.partition", "201 characters"),
     ],
 )

@@ -457,5 +457,5 @@ async def test_plugins(parts: Parts) -> None:
     [plugin] = (await parts.client.get("/v1/plugins")).json()["plugins"]
     assert list(plugin) == [
         "name", "version", "source", "status", "hooks", "error", "faults", "last_fault",
-        "services",
+        "services", "verbs",
     ]  # fmt: skip

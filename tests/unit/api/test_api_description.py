@@ -21,7 +21,7 @@ from orchestratord.api.bodies import BulkBody
 from orchestratord.api.filters import NAMES, TaskFilterBody
 from orchestratord.api.openapi import openapi_document
 from orchestratord.api.server.problem_json import PROBLEMS, Refusal
-from orchestratord.errors import NotFound, Unreachable
+from orchestratord.errors import NotFound, PluginError, Unreachable
 from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.plugin.route import Answer, Route, described
 from orchestratord.queue.daemon_health import FATAL, Code
@@ -114,6 +114,14 @@ def test_all_refusals_are_problems() -> None:
                 found |= {one.value for one in node.args[:1] if isinstance(one, ast.Constant)}
     assert found <= PROBLEMS.keys()
     assert len(found) > 20
+
+
+def test_an_error_that_is_raised_again_has_an_answer() -> None:
+    """Its context is what it caused: a daemon that followed these for ever stood still."""
+    error = PluginError("it failed")
+    error.__context__ = ValueError("of a hook")
+    error.__context__.__cause__ = error
+    assert Refusal.of(error).code == "internal"
 
 
 def test_a_problem_of_a_plugins_own() -> None:

@@ -17,8 +17,8 @@ from tests.unit.api.control_parts import Parts, until
 
 TASK_KEYS = [
     "id", "kind", "endpoint", "webhook", "phase", "status", "reason", "attempts", "max_attempts",
-    "deaths", "looks", "looked_since", "next_try", "params", "truncated", "parent_id", "run_id",
-    "partition", "bulk_id", "replaces", "last_status_code", "last_error", "created_at",
+    "deaths", "looks", "looked_since", "waits_for", "next_try", "params", "truncated", "parent_id",
+    "run_id", "partition", "bulk_id", "replaces", "last_status_code", "last_error", "created_at",
     "updated_at", "finished_at",
 ]  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from orchestratord import Caller, Counter, Gauge, NotFound, Page, PageVisit, PluginError, hookimpl
-from orchestratord.api.plugin_pages import plugin_metrics, plugin_pages
+from orchestratord.api.plugin_pages import contained_pages, plugin_metrics
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.metric import MAX_LABEL_SETS
 
@@ -35,7 +35,7 @@ def host_of(**given: Any) -> Host:
 
 
 def pages_of(host: Host) -> list[Page]:
-    return list(plugin_pages(host, cast("Any", "the control")))
+    return list(contained_pages(host, cast("Any", "the control")))
 
 
 async def test_register_pages_are_contained() -> None:

@@ -58,7 +58,23 @@ def test_help_and_completion_load_nothing_heavy() -> None:
         "print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"pydantic", "httpx", "jinja2", "peewee", "yaml"} & set(done.stdout.split())
+    heavy = {"pydantic", "httpx", "jinja2", "peewee", "yaml", "orchestratord.values.world"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_check_loads_no_database_and_no_server(tmp_path: Path) -> None:
+    (tmp_path / "apis").mkdir()
+    code = (
+        "import sys\nfrom click.testing import CliRunner\n"
+        "from orchestratord.cli.main import main\n"
+        f"done = CliRunner().invoke(main, ['check', '--config', {str(tmp_path)!r}])\n"
+        "assert done.exit_code == 0, done.output\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "orchestratord_webhooks.routes" in loaded  # it is asked for its routes
+    assert not {"peewee", "psycopg", "uvicorn", "orchestratord.api.service"} & loaded
 
 
 def test_a_command_is_imported_when_it_is_asked_for() -> None:

@@ -52,7 +52,7 @@ def test_what_is_wrong_has_its_place(config: ConfigFolder) -> None:
     config.daemon("boxes:\n  a: {size: many, urll: x}\nboxs: {}\n")
     assert config.errors() == [
         "orchestratord.yaml:2:3: boxes.a.url: is required",
-        "orchestratord.yaml:2:7: boxes.a.size: expected a whole number, not '***'",
+        "orchestratord.yaml:2:7: boxes.a.size: expected a whole number, not 'many'",
         "orchestratord.yaml:2:19: boxes.a.urll: unknown key, did you mean 'url'?",
         "orchestratord.yaml:3:1: boxs: unknown key, did you mean 'boxes'?",
     ]

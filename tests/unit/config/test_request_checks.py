@@ -102,3 +102,30 @@ def test_a_template_where_none_is_taken(
     config.api(f"base_url: https://a.example\n{api}\n" if "base_url" not in api else f"{api}\n")
     config.endpoint(f"path: /x\n{endpoint}\n")
     assert f"{key}: takes no template" in config.error()
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            "method: DELETE\npath: {from: params.id}",
+            "2:8: path.from: takes all of it from a parameter for GET and HEAD only",
+        ),
+        ("path: {from: id}", "1:8: path.from: names a parameter, such as params.location"),
+        ("path: {from: params.od}", "1:8: path.from: 'params.od' is not declared under params"),
+        ("path: {form: params.id}", "1:8: path.form: unknown key, did you mean 'from'?"),
+        ("path: {}", "1:1: path.from: is required"),
+        ("path: [/x]", "1:1: path: expected a text"),
+    ],
+)
+def test_a_path_that_is_taken_from_nowhere(config: ConfigFolder, text: str, error: str) -> None:
+    config.api()
+    config.endpoint(f"{text}\nparams: {{id: {{}}}}\n")
+    assert any(f"get.yaml:{error}" in told for told in config.errors()), config.errors()
+
+
+def test_a_path_that_a_parameter_says(config: ConfigFolder) -> None:
+    config.api()
+    config.endpoint("path: {from: params.at}\nparams: {at: {required: true}}\n")
+    assert config.warnings() == []
+    assert config.one().shown["path"] == {"from": "params.at"}

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orchestratord.engine.http_executor import HttpExecutor, HttpSpec
-from orchestratord.errors import InvalidPayload
+from orchestratord.errors import InvalidPayload, Reject
 from orchestratord.http.api_client import AttemptClient, Sender
 from orchestratord.http.client import HttpClient
 from orchestratord.model.auth import Auth
@@ -194,6 +194,42 @@ def test_no_value_leaves_its_place_in_the_url(value: str, other: str) -> None:
 )  # fmt: skip
 def test_the_query_byte_for_byte(query: dict[str, Any], params: dict[str, Any], raw: str) -> None:
     assert raw_url({"query": query}, params) == raw
+
+
+@pytest.mark.parametrize(
+    ("target", "url"),
+    [
+        ("/jobs/7?x=1", "http://api.example/jobs/7?x=1&y=2"),
+        ("jobs/7", "http://api.example/v1/jobs/7?y=2"),
+        ("?page=2", "http://api.example/v1/?page=2&y=2"),
+        ("http://api.example/a%2Fb#top", "http://api.example/a%2Fb?y=2"),
+        ("HTTP://API.example:80/x", "http://api.example/x?y=2"),
+    ],
+)
+def test_a_parameter_says_the_whole_target(target: str, url: str) -> None:
+    spec = {"path": {"from": "params.job.at"}, "query": {"y": "2"}}
+    request = prepare(spec, {"job": {"at": target}}, base_url="http://api.example/v1")
+    assert str(request.url) == url
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://api.example/x", "http://api.example:81/x", "http://other.example/x",
+        "//other.example/x", "http://me:pw@api.example/x", "file:///etc/passwd", "mailto:a@b",
+        "http://api.example.evil.example/", "http://api.example@evil.example/", "http://[::1/",
+        "a\nb", 7, None, ["/x"],
+    ],
+)  # fmt: skip
+def test_another_origin_is_rejected(target: Any) -> None:
+    with pytest.raises(Reject, match=r"^path\.from: .* is (no URL: |not of the origin)"):
+        prepare({"path": {"from": "params.at"}}, {"at": target})
+
+
+@pytest.mark.parametrize("value", ["location", "params", "{{ params.a }}", "params.a.", "task.id"])
+def test_a_target_from_what_is_no_parameter(value: str) -> None:
+    with pytest.raises(ValidationError, match=r"names a parameter, such as params\.location"):
+        HttpSpec.model_validate({"path": {"from": value}})
 
 
 def test_a_query_in_the_path_goes_first() -> None:

@@ -307,6 +307,14 @@ def test_give_up_after_counts_from_the_last_retry_by_hand(judge: Judge) -> None:
     assert give_up_at(task, policy()) is None
 
 
+def test_give_up_after_counts_from_when_a_call_was_to_be_made_first() -> None:
+    retry, later = policy(give_up_after="1h"), int(NOW + 24 * HOUR * 1000)
+    assert give_up_at(replace(TASK, scheduled_at=later), retry) == later + HOUR * 1000
+    # Not from a slot that was missed.
+    missed = replace(TASK, scheduled_at=TASK.created_at - 1)
+    assert give_up_at(missed, retry) == TASK.created_at + HOUR * 1000
+
+
 def test_a_retry_after_can_make_it_expire(judge: Judge) -> None:
     retry = policy(give_up_after="1h")
     assert judge(retry, answer(503, retry, "3599")).status is Status.PENDING

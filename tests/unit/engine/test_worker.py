@@ -340,6 +340,17 @@ async def test_a_start_counts_what_endpoints_began_that_are_gone(tmp_path: Path)
         assert (str(limit), len(times)) == ("5/h", 2)
 
 
+async def test_a_start_counts_what_a_clock_that_was_ahead_began_as_of_now(tmp_path: Path) -> None:
+    """Later ones would count beside it, for as long as that clock had been ahead."""
+    async with parts.working(tmp_path, rate="5/h") as bench:
+        bench.receiver.open.set()
+        await bench.idle(await bench.put([parts.CALL]))
+        ahead = "UPDATE attempts SET started_at = started_at + 90000"
+        await bench.store.write(Write(Rank.HAND, lambda session: session.db.run(ahead)))
+        past = await bench.worker._past()
+        assert past["api:a"][1] <= [bench.worker.clock.now_ms()]
+
+
 async def test_a_start_counts_what_was_under_way_as_a_daemon_died(tmp_path: Path) -> None:
     async with parts.working(tmp_path, rate="5/h") as bench:
         [id_] = await bench.put([parts.CALL])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import httpx
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from orchestratord.errors import EgressDenied, SendError
 from orchestratord.http.oauth import TokenKeeper
@@ -269,3 +273,58 @@ async def test_a_refresh_token_that_cannot_be_kept(
     assert (await keeps.token(endpoint, soon())).value == "token-0001"
     assert "cannot keep the new refresh token of" in caplog.text
     assert "refresh-2" not in caplog.text
+
+
+def signing_key(kind: str = "rsa") -> tuple[str, Any]:
+    """A private key in PEM, and its public key."""
+    key: Any = rsa.generate_private_key(65537, 2048)
+    if kind == "ec":
+        key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return pem, key.public_key()
+
+
+async def test_an_assertion_as_google_wants_it() -> None:
+    pem, public = signing_key()
+    endpoint = Endpoint(given(expires_in=3600))
+    keeps = keeper(
+        client_id=None, client_secret=None, grant="jwt_bearer", private_key=pem, issuer="me@x",
+        scope="a b", key_id="k1", assertion_lifetime="2m",
+    )  # fmt: skip
+    token = await keeps.token(endpoint, soon())
+    await keeps.instead_of(token, endpoint, soon())
+    first, second = endpoint.forms()
+    assert first.keys() == {"grant_type", "assertion", "scope"}
+    assert first["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
+    claims = [
+        jwt.decode(form["assertion"], public, ["RS256"], audience=SETTINGS["token_url"])
+        for form in (first, second)
+    ]
+    assert jwt.get_unverified_header(first["assertion"])["kid"] == "k1"
+    assert claims[0].keys() == {"iss", "aud", "iat", "exp", "jti", "scope"}
+    assert (claims[0]["iss"], claims[0]["scope"]) == ("me@x", "a b")
+    assert claims[0]["exp"] - claims[0]["iat"] == 120
+    assert abs(claims[0]["iat"] - time.time()) < 5
+    assert claims[0]["jti"] != claims[1]["jti"], "new for each request"
+    assert "authorization" not in endpoint.requests[0].headers
+
+
+@pytest.mark.parametrize("refresh", [None, "a-refresh-token"])
+async def test_a_client_that_signs(refresh: str | None) -> None:
+    pem, public = signing_key("ec")
+    endpoint = Endpoint((400, {"error": "invalid_client"}), given())
+    keeps = keeper(
+        client_secret=None, private_key=pem, algorithm="ES256", audience="https://as.example",
+        refresh_token=refresh,
+    )  # fmt: skip
+    with pytest.raises(SendError, match=r"auth\.oauth2\.private_key and key_id in the api\.yaml"):
+        await keeps.token(endpoint, soon())
+    (form,) = endpoint.forms()
+    assertion = form.pop("client_assertion")
+    kind = {"client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}
+    grant = {"grant_type": "refresh_token", "refresh_token": refresh}
+    expected = grant if refresh else {"grant_type": "client_credentials"}
+    assert form == {**expected, **kind, "client_id": "a client/1"}
+    claims = jwt.decode(assertion, public, ["ES256"], audience="https://as.example")
+    assert claims["iss"] == claims["sub"] == "a client/1"
+    assert pem not in repr(keeps._settings)

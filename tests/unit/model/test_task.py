@@ -49,6 +49,7 @@ FULL = Task(
     retried_at=17, cancel_requested=True, last_status_code=404, last_error="no",
     depth=6, claims=8, nonce="1f", alone=True, turn=PartitionTurn("p", 18, 1, 19),
     bulk_id=21, replaces=22, backoff_until=24, run_id=23, looks=25, looked_since=26,
+    waits_for="five o'clock",
     maybe_large=False)  # fmt: skip
 
 

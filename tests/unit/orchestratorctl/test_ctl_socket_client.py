@@ -306,7 +306,7 @@ def test_nothing_there_names_all_places(
 ) -> None:
     system, own = places
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(own.parent.parent))
-    assert main(["status"]) == 3
+    assert main(["status", "--connect-timeout", "0"]) == 3
     out, err = capsys.readouterr()
     assert out == ""
     assert str(system) in err
@@ -334,6 +334,47 @@ def test_a_folder_that_may_not_be_entered_is_no_empty_folder(
     own.unlink()
     own.symlink_to(daemon.path)
     assert find_socket(None, environment) == str(own)
+
+
+def test_a_daemon_that_starts_is_waited_for(folder: Path, daemon: Daemon) -> None:
+    path = folder / "late.sock"
+    timer = threading.Timer(0.3, path.symlink_to, [daemon.path])
+    timer.start()
+    daemon.on("GET", "/v1/status", (200, {}))
+    assert main(["--socket", str(path), "status"]) == 0
+    timer.join()
+
+
+def test_a_socket_that_a_dead_daemon_left_is_waited_for(folder: Path, daemon: Daemon) -> None:
+    path = folder / "stale.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+
+    def replace() -> None:
+        path.unlink()
+        path.symlink_to(daemon.path)
+
+    timer = threading.Timer(0.3, replace)
+    timer.start()
+    daemon.on("GET", "/v1/retries", (200, {"retries": [], "next": None}))
+    assert main(["--connect-timeout", "5s", "--socket", str(path), "list"]) == 0
+    timer.join()
+
+
+@pytest.mark.parametrize("words", [["list"], ["status", "--connect-timeout", "200ms"]])
+def test_what_does_not_come_is_not_waited_for_longer(folder: Path, words: list[str]) -> None:
+    began = time.monotonic()
+    assert main(["--socket", str(folder / "gone.sock"), *words]) == 3
+    assert time.monotonic() - began < 4
+
+
+def test_what_is_no_socket_is_not_waited_for(folder: Path) -> None:
+    path = folder / "notes.txt"
+    path.touch()
+    began = time.monotonic()
+    assert main(["--socket", str(path), "status"]) == 3
+    assert main(["--socket", "/tmp/" + "x" * 200, "status"]) == 3
+    assert time.monotonic() - began < 4
 
 
 def test_named_but_missing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -359,3 +359,10 @@ def test_cancelling_all_that_match_means_pending_where_no_status_is_named(
 )
 def test_what_cancel_does_not_take(ctl: Callable[..., Result], words: tuple[str, ...]) -> None:
     assert ctl("cancel", *words).code == 2
+
+
+def test_a_time_for_the_first_attempt(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    ctl("call", "a/b", "--at", "2026-11-24T23:00:00+01:00")
+    request = next(one for one in daemon.requests if one.body)
+    assert request.body["at"] == "2026-11-24T22:00:00Z"
+    assert "delay" not in request.body

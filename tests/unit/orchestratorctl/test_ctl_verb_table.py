@@ -127,6 +127,8 @@ def test_a_line_is_read_as_its_verb(line: str, run: str) -> None:
         ("call a/b --params @/no/such/file", "/no/such/file"),
         ("call a/b -p x=\udcff", "no UTF-8"),
         ("call a/b --delay soon", "'soon' is no duration"),
+        ("call a/b --at soon", "'soon' is no time; write 2026-11-24T22:00:00Z"),
+        ("call a/b --at 2026-11-24T22:00:00Z --delay 5s", "--at and --delay do not go together"),
         ("call a/b --idempotency-key ü", "printable ASCII"),
         ("call a/b --timeout 5s", "--timeout needs --wait"),
         ("retry", "by ID, or choose them with --all"),

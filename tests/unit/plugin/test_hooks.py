@@ -39,10 +39,10 @@ from orchestratord import (
     put_headers,
     url_text,
 )
-from orchestratord.api.plugin_api import collect
 from orchestratord.http.request_bytes import encode
 from orchestratord.model.endpoint import SUCCESS
 from orchestratord.model.retry_policy import CALL_WHEN
+from orchestratord.plugin.served import plugin_routes as collect
 from orchestratord.testing import Rig, answered, task, unanswered
 
 

@@ -48,7 +48,7 @@ def test_a_hook_is_documented_and_typed(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("before_request", ["request", "task", "endpoint", "config"]),
+        ("before_request", ["request", "task", "endpoint", "config", "send"]),
         ("after_request", ["outcome", "request", "task", "endpoint", "config"]),
         ("before_execute", ["statement", "task", "endpoint", "config"]),
         ("after_execute", ["outcome", "statement", "task", "endpoint", "config"]),

@@ -1096,7 +1096,7 @@ async def test_what_on_event_makes_up_is_a_fault_of_its_plugin_alone(
 
     host.register(Plugin(on_event=on_event, register_tables=register_tables), "odd")
     began = ScheduleEvent(EventType.SCHEDULE_MISSED, 0, "a/b", 0, False, 0, 1)
-    assert host.record(began, CONFIG) == []
+    assert host.record(began, CONFIG, 0.0) == []
     assert "odd" in caplog.text
 
 

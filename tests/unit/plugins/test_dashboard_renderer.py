@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orchestratord_dashboard
+import orchestratord_editor
 import pytest
 from markupsafe import Markup
 from orchestratord_dashboard import assets, page_renderer
@@ -74,6 +76,34 @@ async def test_register_pages_of_others_stand_within_the_layout() -> None:
     assert "<p>&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp; False</p>" in made.body
     bad = await handler({}, {"bad": ""}, None, caller)
     assert (bad.status, "the plugin stock failed" in bad.body) == (500, True)
+
+
+async def test_a_page_of_others_has_files_of_its_own(tmp_path: Path) -> None:
+    async def show(visit: PageVisit) -> str:
+        return "all is well"
+
+    files = [tmp_path / "own.css", tmp_path / "own.js"]
+    files[0].write_text("b {}")
+    files[1].write_text('import { ask } from "./dashboard.js";')
+    page = Page("/of/{name}", "Of {name}", show, menu="retries", files=files, live="task.*")
+    found = page_renderer.PageRenderer([], AttemptHistory(), [page])
+    handler = {route.path: route.handler for route in found.routes()}
+    shown = (await handler["/of/{name}"]({"name": "<b>"}, {}, None, Caller("", {}))).body
+    assert "<h1>Of &lt;b&gt;</h1>" in shown
+    assert 'data-live="task.*"' in shown
+    assert 'href="/retries" aria-current="page"' in shown
+    assert "/of/" not in shown
+    (style,) = re.findall(r'"/assets/(own\.[0-9a-f]+\.css)"', shown)
+    (script,) = re.findall(r'"/assets/(own\.[0-9a-f]+\.js)" type="module"', shown)
+    served = handler["/assets/{file}"]
+    assert (await served({"file": style}, {}, None)).body == b"b {}"
+    dashboard = assets.Assets().address("dashboard.js").removeprefix("/assets/")
+    imported = f'import {{ ask }} from "./{dashboard}";'
+    assert (await served({"file": script}, {}, None)).body.decode() == imported
+    only_looks = Caller("", {}, writes=False)
+    shown = (await handler["/of/{name}"]({"name": "x"}, {}, None, only_looks)).body
+    assert style in shown
+    assert script not in shown
 
 
 async def test_an_address_that_makes_no_sense() -> None:
@@ -151,7 +181,8 @@ def test_every_template_can_be_read() -> None:
 
 
 def test_no_template_holds_what_the_policy_forbids() -> None:
-    for path in page_renderer.TEMPLATES.glob("*.html"):
+    of_editor = Path(orchestratord_editor.__file__).parent / "templates"
+    for path in (*page_renderer.TEMPLATES.glob("*.html"), *of_editor.glob("*.html")):
         text = path.read_text()
         assert " style=" not in text, path
         assert "<style" not in text, path

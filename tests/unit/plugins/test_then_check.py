@@ -182,3 +182,30 @@ def test_what_a_failure_and_the_end_of_a_run_can_name(folder: Folder) -> None:
     first, second = folder.errors()
     assert "then.0.params.limit: 'end' is not known here" in first
     assert "then.1.when: the end of a run has no body" in second
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ("at: item.due", ""),
+        ("delay: 5m", ""),
+        ("at: due_at", "then.0.at: 'due_at' is not known here"),
+        ("at: body.due, delay: 5m", "then.0: give delay or at"),
+        ("delay: soon", "then.0.delay: 'soon' is not a duration"),
+    ],
+)
+def test_when_a_call_is_due(folder: Folder, keys: str, says: str) -> None:
+    entry = f"{{call: crm/get, each: body.records, params: {{id: item.Id}}, {keys}}}"
+    folder.write("list", f"path: /users\nthen: [{entry}]\n")
+    found = folder.errors()
+    assert (says in found[0]) if says else not found
+
+
+@pytest.mark.parametrize("keys", ["at: body.due", "delay: 5m"])
+def test_no_ordered_call_is_due_later(folder: Folder, keys: str) -> None:
+    folder.write("get", f"{dedent(GET)}partition: {{by: '{{{{ params.id }}}}', ordered: true}}\n")
+    folder.write(
+        "list", f"path: /users\nthen: [{{call: crm/get, params: {{id: body.id}}, {keys}}}]\n"
+    )
+    (found,) = folder.errors()
+    assert f"then.0.{keys.partition(':')[0]}: the calls of crm/get are ordered" in found

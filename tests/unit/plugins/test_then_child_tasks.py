@@ -367,3 +367,33 @@ async def test_the_partition_of_a_child_task(rig: Rig) -> None:
         "failure",
         "then.0: crm/get: in the template {{ params.id.a }}: there is no 'a'",
     )
+
+
+# -- when a call is due ----------------------------------------------------------------------------
+
+DUE = {"id": "a", "due_at": "2030-11-24T23:00:00+01:00"}
+
+
+async def test_a_call_that_follows_later(rig: Rig) -> None:
+    entries: list[dict[str, Any]] = [
+        {"params": {"id": "body.id"}, "delay": "5m"},
+        {"params": {"id": "body.id"}, "at": "body.due_at"},
+        {"params": {"id": "item.id"}, "each": "[body, body]", "at": "item.due_at"},
+    ]
+    made = await follow(rig, answered(200, json=DUE), *entries)
+    at = 1_921_788_000_000
+    assert [(new.delay, new.at) for new in made] == [(300, None), (0, at), (0, at), (0, at)]
+
+
+@pytest.mark.parametrize(
+    ("at", "says"),
+    [
+        ("body.nothing", "then.0: at: body.nothing is null: expected a time with its zone"),
+        ("body.id", "then.0: at: body.id is a text: expected a time with its zone"),
+        ("`5`", "then.0: at: `5` is a number: expected a time with its zone"),
+        ("'2126-01-01T00:00:00Z'", "is more than ten years ahead"),
+    ],
+)
+async def test_a_time_that_is_none_is_a_failure(rig: Rig, at: str, says: str) -> None:
+    why = await refusal(rig, answered(200, json=DUE), {"params": {"id": "body.id"}, "at": at})
+    assert says in why

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestratord.model.json_body import INLINE_BYTES, SHORT_TEXT, is_larger
 from orchestratord.model.task import Task, UnreadableParams
 from orchestratord.queue.operations import search
 from orchestratord.queue.records import TaskFilter
@@ -24,6 +23,7 @@ from orchestratord.queue.rows import (
     task_of,
     worded,
 )
+from orchestratord.values.json_body import INLINE_BYTES, SHORT_TEXT, is_larger
 from orchestratord.values.status_set import StatusSet
 
 

@@ -38,7 +38,7 @@ async def running(url: str, workers: Workers | None = None) -> AsyncIterator[Sim
     rig, clock, client = Rig(HttpPlugin()), Clock(), HttpClient()
     store = await Store.open(url, workers=workers)
     worker = Worker(store, rig.host, client, clock)
-    scheduler = Scheduler(store, clock, worker.placement, rig.host)
+    scheduler = Scheduler(store, clock, worker.pipe.new_tasks, rig.host.events)
     reloader: Any = SimpleNamespace(config=rig.config(rig.endpoint()), elsewhere=())
     worker.placement.adopt(reloader.config)
     fleet = Fleet(worker, scheduler, reloader, workers)
@@ -111,13 +111,13 @@ async def test_what_a_dead_worker_held_is_taken_over_as_soon_as_that_is_told(
 async def test_what_keeps_another_worker_from_its_work_is_shown(tmp_path: Path) -> None:
     workers, url = Workers.make(2), f"sqlite:///{tmp_path}/queue.db"
     async with running(url, workers.worker(1)) as first, running(url, workers.worker(2)) as second:
-        second.store.health.begin("database_locked", "by somebody")
+        second.store.health.begin("worker_stalled", "by a plugin")
         async with asyncio.timeout(20):
             while not (found := first.fleet.troubles()):
                 await asyncio.sleep(0.01)
             [since] = [one.since for one in second.store.health.troubles.values()]
-            assert found == [Trouble("database_locked", "worker 2: by somebody", since)]
-            second.store.health.end("database_locked")
+            assert found == [Trouble("worker_stalled", "worker 2: by a plugin", since)]
+            second.store.health.end("worker_stalled")
             while first.fleet.troubles():
                 await asyncio.sleep(0.01)
     workers.close()

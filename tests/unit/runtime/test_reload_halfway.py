@@ -38,7 +38,7 @@ async def test_a_reload_that_fails_halfway_is_made_by_the_next_one(
     loader = Loader(tmp_path, host)
     store = await Store.open(f"sqlite:///{tmp_path}/queue.db")
     worker = Worker(store, host, client, clock)
-    scheduler = Scheduler(store, clock, worker.placement, host)
+    scheduler = Scheduler(store, clock, worker.pipe.new_tasks, host.events)
     handler: Any = SimpleNamespace(adopt=lambda *_: None)
     team = Team(worker, seat)
     reloader = Reloader(loader, worker, scheduler, handler, SystemdNotifier(None, None), team, seat)

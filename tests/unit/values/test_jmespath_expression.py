@@ -171,6 +171,42 @@ def test_what_is_no_link_is_an_error(source: str) -> None:
         Expression(source).search({"n": 5, "u": "https://[::1"})
 
 
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from_json(payload).user.id", "U1"),
+        ("from_json(payload).actions[0].value", 3),
+        ("from_json(nothing)", None),
+        ("to_json(user)", '{"id": "Ü"}'),
+        ("to_json(user.id)", '"Ü"'),
+        ("to_json(nothing)", "null"),
+        ("from_json(to_json(@)) == @", True),
+    ],
+)
+def test_json_within_a_text(source: str, found: Any) -> None:
+    payload = '{"user": {"id": "U1"}, "actions": [{"value": 3}]}'
+    assert Expression(source).search({"payload": payload, "user": {"id": "Ü"}}) == found
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("from_json(words)", r"from_json\(words\): from_json finds no JSON: Expecting"),
+        ("from_json(nan)", "NaN is no number"),
+        ("from_json(deep)", "nested more than 64 deep"),
+        ("from_json(words, nan)", "takes 1 argument"),
+        ("from_json(n)", "takes string or null, not number"),
+        ("from_json(long)", "costs too much"),
+        ("length(many[].from_json(@))", "costs too much"),
+    ],
+)
+def test_json_that_is_not_read(source: str, says: str) -> None:
+    data = {"words": "hello", "nan": "[NaN]", "deep": "[" * 70 + "]" * 70, "n": 5}
+    data |= {"long": " " * 4_100_000 + "1", "many": ["[" + "1," * 1_000 + "1]"] * 2_000}
+    with pytest.raises(ValueError, match=says):
+        Expression(source).search(data)
+
+
 @pytest.mark.parametrize("source", ["!a.b", "x && !a.b.c", "[?!a.b]", "!a[].b", "!a[?b]", "!a.*"])
 def test_a_not_that_would_swallow_what_follows(source: str) -> None:
     """JMESPath reads it as (!a).b, and finds null, whatever it looks at."""

@@ -73,6 +73,10 @@ def render(text: str, **more: Any) -> Any:
         ("{{ ', '.join(params.items) }}", "x, y"),
         ("{{ params.items | join('+') }}", "x+y"),
         ("{{ params.map | tojson }}", '{"deep": {"er": 1.5}}'),
+        ("{{ params.map | to_json }}", '{"deep": {"er": 1.5}}'),
+        ("{{ (('[1, ' ~ params.id ~ ']') | from_json)[1] }}", 7),
+        ("{{ (params.map | to_json | from_json).deep }}", {"er": 1.5}),
+        ("{{ params.none | from_json }}", None),
         ("{{ 2.345 | round(1) }}", 2.3),
         ("{{ now.year }}", 2026),
     ],
@@ -257,6 +261,10 @@ def test_the_names_that_are_used_are_known() -> None:
         "{{ params.missing | e }}",
         "{{ params.missing | tojson }}",
         "{{ params.missing | urlencode }}",
+        "{{ params.missing | from_json }}",
+        "{{ params.name | from_json }}",
+        "{{ params.id | from_json }}",
+        "{{ 'NaN' | from_json }}",
         "{{ (1e308 * 10) | tojson }}",
         "{{ params['missing'] }}",
         "{{ [params.missing] }}",
@@ -355,6 +363,19 @@ def test_nothing_reaches_pythons_insides_or_changes_its_context(text: str) -> No
 def test_nothing_makes_something_huge(text: str) -> None:
     with pytest.raises(InvalidPayload):
         render(text)
+
+
+def test_json_that_is_read_is_bounded() -> None:
+    read = Template("{{ params.text | from_json }}")
+    with pytest.raises(InvalidPayload, match="nested more than 64 deep"):
+        read.render({"params": {"text": "[" * 65 + "]" * 65}})
+    with pytest.raises(InvalidPayload, match="nested more than 64 deep"):
+        read.render({"params": {"text": "[" * 100_000}})
+    with pytest.raises(InvalidPayload, match="costs too much"):
+        read.render({"params": {"text": " " * 4_100_000 + "1"}})
+    again = Template("{{ params.all | map('from_json') | list | length }}")
+    with pytest.raises(InvalidPayload, match="costs too much"):
+        again.render({"params": {"all": ["[" + "1," * 1_000 + "1]"] * 2_000}})
 
 
 @pytest.mark.parametrize("name", ["e", "tojson", "urlencode"])

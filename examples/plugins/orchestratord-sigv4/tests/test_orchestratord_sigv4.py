@@ -50,6 +50,34 @@ def test_get_vanilla_query_order_of_the_suite() -> None:
     )
 
 
+# As botocore 1.43.11 signs them, which takes paths that are encoded already.
+BOTOCORE = {
+    ("s3", "/a%20b/c%2Bd%28e%29%3D%40%24.txt"):
+        "4423f85519372b6ecab019bd69dbd0e56bf6099c7c7cefc76a5e6d315b852396",
+    ("s3", "/a b/c%2Bd(e)=@$.txt"):
+        "4423f85519372b6ecab019bd69dbd0e56bf6099c7c7cefc76a5e6d315b852396",
+    ("s3", "/caf%C3%A9~x?list-type=2&prefix=a%2Fb"):
+        "857544e30fad1ebaf7aae4d7eadb46d9d4534c9e2b7df8a23c85350b83a67d2a",
+    ("s3", "/?lifecycle"):
+        "a2436956c1bfbfec954a8f3dda2b072fd2c13eef1e05de09764ca699fa5582d3",
+    ("execute-api", "/prod/a%20b(c)/%E2%98%83"):
+        "e89fafe3dc5cd2b11491c3907c6089bd0260512d362c84890461175847b8fd6d",
+    ("execute-api", "/prod//a"):
+        "7e4546a8f212c7c6173c9a7352183a3d6004965006be2ddcd875fbe0ca32d22a",
+    ("sqs", "/1/q?Action=x&B=a%2Bb"):
+        "5f58d948d7d7661c371c13143ae309414b9a455764a1046712bcc379b7c6dd23",
+}  # fmt: skip
+HOSTS = {"s3": "b.s3", "execute-api": "x.execute-api", "sqs": "sqs"}
+
+
+@pytest.mark.parametrize(("service", "path"), BOTOCORE)
+def test_paths_are_signed_as_botocore_signs_them(service: str, path: str) -> None:
+    url = f"https://{HOSTS[service]}.amazonaws.com{path}"
+    keys = {"service": service, "secret_key": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}
+    signature = signed(bare("GET", url), **keys)["Authorization"]
+    assert signature.endswith(f"Signature={BOTOCORE[service, path]}")
+
+
 def test_body_and_path_change_the_signature() -> None:
     one = signed(httpx.Request("POST", "https://example.amazonaws.com/a", content=b"1"))
     other = signed(httpx.Request("POST", "https://example.amazonaws.com/a", content=b"2"))

@@ -24,6 +24,8 @@ async def test_what_has_no_success_is_noted_shown_and_forgotten() -> None:
         await asyncio.sleep(0.01)
     assert [row["endpoint"] for row in control.tables["stale"]] == ["shop/get"]
     assert "<tr><td>shop/get</td><td>2h ago</td></tr>" in await rig.visit("/stale", control)
+    answer = await rig.request("GET", "/v1/stale", control)
+    assert answer.body == {"stale": [{"endpoint": "shop/get", "success": "2h ago"}]}
     assert orchestratord_stale.FOUND.read() == {(): 1}
 
     successes["shop/get"] = now

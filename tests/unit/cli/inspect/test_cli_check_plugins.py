@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from orchestratord import Table, hookimpl
+from orchestratord.errors import PluginError
 from orchestratord.plugin import plugin_sources
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.registry import CORE_TABLES
@@ -87,6 +88,31 @@ WRONG = {
         "@hookimpl\ndef register_metrics():\n    return [o.Counter('tasks', 'x')]\n",
         ["the metric 'tasks' is to begin with bad_"],
     ),
+    "a verb of orchestratorctl's": (
+        "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('list', 'x', '/x')]\n",
+        ["the verb 'list' is registered by orchestratord and by bad"],
+    ),
+    "a verb whose path no route has": (
+        "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('lst', 'x', '/x')]\n",
+        ["register_verbs returned lst, which asks GET /x: no such route"],
+    ),
+    "a verb without the word of its path": (
+        "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('lst', 'x', '/x/{a}')]\n",
+        ["plugins/bad.py:6:1:", "the verb lst: no argument a, as its path has"],
+    ),
+    "a verb with an argument that is none": (
+        "@hookimpl\ndef register_verbs():\n"
+        "    return [o.VerbRow('lst', 'x', '/x', arguments={'-q': ''})]\n",
+        ["the argument '-q' is none of word, [word], --option=VALUE, --switch"],
+    ),
+    "a verb of two words": (
+        "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('a b', '', '/x')]\n",
+        ["the verb 'a b' is no word of small letters"],
+    ),
+    "a verb that deletes": (
+        "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('lst', '', '/x', 'DELETE')]\n",
+        ["the verb lst: its method is GET or POST, not DELETE"],
+    ),
     "a gauge that raises": (
         "@hookimpl\ndef register_metrics():\n    return [o.Gauge('bad_x', 'x', lambda: 1 / 0)]\n",
         ["metric bad_x ZeroDivisionError: division by zero"],
@@ -163,13 +189,19 @@ def test_two_plugins_that_want_the_same(tmp_path: Path) -> None:
         "@hookimpl\ndef register_routes(control):\n    async def h(p, q, b): ...\n"
         "    return [o.Route('GET', '/x', h)]\n"
     )
-    plugins = {f"plugins/{name}.py": HEAD + port + route for name in ("one", "two")}
+    page = (
+        "@hookimpl\ndef register_pages(control):\n    async def show(visit): ...\n"
+        "    return [o.Page('/same', 'Same', show)]\n"
+    )
+    plugins = {f"plugins/{name}.py": HEAD + port + route + page for name in ("one", "two")}
     settings = {"orchestratord.yaml": "plugins: {dirs: [plugins]}\n"}
     result = run("check", "--config", write(tmp_path, {**GOOD, **settings, **plugins}))
     assert result.exit_code == 78
     for words in (
         "GET /x is registered by two and by one",
         "port bell is registered by two and by",
+        "the page /same is registered by two and by one",
+        f"(two: {tmp_path}/plugins/two.py, one: {tmp_path}/plugins/one.py)",
     ):
         assert words in result.stderr
 
@@ -180,6 +212,34 @@ def test_a_fault_for_each_endpoint_is_said_once(tmp_path: Path) -> None:
     settings = {"orchestratord.yaml": "plugins: {dirs: [plugins]}\n", "plugins/bad.py": text}
     result = run("check", "--config", write(tmp_path, {**GOOD, **settings, **more}))
     assert result.stderr.count("ZeroDivisionError") == 1
+
+
+def test_packages_that_want_the_same_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plugin:
+        @hookimpl
+        def register_tables(self) -> list[Table]:
+            return [Table("same", {"a": "TEXT"}, key=("a",))]
+
+    sources = [
+        plugin_sources.PluginSource(name, "entry point", Plugin, name, package)
+        for name in ("one", "two")
+        if (package := cast("Any", SimpleNamespace(name=f"p-{name}", version="2.0", requires=[])))
+    ]
+    monkeypatch.setattr("orchestratord.plugin.host.installed_plugins", lambda: sources)
+    with pytest.raises(PluginError, match=r"by one and by two \(one: p-one 2.0, two: p-two 2.0\)"):
+        Host().load()
+
+
+def test_a_page_that_a_route_has_is_said(tmp_path: Path) -> None:
+    text = HEAD + (
+        "async def h(*_): ...\n@hookimpl\ndef register_routes(control):\n"
+        "    return [o.Route('GET', '/same', h)]\n"
+        "@hookimpl\ndef register_pages(control):\n    return [o.Page('/same', 'Same', h)]\n"
+    )
+    settings = {"orchestratord.yaml": "plugins: {dirs: [plugins]}\n", "plugins/bad.py": text}
+    result = run("check", "--config", write(tmp_path, {**GOOD, **settings}))
+    assert result.exit_code == 78
+    assert "GET /same is registered by bad and by dashboard" in result.stderr
 
 
 def test_what_a_package_asks_for_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
-from config_parts import ConfigFolder
+from config_parts import ADDRESSES, ConfigFolder
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
+from orchestratord.config.load import load
 from orchestratord.http.tls import context_of
 from orchestratord.model.endpoint import Api
 from orchestratord.values.certificate import certificates, ends
@@ -196,3 +206,88 @@ def test_oauth2(config: ConfigFolder, tmp_path: Path) -> None:
     redactor = config.load().redactor
     assert redactor.text("a-client-secret a-refresh-token") == "*** ***"
     assert config.warnings() == []
+
+
+SIGNED = "auth:\n  oauth2:\n    token_url: https://login.example.com/token\n"
+
+
+def pem_of(key: Any, passphrase: bytes | None = None) -> str:
+    how = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    text: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how)
+    return text.decode()
+
+
+@pytest.fixture(scope="module")
+def pem() -> str:
+    return pem_of(rsa.generate_private_key(65537, 2048))
+
+
+def test_a_private_key_is_a_secret(config: ConfigFolder, pem: str) -> None:
+    config.environ = {"K": pem}
+    config.api(
+        f"{BASE}{SIGNED}    grant: jwt_bearer\n    issuer: me\n    private_key: ${{secret:K}}\n"
+    )
+    config.endpoint()
+    assert config.warnings() == []
+    assert config.one().shown["auth"]["oauth2"] == {
+        "token_url": "https://login.example.com/token", "grant": "jwt_bearer", "issuer": "me",
+        "private_key": "***",
+    }  # fmt: skip
+    assert pem.splitlines()[1] not in config.load().redactor.text(f"<{pem}>")
+    assert pem.splitlines()[1] not in repr(config.one())
+
+
+@pytest.mark.parametrize(
+    ("keys", "error"),
+    [
+        ("grant: jwt_bearer\nissuer: me", "3:3: auth.oauth2: private_key is required where"),
+        ("client_id: x\nkey_id: k", "auth.oauth2: key_id goes with private_key, which is missing"),
+        ("grant: jwt_bearer\nprivate_key: ${secret:K}", "issuer, or client_id, is required"),
+        ("private_key: ${secret:K}", "auth.oauth2: client_id is required"),
+        ("client_id: x\nclient_secret: '${secret:K}'\nprivate_key: '${secret:K}'", "keep one"),
+        ("grant: jwt_bearer\nclient_id: x\nrefresh_token: '${secret:K}'\n"
+         "private_key: '${secret:K}'", "refresh_token is a grant of its own"),
+        ("client_id: x\nprivate_key: '${secret:K}'\nalgorithm: ES256", "is not of the curve P-256"),
+        ("client_id: x\nprivate_key: '${secret:EC}'", "is not an RSA key, which RS256 signs with"),
+        ("client_id: x\nprivate_key: '${secret:SHORT}'", "is too short: RS256 takes"),
+        ("client_id: x\nprivate_key: '${secret:SEALED}'", "has a passphrase; give the key without"),
+        ("client_id: x\nprivate_key: '${secret:NONE}'", "is no private key in PEM"),
+        ("client_id: x\nprivate_key: '${secret:K}'\nassertion_lifetime: 2h", "must be at most"),
+        ("client_id: x\nprivate_key: '${secret:K}'\nissuer: '{{ now }}'", "takes no template"),
+        ("client_id: x\nprivate_key: '${secret:K}'\ngrant: password", "known are client_cred"),
+    ],
+)  # fmt: skip
+def test_what_cannot_sign(config: ConfigFolder, pem: str, keys: str, error: str) -> None:
+    config.environ = {
+        "K": pem,
+        "EC": pem_of(ec.generate_private_key(ec.SECP256R1())),
+        "SHORT": pem_of(rsa.generate_private_key(65537, 1024)),
+        "SEALED": pem_of(rsa.generate_private_key(65537, 2048), b"sesame"),
+        "NONE": "-----BEGIN PRIVATE KEY-----\nc2VjcmV0LXNlY3JldA==\n-----END PRIVATE KEY-----",
+    }
+    config.api(BASE + SIGNED + "".join(f"    {line}\n" for line in keys.splitlines()))
+    config.endpoint()
+    told = config.errors()
+    assert any(error in one for one in told), told
+    assert not any("c2VjcmV0" in one or "sesame" in one for one in told)
+
+
+def test_what_signs_is_not_installed(
+    config: ConfigFolder, pem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    config.environ = {"K": pem}
+    config.api(f"{BASE}{SIGNED}    client_id: x\n    private_key: ${{secret:K}}\n")
+    config.endpoint()
+    assert config.error().endswith(
+        "auth.oauth2.private_key: takes PyJWT, which is not installed: "
+        "pip install 'orchestratord[jwt]'"
+    )
+
+
+def test_a_key_that_is_pretended(config: ConfigFolder) -> None:
+    config.api(f"{BASE}{SIGNED}    client_id: x\n    private_key: ${{secret:K}}\n")
+    config.endpoint()
+    pretended: set[str] = set()
+    load(config.path, config.host, environ={}, addresses=ADDRESSES, pretended=pretended)
+    assert pretended == {"${secret:K}"}

@@ -143,6 +143,26 @@ ENDPOINT = [
     "params: {a: {type: integer, default: MARK}}\nnonsense: 1",
     "webhooks: [{phase: MARK, url: 'https://h.example/'}]\nnonsense: 1",
 ]
+WORDS = [
+    "auth:\n  bearer hush",
+    "auth:\n  basic: {username: u, password: 'hush}",
+    "auth:\n  bearer: 'hush",
+    "headers:\n  X-Custom: 'hush",
+    "headers:\n  X-Custom: a: hush",
+    "headers:\n  Authorization Bearer hush",
+    "headers: {Authorization: 'Bearer hush'",
+    "note: hush\nnonsense: 1",
+    "heders: {X: hush}",
+    "base_url: https://user:hush@host.example",
+    "base_url: hooks.example/services/hush",
+    "proxy: user:hush:3128",
+    "retry: Bearer hush",
+    "timeout: token=hush",
+    "retry: {headers: {X: hush}}",
+    "retry: [{headers: {X: hush}}]",
+    "timeout: {url: 'http://h.example/hush'}",
+]
+"""In which nothing looks like a token, where a word is one."""
 PATHS = ["https://x.example/x?token=MARK", "'/x{{ MARK'"]
 
 
@@ -169,6 +189,16 @@ def test_api_yaml(config: ConfigFolder, text: str) -> None:
     check(config)
 
 
+@pytest.mark.parametrize("text", WORDS)
+def test_a_word_that_is_a_secret(config: ConfigFolder, text: str) -> None:
+    first = "" if "base_url" in text else "base_url: https://a.example\n"
+    config.api(first + text + "\n")
+    config.endpoint("path: /x\n")
+    shown = problems(config)
+    assert shown
+    assert not any("hush" in text for p in shown for text in (p.message, p.hint, p.source))
+
+
 @pytest.mark.parametrize("text", DAEMON)
 def test_orchestratord_yaml(config: ConfigFolder, text: str) -> None:
     config.daemon(text.replace("MARK", MARK) + "\nnonsense: 1\n")
@@ -190,11 +220,11 @@ def test_a_path(config: ConfigFolder, path: str) -> None:
 def test_what_a_message_proposes_is_shown(config: ConfigFolder) -> None:
     config.endpoint("path: /x\nmethod: GTE\nnonsense: 1\n")
     said = [problem.message for problem in problems(config)]
-    assert "unknown value '***', did you mean 'GET'?" in said
+    assert "unknown value 'GTE', did you mean 'GET'?" in said
     config.endpoint("path: /{{ params.od }}\nparams: {id: {}}\n")
     (problem,) = problems(config)
     assert problem.message.startswith("'params.od' is not declared")
-    assert problem.source == "path: ***"
+    assert problem.source == "path: /{{ params.od }}"
     config.endpoint("path: {{ params.id }}\nparams: {id: {}}\n")
     assert problems(config)[0].message.endswith('quotes around the whole value: "{{ … }}"')
 

@@ -285,6 +285,7 @@ def test_a_partition_is_claimed_again_when_one_of_its_attempts_has_ended() -> No
     assert avoided == {"hangs"}  # it is new, and has its one slot
     assert line.lanes.next_look() == 100 + SHARE_AGAIN_MS
     line.end(first, 200)
+    assert line.lanes.next_look() == 200, "what was passed over waits for nothing any more"
     assert line.lanes.lanes["api:a"].claimed == 0
     tasks, avoided = line.claim(300, "hangs", "hangs")
     assert (len(tasks), avoided) == (2, frozenset())
@@ -316,6 +317,18 @@ def test_more_than_one_at_a_time_is_claimed_of_partitions_that_were_quick() -> N
         tasks, _ = line.claim(11_000, f"p{number}")
         line.end(tasks, 11_001)
     assert len(line.lanes.lanes["api:a"].holder(OK).quick_parts) == MOST_QUICK
+
+
+def test_a_partition_that_was_quick_has_more_than_one_in_flight() -> None:
+    line = Partitions()
+    first, _ = line.claim(0, "fine")
+    line.end(first, QUICK_MS)
+    under_way, _ = line.claim(100, "fine")
+    more, avoided = line.claim(110, "fine")
+    assert (len(under_way), len(more), avoided) == (1, 1, frozenset())
+    assert line.quick == {"fine"}
+    _, avoided = line.claim(101 + SLOW_MS, "fine")
+    assert (avoided, line.quick) == (frozenset(), frozenset()), "those in flight last now"
 
 
 def test_partitions_that_are_quick_or_long_idle_leave_nothing_behind() -> None:

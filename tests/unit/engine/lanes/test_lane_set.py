@@ -584,6 +584,17 @@ def test_what_was_charged_before_the_start_counts_once_it_is_known() -> None:
     assert Choice(A, 1, "api:x") in lanes.choose(1_150)
 
 
+def test_it_is_as_long_ago_after_a_clock_was_put_back_before_the_lane_came() -> None:
+    lanes = LaneSet()
+    lanes.learn_past({"api:x": [90_100, 90_800]})
+    lanes.shift(-90_000, 900)
+    place(lanes, A, "api:x", 10, PER_SECOND)
+    lanes.touch(A, 0)
+    [choice] = lanes.choose(900)
+    lanes.answered(choice, 1, 0)
+    assert Choice(A, 1, "api:x") in lanes.choose(1_150), "the first counts no longer"
+
+
 def test_a_lane_waits_where_other_daemons_have_used_its_rate_up() -> None:
     lanes = limited()
     lanes.touch(A, 0)

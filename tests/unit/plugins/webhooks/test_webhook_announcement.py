@@ -5,11 +5,13 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import orchestratord_webhooks
 import pytest
+from orchestratord_webhooks.announcement import Announcer
 from webhook_parts import ENDPOINT, declared
 
-from orchestratord import PHASES, NewTask, Outcome, Partition, RunError, RunSummary
+from orchestratord import PHASES, NewTask, Outcome, Partition, Redactor, RunError, RunSummary
 from orchestratord.model.partition_turn import PartitionTurn
 from orchestratord.testing import Rig, answered, task, unanswered
 
@@ -180,3 +182,97 @@ async def test_a_partition_that_does_not_render_is_a_delivery_that_says_so(
     (new,) = await fired(rig, "after_request", answered(503), [declared(partition=by)])
     assert (new.payload, new.partition) == (None, None)
     assert new.error is not None
+
+
+# -- when -----------------------------------------------------------------------------------------
+
+ORDER = b'{"total": 120, "tags": ["new"], "note": "%s"}' % (b"x" * 30_000)
+LIST = b"<?xml version='1.0'?><o:order xmlns:o='urn:o'><o:total>120</o:total></o:order>"
+
+
+def answering(content: bytes, type_: str = "application/json", **extensions: Any) -> Outcome:
+    headers = {"content-type": type_}
+    response = httpx.Response(200, headers=headers, content=content, extensions=extensions)
+    return Outcome("success", 200, response=response)
+
+
+@pytest.mark.parametrize(
+    ("when", "outcome", "fires"),
+    [
+        ("response.body.total > `100`", answering(ORDER), True),
+        ("response.body.total > `200`", answering(ORDER), False),
+        ("response.body.missing", answering(ORDER), False),
+        ("contains(response.body.note, 'x')", answering(ORDER), True),
+        ("length(response.body.note) == `30000`", answering(ORDER), True),
+        ("response.truncated", answering(ORDER), False),
+        ("response.body.order.total == '120'", answering(LIST, "text/xml"), True),
+        ("response.body == 'hello'", answering(b"hello", "text/plain"), True),
+        ("response.body == `null`", answering(b""), True),
+        ("response.body.total", answering(ORDER[:50], truncated=True), False),
+        ("response.truncated", answering(ORDER[:50], truncated=True), True),
+        ("response.headers.\"content-type\" == 'text/xml'", answering(LIST, "text/xml"), True),
+        ("params.id == 'A1' && attempt == `3`", answering(ORDER), True),
+        ("@.response.body.total", answering(ORDER), True),
+        ("!response", unanswered(), True),
+        ("response.body.total > `100`", unanswered(), False),
+    ],
+)
+async def test_when_decides(rig: Rig, when: str, outcome: Outcome, fires: bool) -> None:
+    asked, other = declared(when=when), declared(name="other")
+    made = await fired(rig, "after_request", outcome, [asked, other])
+    assert [new.webhook for new in made] == ["ops"] * fires + ["other"]
+    for new in made:  # what is sent is what others are sent
+        assert new.payload == made[-1].payload
+
+
+async def test_when_is_asked_of_what_a_batch_gathers(rig: Rig) -> None:
+    webhooks = [
+        declared(name="few", when="response.body.total > `200`", batch={}),
+        declared(name="all", when="response.body.total > `100`", batch={}),
+    ]
+    endpoint = rig.endpoint(ENDPOINT, webhooks=webhooks)
+    made = await rig.tell("after_request", answering(ORDER), endpoint=endpoint, task=CALL)
+    assert [(type(one).__name__, one.webhook) for one in made] == [("BatchMember", "all")]
+
+
+@pytest.mark.parametrize("batch", [None, {}])
+async def test_a_when_that_cannot_be_worked_out_is_seen(rig: Rig, batch: Any) -> None:
+    keys = {} if batch is None else {"batch": batch}
+    webhook = declared(when="contains(response.body.missing, 'x')", **keys)
+    (new,) = await fired(rig, "after_request", answering(ORDER), [webhook])
+    assert new.payload is None
+    assert (new.error or "").startswith("when: contains(")
+
+
+async def test_a_dear_when_is_asked_beside_the_loop(rig: Rig) -> None:
+    many = b'{"items": [%s]}' % b",".join(b'{"a": %d}' % n for n in range(2_500))
+    assert len(many) < 32 << 10
+    dear = "length(response.body.items[?a > `-1` && a > `-2` && a > `-3`]) == `2500`"
+    assert len(await fired(rig, "after_request", answering(many), [declared(when=dear)])) == 1
+
+
+async def test_no_when_finds_out_a_secret(rig: Rig) -> None:
+    secret = "s3cret-value-of-the-api"
+    endpoint = rig.endpoint(ENDPOINT, webhooks=[declared(when=f"response.body.a == '{secret}'")])
+    config = replace(rig.config(endpoint), redactor=Redactor([secret]))
+    announcer = Announcer(orchestratord_webhooks.health, orchestratord_webhooks.deliveries.context)
+    outcome = answering(b'{"a": "%s"}' % secret.encode())
+    assert announcer.announce("after_request", outcome, None, CALL, endpoint, None, config) == []
+
+
+@pytest.mark.parametrize(
+    ("phase", "when", "says"),
+    [
+        ("after_request", "respons.body", "did you mean 'response'"),
+        ("after_request", "end == 'failed'", "'end' is not in the envelope's data"),
+        ("on_run_end", "end == 'failed'", ""),
+        ("after_request", "a ==", "is not JMESPath"),
+    ],
+)
+def test_what_when_may_name(rig: Rig, phase: str, when: str, says: str) -> None:
+    webhook = declared(phase=phase, when=when)
+    if not says:
+        rig.endpoint(ENDPOINT, webhooks=[webhook])
+        return
+    with pytest.raises(Exception, match=says):
+        rig.endpoint(ENDPOINT, webhooks=[webhook])

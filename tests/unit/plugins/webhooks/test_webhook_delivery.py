@@ -298,3 +298,58 @@ async def test_retries_over_a_real_connection(rig: Rig, receiver: Receiver) -> N
 
 def test_it_is_registered(rig: Rig) -> None:
     assert rig.host.registry.executor("webhook", "http") is deliveries
+
+
+# -- who calls -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-N": "{{ params.id }}", "authorization": "mine"}])
+@pytest.mark.parametrize(
+    ("auth", "name", "value"),
+    [
+        ({"bearer": "abc"}, "authorization", "Bearer abc"),
+        ({"basic": {"username": "u", "password": "p"}}, "authorization", "Basic dTpw"),
+        ({"header": {"name": "X-Key", "value": "k"}}, "x-key", "k"),
+    ],
+)
+async def test_the_header_that_says_who_calls(
+    rig: Rig, auth: dict[str, Any], name: str, value: str, headers: dict[str, str]
+) -> None:
+    answers = Answers(httpx.Response(204))
+    await executed(rig, answers, auth=auth, headers=headers, secret=SECRET)
+    (request,) = answers.requests
+    assert request.headers[name] == value
+    assert request.headers["webhook-signature"].startswith("v1,")
+
+
+def test_a_token_is_that_of_all_that_ask_alike(rig: Rig) -> None:
+    oauth2 = {"token_url": "https://a.example/t", "client_id": "x", "client_secret": "y"}
+    one, same = (target(rig, auth={"oauth2": oauth2}).access for _ in range(2))
+    other = target(rig, auth={"oauth2": {**oauth2, "client_secret": "z"}}).access
+    assert one is not None
+    assert same is not None
+    assert other is not None
+    assert one.name == same.name != other.name
+    assert one.name.startswith("webhook ops~")
+    assert target(rig, auth={"bearer": "abc"}).access is None
+
+    endpoint = rig.endpoint(ENDPOINT, webhooks=[declared(auth={"oauth2": oauth2})])
+    found = deliveries.access(one.name, rig.config(endpoint))
+    assert found == one
+    assert deliveries.access("webhook ops~000000", rig.config(endpoint)) is None
+
+
+@pytest.mark.parametrize(
+    ("auth", "says"),
+    [
+        ({}, "give exactly one of bearer, basic, header and oauth2"),
+        ({"bearer": "a", "basic": {"username": "u", "password": "p"}}, "give exactly one"),
+        ({"bearer": "{{ params.token }}"}, "takes no template"),
+        ({"header": {"name": "X Key", "value": "k"}}, "is not the name of a header"),
+        ({"bearer": "a\nb"}, "holds no line break"),
+        ({"oauth2": {"token_url": "login", "client_id": "x", "client_secret": "y"}}, "token_url"),
+    ],
+)
+def test_what_auth_may_say(rig: Rig, auth: dict[str, Any], says: str) -> None:
+    with pytest.raises(Exception, match=says):
+        target(rig, auth=auth)

@@ -142,3 +142,20 @@ def test_deliveries_have_none(rig: Rig) -> None:
     endpoint = rig.endpoint(ENDPOINT, webhooks=[declared()])
     delivery = replace(CALL, kind="webhook", webhook="ops", payload="{}")
     assert rig.explain("after_request", answered(503), endpoint=endpoint, task=delivery) == []
+
+
+@pytest.mark.parametrize(
+    ("when", "happens", "why"),
+    [
+        ("status_code == `503`", True, ", and when holds"),
+        ("status_code == `200`", False, "when does not hold: status_code == `200`"),
+        ("length(error.x) > `1`", True, "when: length(error.x)"),
+    ],
+)
+def test_when_is_explained(rig: Rig, when: str, happens: bool, why: str) -> None:
+    explanation = explained(rig, "after_request", answered(503), {"when": when})
+    assert explanation.happens is happens
+    assert why in explanation.why
+    if why.startswith("when:"):
+        assert explanation.task is not None
+        assert "length" in (explanation.task.error or "")

@@ -307,6 +307,32 @@ async def test_disable_after(rig: Rig) -> None:
     assert await fails(6, 0) is None
 
 
+async def test_an_attempt_that_was_lost_with_its_daemon_says_nothing_of_the_receiver(
+    rig: Rig,
+) -> None:
+    """It is counted as made. A failure and a death, days apart, are no five days of failures."""
+    now, lost = [1_795_557_600.0], replace(unanswered("the daemon died"), lost=True)
+    health, config = (
+        Health(now=lambda: now[0]),
+        rig.config(rig.endpoint(ENDPOINT, webhooks=[declared(disable_after="5d")])),
+    )
+    control = FakeControl(config)
+    health.bind(control)
+    for effect in health.adopt(config, *(await control.tables()).values()):
+        assert effect is not None
+        control.apply(effect)
+    for id_, outcome in ((1, lost), (2, answered(503)), (3, lost)):
+        for effect in told(health, outcome, replace(DELIVERY, id=id_), config):
+            control.apply(effect)
+        event = happened(id_, now[0], succeeded=False)
+        health.observe([event._replace(lost=outcome.lost)])
+        assert health._judging == {}
+        now[0] += 6 * 86_400
+    [row] = await control.rows("webhooks")
+    assert (row["failures"], row["last_status_code"], row["failing_id"]) == (1, "503", 2)
+    assert sum(row["failed"] for row in await control.rows("webhook_attempts")) >= 1
+
+
 @pytest.mark.parametrize(("skipped", "disabled"), [(10, None), (0, "no success for 5d")])
 async def test_time_that_a_clock_has_skipped_disables_nothing(
     rig: Rig, skipped: int, disabled: str | None

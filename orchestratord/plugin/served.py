@@ -1,0 +1,114 @@
+"""What plugins have the daemon serve, and run beside it: each hook asked once, its answers checked.
+
+What is none of what it should be, or has what another plugin has, is its plugin's fault and is left
+out. `check` asks the same without a daemon, so nothing is imported here that only serves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+from orchestratord.plugin.background_service import Service
+from orchestratord.plugin.host import Host
+from orchestratord.plugin.isolation import HookFault, check_service
+from orchestratord.plugin.registry import CORE
+from orchestratord.plugin.route import Control, Page, PortHandler, Route
+
+ROUTES, PORTS, PAGES = "register_routes", "register_ports", "register_pages"
+SERVICES = "register_services"
+_KINDS = {ROUTES: "route", PORTS: "handler", PAGES: "Page"}
+_PARAMETER = re.compile(r"\{[^{}]*\}")
+
+
+def plugin_routes(
+    host: Host, control: Control, taken: Collection[tuple[str, str]]
+) -> Iterator[tuple[str, Route]]:
+    """The routes of all plugins, each with its plugin.
+
+    Args:
+        host: asks them.
+        control: what the plugins get to reach the daemon by.
+        taken: (method, path) of the core's own routes.
+    """
+    owners = {_key(f"{method} {path}"): CORE for method, path in taken}
+    given = host.ask(ROUTES, {"control": control})
+    yield from _served(host, ROUTES, given, _is_route, "{0.method} {0.path}", owners)
+    for plugin, verbs in host.registry.verbs.items():
+        for verb in verbs if host.plugins[plugin].status == "loaded" else ():
+            if _key(asked := f"{verb.method} {verb.path}") not in owners:
+                text = f"returned {verb.name}, which asks {asked}: no such route"
+                host.fault(plugin, "register_verbs", HookFault(text))
+
+
+def _is_route(route: Any) -> bool:
+    from starlette.routing import compile_path
+
+    try:
+        compile_path(route.path)
+        return isinstance(route, Route) and route.path.startswith("/")
+    except Exception:
+        return False
+
+
+def plugin_ports(host: Host, control: Control) -> Iterator[tuple[str, PortHandler]]:
+    """What answers at the ports of plugins, each with its plugin."""
+
+    def is_handler(handler: Any) -> bool:
+        return isinstance(handler, PortHandler)
+
+    given = host.ask(PORTS, {"control": control})
+    return _served(host, PORTS, given, is_handler, "the port {0.key}", {})
+
+
+def plugin_pages(host: Host, control: Control) -> Iterator[tuple[str, Page]]:
+    """The pages of all plugins, each with its plugin."""
+
+    def is_page(page: Any) -> bool:
+        return isinstance(page, Page) and str(page.path).startswith("/")
+
+    given = host.ask(PAGES, {"control": control})
+    return _served(host, PAGES, given, is_page, "the page {0.path}", {})
+
+
+def _served(
+    host: Host,
+    hook: str,
+    given: Sequence[tuple[str, Any]],
+    is_sound: Callable[[Any], bool],
+    called: str,
+    owners: dict[str, str],
+) -> Iterator[tuple[str, Any]]:
+    """Of what plugins returned all that is sound, and of what is `called` the same the first."""
+    for plugin, found in given:
+        for one in found:
+            if not is_sound(one):
+                text = f"returned {one!r}, which is no {_KINDS[hook]}"
+                host.fault(plugin, hook, HookFault(text))
+            elif (owner := owners.get(_key(what := called.format(one)))) is not None:
+                host.fault(plugin, hook, host.registry.taken(what, owner, plugin))
+            else:
+                owners[_key(what)] = plugin
+                yield plugin, one
+
+
+def _key(what: str) -> str:
+    """Two paths are the same, whatever their parameters are called."""
+    return _PARAMETER.sub("{}", what)
+
+
+def plugin_services(host: Host, control: Control) -> Iterator[tuple[str, Service]]:
+    """The services of all plugins, each with its plugin."""
+    for plugin, found in host.ask(SERVICES, {"control": control}):
+        names: set[str] = set()
+        for one in found:
+            try:
+                service = check_service(one)
+                if service.name in names:
+                    raise HookFault(f"returned two services named {service.name}")
+            except HookFault as fault:
+                host.fault(plugin, SERVICES, fault)
+                continue
+            names.add(service.name)
+            yield plugin, service
