@@ -275,6 +275,8 @@ class Upgrade:
         """Why the last one that was asked for did not happen, once that is known."""
         self._under_way_until = 0.0
         self._seat = seat
+        # As of now: an older version that is installed has no file that says it.
+        self._compatible_from = schema.compatible_from()
 
     async def begin(self) -> dict[str, Any]:
         """Have it begin: which `version` it is, and whether what is in flight is waited for before
@@ -288,7 +290,7 @@ class Upgrade:
         self._under_way_until, self.failure = now + LAPSES, None
         try:
             found = await examine()
-            if schema.compatible_from() > found.schema:
+            if self._compatible_from > found.schema:
                 raise Conflict(
                     f"version {found.version} is too old for the database, which this one has "
                     "brought on; the one at work goes on"

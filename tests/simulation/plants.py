@@ -602,7 +602,7 @@ SHOWN_BY: dict[str, int] = {
     "rate-that-a-restart-forgets": 122,
     "reload-that-drops-what-waits": 5,
     "retention-that-removes-what-waits": 1,
-    "retry-after-that-is-ignored": 37,
+    "retry-after-that-is-ignored": 72,
     "run-end-that-is-told-twice": 2,
     "run-that-ends-before-its-last-call": 6,
     "settlement-that-is-not-repeated": 18,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -60,6 +61,7 @@ async def test_workers_go_on_beside_those_only_that_know_each_other(
 
     monkeypatch.setattr(module, "examine", examine)
     upgrade = Upgrade(cast("Any", SimpleNamespace(notify=lambda **_: True)))
+    monkeypatch.setattr(schema, "MIGRATIONS", Path("/those of the other version"))
     assert await upgrade.begin() == {"version": "2.0", "drains_first": drains}
 
 
