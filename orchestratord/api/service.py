@@ -186,7 +186,8 @@ class Service:
 
     def troubles(self) -> list[daemon_documents.TroubleDocument]:
         """Why new work would not be taken and carried out now; nothing where it would."""
-        found = self._store.health, self.config.redactor, self._team.troubles()
+        others = [*self._team.troubles(), *self._fleet.troubles()]
+        found = self._store.health, self.config.redactor, others
         return status.troubles_status(*found, draining=self._worker.lanes.draining)
 
     async def status(self, *, all_lanes: bool = False) -> daemon_documents.StatusDocument:
@@ -198,7 +199,12 @@ class Service:
         due = await self._due.latest(backlog.due_tasks(now, status.MAX_PARTITIONS))
         return {
             **status.process_status(
-                self._version, self._team, store.instance, self._started_at, now
+                self._version,
+                self._fleet.pid,
+                self._team.count,
+                store.instance,
+                self._started_at,
+                now,
             ),
             "health": {"ready": not (troubles := self.troubles()), "troubles": troubles},
             "config": status.config_status(self._reloader),
