@@ -13,7 +13,6 @@ from typing import Any, Literal, NoReturn
 
 import click
 
-from orchestratorctl.verb_table import VERBS
 from orchestratord.errors import Conflict, PluginError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.edit import Editor
@@ -134,8 +133,6 @@ class Registry:
             self.claim(_REFERENCE, kind, CORE)
         for command in CORE_COMMANDS:
             self.claim("command", command, CORE)
-        for verb in VERBS:
-            self.claim("verb", verb.name, CORE)
         self.claim("backoff", "fixed", CORE)
         self.backoffs["fixed"] = _named(Fixed, "fixed")
 
@@ -190,6 +187,10 @@ class Registry:
         for command in _registered(plugin, "register_commands", click.Command):
             self.claim("command", command.name, name)
         self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
+        if self.verbs[name]:
+            from orchestratorctl.verb_table import VERBS  # argparse with it, which few starts need
+
+            self.owners.update({("verb", verb.name): CORE for verb in VERBS})
         for verb in self.verbs[name]:
             self.claim("verb", verb.name, name)
         for editor in _registered(plugin, "register_editor", Editor):
