@@ -44,7 +44,9 @@ class Outbox:
 
 def worker(**parts: Any) -> Any:
     """One that has these parts."""
-    return SimpleNamespace(**{"store": None, "host": None, "clock": None, "enqueue": None, **parts})
+    pipe = SimpleNamespace(new_tasks=None)
+    given = {"store": None, "host": None, "clock": None, "enqueue": None, "pipe": pipe, **parts}
+    return SimpleNamespace(**given)
 
 
 async def test_a_row_that_cannot_be_read_holds_up_no_other() -> None:
