@@ -583,12 +583,15 @@ def retries_told(seen: Evidence) -> None:
         attempts = [one for one in log[row["id"]] if not event or one["status_code"] == "error"]
         for name, phase, everywhere in _webhooks(seen, row["endpoint_id"], *BY_ATTEMPT):
             webhook = seen.having(row)[-1].webhooks(row["endpoint_id"]).get(name, {})
-            told = [_told(one, phase, webhook.get("status_code")) for one in attempts]
+            of = [] if event and phase.startswith("after_") else attempts
+            told = [_told(one, phase, webhook.get("status_code")) for one in of]
             least = told.count("told") if everywhere else 0
             most, count = len(told) - told.count("not"), made[row["id"], name, phase]
             if not least <= count <= most:
-                of = f"the {phase} of {row['id']}"
-                seen.broken(f"{count} deliveries to {name} of {of}, not {least} to {most}")
+                seen.broken(
+                    f"{count} deliveries to {name} of the {phase} of {row['id']}, "
+                    f"not {least} to {most}"
+                )
 
 
 def _told(attempt: Row, phase: str, codes: Any) -> str:
