@@ -89,11 +89,12 @@ def _place(option: str | None) -> Any:
     import os
 
     from orchestratord.cli.opened_config import opened_config
+    from orchestratord.config.database_url import database_url
     from orchestratord.config.outbox_database import outbox_of
-    from orchestratord.daemon.bootstrap import database_url
 
     opened = opened_config(option)
-    found = outbox_of(opened.config, database_url(opened.config.daemon, opened.folder, os.environ))
+    named = opened.config.daemon.database
+    found = outbox_of(opened.config, database_url(named, opened.folder, os.environ))
     if found is None:
         raise click.ClickException(
             "the queue is in a file, which has no outbox: name a PostgreSQL under `databases`, and "

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from orchestratord.config.database_url import database_url
 from orchestratord.config.inherit import Inherited, SharedReader
 from orchestratord.config.outbox_database import outbox_url
 from orchestratord.config.validate.bind_address import host_problem, parse_bind
+from orchestratord.config.validate.file_folders import STATE, check_folders
 from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.validate.problems import KeyProblems
 from orchestratord.config.validate.shapes import fields_of
-from orchestratord.config.validate.socket_path import length_problem
+from orchestratord.config.validate.socket_path import length_problem, socket_path
 from orchestratord.config.yaml.document import YamlDocument
 from orchestratord.config.yaml.nodes import MapNode, is_null, mapping_of
-from orchestratord.model.settings import DaemonSettings, Http, Port
+from orchestratord.model.settings import DaemonSettings, FilesSettings, Http, Port
 from orchestratord.plugin.host import Host
 from orchestratord.queue.postgres.postgres_url import may_lead_to_standby, problem
 
@@ -48,13 +50,14 @@ class DaemonReader:
         reader: NodeReader,
         host: Host,
         shared: SharedReader,
-        socket_at: Callable[[str | None], Path],
+        folder: Path,
+        environ: Mapping[str, str],
     ) -> None:
-        """`socket_at`: where the control socket is, from what `control_socket` says."""
+        """`folder` is the config folder, and `environ` the daemon's environment."""
         self._reader = reader
         self._host = host
         self._shared = shared
-        self._socket_at = socket_at
+        self._folder, self._environ = folder, environ
         self._problems = reader.problems
 
     def read(self, document: YamlDocument) -> DaemonFile:
@@ -116,17 +119,33 @@ class DaemonReader:
                 "database",
             )
         if "control_socket" in fields:
-            wrong = length_problem(self._socket_at(fields["control_socket"]))
+            named = fields["control_socket"]
+            wrong = length_problem(socket_path(named, self._folder, self._environ))
             if wrong is not None:
                 keys.error(wrong, "control_socket")
         if fields.get("lease", SHORTEST_LEASE) < SHORTEST_LEASE:
             keys.error(f"must be at least {SHORTEST_LEASE:g}s", "lease")
         if "egress" in fields:
             self._shared.request_rules.check_allow(fields["egress"].allow, keys)
+        if "files" in fields:
+            self._check_files(fields, keys)
         if fields.get("http") is not None:
             _check_http(fields["http"], keys)
         if "plugins" in fields and fields["plugins"].timeout <= 0:
             keys.error("must be more than 0", "plugins", "timeout")
+
+    def _check_files(self, fields: Mapping[str, Any], keys: KeyProblems) -> None:
+        where = fields.get("database"), self._folder, self._environ
+        database = database_url(*where)
+        socket = socket_path(fields.get("control_socket"), self._folder, self._environ)
+        kept = {str(self._folder.absolute()): "the configuration", str(socket.parent): STATE}
+        if credentials := self._environ.get("CREDENTIALS_DIRECTORY"):
+            kept[credentials] = "credentials"
+        if database.startswith("sqlite:"):
+            kept[str(Path(database.removeprefix("sqlite:///")).parent)] = STATE
+        elif fields["files"] != FilesSettings():
+            keys.warn("each daemon that works on the queue has to have these folders", "files")
+        check_folders(fields["files"], keys, kept)
 
 
 def _check_http(http: Http, keys: KeyProblems) -> None:

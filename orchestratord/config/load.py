@@ -20,17 +20,16 @@ from orchestratord.config.inherit import Inherited, SharedReader
 from orchestratord.config.params import TOO_LARGE
 from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.validate.plugin_rules import plugin_problems
-from orchestratord.config.validate.problems import Problems, lines_of
+from orchestratord.config.validate.problems import KeyProblems, Problems, lines_of
 from orchestratord.config.validate.request_rules import AddressRules
 from orchestratord.config.validate.shapes import fields_of
-from orchestratord.config.validate.socket_path import socket_path
 from orchestratord.config.yaml.blocks import CutDocument
 from orchestratord.config.yaml.document import YamlDocument, read_document, root_of
 from orchestratord.config.yaml.nodes import MapNode, Scalar, Spot, locate, passage
 from orchestratord.config.yaml.references import References
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.settings import Config, DaemonSettings, Plugins
+from orchestratord.model.settings import Config, DaemonSettings, FilesSettings, Plugins
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault
 from orchestratord.plugin.long_work import Breathe, no_breath
@@ -165,7 +164,7 @@ class _FolderReader:
     ) -> None:
         self._files = files
         self._folder, self._host = sources.folder, sources.host
-        self._socket_at = partial(socket_path, folder=sources.folder, environ=sources.environ)
+        self._environ = sources.environ
         self._references = references
         self._cache = cache
         self._breathe = breathe
@@ -200,6 +199,7 @@ class _FolderReader:
             settings=of_plugins,
             guards=defaults.guards,
         )
+        self._check_file_folders(config.daemon.files)
         self._check_sizes(config)
         self._check_with_plugins(config)
         problems = self._problems.sorted(redactor, files.contents)
@@ -217,7 +217,9 @@ class _FolderReader:
 
     def _daemon_file(self) -> DaemonFile:
         file = self._files.daemon
-        daemon_reader = DaemonReader(self._reader, self._host, self._shared, self._socket_at)
+        daemon_reader = DaemonReader(
+            self._reader, self._host, self._shared, self._folder, self._environ
+        )
         return self._cache.part(
             DAEMON_FILE,
             (self._content(file),),
@@ -285,6 +287,17 @@ class _FolderReader:
         self._problems.extend(replace(problem, unread=True) for problem in document.problems)
         inherited = self._apis[identity.partition("/")[0]]
         return self._endpoint_reader.read(identity, document, inherited)
+
+    def _check_file_folders(self, files: FilesSettings) -> None:
+        """No folder of `files` holds what references read, such as `${file:/path}`."""
+        for folder in {*files.read, *files.write}:
+            for path in self._references.files:
+                if not Path(path).resolve().is_relative_to(Path(folder).resolve()):
+                    continue
+                file = self._files.daemon
+                spot, root = Spot(file or DAEMON_FILE, 1, 1, ""), root_of(self._files, file)
+                message = f"{folder} holds {path}, which the configuration reads"
+                KeyProblems(self._problems, spot, root).error(message, "files")
 
     def _check_sizes(self, config: Config) -> None:
         """A schedule's calls are no larger than others."""

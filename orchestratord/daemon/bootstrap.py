@@ -3,15 +3,13 @@ rules for addresses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from orchestratord.config.folder import home_folder
 from orchestratord.config.load import read_plugins
 from orchestratord.config.validate.request_rules import AddressRules
 from orchestratord.engine.http_executor import HttpPlugin
 from orchestratord.http.egress import Egress, parse_rule
-from orchestratord.model.settings import DaemonSettings
 from orchestratord.plugin.host import Host
 
 
@@ -35,22 +33,3 @@ def _denied(allow: Sequence[str], host: str, port: int) -> str | None:
 
 ADDRESSES = AddressRules(check=parse_rule, denied=_denied)
 """How `egress.allow` is read, and which addresses in the files would be denied."""
-
-
-# -- Where the database is -------------------------------------------------------------------------
-
-
-def database_url(settings: DaemonSettings, folder: Path, environ: Mapping[str, str]) -> str:
-    """The database as `sqlite:////absolute/path`, or as `postgresql://…`, with its password.
-
-    A relative path is below the config folder.
-    """
-    if settings.database is not None and not settings.database.startswith("sqlite:"):
-        return settings.database
-    if settings.database is not None:
-        path = Path(settings.database.removeprefix("sqlite:///"))
-        return f"sqlite:///{path if path.is_absolute() else folder.resolve() / path}"
-    state = environ.get("STATE_DIRECTORY", "").split(":")[0]
-    if not state:
-        state = str(home_folder(environ) / ".local" / "state" / "orchestratord")
-    return f"sqlite:///{Path(state).resolve() / 'orchestratord.db'}"

@@ -7,17 +7,29 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, lru_cache
-from mimetypes import MimeTypes
+from functools import cached_property, partial
+from itertools import chain
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote, unquote, urlencode
 
 import httpx
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 from pydantic_core import to_json
 
 from orchestratord.engine.answer_rules import AnswerRules
+from orchestratord.engine.file_transfer import (
+    BODY_PARTS,
+    SAVE_AS,
+    FilePart,
+    FileToSend,
+    SaveRule,
+    media_type,
+    multipart,
+    save_as,
+    with_files,
+)
 from orchestratord.engine.request_checks import problems
+from orchestratord.engine.retry_delay import parse_reset
 from orchestratord.errors import InvalidPayload, Problem, Reject, SendError, SendErrorKind
 from orchestratord.http.client import origin_of
 from orchestratord.http.error_message import error_message
@@ -26,12 +38,15 @@ from orchestratord.model.answer_expression import AnswerExpression, ErrorMessage
 from orchestratord.model.declared import Model
 from orchestratord.model.endpoint import SUCCESS, Endpoint
 from orchestratord.model.http_message import BODY_FILE, Form, Request
-from orchestratord.model.outcome import Outcome, Send
+from orchestratord.model.outcome import Outcome, Send, is_over_quota
 from orchestratord.model.poll_rule import PollRule
-from orchestratord.model.settings import Config
+from orchestratord.model.quota import Quota
+from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.model.settings import Config, FilesSettings
 from orchestratord.model.task import Task
 from orchestratord.plugin.executor import Executor, Standing, Target
 from orchestratord.plugin.hook_marks import hookimpl
+from orchestratord.values import world
 from orchestratord.values.attached_file import BodyFile
 from orchestratord.values.redact import Redactor
 from orchestratord.values.status_set import StatusSet
@@ -51,8 +66,27 @@ _JSON = json.JSONEncoder(
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
+class SentFile(BodyFile):
+    """A file of the config folder; or, where there is a template in it, one of `files.read`."""
+
+    __slots__ = ()
+    json_schema: ClassVar[Mapping[str, Any]] = {
+        **BodyFile.json_schema,
+        "description": "the path of a file in the config folder, relative to it; with a template "
+        "in it that of a file in a folder of files.read, which is read when it is sent",
+    }
+
+    @classmethod
+    def parse(cls, value: Any, info: ValidationInfo) -> Any:
+        """A file that is read now, or the template of a path."""
+        if isinstance(value, str) and "{{" in value:
+            return Template.parse(value)
+        made = isinstance(value, BodyFile | Template)
+        return value if made else super().parse(value, info)
+
+
 class HttpBody(Model):
-    """The body of a request: one of `json`, `form`, `text`, `file`."""
+    """The body of a request: one of `json`, `form`, `text`, `file`, `multipart`."""
 
     json_: TemplateTree | None = Field(None, alias="json")
     """JSON; each text in it is a template."""
@@ -60,8 +94,22 @@ class HttpBody(Model):
     """Fields of a form, as `application/x-www-form-urlencoded`."""
     text: Template | None = None
     """A text, which is a template."""
-    file: BodyFile | None = None
-    """The path of a file that is sent as it is, relative to the config folder."""
+    file: SentFile | None = None
+    """The path of a file that is sent as it is, relative to the config folder; with a template in
+    it, in a folder of files.read, and read while it is sent."""
+    multipart: Mapping[str, Template | FilePart] | None = None
+    """The fields of a form with files in it, as `multipart/form-data`: texts, and {path: …}."""
+
+    @property
+    def read_path(self) -> Template | None:
+        """The path of a file that is read while it is sent."""
+        found: Any = self.file
+        return found if isinstance(found, Template) else None
+
+    @property
+    def attached(self) -> BodyFile | None:
+        """A file of the config folder."""
+        return self.file if self.read_path is None else None
 
     @property
     def content_type(self) -> str:
@@ -70,19 +118,25 @@ class HttpBody(Model):
             return "application/json"
         if self.form is not None:
             return "application/x-www-form-urlencoded"
+        if self.multipart is not None:
+            return "multipart/form-data"
         if self.file is not None:
-            return _type_of(self.file.name)
+            return media_type(self.file.name if self.read_path is None else self.read_path.source)
         return "text/plain; charset=utf-8"
 
     def templates(self) -> Iterable[Template | TemplateTree]:
         """All that is rendered for each request."""
-        one = self.json_ if self.json_ is not None else self.text
-        return (one,) if one is not None else tuple((self.form or {}).values())
+        one = self.json_ or self.text or self.read_path
+        if one is not None:
+            return (one,)
+        parts = (self.multipart or {}).values()
+        in_parts = (part.templates() if isinstance(part, FilePart) else (part,) for part in parts)
+        return (*(self.form or {}).values(), *chain.from_iterable(in_parts))
 
     @model_validator(mode="after")
     def _one(self) -> HttpBody:
         if len(self.model_fields_set) != 1:
-            raise ValueError("give exactly one of json, form, text and file")
+            raise ValueError("give exactly one of json, form, text and file; or multipart")
         one = next(iter(self.model_fields_set))
         if one != "json_" and getattr(self, one) is None:
             raise ValueError(f"{one} is empty")
@@ -126,7 +180,9 @@ class HttpSpec(Model):
     headers: Mapping[str, Template] = {}
     """Headers of the request, beside those of the API; one that renders to null is left out."""
     body: HttpBody | None = None
-    """The body of the request: `json`, `form`, `text` or `file`."""
+    """The body of the request: `json`, `form`, `text`, `file` or `multipart`."""
+    save: SaveRule | None = None
+    """Where the body of an answer with a code of 2xx is written to: {folder: …, name: …}."""
     success: StatusSet = SUCCESS
     """Status codes that are a success, such as 2xx; anything else is a failure."""
     success_if: AnswerExpression | None = None
@@ -168,7 +224,7 @@ class HttpExecutor(Executor):
             lane=f"api:{endpoint.api.name}",
             concurrency=endpoint.api.concurrency,
             egress=endpoint.api.egress,
-            detail=Planned(endpoint, config.redactor),
+            detail=Planned(endpoint, config.redactor, config.daemon.files),
             rate=endpoint.api.rate_limit,
             access=None if endpoint.api.plain else endpoint.api,
             global_concurrency=endpoint.api.global_concurrency,
@@ -189,6 +245,8 @@ class HttpExecutor(Executor):
                 request = plan.form.request(_content(plan, context) or b"", key)
             if plan.body_file is not None:
                 request.extensions[BODY_FILE] = plan.body_file
+            if plan.transfers:
+                _name_files(request, plan.spec, context)
             return request
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             # Such as a parameter with half a surrogate pair, which no encoding can write.
@@ -210,6 +268,12 @@ class HttpExecutor(Executor):
         return Request(plan.spec.method, url, headers=headers, content=content)
 
     async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
+        if not target.detail.plan.transfers:
+            return await self._call(request, target, send)
+        call = partial(self._call, request, target)
+        return await with_files(request, target, target.detail.files, send, call)
+
+    async def _call(self, request: Any, target: Target, send: Send) -> Outcome:
         retry, endpoint = target.retry, target.endpoint
         api, spec = endpoint.api, endpoint.spec
         success = SUCCESS if spec is None else spec.success
@@ -237,10 +301,13 @@ class HttpExecutor(Executor):
                 outcome = Outcome.from_response(response, success=success, when=retry.when)
                 if rules is not None:
                     outcome = await rules.judge(outcome)
+                if api.quota is not None:
+                    outcome = _with_quota(outcome, api.quota, retry, int(self.now() * 1000))
                 if outcome.verdict == "success":
                     return outcome
             safe = target.idempotent or not outcome.maybe_done
             told_to_wait = retry.respect_retry_after and outcome.retry_after is not None
+            told_to_wait = told_to_wait or outcome.quota_until is not None
             final = outcome.verdict != "retry" or outcome.look
             if final or not safe or told_to_wait or inline <= 0:
                 if outcome.response is None:
@@ -264,6 +331,21 @@ class HttpExecutor(Executor):
         return f"{self.instance}-{task.id}{suffix}"
 
 
+def _with_quota(outcome: Outcome, quota: Quota, retry: RetryPolicy, now: int) -> Outcome:
+    """An outcome with until when nothing is left, where its answer says so; a refusal for that is
+    tried again, whatever its code. `now` in milliseconds since the epoch."""
+    if outcome.response is None or (reset := quota.reset_of(outcome.response)) is None:
+        return outcome
+    seconds = parse_reset(reset, now)
+    if not seconds:
+        return outcome  # it is past, or cannot be read
+    until = now + round(min(seconds, retry.max_retry_after) * 1000)
+    outcome = replace(outcome, quota_until=until)
+    if outcome.verdict == "failure" and outcome.final_reason is None and is_over_quota(outcome):
+        return replace(outcome, verdict="retry")
+    return outcome
+
+
 def answer_rules(endpoint: Endpoint) -> AnswerRules | None:
     """The expressions that judge the answers of an endpoint of `type: http`, if there are any."""
     spec, retry = endpoint.spec, endpoint.retry
@@ -274,9 +356,10 @@ def answer_rules(endpoint: Endpoint) -> AnswerRules | None:
 class Planned:
     """The plan of an endpoint, made for its first request: a reload looks at thousands."""
 
-    def __init__(self, endpoint: Endpoint, redactor: Redactor) -> None:
+    def __init__(self, endpoint: Endpoint, redactor: Redactor, files: FilesSettings) -> None:
         self._endpoint = endpoint
         self.redactor = redactor
+        self.files = files
 
     @cached_property
     def plan(self) -> RequestPlan:
@@ -293,7 +376,7 @@ class RequestPlan:
 
     __slots__ = tuple(
         "base body_file evaluates form headers json keyed problem rendered rules spec "
-        "wants_all".split()
+        "transfers wants_all".split()
     )
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -315,7 +398,8 @@ class RequestPlan:
             self.headers["Content-Type"] = spec.body.content_type
         headers = [template for _, template in self.rendered]
         body = spec.body.templates() if spec.body is not None else ()
-        templates = (spec.target, *spec.query.values(), *headers, *body)
+        saved = () if spec.save is None else (spec.save.name,)
+        templates = (spec.target, *spec.query.values(), *headers, *body, *saved)
         self.wants_all = any(template.names - {"params"} for template in templates)
         """Whether a template uses more than the parameters."""
         self.evaluates = any(template.computed for template in templates)
@@ -327,12 +411,16 @@ class RequestPlan:
             except (TypeError, ValueError) as error:
                 self.problem = self.problem or f"body.json cannot be written as JSON: {error}"
         self.rules = answer_rules(endpoint)
-        self.body_file = spec.body.file.name if spec.body and spec.body.file else None
+        attached = spec.body.attached if spec.body else None
+        self.body_file = attached.name if attached else None
         """The name of the file that the body is, if it is one."""
+        streams = spec.body is not None and (spec.body.read_path or spec.body.multipart)
+        self.transfers = bool(spec.save or streams)
+        """Whether the body is read while it is sent, or the answer is saved."""
         self.form: Form | None = None
         """Where nothing but the body differs from request to request."""
         alike = spec.target.constant and not spec.query and not self.rendered
-        if alike and spec.body is not None and self.problem is None:
+        if alike and spec.body is not None and self.problem is None and not streams:
             # What is wrong with it is told of each request.
             with suppress(httpx.InvalidURL, ValueError, InvalidPayload):
                 own = (KEY,) if self.keyed else ()
@@ -373,12 +461,6 @@ def checked(name: str, value: str) -> str:
     return value
 
 
-@lru_cache(maxsize=1024)
-def _type_of(name: str) -> str:
-    """By the suffixes that Python knows by itself: no file of the machine adds to them."""
-    return MimeTypes().guess_type(name)[0] or "application/octet-stream"
-
-
 def _json(value: Any) -> bytes:
     kind = type(value)
     try:
@@ -407,10 +489,26 @@ def _content(plan: RequestPlan, context: Mapping[str, Any]) -> bytes | None:
         return b"null"
     if body.form is not None:
         return urlencode(list(_pairs(body.form, context))).encode()
-    if body.file is not None:
-        return body.file.content
-    assert body.text is not None
+    if body.attached is not None:
+        return body.attached.content
+    if body.text is None:  # it is read while it is sent
+        return None
     return to_text(body.text.render(context)).encode()
+
+
+def _name_files(request: httpx.Request, spec: HttpSpec, context: Mapping[str, Any]) -> None:
+    """Say in a request which files it is sent from, and where its answer goes."""
+    body = spec.body
+    if body is not None and body.read_path is not None:
+        path = to_text(body.read_path.render(context))
+        request.extensions |= {BODY_FILE: path, BODY_PARTS: [FileToSend(path)]}
+    elif body is not None and body.multipart is not None:
+        boundary = world.token_hex(16)
+        parts = multipart(body.multipart, context, boundary)
+        request.extensions[BODY_PARTS] = parts
+        request.headers["Content-Type"] = f"multipart/form-data; boundary={boundary}"
+    if spec.save is not None:
+        request.extensions[SAVE_AS] = save_as(spec.save, context)
 
 
 def _pairs(
@@ -476,4 +574,4 @@ class HttpPlugin:
     @hookimpl
     def check_endpoint(self, endpoint: Endpoint, config: Config) -> Iterator[Problem]:
         """What is wrong, or looks wrong, with a request and with what judges its answers."""
-        return problems(endpoint)
+        return problems(endpoint, config.daemon.files)

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestratord.config.validate.undefined_names import written
+from orchestratord.engine.file_transfer import FilePart
 from orchestratord.errors import Problem
 from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.settings import FilesSettings
 from orchestratord.values.durations import format_duration
 from orchestratord.values.template import Template, TemplateTree
 
@@ -23,7 +25,7 @@ _QUOTED = re.compile(rf"{_QUOTES}\s*\{{\{{|\}}\}}\s*{_QUOTES}")
 """A template within quotes that are no quotes in YAML."""
 
 
-def problems(endpoint: Endpoint) -> Iterator[Problem]:
+def problems(endpoint: Endpoint, files: FilesSettings) -> Iterator[Problem]:
     """What is wrong, or looks wrong, with an endpoint."""
     if endpoint.type != HTTP:
         if endpoint.retry.if_ is not None:
@@ -38,8 +40,24 @@ def problems(endpoint: Endpoint) -> Iterator[Problem]:
         )
     if endpoint.spec.target is not endpoint.spec.path and endpoint.spec.method not in _READS:
         yield Problem("takes all of it from a parameter for GET and HEAD only", key="path.from")
+    for key, message in _file_faults(endpoint.spec, files):
+        yield Problem(message, key=key)
     for key, message in _doubts(endpoint):
         yield Problem(message, key=key, severity="warning")
+
+
+def _file_faults(spec: Any, files: FilesSettings) -> Iterator[tuple[str, str]]:
+    """Each key that speaks of a file which cannot be read or written, and why."""
+    body = spec.body
+    reads = body is not None and (body.read_path or body.multipart)
+    if reads and not files.read:
+        key = "body.multipart" if body.multipart else "body.file"
+        if body.read_path or any(isinstance(part, FilePart) for part in body.multipart.values()):
+            yield key, "sends files, and none may be read: name folders in files.read"
+    if body is not None and body.multipart and "content-type" in map(str.lower, spec.headers):
+        yield "headers", "Content-Type is set by the client itself for multipart; leave it out"
+    if spec.save is not None and spec.save.folder not in files.write:
+        yield "save.folder", "is no folder of files.write in orchestratord.yaml"
 
 
 def _doubts(endpoint: Endpoint) -> Iterator[tuple[str, str]]:
@@ -69,9 +87,15 @@ def _templates(spec: Any) -> Iterator[tuple[str, Template | TemplateTree]]:
     if (body := spec.body) is not None:
         for name, template in (body.form or {}).items():
             yield f"body.form.{name}", template
-        for key, template in (("body.text", body.text), ("body.json", body.json_)):
+        for name, part in (body.multipart or {}).items():
+            for template in part.templates() if isinstance(part, FilePart) else (part,):
+                yield f"body.multipart.{name}", template
+        alone = {"body.text": body.text, "body.json": body.json_, "body.file": body.read_path}
+        for key, template in alone.items():
             if template is not None:
                 yield key, template
+    if spec.save is not None:
+        yield "save.name", spec.save.name
 
 
 def _doubtful(

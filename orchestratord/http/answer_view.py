@@ -151,6 +151,8 @@ def read_body(response: httpx.Response) -> Any:
     Raises UnreadableBody where it is not all there, or is neither JSON, XML nor a form.
     """
     content = response.content
+    if (saved := response.extensions.get("saved")) is not None:
+        return saved
     if response.extensions.get("truncated"):
         raise UnreadableBody("the body is longer than max_response")
     if not content.strip():

@@ -24,6 +24,7 @@ from orchestratord.http.http1 import Http1Connection, open_connection
 from orchestratord.http.pool import IdleConnections
 from orchestratord.http.proxy import PoolKey, ProxyRoute
 from orchestratord.http.request_bytes import encode, encode_plain, unsendable
+from orchestratord.http.streamed_body import SENT
 from orchestratord.http.tls import context_of, reason
 from orchestratord.model.http_message import MAX_RESPONSE, Origin, Request, Response
 
@@ -259,9 +260,12 @@ def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Reque
     if becomes_get:
         method, body = "GET", b""
         headers = [field for field in headers if field[0].lower() not in _BODY_HEADERS]
+    extensions = request.extensions
+    if becomes_get:
+        extensions = {name: value for name, value in extensions.items() if name != SENT}
     # Given as a stream, the body brings no headers of its own beside those that are there.
     following = httpx.Request(
-        method, url, headers=headers, stream=httpx.ByteStream(body), extensions=request.extensions
+        method, url, headers=headers, stream=httpx.ByteStream(body), extensions=extensions
     )
     following.read()
     return following

@@ -17,7 +17,9 @@ from orchestratord.http.egress import Egress
 from orchestratord.http.gathered_writes import GatheredWrites
 from orchestratord.http.proxy import PoolKey, ProxyAnswer, connect_through
 from orchestratord.http.request_bytes import Encoded
-from orchestratord.http.response_parser import ReceivedAnswer, ResponseParser
+from orchestratord.http.response_parser import ReceivedAnswer, ResponseParser, SavingParser
+from orchestratord.http.saved_answer import SavedAnswer
+from orchestratord.http.streamed_body import StreamedBody
 from orchestratord.http.tls import certificate_name, refused_by_peer, tls_failure
 
 _PIECE = 65_536  # bytes of a body handed to the transport at once
@@ -39,9 +41,9 @@ class Http1Connection(asyncio.Protocol):
     """
 
     __slots__ = tuple(
-        "_answer _answered _asked _buffers _closes _deadline _gathered _look _loop _not_sent "
-        "_parser _paused _rest _socket _timer _timer_at _transport _waiter _write address egress "
-        "idle_since is_closing reusable used".split()
+        "_answer _answered _asked _buffers _closes _deadline _feeding _gathered _look _loop "
+        "_not_sent _parser _paused _rest _room _saved _socket _timer _timer_at _transport _waiter "
+        "_write address egress idle_since is_closing reusable used".split()
     )
 
     is_closing: Callable[[], bool]
@@ -85,6 +87,11 @@ class Http1Connection(asyncio.Protocol):
         self._answered = b""
         """The bytes of the last answer to such a request, where it may be repeated; else none."""
         self._rest: memoryview | None = None
+        self._feeding: asyncio.Task[None] | None = None
+        """Reads a body from files, while `_rest` is empty and no None."""
+        self._room: asyncio.Future[None] | None = None
+        """What that waits for."""
+        self._saved: SavedAnswer | None = None
         self._paused = False  # what was written is more than the peer takes at present
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -116,8 +123,14 @@ class Http1Connection(asyncio.Protocol):
         # One timer for many exchanges: an early one looks at the deadline and waits on.
         if self._timer_at > deadline:
             self._arm()
-        body = encoded.body
-        if len(body) <= _PIECE:
+        body, self._saved = encoded.body, encoded.saved
+        if self._saved is not None:
+            self._answered = b""
+        if encoded.sent is not None:
+            self._buffers, self._not_sent, self._rest = True, False, memoryview(b"")
+            self._transport.write(encoded.head)
+            self._feeding = self._loop.create_task(self._feed(encoded.sent))
+        elif len(body) <= _PIECE:
             self._not_sent = self._gathered is not None
             self._write(encoded.head + body)
         else:
@@ -133,7 +146,9 @@ class Http1Connection(asyncio.Protocol):
         self.reusable = False
         if self._parser is not None:
             self._parser.release()
-        self._waiter = self._parser = self._rest = None
+        if self._feeding is not None:
+            self._feeding.cancel()
+        self._waiter = self._parser = self._rest = self._feeding = self._saved = None
         self.close()
 
     def usable(self) -> bool:
@@ -181,6 +196,21 @@ class Http1Connection(asyncio.Protocol):
             self._transport.write(piece)
             if rest and not self._paused:  # else `resume_writing` goes on
                 self._loop.call_soon(self._send_more)
+
+    async def _feed(self, body: StreamedBody) -> None:
+        """Write a body that is read meanwhile, no faster than the peer takes it."""
+        try:
+            async for piece in body.pieces():
+                self._transport.write(piece)
+                if self._paused:
+                    self._room = self._loop.create_future()
+                    await self._room
+        except OSError as error:
+            self._feeding = None
+            what = f"the request could not be sent: {error}"
+            self._fail(SendError(what, kind="send", sent=True))
+        else:
+            self._rest = self._feeding = None
 
     def _send_gathered(self, write: Callable[[bytes], None], data: bytes) -> None:
         self._not_sent = False
@@ -277,8 +307,11 @@ class Http1Connection(asyncio.Protocol):
             if data == self._answered:
                 self._succeed(self._answer, True)
                 return
-            self._parser = parser = ResponseParser(*self._asked)
-            whole = True
+            if self._saved is None:
+                parser = ResponseParser(*self._asked)
+            else:
+                parser = SavingParser(*self._asked, self._saved, self._transport)
+            self._parser, whole = parser, True
         try:
             parser.feed(data)
         except SendError as error:
@@ -288,7 +321,12 @@ class Http1Connection(asyncio.Protocol):
             return
         if parser.done:
             answer = self._parsed(parser)
-            if whole and self.reusable and len(data) <= _REMEMBERED >= len(answer.content):
+            if (
+                self._saved is None
+                and whole
+                and self.reusable
+                and len(data) <= _REMEMBERED >= len(answer.content)
+            ):
                 self._answered, self._answer = data, answer
 
     def _read_the_rest(self) -> None:
@@ -333,6 +371,10 @@ class Http1Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
+        if self._feeding is not None:
+            if self._room is not None and not self._room.done():
+                self._room.set_result(None)
+            return
         # The transport is in the middle of its own write: should ours fail within, it would tell of
         # the end twice, and of no error.
         self._loop.call_soon(self._send_more)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import httpx
 
 from orchestratord.errors import SendError
+from orchestratord.http.saved_answer import SAVED, SavedAnswer
+from orchestratord.http.streamed_body import SENT, StreamedBody
 from orchestratord.model.http_message import (
     FRAMING,
     HEADER_LINES,
@@ -24,12 +26,15 @@ _LOOKED_AT = FRAMING | {b"connection"}
 
 
 class Encoded(NamedTuple):
-    """A request in HTTP/1.1. `closes` is True when it asks for the connection to be closed."""
+    """A request in HTTP/1.1. `closes` is True when it asks for the connection to be closed; `sent`
+    is the body where that is read while it is sent, and `saved` where that of the answer goes."""
 
     request: httpx.Request
     head: bytes
     body: bytes
     closes: bool
+    sent: StreamedBody | None = None
+    saved: SavedAnswer | None = None
 
 
 def encode(request: httpx.Request) -> Encoded:
@@ -77,9 +82,13 @@ def encode(request: httpx.Request) -> Encoded:
     if fields.count(b"\n") != len(headers) or not _FIELDS.fullmatch(fields):
         raise unsendable("a header holds characters that cannot be sent")
     head = b"%b HTTP/1.1\r\n%b\r\n" % (line, fields)
-    if codings or lengths or body:
+    sent: StreamedBody | None = request.extensions.get(SENT)
+    if sent is not None:
+        if codings or lengths != [b"%d" % sent.length]:
+            raise unsendable("its Content-Length is not the length of its body")
+    elif codings or lengths or body:
         body = _framed(body, lengths, codings)
-    return Encoded(request, head, body, closes)
+    return Encoded(request, head, body, closes, sent, request.extensions.get(SAVED))
 
 
 def encode_plain(request: Request, plain: Plain) -> Encoded:

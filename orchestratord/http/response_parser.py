@@ -6,6 +6,7 @@ costs what the limit allows and nothing beyond it.
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Sequence
 from itertools import chain
@@ -14,6 +15,7 @@ from typing import NamedTuple, NoReturn
 import httptools
 
 from orchestratord.errors import SendError
+from orchestratord.http.saved_answer import SavedAnswer
 from orchestratord.model.http_message import Fields, names_of
 
 ACCEPT_ENCODING = "gzip, deflate"
@@ -244,6 +246,43 @@ class ResponseParser:
     def _refuse(self, why: str) -> NoReturn:
         self._fault = why
         raise _unreadable(why)
+
+
+class SavingParser(ResponseParser):
+    """One of which the body of an answer with a code of 2xx goes to a file, as it comes: encoded as
+    it is, for what it would be decoded to has no bound.
+
+    Args:
+        method: of the request, as is `limit` for any other answer.
+        saved: the file.
+        transport: is not read from while the file is not written as quickly.
+    """
+
+    def __init__(
+        self, method: str, limit: int, saved: SavedAnswer, transport: asyncio.ReadTransport
+    ) -> None:
+        super().__init__(method, limit)
+        self._saved = saved
+        self._transport = transport
+        self._saves = False
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if 200 <= self.status < 300:
+            self._saves, self._inflater, self._limit = True, None, self._saved.most
+
+    def _take(self, data: bytes) -> None:
+        if not self._saves:
+            super()._take(data)
+            return
+        room = self._limit - self._saved.size
+        if len(data) > room:
+            self.truncated = self.done = True
+            data = data[:room]
+        if self._saved.error is not None:
+            raise _unreadable(f"it cannot be saved: {self._saved.error}")
+        if not self._saved.take(data, self._transport.resume_reading):
+            self._transport.pause_reading()
 
 
 def _unreadable(why: str) -> SendError:

@@ -100,6 +100,17 @@ class EgressSettings(Model):
         return value
 
 
+class FilesSettings(Model):
+    """Which folders requests may send files from, and save answers to."""
+
+    read: tuple[str, ...] = ()
+    """The folders that requests may send files from; each an absolute path."""
+    write: tuple[str, ...] = ()
+    """The folders that answers may be saved to; each an absolute path."""
+    max_file: Annotated[Size, Field(ge=1)] = 1 << 30
+    """How large a file may be that is sent or saved: 1GiB, 500MB."""
+
+
 class OutboxSettings(Model):
     """Where applications commit calls in their own transactions."""
 
@@ -157,6 +168,8 @@ class DaemonSettings(Model):
     """How long finished tasks are kept."""
     egress: EgressSettings = EgressSettings()
     """Which private addresses may be dialled, by all APIs."""
+    files: FilesSettings = FilesSettings()
+    """Which folders requests may send files from, and save answers to."""
     outbox: OutboxSettings | None = None
     """Where applications commit calls in their own transactions, if not in the queue's database."""
     log: Log = Log()

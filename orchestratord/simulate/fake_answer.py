@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from orchestratord.engine.file_transfer import PRETENDED
 from orchestratord.errors import Conflict, SendError, SendErrorKind
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import Task
@@ -69,6 +70,8 @@ async def outcome_of(
         raise Conflict("an event has no answer; leave it out")
     if executor.phases[0] != "before_request":
         return _executed(executor, request, target, answer)
+    if isinstance(request, httpx.Request):
+        request.extensions[PRETENDED] = True
     try:
         async with asyncio.timeout(target.timeout):
             outcome = await executor.execute(request, task, target, FakeReceiver(answer))

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from orchestratord.engine.file_transfer import BODY_PARTS
 from orchestratord.engine.retry import Decision
 from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.http_message import BODY_FILE
@@ -152,6 +153,9 @@ def request_json(request: Any, redactor: Redactor) -> dict[str, Any] | None:
     if BODY_FILE in request.extensions:
         # It may be large, and no text at all.
         shown["body_file"] = redactor.text(request.extensions[BODY_FILE])
+    elif (parts := request.extensions.get(BODY_PARTS)) is not None:
+        texts = [p.decode() if isinstance(p, bytes) else f"(what is in {p.path})" for p in parts]
+        shown["body"] = redactor.text("".join(texts))
     else:
         shown["body"] = redactor.text(request.content.decode(errors="replace")) or None
     return shown

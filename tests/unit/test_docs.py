@@ -448,7 +448,9 @@ def test_old_words_are_found() -> None:
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
-def test_every_yaml_example_is_good(block: Block, tmp_path: Path) -> None:
+def test_every_yaml_example_is_good(
+    block: Block, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """A block's first line names its file; `part of` means that more belongs to it."""
     match = re.match(r"# (part of )?([\w./-]+)\n", block.text)
     assert match is not None, f"{block} does not name its file"
@@ -456,6 +458,14 @@ def test_every_yaml_example_is_good(block: Block, tmp_path: Path) -> None:
     for file in re.findall(r"\$\{file:(/var/lib/.*?)\}", block.text):
         _write(tmp_path, file[1:], "what the file holds")
         block = block._replace(text=block.text.replace(file, f"{tmp_path}{file}"))
+    if "/srv/" in block.text:  # the folders that files are sent from, and saved to
+        files = tmp_path_factory.mktemp("files")
+        block = block._replace(text=block.text.replace("/srv/", f"{files}/"))
+        for folder in ("scans", "reports"):
+            (files / folder).mkdir()
+        if name != "orchestratord.yaml":
+            folders = f"{{read: [{files}/scans], write: [{files}/reports]}}"
+            _write(tmp_path, "orchestratord.yaml", f"files: {folders}\n")
     _write(tmp_path, name, block.text)
     for folder in re.findall(r"\bdirs: \[([\w-]+)\]", block.text):
         (tmp_path / folder).mkdir()

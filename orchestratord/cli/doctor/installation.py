@@ -13,9 +13,10 @@ from typing import Any, Literal
 from orchestratorctl.exit_codes import CommandError, RequestRefused
 from orchestratorctl.socket_client import SocketClient
 from orchestratord.cli.opened_config import host_of
+from orchestratord.config.database_url import database_url
 from orchestratord.config.load import load, read_settings
 from orchestratord.config.validate.socket_path import socket_path
-from orchestratord.daemon.bootstrap import ADDRESSES, database_url
+from orchestratord.daemon.bootstrap import ADDRESSES
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.plugin.host import Host
@@ -92,7 +93,7 @@ class Installation:
         # Of a server the daemon shows no password.
         if self.daemon_is_ours and isinstance(url, str) and url.startswith("sqlite:"):
             return url
-        return database_url(self.settings, self.folder, self.environ)
+        return database_url(self.settings.database, self.folder, self.environ)
 
     @property
     def daemon_is_ours(self) -> bool:

@@ -70,13 +70,13 @@ def _daemon(open_: OpenedConfig) -> dict[str, Traced]:
     """The daemon's settings, and where the database and the socket are if nothing says so."""
     import os
 
+    from orchestratord.config.database_url import database_url
     from orchestratord.config.show.origins import Traced, trace_daemon
     from orchestratord.config.validate.socket_path import socket_path
-    from orchestratord.daemon.bootstrap import database_url
 
     config, folder = open_.config, open_.folder
     socket = socket_path(config.daemon.control_socket, folder, os.environ)
-    url = database_url(config.daemon, folder, os.environ)
+    url = database_url(config.daemon.database, folder, os.environ)
     usual = {"database": url, "control_socket": str(socket)}
     placed = {key: Traced(config.redactor.text(value)) for key, value in usual.items()}
     return {**placed, **trace_daemon(config, open_.host.registry)}

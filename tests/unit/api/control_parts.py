@@ -151,7 +151,7 @@ class Parts:
         scheduler: Any = self.scheduler
         reloader: Any = self.loader
         team = Team(self.worker)
-        fleet = Fleet(self.worker, scheduler, reloader, team)
+        fleet = Fleet(self.worker, scheduler, reloader)
         watch = ClockWatch(self.worker, scheduler, fleet.throttles)
         relay = OutboxRelay(self.worker, reloader, "sqlite:")
         self.service = Service(
