@@ -15,6 +15,7 @@ from orchestratorctl.exit_codes import (
     FAILED,
     INTERRUPTED,
     NOT_FOUND,
+    USAGE,
     CommandError,
 )
 from orchestratorctl.socket_client import SocketClient, await_socket
@@ -124,7 +125,7 @@ def _whole_command(argv: Sequence[str]) -> Verb:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Names the verb that was probably meant, where argparse lists all."""
+    """Names the verb that was probably meant, where argparse lists all; an error is two lines."""
 
     def error(self, message: str) -> NoReturn:
         """See `ArgumentParser.error`."""
@@ -136,7 +137,7 @@ class _Parser(argparse.ArgumentParser):
             near = nearest(match[2], names)
             remedy = f", did you mean '{near}'?" if near else f"; there are {', '.join(names)}"
             message = f"there is no verb {match[1]}{match[2]}{match[1]}{remedy}"
-        super().error(message)
+        self.exit(USAGE, f"{self.prog}: {message}\nSee: {self.prog} --help\n")
 
 
 def _fill(parser: argparse.ArgumentParser, verb: Verb) -> None:

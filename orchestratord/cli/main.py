@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from collections import UserDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import click
 
@@ -58,12 +60,43 @@ class CommandsOfAll(click.Group):
         """One of them, None where there is none of this name."""
         return super().get_command(ctx, cmd_name) or _of_plugins(ctx).get(cmd_name)
 
+    def make_context(self, *given: Any, **how: Any) -> click.Context:
+        """As any command does; an error of usage is two lines."""
+        with _in_two_lines():
+            return super().make_context(*given, **how)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As any command does; an error of usage is two lines."""
+        with _in_two_lines():
+            return super().invoke(ctx)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that is called, by `args`, which name the folder of its plugins."""
         ctx.meta[_ARGUMENTS] = tuple(args)
         return super().resolve_command(ctx, args)
+
+
+class UsageProblem(click.UsageError):
+    """A command line that makes no sense, told in two lines."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write them to stderr, or to `file`."""
+        command = self.ctx.command_path if self.ctx else "orchestratord"
+        message = " ".join(self.format_message().split())
+        text = f"{command}: {message}\nSee: {command} --help"
+        click.echo(text, file=file, err=file is None)
+
+
+@contextmanager
+def _in_two_lines() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # of click 8.2: it shows the help
+            raise
+        raise UsageProblem(error.format_message(), error.ctx) from None
 
 
 _ARGUMENTS = f"{__name__}.arguments"

@@ -52,7 +52,8 @@ def edit(
         NotWritable: the file cannot be written.
         StorageFull: the disk has no room for it.
         InvalidParams: `value` is no such list.
-        ConfigError: it would be refused; the places are those of the file as it would be.
+        ConfigError: it would be refused, and not only for what is wrong with other files already;
+            the places are those of the file as it would be.
         NotFound: there is no such list.
     """
     before = EditedFile(file, key, file.content)
@@ -72,14 +73,25 @@ def edit(
             raise ConfigError(found)
         config = file.check(after.bytes)
     except ConfigError as error:
-        if not dry_run:
+        problems = _caused(file, error.problems)
+        if problems and not dry_run:
             raise
-        problems = error.problems
     written = after.bytes != before.bytes and not dry_run
     if written and not file.replace(after.bytes):
         raise _outdated(file)
     declared = _declared(file, after, allowed if dry_run else after.secrets)
     return Edit(declared, before.diff(after), problems, written, config=config if dry_run else None)
+
+
+def _caused(file: EndpointFile, found: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """Of these problems those that other files do not have already, without the edit."""
+    if all(problem.file == file.name for problem in found):
+        return found
+    try:
+        file.check(file.content)
+    except ConfigError as error:
+        return tuple(one for one in found if one.file == file.name or one not in error.problems)
+    return found
 
 
 def _declared(on_disk: EndpointFile, file: EditedFile, allowed: SecretsByOrigin) -> Declaration:

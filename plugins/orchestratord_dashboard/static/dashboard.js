@@ -107,11 +107,11 @@ function confirmed(text, yes) {
 // What would come out of its order is sent only by force, which is asked for.
 async function sent(address, body) {
   try {
-    await ask("POST", address, body);
+    return await ask("POST", address, body);
   } catch (error) {
     const overtaken = error.problem?.code === "overtaken";
     if (!overtaken || !(await confirmed(`${why(error)}. Send it all the same?`, "Send"))) throw error;
-    await ask("POST", address, { ...body, force: true });
+    return ask("POST", address, { ...body, force: true });
   }
 }
 
@@ -124,7 +124,8 @@ document.addEventListener("click", async (event) => {
   // What is really disabled loses the focus.
   button.ariaDisabled = "true";
   try {
-    await sent(post, body ? JSON.parse(body) : undefined);
+    const { replay } = await sent(post, body ? JSON.parse(body) : undefined);
+    if (replay && "replay" in button.dataset) await sent("/v1/retries/trigger", { filter: replay });
     say(done || "Done.");
   } catch (error) {
     say(why(error), true);

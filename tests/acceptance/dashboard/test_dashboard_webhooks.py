@@ -440,6 +440,26 @@ def test_what_cannot_be_written_says_why(browser: Browser, address: str, daemon:
         outside.rename(path)
 
 
+def test_a_disabled_webhook_is_enabled_and_what_failed_is_replayed(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    gone = {"/hooks/ops": True}
+    shared_receiver.reply("/hooks", lambda request: Answer(410 if gone["/hooks/ops"] else 200))
+    daemon.finish(daemon.call("shop/get"))
+    daemon.settle(endpoint="shop/get")
+    [failed, *_] = daemon.tasks(reason="webhook_disabled")
+    gone["/hooks/ops"] = False
+    with visit(browser, address, "/webhooks") as page:
+        row = page.locator("#webhooks tr").filter(has_text="ops")
+        expect(row).to_contain_text("disabled")
+        expect(row.get_by_role("button", name="Enable", exact=True)).to_be_visible()
+        assert axe(page) == []
+        row.get_by_role("button", name="Enable and replay").click()
+        expect(page.locator("#said")).to_contain_text("those that failed because of it are sent")
+        expect(row.get_by_role("button")).to_have_count(0)
+    assert daemon.finish(failed["id"])["status"] == "succeeded"
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_barriers_and_no_overflow(
     browser: Browser, address: str, daemon: Daemon, theme: str

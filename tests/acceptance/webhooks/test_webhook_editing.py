@@ -379,3 +379,25 @@ def test_an_editor_that_raises_is_named(make_daemon: MakeDaemon, receiver: Recei
     assert "no idea of" in rows["other_editor"]["last_fault"]
     assert put(daemon, [], "*").status_code == 500
     daemon.logged("other_editor: register_editor returned str, which is no Edit")
+
+
+def test_what_is_wrong_in_another_file_does_not_keep_an_edit_from_being_written(
+    daemon: Daemon,
+) -> None:
+    other = daemon.write("apis/shop/endpoints/bad.yaml", "path: [\n")
+    daemon.expect(r"bad\.yaml", "refused")
+    read = daemon.get(PATH)
+    [ops] = read.json()["webhooks"]
+    new = [ops | {"phase": "on_retry"}]
+    tried = put(daemon, new, read.headers["ETag"], dry_run="true")
+    assert (tried.status_code, tried.json()["problems"]) == (200, [])
+    wrong = put(daemon, [ops | {"phase": "whenever"}], read.headers["ETag"])
+    assert (wrong.status_code, "on_retry" in text(daemon)) == (422, False)
+    answer = put(daemon, new, read.headers["ETag"])
+    assert answer.status_code == 200, answer.text
+    assert [one["file"] for one in answer.json()["problems"]] == ["apis/shop/endpoints/bad.yaml"]
+    assert "phase: on_retry" in text(daemon)
+    other.unlink()
+    daemon.reload()
+    [ops] = daemon.get("/v1/endpoints/shop/get").json()["webhooks"]
+    assert ops["phase"] == "on_retry"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import pytest
 
 from orchestratord.cli.main import LazyCommands, main
 from orchestratord.plugin.registry import CORE_COMMANDS
@@ -19,6 +20,32 @@ def test_version() -> None:
     result = run("--version")
     assert result.exit_code == 0
     assert importlib.metadata.version("orchestratord") in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "first", "command"),
+    [
+        ("explain", "Missing argument 'ENDPOINT'.", "main explain"),
+        ("check --nope", "No such option", "main check"),
+        ("expl", "No such command 'expl'", "main"),
+        ("--nope", "No such option", "main"),
+        ("config nope", "No such command 'nope'", "main config"),
+        ("check -o xml", "'xml' is not one of", "main check"),
+    ],
+)
+def test_an_error_of_usage_is_two_lines(words: str, first: str, command: str) -> None:
+    result = run(*words.split())  # which calls the program `main`
+    assert (result.exit_code, result.stdout) == (2, "")
+    said, see = result.stderr.splitlines()
+    assert said.startswith(f"{command}: ")
+    assert first in said
+    assert see == f"See: {command} --help"
+
+
+def test_a_group_without_a_command_shows_its_help() -> None:
+    result = run("config")
+    assert result.exit_code == 2
+    assert "Commands:" in result.output
 
 
 def test_help_names_every_command() -> None:

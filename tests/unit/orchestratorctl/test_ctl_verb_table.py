@@ -155,6 +155,7 @@ def test_what_makes_no_sense_is_usage(
     out, err = capsys.readouterr()
     assert out == ""
     assert words in err
+    assert len(err.splitlines()) == 2
 
 
 def test_params_come_from_a_file_or_from_standard_input(
