@@ -6,15 +6,12 @@ import os
 
 from orchestratorctl.argument_types import utf8_text
 from orchestratorctl.exit_codes import CommandError
-from orchestratorctl.socket_client import SocketClient, find_socket
+from orchestratorctl.socket_client import HINT_TIMEOUT, SocketClient, find_socket
 from orchestratorctl.verb_table import VERBS, ArgumentValue, Verb, VerbArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-ANSWER_TIMEOUT = 2.0
-"""Seconds; a person waits for what they said to be found wrong, or for the help."""
 
 
 def added_verbs(socket: str | None) -> tuple[Verb, ...]:
@@ -25,7 +22,7 @@ def added_verbs(socket: str | None) -> tuple[Verb, ...]:
     """
     try:
         client = SocketClient(find_socket(socket, os.environ))
-        plugins = client.get("/v1/plugins", timeout=ANSWER_TIMEOUT).get("plugins") or []
+        plugins = client.get("/v1/plugins", timeout=HINT_TIMEOUT).get("plugins") or []
     except CommandError:
         return ()
     ours = {verb.name for verb in VERBS}  # this program may be newer than the daemon

@@ -15,7 +15,7 @@ from orchestratorctl.added_verbs import added_verbs
 from orchestratorctl.console import Console
 from orchestratorctl.exit_codes import OK, CommandError
 from orchestratorctl.formats import escape
-from orchestratorctl.socket_client import SocketClient, endpoint_path, find_socket
+from orchestratorctl.socket_client import HINT_TIMEOUT, SocketClient, endpoint_path, find_socket
 from orchestratorctl.verb_table import COMMAND, EVERYWHERE, SHELLS, Verb, VerbArgument
 
 TYPE_CHECKING = False
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 A_FILE = 3
 """The exit code that leaves it to the shell, which knows the names of files."""
-
-ANSWER_TIMEOUT = 2.0
-"""Seconds that a person at the tabulator key waits for the daemon."""
 
 _MOST = 50
 """Tasks that are offered, the newest ones."""
@@ -180,7 +177,7 @@ class _Line:
     def document(self, target: str, **query: object) -> dict[str, object]:
         """The daemon's answer. Raises CommandError where none comes in time."""
         client = SocketClient(find_socket(self.given.get("socket"), os.environ))
-        return client.get(target, query, ANSWER_TIMEOUT)
+        return client.get(target, query, HINT_TIMEOUT)
 
     def ask(self, target: str, **query: object) -> list[dict[str, str]]:
         """The objects in the daemon's answer. Raises CommandError where none comes in time."""

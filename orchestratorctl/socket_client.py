@@ -28,6 +28,8 @@ LONGEST_PATH = 107
 
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 30.0
+HINT_TIMEOUT = 2.0
+"""For what only helps a person, who waits no longer for it: a completion, a hint, the help."""
 # A restart may take as long as the old daemon drains and the new one starts.
 AWAY_TIMEOUT = 120.0
 AWAY_PAUSE = 0.5

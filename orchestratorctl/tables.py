@@ -256,7 +256,7 @@ BULKS = (
 
 def moved_word(bulk: Document) -> str:
     """What a bulk does to its tasks, as `retried`."""
-    return "cancelled" if bulk.get("action") == "cancel" else "retried"
+    return {"cancel": "cancelled", "resolve": "resolved"}.get(str(bulk.get("action")), "retried")
 
 
 def outcomes(bulk: Document) -> list[str]:
@@ -272,7 +272,7 @@ def bulk_table(bulk: Document, console: Console) -> list[str]:
         TableColumn("STATUS", _bulk_status),
         MATCHED,
         TableColumn(moved_word(bulk).upper(), value_of("moved", number), right=True),
-        *(() if bulk.get("action") == "cancel" else OUTCOMES),
+        *(OUTCOMES if moved_word(bulk) == "retried" else ()),
         TableColumn("SKIPPED", value_of("skipped", number), right=True),
         TableColumn("RATE", value_of("rate"), right=True),
     )

@@ -153,6 +153,8 @@ def _check_bulk(arguments: argparse.Namespace) -> None:
         message = "--all chooses by filters; leave the IDs out"
     elif getattr(arguments, "text_params", None) or getattr(arguments, "params", None):
         message = "-p and --params are for tasks named by ID, not for --all"
+    elif getattr(arguments, "body", None) is not None:
+        message = "--body is for tasks named by ID, not for --all"
     elif not filters(arguments):
         message = "--all needs a filter, such as --status failed or --endpoint API/NAME"
     if message is not None:
@@ -378,11 +380,15 @@ VERBS = (
     Verb(
         "resolve",
         "verbs.task_verbs:resolve",
-        "say how a task ended; what follows from that, follows",
-        VerbArgument("id", None, _task_id("pending,failed")),
+        "say how tasks ended; what follows from that, follows",
+        VerbArgument("ids", None, _task_id("pending,failed"), nargs="*"),
         VerbArgument("--as", "how", dest="outcome", required=True, choices=("succeeded", "failed")),
         VerbArgument("--note", "why, for the action log", _TEXT),
         VerbArgument("--body", "of the answer: JSON or a text; @- stdin", _BODY),
+        VerbArgument("--all", "all that the filters match; failed without --status"),
+        *_FILTERS,
+        *_BULK,
+        checks=(_check_bulk,),
     ),
     Verb(
         "cancel",
@@ -413,7 +419,7 @@ VERBS = (
     Verb(
         "bulks",
         "verbs.bulk_verbs:bulks",
-        "list retries and cancels of many tasks, show how one went, end it early or resume it",
+        "list what --all began, show how one went, end it early or resume it",
         VerbArgument("id", "as `retry --all` names it", _BULK_ID, nargs="?"),
         VerbArgument("--cancel", "change no more tasks"),
         VerbArgument("--resume", "go on after a pause"),

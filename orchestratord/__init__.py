@@ -4,6 +4,7 @@ This module is the public face for plugin authors, and nothing else. A name is l
 first asked for: a command that needs none of them starts at once.
 """
 
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -167,89 +168,25 @@ if TYPE_CHECKING:
     from orchestratord.values.template import Template as Template
     from orchestratord.values.template import TemplateTree as TemplateTree
 
-_HOMES = {
-    "orchestratord.cli.config_folder": "ConfigFolder",
-    "orchestratord.cli.options": "config_option",
-    "orchestratord.config.endpoint_file": "EndpointFile",
-    "orchestratord.config.params": "check_params fitted rule_problems",
-    "orchestratord.config.validate.request_rules": "url_problem",
-    "orchestratord.config.validate.secret_keys": "is_named_for_secret is_secret_key",
-    "orchestratord.engine.answer_rules": "AnswerRules",
-    "orchestratord.config.yaml": "flow_yaml nodes",
-    "orchestratord.config.yaml.plain_yaml": "parse_yaml",
-    "orchestratord.errors": (
-        "ConfigError Conflict EgressDenied InvalidParams InvalidPayload NotFound NotWritable "
-        "OrchestratordError Outdated PluginError Problem Reject SchemaTooCostly SendError "
-        "Snooze Unconditional Unreachable "
-    ),
-    "orchestratord.http.answer_view": "UnreadableBody read_body read_text reads_quickly",
-    "orchestratord.log": "escape",
-    "orchestratord.model.auth": "Auth",
-    "orchestratord.model.backoff": "Backoff",
-    "orchestratord.model.declared": "Model",
-    "orchestratord.model.edit": "Declaration Edit Editor",
-    "orchestratord.model.recurring_rows": "DECIDED_AT RecurringRows",
-    "orchestratord.model.endpoint": (
-        "OWN_ENDPOINT Api BreakerKey Endpoint Guards Pace Param ParamRules PartitionKey Schedule "
-        "Setting "
-    ),
-    "orchestratord.model.event": (
-        "SAME_MS BreakerEvent BulkEvent ClockEvent ConfigEvent DaemonEvent EndpointEvent Event "
-        "EventType FailingEvent InboundEvent OutboxEvent PartitionEvent PluginEvent ScheduleEvent "
-        "TaskEvent ThrottleEvent TroubleEvent WebhookEvent "
-    ),
-    "orchestratord.model.http_message": (
-        "Form Request Response header_items put_headers url_text "
-    ),
-    "orchestratord.values.json_body": "INLINE_BYTES MAX_DEPTH free_json is_shallow parse_json",
-    "orchestratord.model.outcome": "Outcome Send Statement",
-    "orchestratord.model.retry_policy": "RetryPolicy",
-    "orchestratord.model.settings": "Config DaemonSetting Port",
-    "orchestratord.model.task": (
-        "MOST_MEMBERS Action BatchEntry BatchMember ClosedBatch Delete Effect Explanation "
-        "NewTask Reason RunError RunSummary Status Table Task Upsert "
-    ),
-    "orchestratord.model.partition_turn": "Partition",
-    "orchestratord.plugin.background_service": "Service",
-    "orchestratord.plugin.doctor_check": "Check",
-    "orchestratord.plugin.executor": "Doomed Executor Need Parked Standing Target",
-    "orchestratord.plugin.hook_marks": "hookimpl only_for pure",
-    "orchestratord.plugin.hookspecs": "PHASES",
-    "orchestratord.plugin.long_work": "off_loop",
-    "orchestratord.plugin.metric": "Counter Gauge MetricSamples",
-    "orchestratord.plugin.registry": "Reference",
-    "orchestratord.plugin.route": (
-        "Answer Caller Control Page PageVisit PortHandler PortRequest Route described"
-    ),
-    "orchestratord.plugin.verb_row": "VerbRow",
-    "orchestratord.values": "world",
-    "orchestratord.values.attached_file": "Attachment",
-    "orchestratord.values.clock": "parse_first_try",
-    "orchestratord.values.durations": "Duration Size format_duration parse_duration rough_duration",
-    "orchestratord.values.budget": "INLINE_STEPS Budget TooCostly within_budget",
-    "orchestratord.values.jmespath_expression": "Expression",
-    "orchestratord.values.rate_limit": "RateLimit",
-    "orchestratord.values.redact": "MASK Redactor is_secret_header",
-    "orchestratord.values.secret": "Secret Text",
-    "orchestratord.values.status_set": "StatusSet",
-    "orchestratord.values.suggest": "suggest",
-    "orchestratord.values.template": "Template TemplateTree",
-}
-"""The names of each module, as imported above."""
+with open(__file__, encoding="utf-8") as _file:  # pathlib takes long to load
+    # The imports above are the one list of names, for type checkers and for whoever asks here.
+    _HOMES = {
+        name: home
+        for home, name in re.findall(r"^    from (\S+) import (\w+) as", _file.read(), re.M)
+    }
 
-__all__ = sorted(name for names in _HOMES.values() for name in names.split())
+__all__ = sorted(_HOMES)
 
 if not TYPE_CHECKING:  # else every name would pass for one that is there
 
     def __getattr__(name: str) -> object:
-        for home, names in _HOMES.items():
-            if name in names.split():
-                module = import_module(home)
-                here = hasattr(module, name)
-                value = getattr(module, name) if here else import_module(f"{home}.{name}")
-                globals()[name] = value
-                return value
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(home := _HOMES[name])
+        here = hasattr(module, name)
+        value = getattr(module, name) if here else import_module(f"{home}.{name}")
+        globals()[name] = value
+        return value
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -1,8 +1,10 @@
-"""`bulks`, and what `retry --all` and `cancel --all` have in common."""
+"""`bulks`, and what `retry --all`, `cancel --all` and `resolve --all` have in common."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from orchestratorctl.console import Console
 from orchestratorctl.exit_codes import FAILED, OK, TIMED_OUT
@@ -21,15 +23,21 @@ _COUNTS = 20
 
 
 def begin_bulk(
-    client: SocketClient, console: Console, arguments: Namespace, path: str, status: str
+    client: SocketClient,
+    console: Console,
+    arguments: Namespace,
+    path: str,
+    status: str,
+    said: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
     """Begins a bulk and follows it; with --dry-run, only tells what it would move.
 
-    `status` is meant without one.
+    `status` is meant without one. `said`: of the body, besides.
     """
     body: dict[str, Any] = {
         "filter": {"status": status, **filters(arguments)},
         "dry_run": arguments.dry_run,
+        **said,
     }
     for name in ("rate", "include_ambiguous", "force", "stop_after"):
         value = getattr(arguments, name, None)
@@ -104,7 +112,7 @@ def bulks(client: SocketClient, console: Console, arguments: Namespace) -> int:
     """Lists the latest bulks, or shows how far one is and how it went; with --cancel, ends it, with
     --resume, has it go on, with --wait, waits for its end."""
     if arguments.id is None:
-        nothing = "There are no bulks: no `retry --all` or `cancel --all` yet."
+        nothing = "There are no bulks: no `retry`, `cancel` or `resolve` with `--all` yet."
         show_list(client.get("/v1/bulks"), "bulks", BULKS, nothing, console)
         return OK
     if arguments.cancel:
@@ -125,6 +133,8 @@ def _show_bulk(bulk: dict[str, Any], console: Console) -> None:
             why = "others had moved them, or they ran, before their turn came"
         elif reason == "overtaken":
             why = "later ones of their partition had started; `retry ID --force` sends one"
+        elif reason == "no_success":
+            why = "an empty answer is no success to them; name them one by one, with --body"
         elif reason == "replaced":
             why = "other tasks replace them, which were made of them with other parameters"
         console.say(f"{number(count)} skipped: {why}.")

@@ -7,10 +7,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 
 from orchestratorctl.exit_codes import CommandError
-from orchestratorctl.socket_client import SocketClient, endpoint_path
-
-ANSWER_TIMEOUT = 2.0
-"""Seconds; a hint is worth no longer wait."""
+from orchestratorctl.socket_client import HINT_TIMEOUT, SocketClient, endpoint_path
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -40,11 +37,11 @@ def hints(client: SocketClient, arguments: Namespace) -> list[str]:
 
 
 def _endpoint_hints(client: SocketClient, endpoint: str, webhook: str | None) -> list[str]:
-    document = client.get("/v1/endpoints", timeout=ANSWER_TIMEOUT)
+    document = client.get("/v1/endpoints", timeout=HINT_TIMEOUT)
     known = [str(one.get("id")) for one in document.get("endpoints") or []]
     if endpoint not in known or webhook is None:
         return did_you_mean(endpoint, known)
-    found = client.get(endpoint_path(endpoint), timeout=ANSWER_TIMEOUT).get("webhooks") or []
+    found = client.get(endpoint_path(endpoint), timeout=HINT_TIMEOUT).get("webhooks") or []
     return did_you_mean(webhook, [str(one.get("name")) for one in found])
 
 
@@ -58,5 +55,5 @@ def _id_hints(client: SocketClient, arguments: Namespace) -> list[str]:
         if arguments.verb.name == "bulks"
         else ("bulk", f"/v1/bulks/{number}", "bulks")
     )
-    client.get(target, timeout=ANSWER_TIMEOUT)
+    client.get(target, timeout=HINT_TIMEOUT)
     return [f"There is a {other} {number}: orchestratorctl {verb} {number}"]

@@ -161,12 +161,14 @@ def retry(client: SocketClient, console: Console, arguments: Namespace) -> int:
 
 
 def resolve(client: SocketClient, console: Console, arguments: Namespace) -> int:
-    """Says how a task ended; what follows from that, follows."""
+    """Says how the tasks named ended, or all that match; what follows from that, follows."""
     said = {"as": arguments.outcome, "note": arguments.note, "body": arguments.body}
     body = {name: value for name, value in said.items() if value is not None}
-    task = client.post(f"/v1/retries/{arguments.id}/resolve", body)
-    console.show(task, lambda: table(TASKS, [task], console))
-    return OK
+    if arguments.all:
+        return begin_bulk(client, console, arguments, "/v1/retries/resolve", "failed", body)
+    tasks, code = _act_on_each(client, console, arguments.ids, "resolve", body)
+    _print_results(tasks, console, len(arguments.ids) == 1)
+    return code
 
 
 def cancel(client: SocketClient, console: Console, arguments: Namespace) -> int:

@@ -286,7 +286,7 @@ class RequestDocument(TypedDict, total=False):
 
 
 class BegunBulk(TypedDict):
-    """A retry or cancel of many that goes on by itself."""
+    """A bulk, which goes on by itself."""
 
     matched: Annotated[int, Field(examples=[1207])]
     bulk: Annotated[int, Field(examples=[3])]
@@ -304,7 +304,7 @@ class CountDocument(TypedDict):
 
 
 class SurveyDocument(TypedDict):
-    """What a retry or cancel of many would do."""
+    """What a bulk would do."""
 
     matched: Annotated[int, Field(examples=[1207])]
     bulk: None
@@ -342,10 +342,10 @@ class SurveyDocument(TypedDict):
     }
 )
 class BulkDocument(TypedDict):
-    """A retry or cancel of many, and how far it has come."""
+    """Many tasks retried, cancelled or resolved, and how far that has come."""
 
     id: int
-    action: Annotated[str, Field(json_schema_extra={"enum": ["retry", "cancel"]})]
+    action: Annotated[str, Field(json_schema_extra={"enum": ["retry", "cancel", "resolve"]})]
     status: Annotated[
         str, Field(json_schema_extra={"enum": ["running", "paused", "finished", "cancelled"]})
     ]
@@ -356,7 +356,7 @@ class BulkDocument(TypedDict):
     why_skipped: Counts
     """`changed`, or the reason for which they would have failed again → how many."""
     succeeded: int
-    """Of those that it moved, as all that follow; none of a cancel."""
+    """Of those that it moved, as all that follow; 0 but of a retry."""
     failed: int
     """For good."""
     waiting: int
@@ -365,7 +365,7 @@ class BulkDocument(TypedDict):
     """Failures after which it pauses; 0 for never."""
     filter: Any
     include_ambiguous: bool | None
-    """Null of a cancel."""
+    """Null but of a retry."""
     rate: str | None
     created_at: Time
     finished_at: Time | None
@@ -375,7 +375,7 @@ class BulkDocument(TypedDict):
 
 
 class BulksDocument(TypedDict):
-    """The latest retries and cancels of many."""
+    """The latest bulks."""
 
     bulks: list[BulkDocument]
 

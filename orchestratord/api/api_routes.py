@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from starlette.requests import Request
 from starlette.routing import compile_path
@@ -67,7 +68,7 @@ from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.route import Answer, described
 from orchestratord.plugin.served import plugin_routes
-from orchestratord.queue.records import CANCEL, RETRY
+from orchestratord.queue.records import CANCEL, RESOLVE, RETRY
 from orchestratord.values.json_body import is_larger
 
 _PAGE = 100
@@ -326,8 +327,17 @@ class ApiRoutes:
         """Give all tasks up that match a filter."""
         return await self._begin_bulk(CANCEL, bodies.read_body(bodies.BulkBody, asked.body))
 
+    @described(body=bodies.ResolveAllBody, answers={200: SurveyDocument, 202: BegunBulk})
+    async def resolve_all(self, asked: Asked) -> Answer:
+        """Say how all tasks ended that match a filter: each as by its own `resolve`, with an empty
+        answer."""
+        body = bodies.read_body(bodies.ResolveAllBody, asked.body)
+        return await self._begin_bulk(
+            RESOLVE, body, resolution={"as": body.status, "note": body.note}
+        )
+
     async def _begin_bulk(
-        self, action: str, body: bodies.BulkBody, stop_after: int = 0, **more: bool
+        self, action: str, body: bodies.BulkBody, stop_after: int = 0, **more: Any
     ) -> Answer:
         begun = await self._service.many.begin(
             action, body.filter, rate=body.rate, dry_run=body.dry_run, stop_after=stop_after, **more
@@ -336,7 +346,7 @@ class ApiRoutes:
             return Answer(begun)
         given = {name: value for name, value in body.filter.items() if value and name != "id"}
         detail = {"matched": begun["matched"], "filter": given}
-        detail |= {name: True for name, value in more.items() if value}
+        detail |= {name: value for name, value in more.items() if value}
         done = Action(f"{action} many", bulk=begun["bulk"], detail=detail)
         return Answer(begun, 202, done=done)
 
@@ -354,18 +364,18 @@ class ApiRoutes:
 
     @described(answers={200: BulksDocument}, problems=[InvalidParams])
     async def bulks(self, asked: Asked) -> Answer:
-        """The latest retries and cancels of many."""
+        """The latest bulks."""
         bodies.refuse_unknown(asked.query)
         return Answer({"bulks": await self._service.bulks()})
 
     @described(answers={200: BulkDocument})
     async def bulk(self, asked: Asked) -> Answer:
-        """How far a retry or cancel of many has come."""
+        """How far a bulk has come."""
         return Answer(await self._service.bulk(_id(asked, "bulk")))
 
     @described(body=bodies.NoBody, answers={202: BulkDocument})
     async def cancel_bulk(self, asked: Asked) -> Answer:
-        """End a retry or cancel of many early."""
+        """End a bulk early."""
         bodies.read_body(bodies.NoBody, asked.body)
         bulk = await self._service.many.cancel(_id(asked, "bulk"))
         return Answer(bulk, 202, done=Action("stop bulk", bulk=bulk["id"]))

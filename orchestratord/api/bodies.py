@@ -208,6 +208,14 @@ class BulkBody(RequestBody):
     """At most so many at a time, such as `10/s`."""
 
 
+class ResolveAllBody(BulkBody):
+    """How all tasks ended that match."""
+
+    status: Annotated[Literal["succeeded", "failed"], Field(alias="as")]
+    note: Annotated[StrictStr, Field(max_length=MAX_NOTE)] | None = None
+    """Why, for the action log and each timeline."""
+
+
 class RetryAllBody(BulkBody):
     """A retry of all tasks that match."""
 

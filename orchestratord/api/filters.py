@@ -13,7 +13,7 @@ from orchestratord.errors import InvalidParams
 from orchestratord.model.endpoint import MAX_PARTITION, OWN_ENDPOINT
 from orchestratord.model.task import DOUBTFUL, Reason, Status
 from orchestratord.queue.operations.bulk import with_default
-from orchestratord.queue.records import CANCEL, RETRY, Place, TaskFilter
+from orchestratord.queue.records import CANCEL, RESOLVE, RETRY, Place, TaskFilter
 from orchestratord.values.clock import from_rfc3339
 from orchestratord.values.durations import MAX_DURATION, parse_duration
 from orchestratord.values.status_set import StatusSet
@@ -139,8 +139,9 @@ ORDERS = ("newest", "ended")
 IN_BULK = {
     RETRY: ("retried", (Status.PENDING, Status.FAILED, Status.CANCELLED)),
     CANCEL: ("cancelled", (Status.PENDING, Status.RUNNING, Status.FAILED)),
+    RESOLVE: ("resolved", (Status.PENDING, Status.FAILED)),
 }
-"""What a filter may retry or cancel; tasks that succeeded are repeated by force only."""
+"""What a filter may move, by the action; tasks that succeeded are repeated by force only."""
 
 FIELDS = {"id": "ids"}
 """The fields of a filter that have another name."""
@@ -207,10 +208,10 @@ def read_bulk_filter(
     include_ambiguous: bool,
     force: bool = False,
 ) -> TaskFilter:
-    """The filter of a retry or cancel of many.
+    """The filter of a bulk.
 
     Args:
-        action: `RETRY` or `CANCEL`.
+        action: `RETRY`, `CANCEL` or `RESOLVE`.
         given: as `read_filter` takes it, with `now`.
         include_ambiguous: retry also what failed for one of `DOUBTFUL`.
         force: repeat what has succeeded as well, where its status is named.
@@ -232,6 +233,8 @@ def read_bulk_filter(
     wanted = with_default(action, wanted)
     if action == RETRY and not (include_ambiguous or wanted.reason or wanted.ids):
         wanted = replace(wanted, left_out=DOUBTFUL)
+    if action == RESOLVE and not (wanted.reason or wanted.ids):
+        wanted = replace(wanted, left_out=(Reason.RESOLVED.value,))
     if Status.CANCELLED in wanted.status and not wanted.reason:
         wanted = replace(wanted, left_out=(*wanted.left_out, Reason.REPLACED.value))
     return wanted

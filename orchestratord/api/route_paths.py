@@ -25,6 +25,7 @@ ROUTES = {
     ("GET", "/v1/schedules"): "schedules",
     ("POST", "/v1/retries/trigger"): "trigger_all",
     ("POST", "/v1/retries/cancel"): "cancel_all",
+    ("POST", "/v1/retries/resolve"): "resolve_all",
     ("GET", _RETRY): "retry",
     ("GET", f"{_RETRY}/request"): "request",
     ("POST", f"{_RETRY}/trigger"): "trigger",

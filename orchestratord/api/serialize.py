@@ -31,7 +31,7 @@ from orchestratord.plugin.registry import PluginInfo
 from orchestratord.plugin.verb_row import VerbRow
 from orchestratord.queue.operations.bulk import Survey
 from orchestratord.queue.operations.settle import holds
-from orchestratord.queue.records import CANCEL, Bulk, Done, TaskFilter
+from orchestratord.queue.records import RETRY, Bulk, Done, TaskFilter
 from orchestratord.values.clock import rfc3339
 from orchestratord.values.redact import Redactor
 
@@ -155,7 +155,7 @@ def endpoint_json(
 
 
 def bulk_json(bulk: Bulk, redactor: Redactor) -> BulkDocument:
-    """A retry or cancel of many and how far it has come."""
+    """A bulk and how far it has come."""
     takes_all = DOUBTFUL[0] not in bulk.filter.left_out
     return {
         "id": bulk.id,
@@ -170,7 +170,7 @@ def bulk_json(bulk: Bulk, redactor: Redactor) -> BulkDocument:
         "waiting": bulk.waiting,
         "stop_after": bulk.stop_after,
         "filter": redactor.value(filter_json(bulk.filter)),
-        "include_ambiguous": None if bulk.action == CANCEL else takes_all,
+        "include_ambiguous": takes_all if bulk.action == RETRY else None,
         "rate": None if bulk.rate is None else format_rate(bulk.rate),
         "created_at": rfc3339(bulk.created_at),
         "finished_at": rfc3339(bulk.finished_at),
@@ -179,7 +179,7 @@ def bulk_json(bulk: Bulk, redactor: Redactor) -> BulkDocument:
 
 
 def survey_json(survey: Survey, examples: Iterable[Task], redactor: Redactor) -> SurveyDocument:
-    """What a retry or cancel of many would do: the most numerous tasks first."""
+    """What a bulk would do: the most numerous tasks first."""
     counts = sorted(survey.counts.items(), key=lambda item: (-item[1], item[0][1]))
     return {
         "matched": survey.matched,

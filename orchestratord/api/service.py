@@ -192,7 +192,8 @@ class Service:
         """How the daemon is, as `/v1/status` shows it; there only the busiest lanes stand."""
         store, redactor, now = self._store, self.config.redactor, self._clock.now_ms()
         all_workers = await self._team.snapshot(self._worker.snapshot())
-        snapshot = status.with_rates(all_workers, await claim.rates(store), now)
+        rates = await claim.rates(store, status.lanes_by_day(all_workers))
+        snapshot = status.with_rates(all_workers, rates, now)
         due = await self._due.latest(backlog.due_tasks(now, status.MAX_PARTITIONS))
         return {
             **status.process_status(
@@ -370,11 +371,11 @@ class Service:
         return await run_document(self._store, run_id, limit, self.config.redactor)
 
     async def bulks(self) -> list[answers.BulkDocument]:
-        """The latest retries and cancels of many, the latest first."""
+        """The latest bulks, the latest first."""
         return await self.many.newest()
 
     async def bulk(self, bulk_id: int) -> answers.BulkDocument:
-        """A retry or cancel of many. Raises NotFound."""
+        """A bulk. Raises NotFound."""
         return await self.many.get(bulk_id)
 
     # -- endpoints -----------------------------------------------------------------------------

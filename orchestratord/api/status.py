@@ -193,6 +193,12 @@ def worker_status(
     }
 
 
+def lanes_by_day(snapshot: Mapping[str, Any]) -> set[str]:
+    """The lanes of a worker's snapshot whose rate is of a day."""
+    limited = (lane for lane in snapshot["lanes"] if lane["rate"] is not None)
+    return {lane["name"] for lane in limited if RateLimit.parse(lane["rate"]["limit"]).is_kept}
+
+
 def with_rates(
     snapshot: Mapping[str, Any], rates: Mapping[str, tuple[int, Sequence[Sequence[int]]]], now: int
 ) -> Mapping[str, Any]:

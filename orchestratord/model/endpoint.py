@@ -268,7 +268,7 @@ class Api(Guards):
     global_concurrency: int | None = Field(None, ge=1)
     """How many of its calls are in flight at once in all daemons together, at most."""
     rate_limit: RateLimit | None = None
-    """How many of its calls begin at most, in all daemons together: 10/s, 100/min, 5000/h."""
+    """How many of its calls begin at most, in all daemons together: 10/s, 100/min, 5000/d."""
     error_message: ErrorMessage | None = None
     """JMESPath over `{body, headers, status_code}` of an answer that is a failure: where it says
     what is wrong, such as body.error.message; left out: the usual places."""

@@ -121,7 +121,7 @@ class TaskEvent(NamedTuple):
 
 
 class BulkEvent(NamedTuple):
-    """`bulk.…`: a step of a retry or cancel of many."""
+    """`bulk.…`: a step of a bulk."""
 
     type: EventType
     at: int

@@ -65,7 +65,7 @@ class Control(Protocol):
         """A run, with its first tasks: the document of `GET /v1/runs/{id}`. Raises NotFound."""
 
     async def bulk(self, bulk_id: int) -> Mapping[str, Any]:
-        """A retry or cancel of many: the document of `GET /v1/bulks/{id}`. Raises NotFound."""
+        """A bulk: the document of `GET /v1/bulks/{id}`. Raises NotFound."""
 
     async def bulks(self) -> Sequence[Mapping[str, Any]]:
         """The latest of them, as `GET /v1/bulks` lists them."""

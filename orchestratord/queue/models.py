@@ -335,7 +335,7 @@ class BulkRow(QueueRow):
     lease_until = BigIntegerField(null=True)
     """Until when no other daemon does, if that one says nothing."""
     action = TextField(constraints=[SQL("DEFAULT 'retry'")])
-    """retry or cancel."""
+    """retry, cancel or resolve."""
     wanted = TextField(null=True)
     """The filter, where daemons of schema 7 do not understand it: `filter` finds nothing then."""
     why_skipped = TextField(constraints=NO_PARAMS)
@@ -353,6 +353,9 @@ class BulkRow(QueueRow):
     """When the last of those that it moved had ended."""
     untold = BigIntegerField(constraints=ZERO)
     """1: it has paused, or ended, and no event has told so yet."""
+    resolution = TextField(null=True)
+    """Of a resolve: `as`, `note` and `wanted`, a JSON object; `filter` finds nothing then, so that
+    a daemon that does not know of it moves nothing."""
 
     class Meta:
         table_name = "bulks"

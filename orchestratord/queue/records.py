@@ -296,12 +296,14 @@ class TaskFilter:
     ended_since: int | None = None
 
 
-RETRY, CANCEL = "retry", "cancel"
+RETRY, CANCEL, RESOLVE = "retry", "cancel", "resolve"
 """What a bulk does."""
 CHANGED = "changed"
 """Why a bulk skipped tasks that had changed before their turn came."""
 OVERTAKEN = "overtaken"
 """Why it skipped tasks after which a later one of their ordered partition had started."""
+NO_SUCCESS = "no_success"
+"""Why it skipped tasks that it was to resolve as succeeded: an empty answer is none to them."""
 
 
 class Place(NamedTuple):
@@ -338,7 +340,7 @@ class Bulk:
     updated_at: int
     finished_at: int | None
     action: str = RETRY
-    """`retry` or `cancel`."""
+    """`RETRY`, `CANCEL` or `RESOLVE`."""
     owner: str | None = None
     """Which daemon carries it out."""
     lease_until: int | None = None
@@ -355,6 +357,8 @@ class Bulk:
     """At how many in `failed` it pauses next, or has paused."""
     ended_at: int | None = None
     """When the last of those that it moved had ended."""
+    resolution: Mapping[str, Any] | None = None
+    """Of a `RESOLVE`: `as`, how the tasks ended, and `note`, why."""
     waiting: int = 0
     """How many of those that it moved, and no bulk after it, have not ended; where it was asked
     for."""

@@ -25,7 +25,7 @@ _COCKROACH = "playhouse.cockroachdb"
 
 BASELINE = 7
 """The oldest schema that can be brought on: the number of the first migration."""
-VERSION = 21
+VERSION = 22
 """The schema that this code reads and writes: the number of the last one."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -260,6 +260,12 @@ def _check_same(table: Table, found: Iterable[Any]) -> None:
         if kind and column.data_type.upper() not in (kind[0], _TYPES[kind[0]]):
             raise PluginError(
                 f"{whose}: {column.name} is {column.data_type}, and not {kind[0]}; {remedy}"
+            )
+        needed = not column.null and column.default is None and column.name not in key
+        if needed and "NOT" not in kind:
+            declared = "without it" if kind else "not at all"
+            raise PluginError(
+                f"{whose}: {column.name} is NOT NULL, and declared {declared}; {remedy}"
             )
 
 

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 from orchestratord.values.yaml_value import REFERENCE, YamlValue
 
-_WRITTEN = re.compile(r"(\d{1,7})\s*/\s*(s|sec|second|m|min|minute|h|hour)", re.ASCII)
-_UNITS = {"s": ("s", 1_000), "m": ("min", 60_000), "h": ("h", 3_600_000)}
+_WRITTEN = re.compile(r"(\d{1,7})\s*/\s*(s|sec|second|m|min|minute|h|hour|d|day)", re.ASCII)
+_UNITS = {"s": ("s", 1_000), "m": ("min", 60_000), "h": ("h", 3_600_000), "d": ("d", 86_400_000)}
 MOST = 1_000_000
 """Times in one unit."""
 
@@ -30,7 +30,7 @@ EXACT = 100
 
 @dataclass(frozen=True, slots=True)
 class RateLimit(YamlValue):
-    """So many `times` in each `s`, `min` or `h`."""
+    """So many `times` in each `s`, `min`, `h` or `d`."""
 
     times: int
     unit: str
@@ -39,17 +39,23 @@ class RateLimit(YamlValue):
         "anyOf": [
             {
                 "type": "string",
-                "pattern": r"^\s*\d{1,7}\s*/\s*(s|sec|second|m|min|minute|h|hour)\s*$",
+                "pattern": r"^\s*\d{1,7}\s*/\s*(s|sec|second|m|min|minute|h|hour|d|day)\s*$",
             },
             REFERENCE,
         ],
-        "description": "how often at most: 10/s, 100/min, 5000/h",
+        "description": "how often at most: 10/s, 100/min, 500/h, 5000/d",
     }
 
     @property
     def window(self) -> int:
         """Milliseconds of the unit."""
         return _UNITS[self.unit[0]][1]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether what began is always counted in the queue: a day outlasts a daemon, and what
+        `retention` leaves of its attempts."""
+        return self.unit == "d"
 
     @property
     def margin(self) -> int:
@@ -63,12 +69,12 @@ class RateLimit(YamlValue):
 
     @classmethod
     def parse(cls, value: Any) -> RateLimit:
-        """Read `10/s`, `100/min` or `5000/h`. Raises ValueError for anything else."""
+        """Read `10/s`, `100/min`, `500/h` or `5000/d`. Raises ValueError for anything else."""
         match = _WRITTEN.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None or not 1 <= int(match[1]) <= MOST:
             raise ValueError(
-                f"{value!r} is not a rate limit: write a whole number of times a second, minute or "
-                "hour, such as 10/s, 100/min or 5000/h"
+                f"{value!r} is not a rate limit: write a whole number of times a second, minute, "
+                "hour or day, such as 10/s, 100/min or 5000/d"
             )
         return cls(int(match[1]), _UNITS[match[2][0]][0])
 
@@ -81,7 +87,7 @@ class RateWindow:
     epoch.
     """
 
-    __slots__ = ("_grid", "_length", "_stamps", "_used_up", "limit", "reserved", "used")
+    __slots__ = ("_back", "_grid", "_length", "_stamps", "_used_up", "limit", "reserved", "used")
 
     def __init__(self, limit: RateLimit, stamps: Iterable[Sequence[int]] = ()) -> None:
         """`stamps`: pairs of a time and how many began then, as of `stamps` elsewhere."""
@@ -101,6 +107,10 @@ class RateWindow:
         self.limit = limit
         self._length = limit.window + limit.margin
         self._grid = 1 if limit.times <= EXACT else limit.window // EXACT
+        self._back = 0
+        if limit.is_kept:  # its parts are so long that their ends would look like a wrong clock's
+            self._back = self._grid - 1
+            self._length += self._back
 
     def free(self, now: int) -> int:
         """How many may be reserved now."""
@@ -139,7 +149,7 @@ class RateWindow:
 
     def charge(self, count: int, now: int) -> None:
         """So many begin; also more than are free, as when it is learnt of what went before."""
-        at = now + self._grid - 1 - now % self._grid
+        at = now + self._grid - 1 - now % self._grid - self._back
         last = self._stamps[-1] if self._stamps else None
         if last is not None and last[0] >= at:  # later is on the safe side
             last[1] += count

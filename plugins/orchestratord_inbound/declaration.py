@@ -87,6 +87,12 @@ def _path(value: str) -> str:
     return value
 
 
+def _of_memory(limit: RateLimit) -> RateLimit:
+    if limit.is_kept:
+        raise ValueError("requests are counted in memory, an hour at most: write s, min or h")
+    return limit
+
+
 class Inbound(Model):
     """How requests of a sender become events of an endpoint."""
 
@@ -102,7 +108,7 @@ class Inbound(Model):
     `slack`)."""
     verify_token: Secret | None = None
     """What Meta shows when it asks whether the address is right."""
-    rate_limit: RateLimit | None = None
+    rate_limit: Annotated[RateLimit, AfterValidator(_of_memory)] | None = None
     """How many requests are taken at most, such as 100/s; the rest are told to come again."""
     max_body: Annotated[Size, Field(ge=1)] | None = None
     """How large a body may be, such as 64KiB; at most, and else, `max_params`."""

@@ -1,4 +1,4 @@
-"""Bulks: many tasks moved back to pending or given up, at a pace, going on after a restart.
+"""Bulks: many tasks retried, given up or resolved, at a pace, going on after a restart.
 
 How far a bulk has come, and how it went with what it moved, is a row of the database; here is only
 who takes its steps, and tells of them until the last of its tasks has ended.
@@ -10,20 +10,24 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from orchestratord.api.filters import IN_BULK
+from orchestratord.api.manual.task_service import TaskService
 from orchestratord.engine import task_events
 from orchestratord.engine.worker import Worker
-from orchestratord.errors import NotFound, QueueError
+from orchestratord.errors import Conflict, InvalidParams, NotFound, QueueError, Replaced
 from orchestratord.model.event import EventType
-from orchestratord.model.task import Key
+from orchestratord.model.task import Key, Reason
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations.bulk import PAUSED, RUNNING
-from orchestratord.queue.records import CANCEL, Bulk
+from orchestratord.queue.records import CANCEL, CHANGED, NO_SUCCESS, RESOLVE, Bulk
 from orchestratord.values import world
 
 log = logging.getLogger("orchestratord.bulk")
 
 STEP = 200
 """Tasks moved in one transaction at most; what else the store has to do goes in between."""
+RESOLVED_AT_ONCE = 50
+"""Tasks that are resolved in one step at most, each in a transaction of its own."""
 STEPS_PER_SECOND = 10.0
 """How often a paced bulk moves something, where its rate allows more than one at a time."""
 CATCH_UP = 1.0
@@ -54,6 +58,7 @@ class BulkRunner:
         self._store = worker.store
         self._events = worker.host.events
         self._worker = worker
+        self._tasks = TaskService(worker)
         self._clock = worker.clock
         self._movers: dict[int, asyncio.Task[None]] = {}
         self._published: dict[int, tuple[float, tuple[int, ...]]] = {}
@@ -168,7 +173,10 @@ class BulkRunner:
                 limit = _step(bulk.rate)
                 if bulk.rate is None and bulk.stop_after:
                     limit = min(limit, await self._room(bulk))
-                bulk, keys = await bulks.step(self._store, bulk.id, limit, self._obstacle)
+                elif bulk.action == RESOLVE:
+                    limit = min(limit, RESOLVED_AT_ONCE)
+                about = bulk.id, limit, self._obstacle, self._resolve
+                bulk, keys = await bulks.step(self._store, *about)
             except Exception as error:
                 log.error("bulk %d cannot go on (%s); again in %gs", bulk.id, error, AGAIN)
                 await asyncio.sleep(AGAIN)
@@ -193,7 +201,7 @@ class BulkRunner:
             bulk.id,
             bulk.status,
             bulk.moved,
-            "cancelled" if bulk.action == CANCEL else "retried",
+            IN_BULK[bulk.action][0],
             bulk.skipped,
         )
         return bulk
@@ -267,6 +275,19 @@ class BulkRunner:
         """For what reason the tasks of a key would only wait or fail again, if they would."""
         obstacle = self._worker.placement.obstacle(key)
         return obstacle.reason if obstacle else None
+
+    async def _resolve(self, bulk: Bulk, task_id: int) -> str | None:
+        """End a task as a bulk says; the reason why it cannot, if any."""
+        said = bulk.resolution or {}
+        try:
+            await self._tasks.resolve(task_id, said["as"], note=said["note"], bulk=bulk)
+        except Replaced:
+            return Reason.REPLACED
+        except (Conflict, NotFound):
+            return CHANGED
+        except InvalidParams:
+            return NO_SUCCESS
+        return None
 
     def _publish_moved(self, bulk: Bulk, key: Key, ids: list[int], now: int) -> None:
         """What became of these tasks, to whom it concerns."""

@@ -1,4 +1,4 @@
-"""Retries and cancels of many tasks: a part of the service."""
+"""Many tasks retried, cancelled or resolved: a part of the service."""
 
 from __future__ import annotations
 
@@ -44,12 +44,13 @@ class BulkService:
         include_ambiguous: bool = False,
         stop_after: int = 0,
         force: bool = False,
+        resolution: Mapping[str, Any] | None = None,
     ) -> answers.SurveyDocument | answers.BegunBulk:
-        """Have every task tried, or give every task up, that the filter matches.
+        """Have every task tried, given up or ended that the filter matches.
 
         Args:
-            action: `RETRY`, of every failed task where the filter names no status; or `CANCEL`, of
-                every one that waits.
+            action: `RETRY` or `RESOLVE`, of every failed task where the filter names no status; or
+                `CANCEL`, of every one that waits.
             filter: by the names of the parameters of `GET /v1/retries`.
             rate: tasks a second at most.
             dry_run: only count them; nothing is written down.
@@ -57,26 +58,28 @@ class BulkService:
                 unless the filter names reasons, or the tasks themselves.
             stop_after: failures after which the bulk pauses; 0 for never.
             force: repeat what has succeeded too, where the filter says so.
+            resolution: of `RESOLVE`, as in `Bulk`.
 
         Returns:
             `matched`, the `bulk` (its id; None for a dry run), what is `left_out` by reason, and
             for a dry run the `counts` by reason and endpoint, with `examples`.
 
         Raises:
-            InvalidParams: the filter is empty, names what cannot be done in bulk, or holds a secret
-                of the configuration, which would be stored.
+            InvalidParams: the filter is empty, names what cannot be done in bulk, or it or the note
+                holds a secret of the configuration, which would be stored.
         """
         wanted = filters.read_bulk_filter(
             action, filter, self._clock.now_ms(), include_ambiguous=include_ambiguous, force=force
         )
         told = {f"filter.{name}": filter[name] for name in filter.keys() - {"id", "parent", "bulk"}}
+        told["note"] = (resolution or {}).get("note")
         if not dry_run and (problems := self._redactor.problems_in(told)):
             raise InvalidParams(problems)
         survey = await self._store.read(bulks.survey(wanted))
         if dry_run:
             examples = await self._store.read(bulks.examples(survey, EXAMPLES))
             return serialize.survey_json(survey, examples, self._redactor)
-        bulk = await self._store.write(bulks.create(action, survey, rate, stop_after))
+        bulk = await self._store.write(bulks.create(action, survey, rate, stop_after, resolution))
         self.runner.begin(bulk, EventType.BULK_BEGAN)
         return {"matched": bulk.matched, "bulk": bulk.id, "left_out": dict(survey.left_out)}
 

@@ -12,6 +12,7 @@ import httpx
 
 from orchestratord.api import answer_documents as answers
 from orchestratord.api import serialize
+from orchestratord.api.filters import IN_BULK
 from orchestratord.engine import task_events
 from orchestratord.engine.attempt_in_progress import AttemptResult
 from orchestratord.engine.call_tree import begins_run, is_run, run_of
@@ -29,7 +30,7 @@ from orchestratord.plugin.host import Reached
 from orchestratord.plugin.isolation import is_ctrl_c
 from orchestratord.plugin.long_work import bounded
 from orchestratord.queue.operations import manual, partitions, search
-from orchestratord.queue.records import StoredEffect
+from orchestratord.queue.records import RESOLVE, Bulk, StoredEffect
 from orchestratord.simulate.fake_answer import outcome_of
 
 log = logging.getLogger("orchestratord.control")
@@ -87,7 +88,13 @@ class TaskService:
     # -- how it ended --------------------------------------------------------------------------
 
     async def resolve(
-        self, task_id: int, status: str, *, note: str | None = None, body: Any = None
+        self,
+        task_id: int,
+        status: str,
+        *,
+        note: str | None = None,
+        body: Any = None,
+        bulk: Bulk | None = None,
     ) -> answers.TaskDocument:
         """End a task that waits or has failed, as if the answer had come: hooks are told, and what
         follows is written with it. One that has failed and is to stay so only gets its reason.
@@ -97,6 +104,7 @@ class TaskService:
             status: `succeeded` or `failed`.
             note: why, for the timeline of the task.
             body: of the answer, as JSON has it, or a text; None for an empty one.
+            bulk: the one that resolves it, if one does; only while its filter names the status.
 
         Raises:
             NotFound; Replaced; Conflict where it runs, has succeeded or is cancelled; InvalidParams
@@ -107,7 +115,7 @@ class TaskService:
         if problems := redactor.problems_in({"note": note}):
             raise InvalidParams(problems)
         task = await self._store.read(search.get(task_id))
-        if task.status not in (Status.PENDING, Status.FAILED):
+        if task.status not in (bulk.filter.status if bulk else IN_BULK[RESOLVE][1]):
             raise Conflict(f"task {task_id} is {task.status}; only pending and failed are resolved")
         config, now = self._worker.placement.config, self._clock.now_ms()
         standing, executor = self._worker.placement.look(task.key)
@@ -128,7 +136,7 @@ class TaskService:
             reached = Reached(task, endpoint, config, outcome)
             after = None if executor is None or executor.immediate else executor.phases[1]
             result = await self._worker.pipe.hooks.ask(reached, decision, row, after)
-        return await self._write(task, result, target)
+        return await self._write(task, result, target, bulk.id if bulk else None)
 
     async def _answered(
         self, task: Task, executor: Executor | None, target: Target | None, body: Any
@@ -162,7 +170,7 @@ class TaskService:
         return outcome
 
     async def _write(
-        self, task: Task, result: AttemptResult, target: Target | None
+        self, task: Task, result: AttemptResult, target: Target | None, bulk_id: int | None
     ) -> answers.TaskDocument:
         pipe, config, now = self._worker.pipe, self._worker.placement.config, self._clock.now_ms()
         items: list[StoredEffect] = []
@@ -179,7 +187,7 @@ class TaskService:
             # What the last attempt came to stays; nothing was sent since.
             settlement.status_code = task.last_status_code
             settlement.error = error_record(task.last_error or result.decision.why, config.redactor)
-        resolved, inserted = await self._store.write(manual.resolve(settlement))
+        resolved, inserted = await self._store.write(manual.resolve(settlement, bulk_id))
         if items:
             await pipe.new_tasks.written(items, inserted)
         if settlement.last_success_at is not None:

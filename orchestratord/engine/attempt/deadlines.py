@@ -83,14 +83,21 @@ class RateGuard:
         self.stopping = False
         """The daemon stops: what is not sent yet is not sent."""
 
-    def counted_at(self, task: Task, began: int) -> int:
-        """When the rate of its lane counts a task: where others share that, as it is claimed."""
-        return task.updated_at if self._store.several_daemons else began
+    def counted_at(self, task: Task, lane: str, began: int) -> int:
+        """When the rate of its lane counts a task: where the queue does, as it is claimed."""
+        return task.updated_at if self._in_queue(self._window(lane)) else began
+
+    def _window(self, lane: str) -> RateWindow | None:
+        throttle = self._lanes.lanes[lane].throttle
+        return throttle.window if throttle is not None else None
+
+    def _in_queue(self, window: RateWindow | None) -> bool:
+        """Whether it is counted in the queue, and not by this daemon alone."""
+        return self._store.several_daemons or (window is not None and window.limit.is_kept)
 
     def late_in(self, attempt: AttemptInProgress) -> RateWindow | None:
         """Where its rate counts an attempt, if it begins too late for that."""
-        throttle = self._lanes.lanes[attempt.lane].throttle
-        window = throttle.window if throttle is not None else None
+        window = self._window(attempt.lane)
         if window is None:
             return None
         in_time = attempt.counted + window.limit.margin // 2
@@ -102,7 +109,7 @@ class RateGuard:
         while not self.stopping and (window := self.late_in(attempt)):
             limit, now = window.limit, self._store.clock.now_ms()
             within = min(2 * granted + limit.margin, MOST_AHEAD)
-            if self._store.several_daemons:
+            if self._in_queue(window):
                 later = postpone(attempt.lane, limit, attempt.counted, within)
                 wait = await self._store.write(later)
             else:

@@ -227,7 +227,7 @@ class Pipe:
         # Its row says that a repeat is safe, which is what counts should the daemon die.
         if plan is None or (task.idempotent and not plan.target.idempotent):
             return None
-        counted = self.deadlines.rates.counted_at(task, began)
+        counted = self.deadlines.rates.counted_at(task, lane, began)
         early = began < (task.backoff_until or 0)
         return AttemptInProgress(
             task, plan, lane, running, began, world.monotonic(), counted, early

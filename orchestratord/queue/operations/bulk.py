@@ -1,4 +1,5 @@
-"""Retrying or cancelling many tasks manually: a row knows how far it is, and moves on in steps.
+"""Many tasks retried, cancelled or resolved manually: a row knows how far it is, and moves on in
+steps.
 
 What matches is looked for on the reading connection; the writer only touches rows that it is given
 by id, and moves the cursor in the same transaction. So no task moves twice, whatever happens in
@@ -7,9 +8,10 @@ between, and the hot path waits for none of the looking.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -24,6 +26,7 @@ from orchestratord.queue.operations import partitions, search
 from orchestratord.queue.operations.partitions import give_place, lock_tasks
 from orchestratord.queue.records import CANCEL as CANCELLING
 from orchestratord.queue.records import CHANGED, OVERTAKEN, Bulk, TaskFilter
+from orchestratord.queue.records import RESOLVE as RESOLVING
 from orchestratord.queue.records import RETRY as RETRYING
 from orchestratord.queue.rows import params_of
 from orchestratord.queue.session import Session, random_nonce
@@ -102,6 +105,11 @@ SELECT count(*) FROM (SELECT 1 FROM retry_schedule {BY_BULK}
     WHERE bulk_id = ? AND status IN ('pending', 'running') LIMIT ?) AS found
 """
 
+# Counted, and not noted by who resolves: what one has written that died before its next step, too.
+RESOLVED = f"""
+SELECT count(*) FROM retry_schedule {BY_BULK} WHERE bulk_id = ? AND id > ? AND id <= ?
+"""
+
 UNTRIED = f"""
 SELECT count(*), count(*) FILTER (WHERE status = 'running')
 FROM (SELECT status FROM retry_schedule {BY_BULK}
@@ -114,27 +122,47 @@ def _no_reason(key: Key) -> str | None:
     return None
 
 
+Resolve = Callable[[Bulk, int], Awaitable[str | None]]
+"""Ends a task as a bulk says; the reason why it cannot, if any."""
+
+
+async def _as_it_is(bulk: Bulk, task_id: int) -> str | None:
+    return CHANGED
+
+
 async def step(
-    store: Store, bulk_id: int, limit: int, obstacle: Callable[[Key], str | None] = _no_reason
+    store: Store,
+    bulk_id: int,
+    limit: int,
+    obstacle: Callable[[Key], str | None] = _no_reason,
+    resolve: Resolve = _as_it_is,
 ) -> tuple[Bulk, dict[Key, list[int]]]:
     """Look at the next `limit` tasks of a bulk; the bulk now, and those moved, by their key.
 
     They are due now, or cancelled; one that runs and is asked not to be tried again is counted, and
     not among those. A retry skips the tasks of keys for which `obstacle` knows a reason why
-    they would only wait or fail again. Raises NotFound.
+    they would only wait or fail again. What is to be resolved is so by `resolve`. Raises NotFound.
     """
     seen = await store.read(row_of(bulk_id))
+    if seen.action == RESOLVING:  # of which each task is written by itself: only by one daemon
+        seen, _ = await store.write(move_on(seen, (), {}, seen.cursor, last=False))
+        if seen.owner != store.owner:
+            return seen, {}
     if seen.status != RUNNING:
         return seen, {}
     found = await store.read(upcoming(seen, limit))
     skipped: Counter[str] = Counter()
     ids = []
-    for id_, key in found:
-        reason = obstacle(key) if seen.action == RETRYING else None
-        if reason is None:
-            ids.append(id_)
-        else:
-            skipped[reason] += 1
+    if seen.action == RESOLVING:
+        reasons = await asyncio.gather(*(resolve(seen, id_) for id_, _ in found))
+        skipped.update(reason for reason in reasons if reason is not None)
+    else:
+        for id_, key in found:
+            reason = obstacle(key) if seen.action == RETRYING else None
+            if reason is None:
+                ids.append(id_)
+            else:
+                skipped[reason] += 1
     last = len(found) < limit
     cursor = seen.highest_id if last else found[-1][0]
     return await store.write(move_on(seen, ids, skipped, cursor, last=last))
@@ -167,7 +195,8 @@ def survey(db: Connection, wanted: TaskFilter) -> Survey:
     """How many match, up to the newest task."""
     row = db.one("SELECT max(id) FROM retry_schedule")
     highest = (row[0] if row else None) or 0
-    unsaid = tuple(reason for reason in wanted.left_out if reason == Reason.REPLACED)
+    silent = (Reason.REPLACED, Reason.RESOLVED)
+    unsaid = tuple(reason for reason in wanted.left_out if reason in silent)
     counts = search.count(db, replace(wanted, left_out=unsaid), highest)
     left_out: dict[str, int] = {}
     for reason, endpoint in list(counts):
@@ -185,23 +214,32 @@ def examples(db: Connection, survey: Survey, limit: int) -> list[Task]:
 
 @writes(Rank.HAND)
 def create(
-    session: Session, action: str, survey: Survey, rate: float | None, stop_after: int = 0
+    session: Session,
+    action: str,
+    survey: Survey,
+    rate: float | None,
+    stop_after: int = 0,
+    resolution: Mapping[str, Any] | None = None,
 ) -> Bulk:
-    """Write down that these tasks are to be retried or cancelled; the bulk, which others step.
+    """Write down what is to be done with these tasks; the bulk, which others step.
 
     One that has nothing to do is finished at once. `rate`: tasks a second. `stop_after`: failures
-    after which it pauses; 0 for never.
+    after which it pauses; 0 for never. `resolution`: as in `Bulk`.
     """
     now = session.now()
     wanted, matched = survey.filter, survey.matched
     old = wanted
-    if wanted.reason or wanted.left_out:
+    if wanted.reason or wanted.left_out or resolution is not None:
         # A daemon of schema 7 that takes it over moves nothing, rather than too much.
         old = replace(wanted, reason=(), left_out=(), ids=())
+    dumped = search.dump(wanted) if old != wanted else None
+    if resolution is not None:  # one of schema 20 neither
+        resolution, dumped = {**resolution, "wanted": dumped}, None
     status = RUNNING if matched else FINISHED
     new = BulkRow.insert(
         filter_=search.dump(old),
-        wanted=search.dump(wanted) if old != wanted else None,
+        wanted=dumped,
+        resolution=None if resolution is None else json.dumps(resolution),
         rate=rate,
         status=status,
         highest_id=survey.highest_id,
@@ -297,6 +335,8 @@ def _carry_out(session: Session, move: Move) -> Moved:
     overtaken = partitions.overtaken(session, ids, bulk.filter.status) if retries and ids else set()
     ids = [id_ for id_ in ids if id_ not in overtaken]
     why.update({Reason.REPLACED.value: len(replaced), OVERTAKEN: len(overtaken)})
+    if bulk.action == RESOLVING:
+        ((moved,),) = session.db.all(RESOLVED, (bulk.id, bulk.cursor, move.cursor))
     for status in bulk.filter.status if ids else ():
         if bulk.action == CANCELLING:
             rows, asked = _cancel(session, bulk.id, status, ids, now)
@@ -313,7 +353,7 @@ def _carry_out(session: Session, move: Move) -> Moved:
             if partition is not None:
                 session.touch_rule(key, partition, rule)
             give_place(session, id_, replaces, after, None)
-    why[CHANGED] += len(ids) - moved
+    why[CHANGED] += max(len(ids) - moved, 0)
     moved += bulk.moved
     if move.last:
         why[CHANGED] += max(bulk.matched - moved - why.total(), 0)
@@ -328,7 +368,7 @@ def _carry_out(session: Session, move: Move) -> Moved:
     }
     if move.last:
         changes |= {"status": FINISHED, "finished_at": now}
-        if bulk.action == CANCELLING:
+        if bulk.action != RETRYING:
             changes |= {"ended_at": now, "untold": 1}
     return _change(session, bulk.id, changes, now), keys
 
@@ -521,5 +561,8 @@ _NAMES = tuple(field.name for field in fields(Bulk) if field.name != "waiting")
 
 def _bulk_of(row: tuple[Any, ...]) -> Bulk:
     values = dict(zip(_NAMES, row, strict=True))
+    if values["resolution"] is not None:
+        values["resolution"] = said = params_of(values["resolution"])
+        values["filter"] = said.get("wanted")
     values["filter"], values["dry_run"] = search.parse(values["filter"]), bool(values["dry_run"])
     return Bulk(**values | {"why_skipped": params_of(values["why_skipped"])})

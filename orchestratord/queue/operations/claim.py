@@ -144,15 +144,23 @@ def begun(db: Connection, since: int) -> list[tuple[Key, int]]:
 
 
 async def charge_past(store: Store, past: shared_rates.Past) -> None:
-    """Charge lanes whose rate daemons keep together with what began before any of them did.
+    """Charge lanes whose rate is counted in the queue with what began before it was.
 
-    Nothing happens to lanes that others have charged lately, nor where there is one daemon.
+    Nothing happens to lanes that were charged lately; where there is one daemon, it counts by
+    itself, but for those of a day.
     """
+    kept = {lane: of for lane, of in past.items() if store.several_daemons or of[0].is_kept}
+    if kept:
+        await store.write(Write(Rank.CLAIM, lambda of: shared_rates.charge_past(of, kept)))
+
+
+async def rates(store: Store, kept: Collection[str] = ()) -> dict[str, tuple[int, list[list[int]]]]:
+    """Of lanes with a rate that is counted in the queue: the time by the database's clock, and what
+    of it began lately, pairs of a time and how many. Where there is one daemon these are the lanes
+    that are `kept`, since their limit is of a day."""
     if store.several_daemons:
-        await store.write(Write(Rank.CLAIM, lambda of: shared_rates.charge_past(of, past)))
-
-
-async def rates(store: Store) -> dict[str, tuple[int, list[list[int]]]]:
-    """Of lanes with a rate that daemons keep together: the time by the database's clock, and what
-    of it began lately, pairs of a time and how many. Nothing where there is one daemon."""
-    return await store.read(Read(shared_rates.charged)) if store.several_daemons else {}
+        return await store.read(Read(shared_rates.charged))
+    if not kept:
+        return {}
+    found = await store.read(Read(shared_rates.charged))
+    return {lane: stamps for lane, stamps in found.items() if lane in kept}

@@ -50,7 +50,8 @@ AWAITS = "SELECT 1 FROM bulks WHERE id = ? AND action = 'retry' AND ended_at IS 
 RESOLVE = f"""
 UPDATE retry_schedule
 SET status = ?, reason = ?, held = 0, turn_at = 0, next_try = NULL, finished_at = ?, updated_at = ?,
-    last_status_code = ?, last_error = ?, response = COALESCE(?, response), cancel_requested = 0
+    last_status_code = ?, last_error = ?, response = COALESCE(?, response), cancel_requested = 0,
+    bulk_id = COALESCE(?, bulk_id)
 WHERE id = ? RETURNING {TASK}
 """
 
@@ -129,9 +130,12 @@ def cancel(session: Session, task_id: int) -> Task:
 
 
 @writes(Rank.HAND)
-def resolve(session: Session, settlement: Settlement) -> tuple[Task, list[Inserted]]:
+def resolve(
+    session: Session, settlement: Settlement, bulk_id: int | None = None
+) -> tuple[Task, list[Inserted]]:
     """Write how a task ended that waits or has failed, as a person says, with all that follows.
 
+    `bulk_id`: of the bulk that resolves it, if one does.
     The task, and one `Inserted` for each `Insert` among the effects. Raises NotFound, Replaced, and
     Conflict where the task has changed since it was read.
     """
@@ -144,7 +148,7 @@ def resolve(session: Session, settlement: Settlement) -> tuple[Task, list[Insert
     row = session.db.one(
         RESOLVE,
         (s.status, s.reason, s.at, s.at, code_text(s.status_code), plain(s.error), s.response,
-         task.id),
+         bulk_id, task.id),
     )  # fmt: skip
     assert row is not None
     session.moved(task.status, s.status)

@@ -4,10 +4,12 @@ workers of one run share it, and claim one after the other."""
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestratord.model.task import Key, Status, Task
+from orchestratord.queue import shared_rates
 from orchestratord.queue.connection import (
     BLOCKS,
     BY_BLOCKS,
@@ -215,6 +217,21 @@ class SqliteSession(Session):
 
     def claim(self, picks: Sequence[Pick]) -> Claimed:
         """As in the interface."""
+        kept = [pick for pick in picks if pick.rate is not None and pick.rate.is_kept]
+        return self._within(picks, kept) if kept else self._claim(picks)
+
+    def _within(self, picks: Sequence[Pick], limited: Sequence[Pick]) -> Claimed:
+        """Claim within what is counted in the queue of those that are `limited`."""
+        limits = shared_rates.SharedLimits(self.db, self.leases.now(self.clock), limited)
+        picks = limits.bounded(picks)
+        claimed = self._claim(picks)
+        if not limits:
+            return claimed
+        counts = Counter(task.key for task in claimed.tasks)
+        used_up = limits.charge((pick, counts[pick.key]) for pick in picks)
+        return replace(claimed, used_up=used_up, full=limits.full())
+
+    def _claim(self, picks: Sequence[Pick]) -> Claimed:
         now = self.now()
         picks = due_by(now, picks)
         found = self._pending(picks)

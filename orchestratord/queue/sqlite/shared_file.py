@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from peewee import SqliteDatabase
 
 from orchestratord.model.task import Table, Task
-from orchestratord.queue import shared_rates
 from orchestratord.queue.connection import Connection, Failures, NotOnDisk
 from orchestratord.queue.database import Wakeups, Workers
 from orchestratord.queue.records import Claimed, Pick
@@ -188,14 +186,7 @@ class SharedSession(SqliteSession):
     def claim(self, picks: Sequence[Pick]) -> Claimed:
         """As in the interface."""
         picks = list({pick.key: pick for pick in picks}.values())
-        limits = shared_rates.SharedLimits(self.db, self.leases.now(self.clock), picks)
-        picks = limits.bounded(picks)
-        claimed = SqliteSession.claim(self, picks)
-        if not limits:
-            return claimed
-        counts = Counter(task.key for task in claimed.tasks)
-        used_up = limits.charge((pick, counts[pick.key]) for pick in picks)
-        return replace(claimed, used_up=used_up, full=limits.full())
+        return self._within(picks, picks)
 
     def reclaim(self, held: Collection[int]) -> tuple[int, list[Task]]:
         """As in the interface: what owners held that do not live any more. Within the transaction

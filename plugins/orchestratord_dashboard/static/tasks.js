@@ -2,11 +2,12 @@
 
 import { ask, say, why } from "./dashboard.js";
 
-const LIKE = { retry: ["pending", "failed", "cancelled"], cancel: ["pending", "running", "failed"] };
-const MEANT = { retry: ["failed"], cancel: ["pending"] };
+const LIKE = { retry: ["pending", "failed", "cancelled"], cancel: ["pending", "running", "failed"], resolve: ["pending", "failed"] };
+const MEANT = { retry: ["failed"], cancel: ["pending"], resolve: ["failed"] };
 const STOP_AFTER = 50;
-const VERB = { retry: "Retry", cancel: "Cancel" };
-const PATH = { retry: "/v1/retries/trigger", cancel: "/v1/retries/cancel" };
+const VERB = { retry: "Retry", cancel: "Cancel", resolve: "Resolve" };
+const DONE = { retry: "retried", cancel: "cancelled", resolve: "resolved" };
+const PATH = { retry: "/v1/retries/trigger", cancel: "/v1/retries/cancel", resolve: "/v1/retries/resolve" };
 
 // -- the filter -----------------------------------------------------------------------------------
 
@@ -87,10 +88,12 @@ function wanted(action, scope) {
 async function many(action, scope) {
   const chosen = wanted(action, scope);
   if (!chosen.status.length) {
-    return say(`Of these, none can be ${action === "retry" ? "retried" : "cancelled"}.`, true);
+    return say(`Of these, none can be ${DONE[action]}.`, true);
   }
   const force = chosen.status.includes("succeeded") && { force: true };
-  const found = await ask("POST", PATH[action], { filter: chosen, dry_run: true, ...force });
+  const outcome = document.getElementById("many-as");
+  const about = () => ({ ...force, ...(action === "resolve" && { as: outcome.value }) });
+  const found = await ask("POST", PATH[action], { filter: chosen, dry_run: true, ...about() });
   const { matched } = found;
   const without = leftOut(found.left_out);
   if (!matched) return say(["No task matches.", without].join(" ").trim(), true);
@@ -101,16 +104,19 @@ async function many(action, scope) {
   document.getElementById("many-what").textContent = [sentence(chosen, scope), without, again].join(" ").trim();
   document.getElementById("many-which").replaceChildren(...which(found));
   document.getElementById("many-yes").textContent = `${VERB[action]} ${tasks}`;
-  document.getElementById("rate").value = scope === "selected" || action === "cancel" ? "" : "10/s";
+  document.getElementById("rate").value = scope === "selected" || action !== "retry" ? "" : "10/s";
   document.getElementById("stop-after").value = STOP_AFTER;
-  document.getElementById("many-stop").hidden = action === "cancel";
+  document.getElementById("many-stop").hidden = action !== "retry";
+  document.getElementById("many-how").hidden = action !== "resolve";
   dialog.returnValue = "no";
   dialog.showModal();
   await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
   if (dialog.returnValue !== "yes") return undefined;
   const rate = document.getElementById("rate").value.trim();
-  const body = { filter: chosen, ...(rate && { rate }), ...force };
+  const body = { filter: chosen, ...(rate && { rate }), ...about() };
   if (action === "retry") body.stop_after = Number(document.getElementById("stop-after").value);
+  const note = document.getElementById("many-note").value.trim();
+  if (action === "resolve" && note) body.note = note;
   const { bulk } = await ask("POST", PATH[action], body);
   location.assign(`/bulks/${bulk}`);
   return undefined;

@@ -57,6 +57,58 @@ def test_retry_all(make_daemon: MakeDaemon, receiver: Receiver) -> None:
     assert daemon.tasks(status="failed") == []
 
 
+def test_resolve_all(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    receiver.on("/", 400)
+    receiver.on("/told", 200)
+    daemon = make_daemon()
+    daemon.api("shop", receiver.url)
+    hooks = [{"name": "paid", "phase": "on_success", "url": f"{receiver.url}/told"}]
+    daemon.endpoint("shop/pay", "/", params={"n": {}}, webhooks=hooks)
+    daemon.endpoint("shop/check", "/", success_if="body.ok")
+    daemon.start()
+    daemon.batch("shop/pay", [{"n": n} for n in range(120)])
+    strict = daemon.call("shop/check")
+    daemon.settle()
+
+    words = ("resolve", "--all", "--endpoint", "shop/*", "--as", "succeeded")
+    ran = daemon.ctl(*words, "--dry-run", "-o", "json")
+    assert (ran.code, json.loads(ran.out)["matched"]) == (0, 121)
+    assert daemon.tasks(status="succeeded") == []
+    ran = daemon.ctl(*words, "--note", "paid by hand", "-o", "json")
+    bulk = json.loads(ran.out)
+    assert (bulk["moved"], bulk["why_skipped"], ran.code) == (120, {"no_success": 1}, 1)
+    assert "1 skipped: an empty answer is no success to them" in ran.err
+    until(lambda: receiver.count("/told") == 120, "what follows from each")
+    assert daemon.task(strict)["status"] == "failed"
+    paid = daemon.tasks(endpoint="shop/pay", kind="call", status="succeeded")
+    assert {task["reason"] for task in paid} == {"resolved"}
+    assert daemon.task(paid[0]["id"])["attempt_log"][-1]["why"].endswith(": paid by hand")
+    assert "resolved" in daemon.ctl("bulks", str(bulk["id"])).out.lower()
+    ran = daemon.ctl("resolve", str(strict), "999", "--as", "failed")
+    assert (ran.code, daemon.task(strict)["reason"]) == (4, "resolved")
+    assert daemon.ctl("resolve", "--as", "failed").code == 2
+
+
+def test_resolve_all_goes_on_over_a_restart(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    receiver.on("/", 400)
+    daemon = make_daemon()
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/pay", "/", params={"n": {}})
+    daemon.start()
+    daemon.batch("shop/pay", [{"n": n} for n in range(60)])
+    daemon.settle()
+    body = {"filter": {"endpoint": "shop/pay"}, "as": "failed", "rate": "30/s"}
+    bulk = daemon.post("/v1/retries/resolve", body).json()["bulk"]
+    until(lambda: daemon.get(f"/v1/bulks/{bulk}").json()["moved"] >= 6, "the first of them")
+    daemon.kill()
+    daemon.start()
+    until(lambda: daemon.get(f"/v1/bulks/{bulk}").json()["status"] == "finished", "the rest")
+    seen = daemon.get(f"/v1/bulks/{bulk}").json()
+    assert (seen["moved"], seen["why_skipped"]) == (60, {})
+    logs = [daemon.task(task["id"])["attempt_log"] for task in daemon.tasks(endpoint="shop/pay")]
+    assert [len(log) for log in logs] == [2] * 60  # each was resolved once
+
+
 def test_retry_all_at_a_rate_goes_on_over_a_restart(
     make_daemon: MakeDaemon, receiver: Receiver
 ) -> None:

@@ -187,6 +187,29 @@ def test_many_are_retried_with_progress(
     assert entry["detail"]["matched"] == 500
 
 
+def test_many_are_resolved(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/night", 422)
+    daemon.batch("shop/night", [{"n": n} for n in range(8)])
+    daemon.settle(endpoint="shop/night")
+    with visit(browser, address, "/retries?endpoint=shop/night&status=failed") as page:
+        page.get_by_role("button", name="Resolve all that match").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_role("heading")).to_have_text("Resolve 8 tasks?")
+        expect(dialog.get_by_label("Pause after")).to_be_hidden()
+        dialog.get_by_label("They have").select_option("succeeded")
+        dialog.get_by_label("Why").fill("the bank has them")
+        assert axe(page) == []
+        dialog.get_by_role("button", name="Resolve 8 tasks").click()
+        page.wait_for_url("**/bulks/*")
+        expect(page.locator("#progress")).to_contain_text("All 8 done")
+        expect(page.locator("#progress")).to_contain_text("Resolved8")
+    assert {task["reason"] for task in daemon.tasks(endpoint="shop/night")} == {"resolved"}
+    (entry,) = done(daemon, "resolve many")
+    assert entry["detail"]["resolution"] == {"as": "succeeded", "note": "the bank has them"}
+
+
 def test_how_a_task_ended_is_said_and_its_parameters_are_changed(
     browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
 ) -> None:

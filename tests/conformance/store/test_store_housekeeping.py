@@ -232,12 +232,18 @@ class TestTablesOfPlugins:
                 Table("own", {"a": "TEXT", "b": "INTEGER"}, ("a", "b")),
                 r"the key is \['a'\], and not",
             ),
+            (Table("own", {"a": "TEXT", "b": "INTEGER"}, ("a",)), "d is NOT NULL, .* not at all"),
+            (
+                Table("own", {"a": "TEXT", "b": "INTEGER", "d": "TEXT"}, ("a",)),
+                "d is NOT NULL, and declared without it",
+            ),
         ],
     )
     async def test_a_table_that_is_another_in_the_database_is_refused(
         self, unopened: Callable[[], Any], other: Table, why: str
     ) -> None:
-        own = Table("own", {"a": "TEXT", "b": "INTEGER", "c": "REAL"}, ("a",))
+        columns = {"a": "TEXT", "b": "INTEGER", "c": "REAL", "d": "TEXT NOT NULL"}
+        own = Table("own", columns, ("a",))
         queue = unopened()
         await (await queue.open(own)).close()
         await (await queue.open(own)).close()

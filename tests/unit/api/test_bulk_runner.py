@@ -10,9 +10,9 @@ import pytest
 from orchestratord.api.manual import bulk_runner as bulk_module
 from orchestratord.api.manual.bulk_runner import BulkRunner
 from orchestratord.api.serialize import format_rate
-from orchestratord.errors import QueueError
+from orchestratord.errors import Conflict, QueueError
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.records import Bulk, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.values.durations import parse_rate
 from tests.unit.api.control_parts import Parts, until
@@ -141,6 +141,93 @@ async def test_a_secret_in_the_note_of_a_resolve_is_not_stored(parts: Parts) -> 
     assert Parts.SECRET not in answer.text
     assert (await parts.client.get("/v1/actions")).json()["actions"] == []
     assert (await parts.ended(id_))["status"] == "failed"
+
+
+# -- resolving -------------------------------------------------------------------------------------
+
+
+async def test_all_that_failed_are_resolved(parts: Parts) -> None:
+    ids = await parts.failed(3)
+    [waits] = await parts.later(1)
+    body = {"filter": {"endpoint": "demo/get"}, "as": "succeeded", "note": "the bank has them"}
+    survey = (await parts.post("/v1/retries/resolve", body | {"dry_run": True})).json()
+    assert (survey["matched"], survey["left_out"]) == (3, {})
+    answer = await parts.post("/v1/retries/resolve", body)
+    assert answer.status_code == 202, answer.text
+    bulk = await finished(parts, answer.json()["bulk"])
+    assert (bulk["action"], bulk["matched"], bulk["moved"], bulk["skipped"]) == ("resolve", 3, 3, 0)
+    assert bulk["ended_at"] is not None
+    for id_ in ids:
+        task = await parts.ended(id_)
+        assert (task["status"], task["reason"], task["bulk_id"]) == (
+            "succeeded", "resolved", bulk["id"],
+        )  # fmt: skip
+        assert task["attempt_log"][-1]["why"] == "resolved manually as succeeded: the bank has them"
+    assert (await parts.client.get(f"/v1/retries/{waits}")).json()["status"] == "pending"
+    [action] = (await parts.client.get("/v1/actions")).json()["actions"]
+    assert (action["action"], action["bulk"]) == ("resolve many", bulk["id"])
+    assert action["detail"]["resolution"] == {"as": "succeeded", "note": "the bank has them"}
+
+
+async def test_what_a_person_has_resolved_is_left_alone_unless_its_reason_is_named(
+    parts: Parts,
+) -> None:
+    [once, other] = await parts.failed(2)
+    await parts.post(f"/v1/retries/{once}/resolve", {"as": "failed"})
+    body = {"filter": {"endpoint": "demo/get"}, "as": "failed", "rate": "50/s"}
+    answer = (await parts.post("/v1/retries/resolve", body)).json()
+    assert (answer["matched"], answer["left_out"]) == (1, {})
+    assert (await finished(parts, answer["bulk"]))["moved"] == 1
+    assert len((await parts.ended(once))["attempt_log"]) == 2
+    assert (await parts.ended(other))["reason"] == "resolved"
+    named = {"filter": {"reason": "resolved"}, "as": "succeeded"}
+    answer = (await parts.post("/v1/retries/resolve", named)).json()
+    assert (await finished(parts, answer["bulk"]))["moved"] == 2
+
+
+async def test_what_was_resolved_by_a_daemon_that_died_then_is_counted(parts: Parts) -> None:
+    store = parts.store
+    ids = await parts.failed(4)
+    survey = await store.read(bulks.survey(TaskFilter(status=("failed",))))
+    said = {"as": "succeeded", "note": None}
+    bulk = await store.write(bulks.create("resolve", survey, None, 0, said))
+    for id_ in ids[:2]:  # and its step was never written
+        await parts.service.one.resolve(id_, "succeeded", bulk=bulk)
+    await parts.service.trigger(ids[3])  # it waits by now: a person wants it tried
+    await parts.ended(ids[3])
+    parts.service.many.runner.begin(bulk)
+    seen = await finished(parts, bulk.id)
+    assert (seen["moved"], seen["why_skipped"]) == (3, {"changed": 1})
+    assert (await parts.ended(ids[3]))["reason"] is None
+
+
+async def test_a_task_that_does_not_match_any_more_is_not_resolved(parts: Parts) -> None:
+    [waits] = await parts.later(1)
+    bulk = Bulk(
+        id=1, filter=TaskFilter(status=("failed",)), rate=None, dry_run=False, status="running",
+        highest_id=9, cursor=0, matched=1, moved=0, skipped=0, created_at=0, updated_at=0,
+        finished_at=None, action="resolve",
+    )  # fmt: skip
+    with pytest.raises(Conflict):
+        await parts.service.one.resolve(waits, "failed", bulk=bulk)
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ({"filter": {"endpoint": "demo/get"}}, "as"),
+        ({"filter": {}, "as": "failed"}, "filter"),
+        ({"filter": {"status": "cancelled"}, "as": "failed"}, "filter.status"),
+        ({"filter": {"status": "failed"}, "as": "failed", "note": f"by {Parts.SECRET}"}, "note"),
+    ],
+)
+async def test_a_resolve_of_many_that_is_not_understood_moves_nothing(
+    parts: Parts, body: dict[str, Any], key: str
+) -> None:
+    await parts.failed(1)
+    answer = await parts.post("/v1/retries/resolve", body)
+    assert (answer.status_code, answer.json()["errors"][0]["key"]) == (422, key)
+    assert (await parts.client.get("/v1/bulks")).json()["bulks"] == []
 
 
 async def test_filters_in_json(parts: Parts) -> None:

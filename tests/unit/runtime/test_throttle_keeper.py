@@ -29,7 +29,7 @@ class Kept:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
-        self.written: list[list[tuple[bool, int]]] = []
+        self.writes: list[list[tuple[bool, int]]] = []
         self.away = False
         self.answers = asyncio.Event()
         self.answers.set()
@@ -44,21 +44,24 @@ class Kept:
         placement = SimpleNamespace(config=SimpleNamespace(redactor=Redactor()))
         worker = SimpleNamespace(
             store=SimpleNamespace(owner="me", write=self.write, tell=self.asked.append),
-            host=SimpleNamespace(record=self.record),
+            pipe=SimpleNamespace(new_tasks=self),
             clock=CLOCK,
             feedback=self.feedback,
             placement=placement,
         )
         self.keeper = ThrottleKeeper(cast("Any", worker))
 
-    def record(self, event: BreakerEvent, config: object) -> list[Any]:
+    async def of_event(self, event: BreakerEvent) -> list[Any]:
         self.asked.append(event.type)
         return []
+
+    async def written(self, items: list[Any], inserted: object) -> None:
+        assert items == []
 
     async def write(self, changes: list[tuple[bool, int]]) -> None:
         if self.away:
             raise Unreachable("away")
-        self.written.append(changes)
+        self.writes.append(changes)
         await self.answers.wait()
 
 
@@ -77,7 +80,7 @@ async def test_what_could_not_be_written_is_asked_for_once_and_tried_again_as_it
     await kept.keeper.keep()
     assert kept.keeper.behind
     await kept.keeper.leave()
-    assert kept.written == [[(True, 0), (False, 0)], [(True, NOW + 20)]]
+    assert kept.writes == [[(True, 0), (False, 0)], [(True, NOW + 20)]]
     assert kept.asked == ["breaker.opened", "breaker.closed", "lanes", "breaker.opened", "lanes"]
 
 
@@ -86,7 +89,7 @@ async def test_the_end_of_the_daemon_writes_nothing_twice(monkeypatch: pytest.Mo
     kept.answers.clear()
     kept.feedback._publish(OPENED)
     keeping = asyncio.create_task(kept.keeper.keep())
-    while not kept.written:
+    while not kept.writes:
         await asyncio.sleep(0)
     keeping.cancel()
     leaving = asyncio.create_task(kept.keeper.leave())
@@ -94,7 +97,7 @@ async def test_the_end_of_the_daemon_writes_nothing_twice(monkeypatch: pytest.Mo
     kept.feedback._publish(CLOSED)
     kept.answers.set()
     await leaving
-    assert kept.written == [[(True, 0)], [(False, 0)]]
+    assert kept.writes == [[(True, 0)], [(False, 0)]]
 
 
 async def test_an_end_is_forgotten_when_the_clocks_are_put_back(
@@ -104,7 +107,7 @@ async def test_an_end_is_forgotten_when_the_clocks_are_put_back(
     for event in (CLOSED, OPENED._replace(at=NOW - hour)):
         kept.feedback._publish(event)
     await kept.keeper.keep()
-    assert kept.written == [[(False, 0), (True, 0)]]
+    assert kept.writes == [[(False, 0), (True, 0)]]
 
 
 async def test_what_a_clock_that_was_ahead_has_written_lasts_as_long_as_it_was_to(

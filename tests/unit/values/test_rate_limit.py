@@ -12,7 +12,8 @@ from orchestratord.values.rate_limit import EXACT, MOST_AHEAD, RateLimit, RateWi
 @pytest.mark.parametrize(
     ("written", "times", "unit"),
     [("10/s", 10, "s"), ("100/min", 100, "min"), ("5000/h", 5000, "h"), ("1/second", 1, "s"),
-     (" 7 / minute ", 7, "min"), ("3/hour", 3, "h"), ("60/m", 60, "min")],
+     (" 7 / minute ", 7, "min"), ("5000/d", 5000, "d"),
+     ("9/day", 9, "d"), ("3/hour", 3, "h"), ("60/m", 60, "min")],
 )  # fmt: skip
 def test_limits_are_read_and_written(written: str, times: int, unit: str) -> None:
     limit = RateLimit.parse(written)
@@ -21,10 +22,12 @@ def test_limits_are_read_and_written(written: str, times: int, unit: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "10", "0/s", "0.5/s", "10/d", "-1/s", "10/ms", "1e3/s", 10, None, "9999999/h"]
+    "wrong", ["", "10", "0/s", "0.5/s", "10/w", "-1/s", "10/ms", "1e3/s", 10, None, "9999999/h"]
 )
 def test_what_is_no_limit_says_what_one_is(wrong: object) -> None:
-    with pytest.raises(ValueError, match="whole number of times a second, minute or hour, such as"):
+    with pytest.raises(
+        ValueError, match="whole number of times a second, minute, hour or day, such as"
+    ):
         RateLimit.parse(wrong)
 
 
@@ -45,6 +48,38 @@ def test_more_than_a_hundred_are_gathered_in_a_hundred_parts() -> None:
     assert window.used == 3_600
     assert len(window._stamps) <= EXACT + 1
     assert window.free(3_600_000) == 1_400
+
+
+DAY = 86_400_000
+
+
+def test_a_day_is_gathered_in_parts_that_never_lie_ahead() -> None:
+    window = RateWindow(RateLimit.parse("5000/d"))
+    for now in range(0, DAY, 20_000):
+        window.charge(1, now)
+        assert window._stamps[-1][0] <= now
+    assert window.used == 4_320
+    assert len(window._stamps) <= EXACT + 1
+    part = DAY // EXACT
+    # What began first in a part is free no earlier than what began last in it.
+    assert window.free(DAY + 1_000) == 680
+    assert window.free(DAY + part + 1_000) == 680 + 44
+
+
+@settings(max_examples=50)
+@given(st.data(), st.sampled_from([3, 150]))
+def test_no_day_has_more_than_its_limit(data: st.DataObject, times: int) -> None:
+    window = RateWindow(RateLimit(times, "d"))
+    began: list[int] = []
+    now = data.draw(st.integers(0, 10**12))
+    for _ in range(60):
+        now += data.draw(st.sampled_from([0, 1, 1_000, 60_000, 900_000, 7_200_000, DAY - 1, DAY]))
+        count = window.free(now)
+        window.charge(count, now)
+        began += [now] * count
+        # As after a restart: only what is written down is known.
+        window = RateWindow(window.limit, window.stamps(now))
+        assert sum(1 for at in began if now - DAY < at <= now) <= times
 
 
 def test_what_was_not_used_can_be_charged_again() -> None:
