@@ -348,6 +348,37 @@ ENDPOINTS = (
     TableColumn("WEBHOOKS", lambda item: str(len(item.get("webhooks") or [])), right=True),
 )
 
+RUNS = (
+    TableColumn("RUN", value_of("id"), right=True),
+    TableColumn("ENDPOINT", value_of("endpoint"), cut="middle"),
+    TableColumn("STATUS", value_of("status")),
+    TableColumn("CALLS", lambda run: number(run["counts"]["total"]), right=True),
+    TableColumn("SUCCEEDED", lambda run: number(run["counts"]["succeeded"]), right=True),
+    TableColumn("FAILED", lambda run: _failed(run["counts"]), right=True),
+    TableColumn("BEGAN", value_of("started_at", ago), right=True),
+    TableColumn("ENDED", value_of("ended_at", ago), right=True),
+)
+
+
+def _missed(schedule: Document) -> Painted:
+    missed = schedule.get("missed")
+    if not missed:
+        return Painted("-", None)
+    what = "run once, late" if missed.get("ran") else "skipped"
+    return Painted(f"{number(missed.get('slots'))} until {ago(missed.get('last'))}, {what}", "red")
+
+
+SCHEDULES = (
+    TableColumn("ENDPOINT", value_of("endpoint"), cut="middle"),
+    TableColumn("STATE", endpoint_state),
+    TableColumn("SCHEDULE", value_of("schedule", _schedule), cut="end"),
+    TableColumn("NEXT", value_of("next_run", until), right=True),
+    TableColumn("LAST", value_of("last_run", ago), right=True),
+    TableColumn("TASK", value_of("task"), right=True),
+    TableColumn("STATUS", task_status, cut="end"),
+    TableColumn("MISSED", _missed, cut="end", spare=True),
+)
+
 
 # -- webhooks ------------------------------------------------------------------------------------
 

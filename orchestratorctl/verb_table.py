@@ -169,6 +169,11 @@ def _check_one_bulk(arguments: argparse.Namespace) -> None:
         raise argparse.ArgumentTypeError(f"--cancel and --{asked[1]} do not go together")
 
 
+def _check_reload(arguments: argparse.Namespace) -> None:
+    if arguments.folder is not None and not arguments.dry_run:
+        raise argparse.ArgumentTypeError("a folder is only for --dry-run")
+
+
 def _check_grouped(arguments: argparse.Namespace) -> None:
     if arguments.by is not None and arguments.params:
         raise argparse.ArgumentTypeError("--by counts tasks; leave --params out")
@@ -209,6 +214,7 @@ _BODY = ArgumentValue("TEXT|@FILE", types.body)
 _EVENT_TYPE = ArgumentValue("TYPE", types.event_types, types.EVENTS)
 _PARAM = ArgumentValue("KEY=VALUE", types.key_value, "params")
 _JSON = ArgumentValue("JSON|@FILE", types.json_object)
+_FOLDER = ArgumentValue("DIR", str, "files")
 _KEY = ArgumentValue("KEY", types.header_value)
 
 EVERYWHERE = (
@@ -260,6 +266,7 @@ _FILTERS = (
     _filter("--partition", "of the partition of this name", _TEXT),
     _filter("--bulk", "moved by this bulk, and by none after it", _BULK_ID),
     _filter("--run", "calls of the run that began with this one", _BULK_ID),
+    _filter("--parent", "child tasks of this call, and its deliveries", _BULK_ID),
     _filter("--webhook", "deliveries of the webhook of this name", _TEXT),
     _filter("--batch", "told of by the delivery of this batch", _COUNT),
 )
@@ -342,7 +349,7 @@ VERBS = (
         "verbs.task_verbs:show",
         "show a task, its last answer and its attempts, or the run that it belongs to",
         VerbArgument("id", None, _task_id()),
-        VerbArgument("--tree", "all that its run has led to, as a tree"),
+        VerbArgument("--tree", "all that its run has led to, deliveries too, as a tree"),
     ),
     Verb(
         "call",
@@ -401,6 +408,18 @@ VERBS = (
         checks=(_check_bulk,),
     ),
     Verb(
+        "runs",
+        "verbs.run_tree:list_runs",
+        "list the runs of calls that others follow from, newest first",
+        VerbArgument("--status", "only these", choices=("running", "ended")),
+        VerbArgument("--limit", "at most this many (100)", _COUNT, default=100),
+    ),
+    Verb(
+        "schedules",
+        "verbs.endpoint_verbs:schedules",
+        "list the schedules: the next slot, the last one, those that were missed",
+    ),
+    Verb(
         "pause",
         "verbs.endpoint_verbs:pause",
         "hold back the calls of an endpoint until it is resumed",
@@ -431,10 +450,15 @@ VERBS = (
         "reload",
         "verbs.daemon_verbs:reload",
         "read the configuration again",
+        VerbArgument(
+            "folder", "with --dry-run: in the place of the daemon's own", _FOLDER, nargs="?"
+        ),
         VerbArgument("--diff", "show what differs, key by key"),
+        VerbArgument("--dry-run", "change nothing: say whether the files are good"),
         VerbArgument(
             "--accept-removals", "also where most of the endpoints that tasks wait for are removed"
         ),
+        checks=(_check_reload,),
     ),
     Verb(
         "upgrade",

@@ -169,7 +169,7 @@ if TYPE_CHECKING:
     from orchestratord.values.template import TemplateTree as TemplateTree
 
 with open(__file__, encoding="utf-8") as _file:  # pathlib takes long to load
-    # The imports above are the one list of names, for type checkers and for whoever asks here.
+    # The imports above are the one list of names: type checkers read it, and so does this.
     _HOMES = {
         name: home
         for home, name in re.findall(r"^    from (\S+) import (\w+) as", _file.read(), re.M)

@@ -98,13 +98,21 @@ def events(client: SocketClient, console: Console, arguments: Namespace) -> int:
 
 def reload(client: SocketClient, console: Console, arguments: Namespace) -> int:
     """Adopts what the files say now; a bad configuration changes nothing (78)."""
-    body = {name: True for name in ("diff", "accept_removals") if getattr(arguments, name)}
+    names = "diff", "accept_removals", "dry_run"
+    body: dict[str, Any] = {name: True for name in names if getattr(arguments, name)}
+    if arguments.folder is not None:
+        body["folder"] = os.path.abspath(arguments.folder)
     answer = client.post("/v1/reload", body or None)
     if not console.tables:
         console.data(answer)
     generation = compact(answer.get("generation"))
-    if answer.get("changed") is False:
+    if arguments.dry_run:
+        would = "nothing would change" if answer.get("changed") is False else "it would be adopted"
+        console.say(f"The configuration is good, and {would}; this was a dry run.")
+    elif answer.get("changed") is False:
         console.say(f"Nothing has changed; generation {generation} goes on.")
+        if arguments.diff and answer.get("diff"):
+            console.say("It differs from the generation before:")
     else:
         console.say(f"Generation {generation} of the configuration is in force.")
     if arguments.diff and console.tables:

@@ -1,4 +1,4 @@
-"""`endpoints`, `pause` and `resume`."""
+"""`endpoints`, `schedules`, `pause` and `resume`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from orchestratorctl.socket_client import SocketClient, endpoint_path
 from orchestratorctl.tables import (
     DECLARED_WEBHOOKS,
     ENDPOINTS,
+    SCHEDULES,
     Painted,
     endpoint_state,
     fields,
@@ -32,6 +33,13 @@ def endpoints(client: SocketClient, console: Console, arguments: Namespace) -> i
         return OK
     document = client.get("/v1/endpoints")
     show_list(document, "endpoints", ENDPOINTS, "No endpoint is declared.", console)
+    return OK
+
+
+def schedules(client: SocketClient, console: Console, arguments: Namespace) -> int:
+    """Lists the schedules: their next slot, their last one, and those that were missed."""
+    nothing = "No endpoint has a schedule."
+    show_list(client.get("/v1/schedules"), "schedules", SCHEDULES, nothing, console)
     return OK
 
 

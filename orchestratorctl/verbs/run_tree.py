@@ -1,13 +1,15 @@
-"""`show --tree`: the run that a task belongs to, as a tree of what follows from what."""
+"""`runs`, and `show --tree`: the run of a task, as a tree of what follows from what."""
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections import Counter
 
 from orchestratorctl.console import Console
+from orchestratorctl.exit_codes import OK
 from orchestratorctl.formats import compact, cut, number, span, with_age
 from orchestratorctl.socket_client import SocketClient
-from orchestratorctl.tables import STATUS_COLOURS, Painted, fields, target
+from orchestratorctl.tables import RUNS, STATUS_COLOURS, Painted, fields, show_list, target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +22,15 @@ MOST = 1_000
 SHOWN = 20
 """Of those that follow from one task; of more, the rest is counted."""
 _STATUSES = ("succeeded", "failed", "cancelled", "running", "pending")
+
+
+def list_runs(client: SocketClient, console: Console, arguments: Namespace) -> int:
+    """Lists the runs, the newest first."""
+    document = client.get("/v1/runs", {"status": arguments.status, "limit": arguments.limit})
+    show_list(document, "runs", RUNS, "There are no runs.", console)
+    if document.get("next") and console.tables:
+        console.hint("There are more: raise --limit.")
+    return OK
 
 
 def show_tree(client: SocketClient, console: Console, task_id: int) -> None:
@@ -36,6 +47,7 @@ def _run_lines(run: dict[str, Any], chosen: int, console: Console) -> list[str]:
     title = console.paint(f"Run {run.get('id')} of {compact(run.get('endpoint'))}", "bold")
     lines = [title, "", *fields(_facts(run), console), ""]
     tasks: list[Task] = run.get("tasks") or []
+    counted, tasks = len(tasks), [*tasks, *(run.get("deliveries") or [])]
     known = {task["id"] for task in tasks}
     children: dict[int | None, list[Task]] = {}
     for task in tasks:
@@ -48,7 +60,7 @@ def _run_lines(run: dict[str, Any], chosen: int, console: Console) -> list[str]:
         lines.append(_line(task, "", chosen, console))
         lines += _branches(task["id"], "", children, chosen, console)
     if run.get("truncated"):
-        lines += ["", f"and more than these {number(len(tasks))}: orchestratorctl list --run "
+        lines += ["", f"and more than these {number(counted)}: orchestratorctl list --run "
                   f"{run.get('id')}"]  # fmt: skip
     return lines
 

@@ -47,7 +47,7 @@ from orchestratord.api.daemon_documents import (
 from orchestratord.api.filters import MAX_ID, NAMES, items, whole_number
 from orchestratord.api.openapi import ApiDescription
 from orchestratord.api.route_paths import ROUTES
-from orchestratord.api.run_document import RunDocument
+from orchestratord.api.run_document import RunDocument, RunsDocument
 from orchestratord.api.server.handler import Asked, Handler, Responder, endpoint_of, no_route
 from orchestratord.api.server.problem_json import Refusal
 from orchestratord.api.service import DEFAULT_BY, Service
@@ -133,7 +133,12 @@ class ApiRoutes:
     async def reload(self, asked: Asked) -> Answer:
         """Read the configuration again, and take it up."""
         body = bodies.read_body(bodies.ReloadBody, asked.body)
-        answer = await self._service.reload(diff=body.diff, accept_removals=body.accept_removals)
+        if body.folder and not (body.dry_run and asked.local):
+            why = "is for dry runs over the control socket"
+            raise InvalidParams({"folder": why})
+        answer = await self._service.reload(**body.model_dump())
+        if body.dry_run:
+            return Answer(answer)
         detail = {"generation": answer["generation"]}
         if body.accept_removals:
             detail["accept_removals"] = True
@@ -349,6 +354,15 @@ class ApiRoutes:
         detail |= {name: value for name, value in more.items() if value}
         done = Action(f"{action} many", bulk=begun["bulk"], detail=detail)
         return Answer(begun, 202, done=done)
+
+    @described(query=bodies.RunsQuery, answers={200: RunsDocument}, problems=[InvalidParams])
+    async def runs(self, asked: Asked) -> Answer:
+        """A page of runs that have child tasks or whose end is waited for, the newest first."""
+        limit, after = _page(asked, bodies.RunsQuery)
+        status = asked.query.get("status") or None
+        if status not in (None, "running", "ended"):
+            raise InvalidParams({"status": "must be running or ended"})
+        return Answer(await self._service.newest_runs(limit, after or MAX_ID, status))
 
     @described(query=bodies.RunQuery, answers={200: RunDocument}, problems=[InvalidParams])
     async def run(self, asked: Asked) -> Answer:

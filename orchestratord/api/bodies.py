@@ -104,7 +104,11 @@ class ReloadBody(RequestBody):
     """What a reload is asked for."""
 
     diff: StrictBool = False
-    """Name the keys that differ."""
+    """Name the keys that differ; where nothing does, those of the last reload that changed any."""
+    dry_run: StrictBool = False
+    """Only tell what it would come to."""
+    folder: Annotated[StrictStr, Field(pattern="^/")] | None = None
+    """Of a dry run: read in the place of the daemon's own; over the control socket alone."""
     accept_removals: StrictBool = False
     """Also where most of the endpoints that tasks wait for are removed."""
 
@@ -253,6 +257,16 @@ class RunQuery(TypedDict, total=False):
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
     """Tasks of it that are listed; 100 by default."""
+
+
+class RunsQuery(TypedDict, total=False):
+    """A page of runs."""
+
+    status: Annotated[str, one_of(["running", "ended"])]
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
+    """Runs of a page; 100 by default."""
+    after: Annotated[int, Field(ge=1, le=MAX_ID)]
+    """The `next` of the page before."""
 
 
 class ActionsQuery(TypedDict, total=False):

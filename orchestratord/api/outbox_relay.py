@@ -5,7 +5,7 @@ tasks of those that fit in one transaction of the queue (`Enqueue.take`), then d
 and mark those that were refused. Whatever ends the daemon between two of these steps, the next
 round finds the rows again, and the queue knows which of them have their task.
 
-One daemon of a fleet relays, the first worker of several: `hold_role` says which.
+One daemon of a fleet relays, and of its workers the first: `hold_role` says which.
 """
 
 from __future__ import annotations
@@ -196,7 +196,13 @@ class OutboxRelay:
     # -- its course ----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Go on until cancelled. What fails is tried again."""
+        """Go on until cancelled: then another one may relay. What fails is tried again."""
+        try:
+            await self._go_on()
+        finally:
+            await self._leave()
+
+    async def _go_on(self) -> None:
         tries = 0
         while True:
             outbox = self.place()
@@ -222,8 +228,7 @@ class OutboxRelay:
                 log.exception("cannot relay the outbox; again in %g s", AGAIN[-1])
                 await asyncio.sleep(AGAIN[-1])
 
-    async def leave(self) -> None:
-        """The daemon ends: another one may relay."""
+    async def _leave(self) -> None:
         self._log_refused()
         if self._relays:
             self._relays = False

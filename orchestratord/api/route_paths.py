@@ -31,6 +31,7 @@ ROUTES = {
     ("POST", f"{_RETRY}/trigger"): "trigger",
     ("POST", f"{_RETRY}/cancel"): "cancel",
     ("POST", f"{_RETRY}/resolve"): "resolve",
+    ("GET", "/v1/runs"): "runs",
     ("GET", "/v1/runs/{id}"): "run",
     ("GET", "/v1/batches/{id}"): "batch",
     ("GET", "/v1/bulks"): "bulks",

@@ -19,6 +19,7 @@ from orchestratord.api.answer_documents import (
 from orchestratord.api.serialize import task_json
 from orchestratord.queue.housekeeping import run_ends
 from orchestratord.queue.store import Store
+from orchestratord.values.clock import rfc3339
 from orchestratord.values.redact import Redactor
 
 
@@ -66,6 +67,7 @@ class RunErrorDocument(TypedDict):
         "ended_at": "2026-11-24T22:00:31.207Z",
         "duration_ms": 31207,
         "tasks": [],
+        "deliveries": [],
         "truncated": True,
     }
 )  # fmt: skip
@@ -92,8 +94,49 @@ class RunDocument(TypedDict):
     tasks: list[TaskDocument]
     """The first of its calls, in the order in which they were made; `parent_id` says which follows
     from which."""
+    deliveries: list[TaskDocument]
+    """Of webhooks, that these calls caused: the first of them."""
     truncated: bool
     """Whether it has more calls than these that are still kept."""
+
+
+class ListedRun(TypedDict):
+    """A run in a list."""
+
+    id: TaskId
+    endpoint: Name
+    status: Annotated[Literal["running", "ended"], Field(examples=["ended"])]
+    counts: Annotated[Counts, Field(examples=[{"total": 21, "succeeded": 20, "failed": 1}])]
+    """Of its calls: the `total`, and how many have ended, and how."""
+    started_at: Time
+    ended_at: Time | None
+
+
+class RunsDocument(TypedDict):
+    """A page of runs, the newest first."""
+
+    runs: list[ListedRun]
+    next: int | None
+    """The `after` of the next page."""
+
+
+async def runs_document(
+    store: Store, limit: int, after: int, status: str | None, redactor: Redactor
+) -> RunsDocument:
+    """Up to `limit` runs below the id `after`; `status`: `running` or `ended`, None for both."""
+    found = await store.read(run_ends.newest_runs(limit + 1, after, status))
+    shown: list[ListedRun] = [
+        {
+            "id": run.id,
+            "endpoint": redactor.text(run.endpoint_id),
+            "status": "running" if run.ended_at is None else "ended",
+            "counts": run.details()["counts"],
+            "started_at": rfc3339(run.created_at),
+            "ended_at": rfc3339(run.ended_at),
+        }
+        for run in found[:limit]
+    ]
+    return {"runs": shown, "next": shown[-1]["id"] if len(found) > limit else None}
 
 
 async def run_document(store: Store, run_id: int, limit: int, redactor: Redactor) -> RunDocument:
@@ -102,6 +145,8 @@ async def run_document(store: Store, run_id: int, limit: int, redactor: Redactor
     running = await store.read(run_ends.running_in(run_id)) if run.open else 0
     running = min(running, run.open)
     found = await store.read(run_ends.tasks_of_run(run_id, limit + 1))
+    ids = [task.id for task in found[:limit]]
+    deliveries = await store.read(run_ends.deliveries_of(ids, limit))
     details = run.details()
     ended = run.ended_at is not None
     counts = details["counts"]
@@ -124,5 +169,6 @@ async def run_document(store: Store, run_id: int, limit: int, redactor: Redactor
         "ended_at": details["ended_at"],
         "duration_ms": (run.ended_at or store.clock.now_ms()) - run.created_at,
         "tasks": [task_json(task, redactor) for task in found[:limit]],
+        "deliveries": [task_json(task, redactor) for task in deliveries],
         "truncated": len(found) > limit,
     }

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
@@ -35,7 +36,7 @@ from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
 from orchestratord.api.outbox_relay import OutboxRelay
 from orchestratord.api.plugin_pages import contained_pages, plugin_metrics
-from orchestratord.api.run_document import RunDocument, run_document
+from orchestratord.api.run_document import RunDocument, RunsDocument, run_document, runs_document
 from orchestratord.api.slow_look import SlowLook
 from orchestratord.api.throttle_service import ThrottleService
 from orchestratord.config.params import exemplary, rule_problems
@@ -58,7 +59,7 @@ from orchestratord.model.event import EndpointEvent, Event, EventType
 from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Action, Effect, Key, NewTask, Reason, Task, Upsert
 from orchestratord.plugin.executor import Doomed
-from orchestratord.plugin.isolation import check_sizes
+from orchestratord.plugin.isolation import HookFault, check_sizes, contained
 from orchestratord.plugin.metric import MetricSamples
 from orchestratord.plugin.route import Page
 from orchestratord.queue.operations import claim, manual, plugin_rows, search
@@ -185,7 +186,8 @@ class Service:
 
     def troubles(self) -> list[daemon_documents.TroubleDocument]:
         """Why new work would not be taken and carried out now; nothing where it would."""
-        found = self._store.health, self.config.redactor, self._team.troubles()
+        others = [*self._team.troubles(), *self._fleet.troubles()]
+        found = self._store.health, self.config.redactor, others
         return status.troubles_status(*found, draining=self._worker.lanes.draining)
 
     async def status(self, *, all_lanes: bool = False) -> daemon_documents.StatusDocument:
@@ -197,7 +199,12 @@ class Service:
         due = await self._due.latest(backlog.due_tasks(now, status.MAX_PARTITIONS))
         return {
             **status.process_status(
-                self._version, self._team, store.instance, self._started_at, now
+                self._version,
+                self._fleet.pid,
+                self._team.count,
+                store.instance,
+                self._started_at,
+                now,
             ),
             "health": {"ready": not (troubles := self.troubles()), "troubles": troubles},
             "config": status.config_status(self._reloader),
@@ -224,16 +231,34 @@ class Service:
         ]
 
     async def reload(
-        self, *, diff: bool = False, accept_removals: bool = False
+        self,
+        *,
+        diff: bool = False,
+        accept_removals: bool = False,
+        dry_run: bool = False,
+        folder: str | None = None,
     ) -> daemon_documents.ReloadDocument:
-        """Read the configuration again; with `diff`, name the keys that differ.
+        """Read the configuration again.
 
-        `accept_removals`: also where most of the endpoints that tasks wait for are removed. Raises
-        ConfigError where it is refused.
+        Args:
+            diff: name the keys that differ; where nothing has changed since, those that the
+                generation in force has changed.
+            accept_removals: also where most of the endpoints that tasks wait for are removed.
+            dry_run: only tell what it would come to.
+            folder: then, read in the place of the daemon's own.
+
+        Raises:
+            ConfigError: it is refused.
         """
-        result = await self._reloader.reload(COMMAND, diff=diff, accept_removals=accept_removals)
+        examined = Path(folder) if folder else self._reloader.folder
+        result = await self._reloader.reload(
+            COMMAND, accept_removals=accept_removals, examined=examined if dry_run else None
+        )
         if result.problems:
             raise ConfigError(result.problems)
+        if diff and not (result.changed or dry_run):
+            last = self._reloader
+            result = replace(result, changes=last.changes, differences=tuple(last.differences))
         return status.reload_json(result, diff=diff)
 
     async def upgrade(self) -> daemon_documents.UpgradeDocument:
@@ -369,6 +394,10 @@ class Service:
     async def run(self, run_id: int, limit: int = 100) -> RunDocument:
         """A run, with up to `limit` of its tasks. Raises NotFound."""
         return await run_document(self._store, run_id, limit, self.config.redactor)
+
+    async def newest_runs(self, limit: int, after: int, status: str | None) -> RunsDocument:
+        """A page of runs, the newest first, below the id `after`."""
+        return await runs_document(self._store, limit, after, status, self.config.redactor)
 
     async def bulks(self) -> list[answers.BulkDocument]:
         """The latest bulks, the latest first."""
@@ -614,24 +643,28 @@ class Service:
 
     async def declaration(self, endpoint_id: str, key: str) -> Declaration:
         """What the endpoint's file says under a key that is united by name."""
-        return await self._asked(self._host.registry.editor[1].declaration, endpoint_id, key)
+        editor = self._host.registry.editor[1]
+        return await self._asked(Declaration, editor.declaration, endpoint_id, key)
 
     async def _edited(self, endpoint_id: str, key: str, value: Any, **how: Any) -> Edit:
-        return await self._asked(self._host.registry.editor[1].edit, endpoint_id, key, value, **how)
+        editor = self._host.registry.editor[1]
+        return await self._asked(Edit, editor.edit, endpoint_id, key, value, **how)
 
     async def _asked(
-        self, function: Callable[..., T], endpoint_id: str, *about: Any, **how: Any
+        self, kind: type[T], function: Callable[..., T], endpoint_id: str, *about: Any, **how: Any
     ) -> T:
-        """Have the plugin that edits files do something with an endpoint's."""
+        """Have the plugin that edits files do something with an endpoint's, in a thread."""
         file = await asyncio.to_thread(self._reloader.endpoint_file, endpoint_id)
-        try:
-            return await asyncio.to_thread(function, file, *about, **how)
-        except OrchestratordError:
-            raise
-        except Exception as error:
-            plugin = self._host.registry.editor[0]
-            self._host.fault(plugin, "register_editor", error)
-            raise PluginError(f"the plugin {plugin} failed; the daemon's log says more") from error
+        fault, found = await contained(asyncio.to_thread(function, file, *about, **how))
+        if fault is None and not isinstance(found, kind):
+            fault = HookFault(f"returned {type(found).__name__}, which is no {kind.__name__}")
+        if fault is None:
+            return cast("T", found)
+        if isinstance(fault, OrchestratordError):
+            raise fault
+        plugin = self._host.registry.editor[0]
+        self._host.fault(plugin, "register_editor", fault)
+        raise PluginError(f"the plugin {plugin} failed; the daemon's log says more") from fault
 
     async def edit(
         self,

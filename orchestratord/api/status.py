@@ -31,7 +31,6 @@ from orchestratord.queue.reports.backlog import DueTasks
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.reload import Reloader
-from orchestratord.runtime.team import Team
 from orchestratord.values.clock import rfc3339
 from orchestratord.values.rate_limit import RateLimit, RateWindow
 from orchestratord.values.redact import Redactor
@@ -255,13 +254,13 @@ def _with_times(view: Mapping[str, Any] | None, *names: str) -> Any:
 
 
 def process_status(
-    version: str, team: Team, instance: str, started_at: int, now: int
+    version: str, pid: int, workers: int, instance: str, started_at: int, now: int
 ) -> ProcessStatus:
     """Which daemon this is, and for how long it has run (seconds)."""
     return {
         "version": version,
-        "pid": team.pid,
-        "workers": team.count,
+        "pid": pid,
+        "workers": workers,
         "instance": instance,
         "started_at": rfc3339(started_at),
         "uptime": max(now - started_at, 0) / 1000,

@@ -40,7 +40,7 @@ class Reload:
         restart_required: the settings that stand otherwise in the folder and keep their old value.
         cause: what asked for it.
         changes: how the new snapshot differs from the one before.
-        differences: the keys behind them, where these were asked for.
+        differences: the keys behind them.
     """
 
     changed: bool
@@ -95,33 +95,37 @@ class Loader:
         """Those of the snapshot in force."""
         return self._reading.files
 
-    def reload(self, cause: str, *, diff: bool = False, judge: Judge = _accept) -> Reload:
+    def reload(self, cause: str, *, judge: Judge = _accept, examined: Path | None = None) -> Reload:
         """Read the folder again; what is good is in force at once, what is not changes nothing.
 
         Args:
             cause: what asked for it, for the answer.
-            diff: name the keys that differ, too.
             judge: why a snapshot that can be read is refused all the same, if it is; it is given
                 the one in force and the new one.
+            examined: a folder of which it is only told what a reload would come to; nothing
+                changes then.
         """
         with self._lock, yield_gil() as breathe:
+            before, old = self._reading, self.config
             try:
-                found = self._read(breathe)
+                found = self._read(breathe, folder=examined)
+                problems = judge(old, found.config)
             except ConfigError as error:
-                self.problems = error.problems
-                return Reload(False, self.config, error.problems, cause=cause)
-            before = self._reading
-            self.problems = judge(before.config, found.config)
-            if self.problems:
-                return Reload(False, self.config, self.problems, cause=cause)
-            old = before.config
+                problems = error.problems
+            if examined is None:
+                self.problems = problems
+            if problems:
+                return Reload(False, old, problems, cause=cause)
             new, restart = _kept(old, found.config)
             restart = tuple(dict.fromkeys((*restart, *self.sources.host.changed())))
             if new.digest == old.digest and found.references == before.references:
-                return Reload(False, self.config, (), restart, cause)
+                return Reload(False, old, (), restart, cause)
             config = _adopted(new, old, old.generation + 1, self._clock.now_ms())
             found_changes = changes(old, config, breathe)
-            named = differences(old, config, found_changes) if diff else ()
+            named = differences(old, config, found_changes)
+            if examined is not None:
+                warned = replace(old, warnings=config.warnings)
+                return Reload(True, warned, (), restart, cause, found_changes, named)
             self._before, self._reading = before, replace(found, config=config)
             self._retired += old.endpoints.values()
             return Reload(True, config, (), restart, cause, found_changes, named)
@@ -179,9 +183,12 @@ class Loader:
         breathe: Breathe = no_breath,
         instead: Mapping[str, bytes] = MappingProxyType({}),
         given: Files | None = None,
+        folder: Path | None = None,
     ) -> Reading:
         try:
             with uncollected(freeze=not instead):
+                if folder is not None:  # what the cache holds is of the daemon's own
+                    return read(replace(self.sources, folder=folder), Cache(), breathe)
                 return read(self.sources, self.cache, breathe, instead, given)
         except ConfigError as error:
             # A warning is no reason to refuse anything.

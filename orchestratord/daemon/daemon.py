@@ -159,7 +159,7 @@ class WorkerPlace:
 
     @property
     def first(self) -> bool:
-        """Whether what is done once for all workers is done here."""
+        """Whether the API is served here."""
         return self.seat is None or self.seat.first
 
     @property
@@ -193,11 +193,10 @@ class Daemon:
         self._reloader = reloader = Reloader(
             loader, worker, self._scheduler, start.handler, self._notifier, team, seat
         )
-        self._fleet = fleet = Fleet(worker, self._scheduler, reloader, team, keeps_row=place.first)
+        workers = None if seat is None else place.workers
+        self._fleet = fleet = Fleet(worker, self._scheduler, reloader, workers)
         self._member = (
-            None
-            if self._borrower is None
-            else TeamMember(worker, reloader, loader, fleet, self._borrower)
+            None if self._borrower is None else TeamMember(worker, reloader, loader, self._borrower)
         )
         self._clock_watch = ClockWatch(worker, self._scheduler, fleet.throttles, first=place.first)
         self._upgrade = Upgrade(seat)
@@ -213,18 +212,14 @@ class Daemon:
             self._relay,
         )
         self._plugin_services = PluginServices(host, store)
-        loops: dict[str, Worker | Scheduler | Fleet] = {"worker": worker, "fleet": self._fleet}
-        loops |= {"scheduler": self._scheduler} if place.first else {}
+        loops: dict[str, Worker | Scheduler | Fleet]
+        loops = {"worker": worker, "fleet": self._fleet, "scheduler": self._scheduler}
         beats = partial(_beats, store.health, worker.lanes, loops)
         fatal_code = 1 if seat is None else BEYOND_HELP
         self._watchdog = Watchdog(host, store.health, beats, fatal_code=fatal_code)
         self._stop = asyncio.Event()
         self._retires = False
         """Workers of a newer version serve already."""
-        self._alone = asyncio.Event()
-        """No worker of the version before does what only one may do at a time."""
-        if not start.handed_over.workers:
-            self._alone.set()
         # systemd is to hear that the daemon is ready before it hears that it is alive.
         self._fed = math.inf if seat is None and not start.handed_over.succeeds else 0.0
         """When systemd, or the supervisor, was told last that it is (`world.monotonic`)."""
@@ -267,7 +262,7 @@ class Daemon:
                 self._ready()
         elif member is not None:
             member.serves()
-        self._plugin_services.begin(self._service, self._alone if self._place.first else None)
+        self._plugin_services.begin(self._service, first=self._place.first)
         code = await self._until_stopped(tasks.values())
         await self._drain(servers, watcher, tasks)
         return code
@@ -290,8 +285,6 @@ class Daemon:
         for name in ("scheduler", "bulks", "outbox", "slices", "runs"):
             if name in tasks:
                 tasks[name].cancel()
-        if self._retires and self._place.seat is not None:
-            self._place.seat.notify(retired=True)
         end_by = world.monotonic() + drain_timeout
         services = asyncio.create_task(self._plugin_services.ended(drain_timeout))
         await self._worker.drain(drain_timeout)
@@ -317,7 +310,6 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         self._watchdog.stop()
-        await self._relay.leave()
         await self._fleet.leave()
         await self._close()
 
@@ -353,12 +345,10 @@ class Daemon:
                 if self._member is not None:
                     self._member.join(sock)
                 else:
-                    self._team.join(message["link"], sock, self._store.owner)
+                    self._team.join(message["link"], sock)
             elif "retire" in message:
                 self._retires = True
                 self._stop.set()
-            elif "alone" in message:
-                self._alone.set()
             elif "upgrade_failed" in message:
                 self._upgrade.failed(message["upgrade_failed"])
             elif "died" in message:
@@ -416,25 +406,13 @@ class Daemon:
             "watchdog": self._feed_watchdog(),
             "slices": self._worker.enqueue.write_slices(),
             "runs": RunEndTeller(self._worker).ask_at_ends(),
+            "scheduler": self._scheduler.run(),
+            "bulks": self._service.many.runner.run(),
+            "chores": self._chores().run(),
         }
         if self._member is not None:
             return {**parts, "member": self._member.run()}
-        return {
-            **parts,
-            "scheduler": self._once_alone(self._scheduler.run()),
-            "bulks": self._once_alone(self._service.many.runner.run()),
-            "outbox": self._once_alone(self._relay.run()),
-            "chores": self._chores().run(),
-            "team": self._team.run(),
-        }
-
-    async def _once_alone(self, part: Coroutine[Any, Any, None]) -> None:
-        try:
-            await self._alone.wait()
-        except BaseException:
-            part.close()
-            raise
-        await part
+        return {**parts, "outbox": self._relay.run(), "team": self._team.run()}
 
     async def _close(self) -> None:
         """Close what holds connections."""
@@ -500,7 +478,7 @@ class Daemon:
         chores = Chores()
 
         async def prune() -> None:
-            retention, size = self._loader.config.daemon.retention, PRUNE_SLICE
+            retention, size = self._reloader.config.daemon.retention, PRUNE_SLICE
             while size:
                 try:
                     if await prune_some(self._store, retention, size) < size:
@@ -509,14 +487,20 @@ class Daemon:
                     size //= 4
                 await asyncio.sleep(0.05)  # in between, others get their turn
 
+        closer = BatchCloser(self._worker)
+
+        async def close() -> None:
+            await closer.look(self._reloader.config)
+
+        chores.every(30, "prune", prune, at_once=True)
+        chores.every(1, "close batches of webhooks", close)
+        if not self._place.first:
+            return chores
+
         async def status() -> None:
             self._notifier.status(self._reloader.status_line)
 
-        closer = BatchCloser(self._worker)
-        health = HealthEvents(self._worker, self._team)
-
-        async def close() -> None:
-            await closer.look(self._loader.config)
+        health = HealthEvents(self._worker, self._fleet)
 
         async def tidy() -> None:
             await asyncio.to_thread(remove_left, self._loader.config.daemon.files.write)
@@ -526,8 +510,6 @@ class Daemon:
 
         chores.every(1, "publish troubles", publish)
         chores.every(60, "look for endpoints that only fail", health.look_at_endpoints)
-        chores.every(30, "prune", prune, at_once=True)
-        chores.every(1, "close batches of webhooks", close)
         chores.every(1, "count tasks anew", partial(recount, self._store), at_once=True)
         chores.every(3600, "remove what crashes have left of answers", tidy, at_once=True)
         chores.every(60, "look up what the status says", self._service.status, at_once=True)

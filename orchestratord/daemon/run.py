@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from orchestratord import log as logs
@@ -144,6 +145,8 @@ def _supervise(start: DaemonStart, count: int) -> int:
     listeners: list[Listening] = []
     try:
         lock = open_database(start.url).take_for_workers(copies.lock)
+        if old.group is not None and lock == copies.lock:
+            workers = replace(workers, group=old.group)
         if copies.lock is not None and copies.lock != lock:
             os.close(copies.lock)
         listeners.append(control := start.listen())
@@ -180,6 +183,7 @@ def _supervise(start: DaemonStart, count: int) -> int:
         lock=lock,
         ports=tuple(descriptors.values()),
         activated=old.activated,
+        group=workers.group,
         succeeds=old.succeeds,
     )
     start.handler.share_stream()

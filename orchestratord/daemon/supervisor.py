@@ -149,8 +149,6 @@ class Supervisor:
         self._feeds = bool(self._old) or self._succession.held.succeeds
         """The service manager's watchdog waits for signs of life: it has heard that all serve, by
         this version or by the one before."""
-        self._alone = not any(old.number == FIRST for old in self._old)
-        """No first worker of the version before does what only one may do at a time."""
         self._adopted: int | None = None
         """A descriptor of the configuration in force, where it is another than at the start."""
         self._fed = 0.0
@@ -187,7 +185,9 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         if self._upgrade:
             self._notifier.watchdog()
-            replace(self._succession.held, drain_timeout=self._drain_timeout).execute()
+            # What those that were killed meanwhile held is the next group's to take over.
+            held = replace(self._succession.held, group=None)
+            replace(held, drain_timeout=self._drain_timeout).execute()
         return self._code
 
     def _turn(self, bell: socket.socket) -> None:
@@ -248,8 +248,6 @@ class Supervisor:
         for other in self._children.values():
             if number != other.number and FIRST in (number, other.number):
                 self._link(child, other)
-        if number == FIRST and self._alone:
-            self._notify_alone()
         # There may have been none that lived to be told.
         for _, owner in self._deaths:
             send(ours, {"died": owner})
@@ -317,8 +315,6 @@ class Supervisor:
             if code:
                 log.error("worker %d (pid %d) of the version before ended %s", *ended)
             self._notify_of_death(child)
-            if child.number == FIRST:
-                self._notify_alone()
             return
         if not self._began and self._old:
             whose = f"worker {child.number} (pid {child.pid}) of the new version"
@@ -386,8 +382,6 @@ class Supervisor:
     def _heard(self, child: _Child, message: Message) -> None:
         child.owner = message.get("owner", child.owner)
         if child in self._old:
-            if message.get("retired") and child.number == FIRST:
-                self._notify_alone()
             return
         self._wanted = message.get("upgrade", self._wanted)
         self._drain_timeout = message.get("drain_timeout", self._drain_timeout)
@@ -510,12 +504,6 @@ class Supervisor:
         log.critical("the old version goes on: %s", why)
         for child in self._all():
             send(child.sock, {"upgrade_failed": why[:4000]})
-
-    def _notify_alone(self) -> None:
-        """The first worker does from now on what only one may do at a time."""
-        self._alone = True
-        if FIRST in self._children:
-            send(self._children[FIRST].sock, {"alone": True})
 
     def _kill(self, number: int, children: Sequence[_Child]) -> None:
         for child in children:

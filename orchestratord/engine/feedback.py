@@ -41,7 +41,7 @@ from orchestratord.model.event import (
     StoredThrottle,
     ThrottleEvent,
 )
-from orchestratord.model.outcome import Outcome
+from orchestratord.model.outcome import Outcome, is_over_quota
 from orchestratord.model.task import Key, Reason, Status, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Target
@@ -93,10 +93,11 @@ class Feedback:
         """An attempt has ended `now` (in milliseconds), and its slot is not yet free."""
         result, lane, key = attempt.result, self._lanes.lanes[attempt.lane], attempt.plan.key
         assert result is not None
-        done = result.decision.status is Status.SUCCEEDED
-        if done and self._scopes.tried(key, now) and lane.throttle is None:
-            return
         task, outcome = attempt.task, result.outcome
+        done = result.decision.status is Status.SUCCEEDED
+        spent = outcome is not None and outcome.quota_until is not None
+        if done and self._scopes.tried(key, now) and lane.throttle is None and not spent:
+            return
         try:
             if (
                 outcome is None
@@ -130,12 +131,16 @@ class Feedback:
         self, attempt: AttemptInProgress, lane: Lane, key: Key, outcome: Outcome, now: int
     ) -> None:
         task, target = attempt.task, attempt.plan.target
-        down, refused = is_down(outcome), outcome.status_code in TOO_MUCH
-        until = _asked(outcome, target, now)
+        refused = outcome.status_code in TOO_MUCH or is_over_quota(outcome)
+        down, until = is_down(outcome), _asked(outcome, target, now)
+        why = f"{outcome.status_code} with Retry-After"
+        if outcome.quota_until is not None:
+            until = max(until or 0, outcome.quota_until)
+            why = f"{outcome.status_code} with nothing left of its quota"
         served = not (down or refused)
         failed = outcome.verdict != "success"  # else it was noted already
         free = failed and self._scopes.tried(key, now, served=served, down=down)
-        if served and free and lane.throttle is None:
+        if served and free and lane.throttle is None and until is None:
             return
         probes = self._probed_by(task, lane)
         # A reload may have brought its key to another URL meanwhile.
@@ -159,7 +164,7 @@ class Feedback:
                 self.turned.set()
         if until is not None:
             scope = self._scope_of_refusal(lane, key, target, now)
-            self._hold(scope, until, f"{outcome.status_code} with Retry-After", now)
+            self._hold(scope, until, why, now)
         else:
             self._note_pace(attempt, lane, key, refused=refused, now=now)
         self._changed([*self._lanes.throttles(lane, key), *left], before, now)

@@ -29,6 +29,7 @@ from orchestratord.engine.file_transfer import (
     with_files,
 )
 from orchestratord.engine.request_checks import problems
+from orchestratord.engine.retry_delay import parse_reset
 from orchestratord.errors import InvalidPayload, Problem, Reject, SendError, SendErrorKind
 from orchestratord.http.client import origin_of
 from orchestratord.http.error_message import error_message
@@ -37,8 +38,10 @@ from orchestratord.model.answer_expression import AnswerExpression, ErrorMessage
 from orchestratord.model.declared import Model
 from orchestratord.model.endpoint import SUCCESS, Endpoint
 from orchestratord.model.http_message import BODY_FILE, Form, Request
-from orchestratord.model.outcome import Outcome, Send
+from orchestratord.model.outcome import Outcome, Send, is_over_quota
 from orchestratord.model.poll_rule import PollRule
+from orchestratord.model.quota import Quota
+from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import Config, FilesSettings
 from orchestratord.model.task import Task
 from orchestratord.plugin.executor import Executor, Standing, Target
@@ -300,10 +303,13 @@ class HttpExecutor(Executor):
                 outcome = Outcome.from_response(response, success=success, when=retry.when)
                 if rules is not None:
                     outcome = await rules.judge(outcome)
+                if api.quota is not None:
+                    outcome = _with_quota(outcome, api.quota, retry, int(self.now() * 1000))
                 if outcome.verdict == "success":
                     return outcome
             safe = target.idempotent or not outcome.maybe_done
             told_to_wait = retry.respect_retry_after and outcome.retry_after is not None
+            told_to_wait = told_to_wait or outcome.quota_until is not None
             final = outcome.verdict != "retry" or outcome.look
             if final or not safe or told_to_wait or inline <= 0:
                 if outcome.response is None:
@@ -325,6 +331,21 @@ class HttpExecutor(Executor):
             return task.nonce
         suffix = f"-{task.generation}" if task.generation else ""
         return f"{self.instance}-{task.id}{suffix}"
+
+
+def _with_quota(outcome: Outcome, quota: Quota, retry: RetryPolicy, now: int) -> Outcome:
+    """An outcome with until when nothing is left, where its answer says so; a refusal for that is
+    tried again, whatever its code. `now` in milliseconds since the epoch."""
+    if outcome.response is None or (reset := quota.reset_of(outcome.response)) is None:
+        return outcome
+    seconds = parse_reset(reset, now)
+    if not seconds:
+        return outcome  # it is past, or cannot be read
+    until = now + round(min(seconds, retry.max_retry_after) * 1000)
+    outcome = replace(outcome, quota_until=until)
+    if outcome.verdict == "failure" and outcome.final_reason is None and is_over_quota(outcome):
+        return replace(outcome, verdict="retry")
+    return outcome
 
 
 def answer_rules(endpoint: Endpoint) -> AnswerRules | None:

@@ -11,7 +11,8 @@ The rules, in the order in which they are asked:
 
 Where `poll` waits for what is not done yet, none of these is asked, but `decide_look`. What fails
 as the probe of an open breaker is asked 1 to 3, and then `decide_probe`. What began before its
-delay was over, since a breaker closed, is asked 1 to 3, and then `decide_early`.
+delay was over, since a breaker closed, is asked 1 to 3, and then `decide_early`. What is refused
+since nothing is left of a `quota` is asked 1 to 3, and then `decide_over_quota`.
 """
 
 from __future__ import annotations
@@ -172,6 +173,44 @@ def decide_probe(
         passed = format_duration(round(limit))
         return Decision(Status.FAILED, f"the breaker is open, and {passed} have passed", reason)
     return Decision(Status.PENDING, FREE_PROBE, None, now, 0.0, uncounted=True)
+
+
+OVER_QUOTA = "nothing is left of the quota"
+MOST_OVER_QUOTA = 10
+"""Refusals of one task in a row, for want of a quota, that cost no attempt."""
+
+
+def decide_over_quota(
+    task: Task,
+    policy: RetryPolicy,
+    decision: Decision,
+    until: int,
+    *,
+    now: int,
+    before: int,
+    skipped: Skipped = lambda since: 0,
+) -> Decision:
+    """Of a refusal since nothing was left of the API's quota: it costs no attempt, and is tried
+    again when there is more.
+
+    Args:
+        task: the task.
+        policy: today's retry policy.
+        decision: what `decide` says of a failure that counts.
+        until: when there is more, milliseconds, as `now`.
+        now: milliseconds since the epoch.
+        before: how many such refusals came right before.
+        skipped: as in `decide`.
+    """
+    if not _counts(decision) or decision.uncounted or before >= MOST_OVER_QUOTA:
+        return decision
+    deadline = give_up_at(task, policy, skipped)
+    if deadline is not None and until > deadline:
+        limit = format_duration(policy.give_up_after or 0)
+        why = f"{OVER_QUOTA}, and there is more past give_up_after {limit}"
+        return Decision(Status.FAILED, why, Reason.EXPIRED)
+    why = f"{OVER_QUOTA}: costs no attempt, and is tried again when there is more"
+    return Decision(Status.PENDING, why, None, until, (until - now) / 1000, uncounted=True)
 
 
 def decide_early(decision: Decision, backoff_until: int) -> Decision:

@@ -140,6 +140,19 @@ def parse_retry_after(text: str | None, now: int) -> float | None:
     return None if math.isnan(seconds) else max(seconds, 0.0)
 
 
+EPOCH = 1e9
+"""A number over this is a time, in seconds since the epoch."""
+
+
+def parse_reset(text: str, now: int) -> float | None:
+    """Seconds until the time that a header says: one of RFC 9110, seconds since the epoch, or in
+    how many seconds; None where it cannot be read. `now` in milliseconds since the epoch."""
+    seconds = parse_retry_after(text, now)
+    if seconds is None or seconds <= EPOCH:
+        return seconds
+    return max(seconds - now / 1000, 0.0)
+
+
 def _about(seconds: float) -> str:
     """Short enough to read: tenths of a second, below one second milliseconds."""
     return format_duration(round(seconds, 1 if seconds >= 1 else 3))

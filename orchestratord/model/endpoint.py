@@ -25,6 +25,7 @@ from orchestratord.model.auth import Auth, Proxy, Tls
 from orchestratord.model.declared import Model
 from orchestratord.model.http_message import MAX_RESPONSE
 from orchestratord.model.partition_turn import Partition
+from orchestratord.model.quota import Quota
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.test_case import TestCase
 from orchestratord.values.durations import Duration, Size
@@ -274,6 +275,9 @@ class Api(Guards):
     what is wrong, such as body.error.message; left out: the usual places."""
     retry_after_scope: Literal["api", "endpoint"] = "api"
     """What waits where an answer carries Retry-After: all calls of the `api`, or the `endpoint`."""
+    quota: Quota | None = None
+    """The headers by which it says how much may still be asked of it, and when there is more: where
+    nothing is left, what waits is that of `retry_after_scope`."""
     follow_redirects: bool = False
     """Whether redirects are followed, at most 3 within the same origin."""
     egress: tuple[str, ...] = ()

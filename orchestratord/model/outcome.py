@@ -11,6 +11,7 @@ import httpx
 
 from orchestratord.errors import SendError, SendErrorKind
 from orchestratord.model.http_message import MAX_RESPONSE, header
+from orchestratord.model.quota import CODES
 from orchestratord.model.task import thawed
 from orchestratord.values.status_set import StatusCode, StatusSet
 
@@ -37,6 +38,8 @@ class Outcome:
     where no connection stood: that says nothing of the endpoint, and much of the receiver. `look`
     is True where the answer says that it is not done yet, and is to be asked for again (`poll`).
     `lost` is True where the daemon died during the attempt: that says nothing of the receiver.
+    `quota_until` is when there is more (milliseconds) where the answer says that nothing is left of
+    the API's `quota`.
     """
 
     verdict: Verdict
@@ -54,6 +57,7 @@ class Outcome:
     unreached: bool = False
     look: bool = False
     lost: bool = False
+    quota_until: int | None = None
 
     def success(self) -> Outcome:
         """This outcome as a success."""
@@ -117,6 +121,11 @@ class Outcome:
 
 
 _Thawed = thawed(Outcome)
+
+
+def is_over_quota(outcome: Outcome) -> bool:
+    """Whether the answer was a refusal since nothing is left of the API's `quota`."""
+    return outcome.quota_until is not None and outcome.status_code in CODES
 
 
 def is_down_code(code: StatusCode) -> bool:

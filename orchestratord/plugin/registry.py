@@ -193,6 +193,8 @@ class Registry:
         for verb in self.verbs[name]:
             self.claim("verb", verb.name, name)
         for editor in _registered(plugin, "register_editor", Editor):
+            if any(map(inspect.iscoroutinefunction, (editor.declaration, editor.edit))):
+                raise TypeError("register_editor returned an Editor with an `async def`")
             self.claim("hook", "register_editor", name)
             self.editor = name, editor
         for executor in self.executors:

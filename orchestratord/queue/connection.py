@@ -276,18 +276,26 @@ class Connection(ABC):
         milliseconds. One look into the index a key, however many tasks a key has."""
 
     def dead_before(self, now: int) -> int:
-        """Other daemons are dead, and what they carried out is left, where their lease has run out
-        before this; milliseconds.
+        """Other daemons are dead where their lease has run out before this; milliseconds.
 
         Where daemons share a database that is `now`, by its clock. One file has one daemon: all
         others are dead, whenever their leases run out.
         """
         return 1 << 62
 
+    @abstractmethod
+    def lives(self, owner: str, until: int, now: int) -> bool:
+        """Whether another owner lives, which holds something under a lease that runs out at
+        `until`; milliseconds, by the clock that leases go by.
+
+        Where daemons share a database the lease says it. In a file it is the row in `daemons`: a
+        worker that stands still keeps what it holds, however long.
+        """
+
+    @abstractmethod
     def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
         """False where `Session.reclaim` of `owner`, who holds `held`, would find nothing; it is
         asked where the answer may take long, for which claims are not to wait."""
-        return True
 
     def clock_ms(self) -> int:
         """Milliseconds since the epoch, by the clock that all see who share the database."""

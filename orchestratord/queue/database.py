@@ -19,12 +19,13 @@ from orchestratord.model.task import Table
 from orchestratord.queue.connection import Connection, Failures
 from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import Leases, Session
+from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """The processes of one run that share a queue, as one of them sees them.
+    """The processes of one group that share a queue, as one of them sees them.
 
     It is made before they are forked, and they inherit its sockets. A message that finds no room is
     lost: nothing depends on one but how soon another worker begins.
@@ -35,6 +36,8 @@ class Workers:
     count: int
     mailboxes: tuple[tuple[socket.socket, socket.socket], ...]
     """Of each worker, what it receives by, and what the others send to it by."""
+    group: str
+    """Random: names the process group."""
 
     @classmethod
     def make(cls, count: int) -> Workers:
@@ -45,7 +48,7 @@ class Workers:
             for end in pair:
                 end.setblocking(False)
             pairs.append(pair)
-        return cls(0, count, tuple(pairs))
+        return cls(0, count, tuple(pairs), world.token_hex(8))
 
     def worker(self, number: int) -> Workers:
         """What the worker with this number sees; also one that takes a dead one's place."""

@@ -368,8 +368,9 @@ GOES_ON = (BulkRow.status == "running") | (
 
 
 class DaemonRow(QueueRow):
-    """One row for each daemon that works on the queue; it is deleted when the daemon ends, or by
-    the others some time after its last sign of life. Its times are by the database's clock."""
+    """One row for each worker of each daemon on the queue. It is deleted when that ends, when its
+    supervisor says that it has died, or some time after its last sign of life. Its times are by the
+    database's clock."""
 
     owner = TextField(primary_key=True)
     """As in `locked_by` of a task."""
@@ -391,6 +392,13 @@ class DaemonRow(QueueRow):
     """Its lanes that wait for their receiver, a JSON list; null from older daemons."""
     schema_version = IntegerField(constraints=[SQL("DEFAULT 7")])
     """The version of the schema that it knows; daemons before 8 do not say it."""
+    process_group = TextField(null=True)
+    """The same for all workers of a daemon; null from daemons before 22, whose other workers have
+    no row."""
+    worker = IntegerField(constraints=[SQL("DEFAULT 1")])
+    """Its number in that, from 1."""
+    troubles = TextField(null=True)
+    """What keeps it from its work, a JSON list."""
 
     class Meta:
         table_name = "daemons"

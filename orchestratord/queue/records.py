@@ -6,12 +6,13 @@ instructions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.task import Action, Attempt, BatchMember, Key, NewTask, RowEffect, Task
+from orchestratord.queue.daemon_health import Trouble
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusCode, StatusSet
 
@@ -394,6 +395,9 @@ class Beat:
         schedules: endpoint → the schedule that it declares.
         plugins: names with versions.
         lanes: those that wait for their receiver, as JSON-like data; not a part of the fingerprint.
+        process_group: of its workers; empty for a daemon without others.
+        worker: its number among them, from 1.
+        troubles: what keeps it from its work.
     """
 
     host: str = ""
@@ -406,11 +410,15 @@ class Beat:
     schedules: Mapping[str, str] = field(default_factory=dict)
     plugins: Mapping[str, str] = field(default_factory=dict)
     lanes: Sequence[Mapping[str, Any]] = ()
+    process_group: str = ""
+    worker: int = 1
+    troubles: Sequence[Trouble] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonSeen:
-    """A daemon of the queue as its row shows it; times are by the database's clock."""
+    """A worker of a daemon as its row shows it, or all as one; times are by the database's
+    clock."""
 
     owner: str
     host: str
@@ -421,8 +429,28 @@ class DaemonSeen:
     started_at: int
     beat_at: int
     lease_until: int
-    lanes: Sequence[Mapping[str, Any]] = ()
+    lanes: Sequence[Mapping[str, Any]]
     """Those that wait for their receiver."""
+    process_group: str
+    worker: int
+    troubles: Sequence[Trouble]
+
+    @classmethod
+    def of_each_daemon(cls, workers: Iterable[DaemonSeen]) -> list[DaemonSeen]:
+        """Each daemon as one: as its first worker is, with the lanes of all of its workers, and
+        alive as long as one of them is."""
+        groups: dict[str, list[DaemonSeen]] = {}
+        for one in workers:
+            groups.setdefault(one.process_group, []).append(one)
+        found = []
+        for group in groups.values():
+            # While one version becomes the next there are two of each number.
+            first = min(group, key=lambda one: (one.worker, -one.started_at))
+            beat_at = max(one.beat_at for one in group)
+            until = max(one.lease_until for one in group)
+            lanes = [lane for one in group for lane in one.lanes]
+            found.append(replace(first, beat_at=beat_at, lease_until=until, lanes=lanes))
+        return found
 
 
 class HoldingBack(NamedTuple):

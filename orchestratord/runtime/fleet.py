@@ -1,10 +1,11 @@
-"""One daemon among several on one queue: what it says of itself, what it learns of the others.
+"""One worker among several on one queue: what it says of itself, what it learns of the others.
 
-No daemon leads. Each one gives a sign of life, renews the leases of what it holds, takes over what
-dead ones held, and looks every few seconds for what others have changed. Where the database carries
-messages, it hears of most of that at once; the looking goes on, and finds what was missed.
+No daemon leads, and no worker. Each one gives a sign of life, renews the leases of what it holds,
+takes over what dead ones held, and looks every few seconds for what others have changed. Where the
+queue carries messages, it hears of most of that at once; the looking goes on, and finds what was
+missed. The workers of one process group are shown as one daemon.
 
-Where one daemon has a file of SQLite for itself, this only keeps its row.
+Where one worker has a file of SQLite for itself, this only keeps its row.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import importlib.metadata
 import json
 import logging
 import math
+import os
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,12 +28,13 @@ from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.schedule_slots import spec
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Key
+from orchestratord.queue.daemon_health import Trouble
+from orchestratord.queue.database import Workers
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import claim, daemons, manual, settle
 from orchestratord.queue.records import Beat, DaemonSeen, HoldingBack, Wakeup
 from orchestratord.queue.wakeup_text import FLAGS
 from orchestratord.runtime.reload import Reloader
-from orchestratord.runtime.team import Team
 from orchestratord.runtime.throttle_keeper import ThrottleKeeper
 from orchestratord.values import doc_links, world
 from orchestratord.values.clock import rfc3339
@@ -60,6 +63,10 @@ OLD_TRANSACTION = 300.0
 """Seconds; slots of replication may stand still for as long."""
 LACKING = 20
 """Endpoints that are named of those that a daemon lacks."""
+SILENT_AFTER = 15.0
+"""Seconds without a sign of life from another worker after which the daemon is not ready."""
+CHANGED_WITHIN = 1.0
+"""Seconds in which all workers of a daemon have the configuration that one of them has."""
 
 
 class Fleet:
@@ -70,24 +77,22 @@ class Fleet:
         worker: Worker,
         scheduler: Scheduler,
         reloader: Reloader,
-        team: Team,
-        *,
-        keeps_row: bool = True,
+        workers: Workers | None = None,
     ) -> None:
-        """`team`: the other workers of this run, which are one daemon with this one; `keeps_row`:
-        whether it is this one that says how they are."""
+        """`workers`: of the process group, of which this is one; None for a daemon that has no
+        others."""
         self._store = worker.store
         self._worker = worker
         self._scheduler = scheduler
         self._reloader = reloader
         self._host = worker.host
         self._clock = worker.clock
-        self._team = team
-        self._keeps_row = keeps_row
-        self.of_this_run: Collection[str] = ()
-        """The owner whose row stands for this worker too."""
+        self._group = self._store.owner if workers is None else workers.group
+        self._number = 1 if workers is None else workers.number
+        self.pid = os.getpid() if workers is None else os.getppid()
+        """Of the daemon, as signals reach it."""
         self._dead: set[str] = set()
-        """Workers of this run that have died, and what they held is not free yet."""
+        """Workers of the group that have died, and what they held is not free yet."""
         lease = reloader.config.daemon.lease
         self._beat_each = min(BEAT, lease / 3)
         self._grace = min(GRACE, lease)
@@ -97,10 +102,16 @@ class Fleet:
         self.beat: float | None = None
         """When it last went on; None before, and while it does what may take long."""
         self._seen: list[DaemonSeen] = []
+        """All workers of all daemons, this one included."""
+        self._learned = -math.inf
+        """When that was (`world.monotonic`)."""
+        self._signs: Mapping[str, tuple[int, float]] = {}
+        """Of the other workers of the group, by owner: the last sign of life, and since when that
+        is known (`world.monotonic`), which no clock that was put forward makes longer."""
         self._now = 0
         """By the database's clock, at the last sign of life."""
         self._others: dict[str, Beat] = {}
-        """What the others declare, by owner."""
+        """What the workers of other daemons declare, by owner."""
         self._digests: dict[str, tuple[Endpoint, str]] = {}
         self._said: Beat | None = None
         self._said_for: Config | None = None
@@ -110,6 +121,8 @@ class Fleet:
         self._flags: set[str] = set()
         self._turned = False
         """A scope is throttled that was not, or the other way round, and the others are to know."""
+        self._troubles: Mapping[str, Trouble] = {}
+        """Those of this worker, as the others were notified of them last."""
         self.throttles = ThrottleKeeper(worker)
         self._look_at_all = False
         self.holding_back: list[HoldingBack] = []
@@ -121,14 +134,16 @@ class Fleet:
         """All daemons of the queue, as `/v1/status` shows them."""
         union: set[str] = set()
         said = {**self._others, self._store.owner: self._said or Beat()}
-        for daemon in self._seen:
+        found = DaemonSeen.of_each_daemon(
+            replace(one, lanes=self._worker.waiting_lanes()) if self._is_this(one) else one
+            for one in self._seen
+        )
+        for daemon in found:
             if self._alive(daemon) and daemon.owner in said:
                 union |= {name for name in said[daemon.owner].endpoints if "/" in name}
         plugins = {name for beat in said.values() for name in beat.plugins}
         shown = []
-        for daemon in self._seen:
-            this = daemon.owner == self._store.owner
-            waiting = self._waiting_lanes() if this else daemon.lanes
+        for daemon in found:
             beat = said.get(daemon.owner, Beat())
             lacks = sorted(union - beat.endpoints.keys()) if daemon.owner in said else []
             shown.append(
@@ -141,8 +156,8 @@ class Fleet:
                     "started_at": rfc3339(daemon.started_at),
                     "heartbeat_at": rfc3339(daemon.beat_at),
                     "alive": self._alive(daemon),
-                    "this": this,
-                    "waiting": [_shown(lane) for lane in waiting],
+                    "this": daemon.process_group == self._group,
+                    "waiting": [_shown(lane) for lane in daemon.lanes],
                     "lacks": {
                         "endpoints": lacks[:LACKING],
                         "endpoints_count": len(lacks),
@@ -154,8 +169,27 @@ class Fleet:
             )
         return shown
 
-    def _waiting_lanes(self) -> list[dict[str, Any]]:
-        return [*self._worker.waiting_lanes(), *self._team.waiting_lanes()]
+    def troubles(self) -> list[Trouble]:
+        """What keeps the other workers of this daemon from their work."""
+        found = [
+            replace(trouble, why=f"worker {one.worker}: {trouble.why}")
+            for one in self._mates()
+            for trouble in one.troubles
+        ]
+        for one in self._mates():
+            silent = self._learned - self._signs[one.owner][1]
+            if silent > SILENT_AFTER:
+                why = f"worker {one.worker} has given no sign of life for {silent:.0f} s"
+                found.append(Trouble("worker_silent", why, 0))
+        return found
+
+    def _mates(self) -> list[DaemonSeen]:
+        """The other workers of this daemon."""
+        ours = [one for one in self._seen if one.process_group == self._group]
+        return [one for one in ours if not self._is_this(one)]
+
+    def _is_this(self, worker: DaemonSeen) -> bool:
+        return worker.owner == self._store.owner
 
     def _alive(self, daemon: DaemonSeen) -> bool:
         return daemon.lease_until > self._now
@@ -166,8 +200,8 @@ class Fleet:
         """Give the first sign of life, and learn who else is there. Everything is in force by now
         that others may speak of."""
         await self._beat()
-        alive = [daemon.owner for daemon in self._seen if self._alive(daemon)]
-        await self.throttles.restore(self._now, [*alive, *self.of_this_run])
+        alive = {one.owner for one in [*filter(self._alive, self._seen), *self._mates()]}
+        await self.throttles.restore(self._now, alive)
 
     async def run(self) -> None:
         """Go on until cancelled. Whatever fails is tried again."""
@@ -179,7 +213,6 @@ class Fleet:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_wakeups())
             group.create_task(self._follow_throttles(self._worker.feedback.turned))
-            group.create_task(self._follow_throttles(self._team.turned))
             group.create_task(self._refresh())
             await self._go_round(first_look=0.0)
 
@@ -190,8 +223,7 @@ class Fleet:
         due |= {"beat": 0.0, "clean": 0.0, "tables": world.monotonic() + DEAF}
         while True:
             now = self.beat = world.monotonic()
-            changed = self._said_for is not self._reloader.config or self._turned
-            if changed or self._beaten < store.health.back_at:
+            if self._has_changed() or self._beaten < store.health.back_at:
                 due["beat"] = 0.0
             if self._turned or self.throttles.behind:
                 await self._step("keep what is throttled", self.throttles.keep)
@@ -202,8 +234,7 @@ class Fleet:
             if now >= due["look"] or self._flags or self._dead:
                 due["look"] = now + LOOK
                 flags, self._flags = self._flags, set()
-                if "lanes" in flags:
-                    await self._step("learn what is throttled elsewhere", self._learn)
+                await self._step("learn who else is there", self._learn)
                 await self._step("learn what is throttled", self.throttles.learn)
                 await self._step("look what others have changed", self._look)
                 if "tables" in flags or (now >= due["tables"] and not store.listening):
@@ -214,7 +245,7 @@ class Fleet:
                 await self._step("look for what others have queued", self._queue)
                 took = world.monotonic() - now
                 due["queue"] = now + min(max(LOOK, BUSY_LOOK * took), LONGEST_LOOK)
-            if now >= due["clean"] and self._keeps_row:
+            if now >= due["clean"] and self._number == 1:
                 due["clean"] = now + CLEAN
                 await self._step("look for what keeps the database from cleaning up", self._clean)
             self._wake.clear()
@@ -222,20 +253,27 @@ class Fleet:
             pause = min(due["beat"] - now, due["look"] - now, LOOK)
             if store.health.unreachable is not None:
                 pause = min(pause, AWAY)
+            elif self._has_changed():  # it may be of the past what was just written
+                pause = 0.0
             timer = asyncio.get_running_loop().call_later(max(pause, 0.05), self._wake.set)
             try:
                 await self._wake.wait()
             finally:
                 timer.cancel()
 
+    def _has_changed(self) -> bool:
+        """Whether the others are to know something of this worker that its row does not say."""
+        if self._said_for is not self._reloader.config or self._turned:
+            return True
+        return self._store.several_daemons and self._troubles != self._store.health.troubles
+
     async def leave(self) -> None:
-        """The daemon ends."""
+        """The worker ends."""
         await self._try("keep what was throttled", self.throttles.leave)
-        if self._keeps_row:
-            await self._try("take leave", lambda: self._store.write(daemons.leave()))
+        await self._try("take leave", lambda: self._store.write(daemons.leave()))
 
     def died(self, owner: str) -> None:
-        """A worker of this run has died: what it held is taken over at once."""
+        """A worker of the group has died: what it held is taken over at once."""
         self._dead.add(owner)
         self._wake.set()
 
@@ -261,26 +299,19 @@ class Fleet:
     # -- what it says ------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        store, turned = self._store, self._turned
-        self._turned, self._beaten = False, world.monotonic()
+        store, troubles = self._store, self._store.health.troubles
+        turned = self._turned or self._troubles != troubles
+        self._turned, self._troubles, self._beaten = False, troubles, world.monotonic()
         began = world.elapsed()
         await store.write(claim.renew(self._worker.claimed_ids()))
         self._worker.pipe.deadlines.leases.renewed = began
         config = self._reloader.config
-        # What it says of itself, it compares with what others say as well.
-        if not (self._keeps_row or self._others):
-            self._said = None
-        elif self._said is None or self._said_for is not config:
+        if self._said is None or self._said_for is not config:
             self._said = await asyncio.to_thread(self._say, config)
         self._said_for = config
-        if not self._keeps_row:
-            self._now = await store.write(daemons.look())
-            self.throttles.set_clock(self._now)
-            await self._learn()
-            return
-        assert self._said is not None
         age = round((world.monotonic() - self._started) * 1000)
-        beat = replace(self._said, age=age, lanes=self._waiting_lanes())
+        lanes = self._worker.waiting_lanes()
+        beat = replace(self._said, age=age, lanes=lanes, troubles=[*troubles.values()])
         self._now = await store.write(daemons.give_sign(beat))
         self.throttles.set_clock(self._now)
         if turned:
@@ -321,17 +352,19 @@ class Fleet:
         declared = endpoints, schedules, plugins
         text = json.dumps(declared, sort_keys=True)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
-        process = socket.gethostname(), self._team.pid, importlib.metadata.version("orchestratord")
-        return Beat(*process, config.generation, 0, fingerprint, *declared)
+        process = socket.gethostname(), self.pid, importlib.metadata.version("orchestratord")
+        place = (), self._group, self._number
+        return Beat(*process, config.generation, 0, fingerprint, *declared, *place)
 
     # -- what it learns ---------------------------------------------------------------------------
 
     async def _learn(self) -> None:
         """Who else is there, and what they can carry out."""
-        store = self._store
-        everyone = await store.read(daemons.seen())
-        seen = [daemon for daemon in everyone if daemon.owner not in self.of_this_run]
-        fingerprints = {d.owner: d.fingerprint for d in seen if d.owner != store.owner}
+        store, before = self._store, self._others_of(self._seen)
+        self._seen = await store.read(daemons.seen())
+        self._learn_of_mates()
+        seen = self._others_of(self._seen)
+        fingerprints = {d.owner: d.fingerprint for d in seen}
         others = {
             owner: beat
             for owner, beat in self._others.items()
@@ -339,13 +372,14 @@ class Fleet:
         }
         if new := fingerprints.keys() - others.keys():
             others |= await store.read(daemons.declared(new))
-        for daemon in seen:
-            if daemon.owner != store.owner and daemon.owner not in {d.owner for d in self._seen}:
-                log.info("another daemon works on the queue: %s", name_of(daemon))
-        for daemon in self._seen:
-            if self._alive(daemon) and daemon.owner not in {d.owner for d in seen}:
+        groups = {d.process_group for d in before}
+        for daemon in DaemonSeen.of_each_daemon(d for d in seen if d.process_group not in groups):
+            log.info("another daemon works on the queue: %s", name_of(daemon))
+        groups = {d.process_group for d in seen}
+        for daemon in DaemonSeen.of_each_daemon(d for d in before if d.process_group not in groups):
+            if self._alive(daemon):
                 log.info("a daemon has left the queue: %s", name_of(daemon))
-        self._seen, self._others = seen, others
+        self._others = others
         alive = [others[d.owner] for d in seen if d.owner in others and self._alive(d)]
         ours = self._said.endpoints if self._said is not None else {}
         elsewhere: dict[str, bool] = {}
@@ -359,7 +393,25 @@ class Fleet:
         self._worker.placement.set_elsewhere(elsewhere)
         # What one says at its next sign of life, and this one reads at its own.
         said_within = 2 * self._beat_each + LOOK if alive else 0.0
-        self._scheduler.set_elsewhere(schedules, said_within)
+        mates = [one.started_at for one in self._mates()]
+        if mates:
+            said_within = max(said_within, CHANGED_WITHIN)
+        self._scheduler.set_elsewhere(schedules, said_within, min(mates, default=None))
+
+    def _others_of(self, seen: list[DaemonSeen]) -> list[DaemonSeen]:
+        return [one for one in seen if one.process_group != self._group]
+
+    def _learn_of_mates(self) -> None:
+        """When the other workers of this daemon gave their last signs of life."""
+        before, self._learned = self._learned, world.monotonic()
+        known = self._signs
+        if self._learned - before > SILENT_AFTER / 3:
+            known = {}  # this one has stood still itself, or the database was away
+        signs = {one.owner: (one.beat_at, self._learned) for one in self._mates()}
+        self._signs = {
+            owner: known[owner] if known.get(owner, (0,))[0] == sign[0] else sign
+            for owner, sign in signs.items()
+        }
 
     async def _follow_wakeups(self) -> None:
         """What others tell, as soon as it is heard."""

@@ -8,7 +8,7 @@ from orchestratord.queue.daemon_health import Trouble
 from orchestratord.queue.housekeeping import failing_told
 from orchestratord.queue.operations import settle
 from orchestratord.queue.reports import failing
-from orchestratord.runtime.team import Team
+from orchestratord.runtime.fleet import Fleet
 from orchestratord.values.redact import Redactor
 
 FAILING_MS = 600_000
@@ -18,14 +18,14 @@ FAILING_MS = 600_000
 class HealthEvents:
     """Compares how things are with how they were."""
 
-    def __init__(self, worker: Worker, team: Team) -> None:
+    def __init__(self, worker: Worker, fleet: Fleet) -> None:
         """
         Args:
             worker: whose troubles are told of, and what its tasks say.
-            team: the other workers, whose troubles are told of, too.
+            fleet: knows the troubles of the other workers, which are told of, too.
         """
         self._store = worker.store
-        self._team = team
+        self._fleet = fleet
         self._events = worker.host.events
         self._clock = worker.clock
         self._troubles: dict[str, Trouble] = {}
@@ -35,8 +35,7 @@ class HealthEvents:
     def look_at_troubles(self, redactor: Redactor) -> None:
         """Tell of those that began or ended; to be called each second."""
         before = self._troubles
-        # Workers that are still to begin are none of these: each start would be told of.
-        others = {one.code: one for one in self._team.troubles() if one.since}
+        others = {one.code: one for one in self._fleet.troubles() if one.since}
         self._troubles = {**others, **self._store.health.troubles}
         changes = (
             (EventType.TROUBLE_BEGAN, self._troubles, before),

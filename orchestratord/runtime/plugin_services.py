@@ -42,21 +42,20 @@ class PluginServices:
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    def begin(self, control: Control, alone: asyncio.Event | None) -> None:
+    def begin(self, control: Control, *, first: bool) -> None:
         """Ask plugins for their services, and begin them.
 
         Args:
             control: what they may ask of the daemon.
-            alone: set once the version before has ended; None: another worker of this daemon does
-                what one does for all.
+            first: this is the worker of its daemon that runs those of which there is one.
         """
         for plugin, service in plugin_services(self._host, control):
             state = ServiceState(service.name, service.where)
             self._host.plugins[plugin].services[service.name] = state
             if service.where == "each":
                 part = self._look_after(plugin, service, state, None)
-            elif alone is not None:
-                part = self._look_after_one(plugin, service, state, alone)
+            elif first:
+                part = self._look_after_one(plugin, service, state)
             else:
                 continue
             self._tasks.append(asyncio.create_task(part, name=f"{plugin} {service.name}"))
@@ -71,12 +70,8 @@ class PluginServices:
             for task in left:
                 task.cancel()
 
-    async def _look_after_one(
-        self, plugin: str, service: Service, state: ServiceState, alone: asyncio.Event
-    ) -> None:
+    async def _look_after_one(self, plugin: str, service: Service, state: ServiceState) -> None:
         role = _Role(self._store, f"service:{plugin}/{service.name}")
-        while not alone.is_set():
-            await self._pause(HOLD)
         try:
             await self._look_after(plugin, service, state, role)
         finally:

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from orchestratord.config.changes import Changes
+from orchestratord.config.changes import Changes, Difference
 from orchestratord.config.endpoint_file import EndpointFile
 from orchestratord.config.loader import Loader, Reload
 from orchestratord.engine.new.scheduler import Scheduler
@@ -86,6 +87,8 @@ class Reloader:
         """The configuration in force."""
         self.endpoint_file = partial(EndpointFile.read, loader)
         """Reads the file of an endpoint, by its id, for what edits it."""
+        self.folder = loader.sources.folder
+        """Where the files are."""
         self._store = worker.store
         self._host = worker.host
         self._worker = worker
@@ -108,6 +111,8 @@ class Reloader:
         """What had the configuration in force taken up."""
         self.changes = Changes()
         """What it changed."""
+        self.differences: Sequence[Difference] = ()
+        """The keys behind that."""
         self.last_error: tuple[int, Sequence[Problem]] | None = None
         """When the files on disk were last refused, and why; None once they are good again."""
         self._lacking: tuple[Collection[str], Collection[str]] | None = None
@@ -190,7 +195,7 @@ class Reloader:
             log.exception("reloading failed; the last good configuration goes on")
 
     async def reload(
-        self, cause: str, *, diff: bool = False, accept_removals: bool = False
+        self, cause: str, *, accept_removals: bool = False, examined: Path | None = None
     ) -> Reload:
         """Read the folder again and take it up if it is good; reloads take turns.
 
@@ -198,8 +203,9 @@ class Reloader:
 
         Args:
             cause: what asked for it.
-            diff: name the keys that differ, too.
             accept_removals: also where most of what tasks wait for is removed.
+            examined: a folder of which it is only told what a reload would come to; nothing
+                changes then.
 
         Raises Stopping where the daemon ends before anything has changed.
         """
@@ -208,7 +214,7 @@ class Reloader:
             if accept_removals:
                 return ()
             problems = _refusal(waiting, before.endpoints, found.endpoints)
-            if problems:
+            if problems and examined is None:
                 self._lacking = before.endpoints.keys(), found.endpoints.keys()
             return problems
 
@@ -216,10 +222,14 @@ class Reloader:
             self.insist()
             self._notifier.reloading("reloading")
             try:
-                began, self._lacking = world.monotonic(), None
+                began = world.monotonic()
                 waiting = await self._store.read(undeclared.waiting())
+                read = partial(self._loader.reload, cause, judge=judge, examined=examined)
+                if examined is not None:
+                    return await asyncio.to_thread(read)
+                self._lacking = None
                 # Parsing takes as long as it takes; the loop goes on meanwhile.
-                result = await asyncio.to_thread(self._loader.reload, cause, diff=diff, judge=judge)
+                result = await asyncio.to_thread(read)
                 tables: Tables = {}
                 if result.changed:
                     try:
@@ -279,6 +289,7 @@ class Reloader:
         restart, self.restart_required = self.restart_required, result.restart_required
         if result.changed:
             self.cause, self.changes = cause, result.changes
+            self.differences = result.differences
             removed = self.config.endpoints.keys() - result.config.endpoints.keys()
             await self._adopt(result.config, tables)
             self._team.commit(self.in_force())

@@ -1,6 +1,6 @@
-"""The workers of one run: what the first of them says to the others, and hears from them.
+"""The workers of one process group: what the first of them says to the others, and hears from them.
 
-The first one serves the API and does what is done once for all; the others carry out tasks. It has
+The first one serves the API; all of them carry out tasks. It has
 each configuration taken up by all or by none, shows what all do as if one did it, and publishes
 what happens in any of them. A link is made by the supervisor whenever one of its two ends begins.
 """
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from orchestratord.engine.worker import Worker
@@ -24,17 +22,12 @@ from orchestratord.queue.daemon_health import Trouble
 from orchestratord.runtime.link import Link
 from orchestratord.runtime.team_tokens import lend
 from orchestratord.runtime.worker_seat import InForce, WorkerSeat
-from orchestratord.values import world
 
 log = logging.getLogger("orchestratord.supervisor")
 
-LOOK = 0.2
-"""Seconds between two looks at whether there is something to tell."""
 REPORT_WITHIN = 0.5
 """Seconds for which what another worker says of itself is waited for; then it is what it said
 last."""
-SILENT_AFTER = 15.0
-"""Seconds without a sign of life from another worker, after which the daemon is not ready."""
 PREPARED_WITHIN = 60.0
 """Seconds in which each worker has to have read a configuration."""
 
@@ -58,11 +51,6 @@ class OtherWorker:
         """It has the configuration in force, and carries out tasks."""
         self.snapshot: dict[str, Any] | None = None
         """What it said last of what it is at; see `Worker.snapshot`."""
-        self.troubles: Sequence[Trouble] = ()
-        self.beat = world.monotonic()
-        """When it gave its last sign of life."""
-        self.lanes: Sequence[dict[str, Any]] = ()
-        """Those that wait for their receiver."""
         self.answers: dict[str, asyncio.Future[Any]] = {}
         """What is waited for, by the kind of the message that brings it."""
 
@@ -95,14 +83,10 @@ class Team:
             seat: of the first worker; None for a daemon without others.
         """
         self.count = seat.count if seat is not None else 1
-        self.pid = os.getpid() if seat is None else os.getppid()
-        """Of the daemon, as signals reach it."""
         self._seat = seat
         self._host = worker.host
         self._worker = worker
         self._peers: dict[int, OtherWorker] = {}
-        self._looked = world.monotonic()
-        """When it was looked last for what keeps the others from their work."""
         self._asked: Sequence[OtherWorker] = ()
         """Those that have read a configuration which is not in force yet."""
         self._preparations = 0
@@ -116,14 +100,12 @@ class Team:
         """Held while the configuration changes."""
         self.in_force: InForce | None = None
         """What those that begin have to have."""
-        self.turned = asyncio.Event()
-        """Set when a lane of another worker begins to wait for its receiver, or does no more."""
 
     # -- the links -----------------------------------------------------------------------------
 
-    def join(self, number: int, sock: socket.socket, owner: str) -> None:
-        """A worker has begun, or this one has: `sock` leads to it. `owner` stands for this one."""
-        begin_step(self._follow(number, sock, owner), self._tasks)
+    def join(self, number: int, sock: socket.socket) -> None:
+        """A worker has begun, or this one has: `sock` leads to it."""
+        begin_step(self._follow(number, sock), self._tasks)
 
     async def begin(self, in_force: InForce) -> None:
         """This worker serves, and has the others begin; return once all do."""
@@ -151,9 +133,8 @@ class Team:
                 peer.link.send("listening", events.listening)
             await events.turned.wait()
 
-    async def _follow(self, number: int, sock: socket.socket, owner: str) -> None:
+    async def _follow(self, number: int, sock: socket.socket) -> None:
         peer = OtherWorker(number, await Link.over(sock))
-        peer.link.send("first", owner)
         peer.link.send("listening", self._host.events.listening)
         self._peers[number] = peer
         agreeing: asyncio.Task[None] | None = None
@@ -178,7 +159,6 @@ class Team:
             peer.gone()
             if self._peers.get(number) is peer:
                 del self._peers[number]
-                self.turned.set()
                 self._left.set()
 
     async def _agree(self, peer: OtherWorker, generation: int) -> None:
@@ -231,11 +211,6 @@ class Team:
             peer.serves = True
             if self.count == 1 + sum(other.serves for other in self._peers.values()):
                 self._complete.set()
-        elif kind == "state":
-            before, peer.beat = peer.lanes, world.monotonic()
-            peer.troubles, peer.lanes, _ = values
-            if peer.lanes != before:
-                self.turned.set()
         else:
             if kind == "snapshot":
                 peer.snapshot = values[0]
@@ -291,29 +266,12 @@ class Team:
     # -- what all are at ---------------------------------------------------------------------------
 
     def troubles(self) -> list[Trouble]:
-        """What keeps the others from their work; asked for once a second."""
-        found = [
-            replace(trouble, why=f"worker {peer.number}: {trouble.why}")
-            for peer in self._peers.values()
-            for trouble in peer.troubles
-        ]
+        """That others are still to begin, where that is so."""
         missing = self.count - 1 - sum(peer.serves for peer in self._peers.values())
-        if missing > 0:
-            why = f"{missing} of {self.count} workers are still to begin"
-            found.append(Trouble("workers_missing", why, 0))
-        before, self._looked = self._looked, world.monotonic()
-        for peer in self._peers.values():
-            silent = self._looked - peer.beat
-            if self._looked - before > SILENT_AFTER / 3:
-                peer.beat = self._looked  # this worker has stood still itself, and heard nothing
-            elif peer.serves and silent > SILENT_AFTER:
-                why = f"worker {peer.number} has given no sign of life for {silent:.0f} s"
-                found.append(Trouble("worker_silent", why, 0))
-        return found
-
-    def waiting_lanes(self) -> list[dict[str, Any]]:
-        """Of the others, those that wait for their receiver."""
-        return [lane for peer in self._peers.values() for lane in peer.lanes]
+        if missing <= 0:
+            return []
+        why = f"{missing} of {self.count} workers are still to begin"
+        return [Trouble("workers_missing", why, 0)]
 
     async def snapshot(self, own: dict[str, Any]) -> dict[str, Any]:
         """What all workers are at together, `own` included; see `Worker.snapshot`."""

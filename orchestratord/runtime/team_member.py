@@ -1,4 +1,4 @@
-"""One of the workers of a run, towards the first of them: see `team`."""
+"""One of the workers of a process group, towards the first of them: see `team`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from orchestratord.config.loader import Loader
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import ConfigError, OrchestratordError
 from orchestratord.model.event import Event
-from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.link import Link
 from orchestratord.runtime.reload import Reloader
-from orchestratord.runtime.team import LOOK, begin_step
+from orchestratord.runtime.team import begin_step
 from orchestratord.runtime.team_tokens import TokenBorrower
-from orchestratord.runtime.worker_seat import BEAT, InForce
-from orchestratord.values import world
+from orchestratord.runtime.worker_seat import InForce
+
+LOOK = 0.2
+"""Seconds between two looks at whether there is something to tell."""
 
 
 class TeamMember:
@@ -28,26 +29,21 @@ class TeamMember:
         worker: Worker,
         reloader: Reloader,
         loader: Loader,
-        fleet: Fleet,
         borrower: TokenBorrower,
     ) -> None:
         """
         Args:
-            worker: whose troubles, tasks and events are told of.
+            worker: whose tasks and events are told of.
             reloader: takes up what the first one says.
             loader: reads it.
-            fleet: learns which daemon is the one that this worker belongs to.
             borrower: asks the first one for tokens.
         """
-        self._store = worker.store
         self._worker = worker
         self._reloader = reloader
         self._loader = loader
         self._host = worker.host
-        self._fleet = fleet
         self._borrower = borrower
         self._link: Link | None = None
-        self._notified: object = None
         self._may_serve = asyncio.Event()
         self._serves = False
         self._following: asyncio.Task[None] | None = None
@@ -80,24 +76,17 @@ class TeamMember:
             self._link.send("serving")
 
     async def run(self) -> None:
-        """Tell the first worker of changes, until cancelled.
+        """Tell the first worker what was counted, until cancelled.
 
         Raises what keeps this worker from following the first one: it ends then.
         """
-        while True:
-            if self._failure is not None:
-                raise self._failure
+        while self._failure is None:
             if self._link is not None:
                 counters = self._host.registry.counters().items()
                 if grown := {name: by for name, one in counters if (by := one.grown())}:
                     self._link.send("counted", grown)
-            troubles = list(self._store.health.troubles.values())
-            # A sign of life, too.
-            state = troubles, self._worker.waiting_lanes(), world.monotonic() // BEAT
-            if self._link is not None and state != self._notified:
-                self._notified = state
-                self._link.send("state", *state)
             await asyncio.sleep(LOOK)
+        raise self._failure
 
     def observe(self, events: Sequence[Event]) -> None:
         """Have the first worker publish what has happened here."""
@@ -115,7 +104,7 @@ class TeamMember:
             self._fail(error)
 
     async def _listen(self, link: Link) -> None:
-        self._link, self._notified = link, None
+        self._link = link
         self._borrower.follow(link)
         try:
             self._begin_step(link, "hello", ())
@@ -134,8 +123,6 @@ class TeamMember:
             self._borrower.heard(*values)
         elif kind == "report":
             link.send("snapshot", self._worker.snapshot())
-        elif kind == "first":
-            self._fleet.of_this_run = {values[0]}
         elif kind == "end":
             self._fail(OrchestratordError(values[0]))
         else:

@@ -32,6 +32,9 @@ VARIABLE = "ORCHESTRATORD_HANDED_OVER"
 EXAMINE = "--examine"
 EXAMINED_WITHIN = 60.0
 """Seconds in which the new version has to have read the configuration."""
+BESIDE_FROM = 23
+"""The oldest schema whose workers can go on beside those of this version. Before, workers on a file
+of SQLite knew each other by locks, and would take all that those of this version hold."""
 LAPSES = 120.0
 """Seconds after which another upgrade may be asked for, whatever was heard of the last one: that it
 has failed is told once, and may be lost."""
@@ -52,7 +55,7 @@ class Examined:
     @property
     def fits(self) -> bool:
         """Whether workers of this version may go on while it works."""
-        return self.compatible_from <= schema.VERSION
+        return self.compatible_from <= schema.VERSION and self.schema >= BESIDE_FROM
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class HandedOver:
     ports: tuple[int, ...] = ()
     """Descriptors of further sockets for TCP, which are told apart by where they listen. They are
     the service manager's where `tcp` is."""
+    group: str | None = None
+    """The process group of `workers`, which the next ones belong to."""
     succeeds: bool = False
     """The version before has left this, in the same process."""
 
@@ -225,7 +230,8 @@ def take_signals(*, reload: bool = True) -> None:
 def what_this_is() -> str:
     """What `Examined` has of this version, as `examine` reads it."""
     version = importlib.metadata.version("orchestratord")
-    return json.dumps(asdict(Examined(version, schema.VERSION, schema.compatible_from())))
+    beside = max(schema.compatible_from(), BESIDE_FROM)
+    return json.dumps(asdict(Examined(version, schema.VERSION, beside)))
 
 
 async def examine() -> Examined:
@@ -269,6 +275,8 @@ class Upgrade:
         """Why the last one that was asked for did not happen, once that is known."""
         self._under_way_until = 0.0
         self._seat = seat
+        # As of now: an older version that is installed has no file that says it.
+        self._compatible_from = schema.compatible_from()
 
     async def begin(self) -> dict[str, Any]:
         """Have it begin: which `version` it is, and whether what is in flight is waited for before
@@ -282,7 +290,7 @@ class Upgrade:
         self._under_way_until, self.failure = now + LAPSES, None
         try:
             found = await examine()
-            if schema.compatible_from() > found.schema:
+            if self._compatible_from > found.schema:
                 raise Conflict(
                     f"version {found.version} is too old for the database, which this one has "
                     "brought on; the one at work goes on"

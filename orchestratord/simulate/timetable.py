@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestratord.engine.retry import Decision, decide
+from orchestratord.engine.retry import Decision, decide, decide_over_quota
 from orchestratord.engine.retry_delay import Fault, base_delay, lengthened
-from orchestratord.model.outcome import Outcome
+from orchestratord.model.outcome import Outcome, is_over_quota
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Status, Task
 from orchestratord.plugin.executor import Target
@@ -64,15 +64,14 @@ def decide_within(
     """
 
     def decided(policy: RetryPolicy, chance: world.Random) -> Decision:
-        return decide(
-            task,
-            policy,
-            target.idempotent,
-            outcome,
-            now=int(now * 1000),
-            chance=chance,
-            fault=fault,
+        at = int(now * 1000)
+        decision = decide(
+            task, policy, target.idempotent, outcome, now=at, chance=chance, fault=fault
         )
+        if outcome.decided_by is not None or not is_over_quota(outcome):
+            return decision
+        until = outcome.quota_until or at
+        return decide_over_quota(task, policy, decision, until, now=at, before=0)
 
     decision = decided(target.retry.model_copy(update={"jitter": 0.0}), _Drawn(0.5))
     if decision.status is not Status.PENDING:

@@ -28,7 +28,7 @@ def pages(control: Control) -> Iterable[DashboardPage]:
             "run": run,
             "counts": [(name, counts[name]) for name in STATES if counts[name]],
             "ended": counts["succeeded"] + counts["failed"] + counts["cancelled"],
-            "tree": tree(run["tasks"], run["id"]),
+            "tree": tree([*run["tasks"], *run["deliveries"]], run["id"]),
         }
 
     yield DashboardPage("/runs/{id}", "run.html", "retries", show_run)

@@ -27,6 +27,8 @@ Row = Mapping[str, Any]
 ENDED = ("succeeded", "failed", "cancelled")
 SHORTEST_TIMEOUT = 5.0
 """Seconds, as the configuration says, of an attempt."""
+WRITTEN = 0.5
+"""Seconds after an answer until its daemon has written it, as nearly always."""
 SETTLING = 15.0
 """Seconds after an answer in which its daemon has written it, if it lives and its disk is well."""
 CLAIMED = 10.0
@@ -237,6 +239,9 @@ class Evidence:
             taken = [one for one in self.deeds("replace") if one.outcome != REFUSED]
             taken = [one for one in taken if one.target == row["replaces"]]
             later = taken[made.index(row["id"]) + 1 :]
+            for other in made[: made.index(row["id"])]:  # it ran still, and was replaced by force
+                if self.by_id[other]["status"] == "succeeded":
+                    yield Act(self.born(row), -200_000 - other, "replace")
         for place, deed in enumerate(self.universe.deeds):
             verb = VERBS.get(deed.verb)
             if deed.verb in ("retry_many", "cancel_many"):
@@ -260,10 +265,11 @@ class Evidence:
                 yield Act(deed.answered_at, place, verb, force, ends=done, refused=not done)
 
     def _is_early(self, row: Row, deed: Deed) -> bool:
-        """Whether the disk had refused the end of an attempt, which then is written later."""
+        """Whether the end of an attempt was known, and is written later: in a moment, or once the
+        disk takes it."""
         refused = self.universe.machine.disk.refused_at
         known = [self.until(one) for one in self.requests.get(row["id"], ())]
-        return any(
+        return any(since <= deed.at <= since + WRITTEN for since in known) or any(
             since <= at <= deed.at and deed.at - since <= SETTLING
             for at in refused for since in known
         )  # fmt: skip
@@ -293,8 +299,9 @@ class Evidence:
         if any(one.status == 410 for one in self.requests.get(row["id"], ())):
             at = 0.0
         elif disables and failed:
-            # While the machine slept time went on, too.
-            long = max(DISABLED - self.universe.machine.slept, 0.0)
+            # While the machine slept time went on, too; and daemons follow a small jump at once.
+            machine = self.universe.machine
+            long = max(DISABLED - machine.slept - machine.put_forward, 0.0)
             at = failed[0] + long if failed[-1] - failed[0] >= long else inf
         for number in range(1 + len(self.deeds("enable", "retry", "retry_many"))):
             if at < inf:

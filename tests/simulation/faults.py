@@ -334,6 +334,7 @@ def jumping_clock(universe: Universe) -> None:
 
     def put(seconds: float) -> None:
         machine.wall_ahead += seconds
+        machine.put_forward += max(seconds, 0.0)
         machine.jumps.append(universe.baton.now)
         machine.was_set = True
         machine.was_set_far |= abs(seconds) == FAR

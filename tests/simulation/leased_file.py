@@ -33,6 +33,9 @@ def _whose(now: int, owner: str, held: Collection[int]) -> str:
 class LeasedConnection(SharedConnection):
     clock: Clock
 
+    def lives(self, owner: str, until: int, now: int) -> bool:
+        return until >= now
+
     def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
         whose = _whose(int(self.clock.now_ms()), owner, held)
         row = self.one(f"SELECT EXISTS ({RAN_OUT.lost})", (whose,))
@@ -57,7 +60,7 @@ class LeasedFile(SharedFile):
     def _connection(self, database: SqliteDatabase, writes: bool) -> LeasedConnection:
         turn = self._turn if writes else None
         made = LeasedConnection(
-            database, self.path, self.failures, self._main_file, self._folder, self._journal, turn
+            database, self.path, self.failures, self._main_file, self._journal, turn
         )
         made.clock = self._clock if not writes else Clock()
         return made

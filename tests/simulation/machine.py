@@ -44,6 +44,8 @@ class Machine:
         self._chance = chance
         self.wall_ahead = RIGHT
         """By how much the wall clock is ahead of the time that has passed."""
+        self.put_forward = 0.0
+        """Seconds by which the wall clock was put forward in all."""
         self.was_set = False
         """Somebody has set the wall clock: a receiver may have another."""
         self.was_set_far = False

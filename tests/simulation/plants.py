@@ -43,9 +43,10 @@ from orchestratord.queue.shared_rates import SharedLimits
 from orchestratord.queue.sqlite import claim_sqlite
 from orchestratord.queue.sqlite.shared_file import Journal
 from orchestratord.queue.sqlite.sqlite_database import SqliteFile
-from orchestratord.queue.sqlite.worker_locks import Turn
+from orchestratord.queue.sqlite.turn import Turn
 from orchestratord.queue.writer import Writer
 from orchestratord.runtime import clock_watch
+from orchestratord.runtime.fleet import Fleet
 from orchestratord.values import world
 
 Planted = AbstractContextManager[Any]
@@ -453,14 +454,18 @@ def pace_that_crawls() -> Planted:
 
 
 def reload_that_drops_what_waits() -> Planted:
-    """Of what is placed anew, it is forgotten that tasks of it wait."""
+    """Of what is placed anew, it is forgotten that tasks of it wait, and the look that finds what
+    others have queued does not find them."""
     park = LaneSet.park
 
     def forget(self: LaneSet, key: Any) -> None:
         park(self, key)
         self._parked[key] = 1 << 62
 
-    return replaced(LaneSet, "park", forget)
+    async def look(self: Fleet) -> None:
+        pass
+
+    return several(replaced(LaneSet, "park", forget), replaced(Fleet, "_queue", look))
 
 
 def paused_endpoint_that_is_called() -> Planted:
@@ -595,9 +600,9 @@ SHOWN_BY: dict[str, int] = {
     "paused-endpoint-that-is-called": 6,
     "post-that-is-sent-again": 9,
     "rate-that-a-restart-forgets": 122,
-    "reload-that-drops-what-waits": 51,
+    "reload-that-drops-what-waits": 5,
     "retention-that-removes-what-waits": 1,
-    "retry-after-that-is-ignored": 37,
+    "retry-after-that-is-ignored": 72,
     "run-end-that-is-told-twice": 2,
     "run-that-ends-before-its-last-call": 6,
     "settlement-that-is-not-repeated": 18,

@@ -117,6 +117,7 @@ class Seats:
         self._seats: dict[int, Seat] = {}
         self._dead: list[str] = []
         """What those claimed tasks as who have died in this run."""
+        self._runs = 0
         self.in_force: bytes | None = None
         """The configuration that a worker begins with: that of the start, or one since."""
         self.ending = False
@@ -166,8 +167,14 @@ class Seats:
         universe = self._universe
         universe.baton.at(universe.baton.now + SEEN_AFTER, tell)
 
+    @property
+    def group(self) -> str:
+        """Of the workers of this run."""
+        return f"run {self._runs}"
+
     def begin_anew(self) -> None:
         """The next run begins."""
+        self._runs += 1
         self.ending, self.in_force = False, None
         self._dead.clear()
         self._seats.clear()

@@ -179,7 +179,8 @@ class Universe:
         workers = None
         if self.count > 1:
             pairs: Any = tuple((box, box) for box in self.mailboxes)
-            workers = Workers(place + 1, self.count, pairs)
+            group = self.seats.group if self.seats is not None else ""
+            workers = Workers(place + 1, self.count, pairs, group)
         number = sum(one.name.startswith(f"w{place}.") for one in self.processes)
         process = Process(self, place, f"w{place}.{number}", self.folder, workers)
         self.trace.note(process.name, "starts")
@@ -226,6 +227,8 @@ class Universe:
         for box in self.mailboxes:
             box.empty()
         self.machine.start_again()
+        if self.seats is not None and not self.seats.ending:
+            self.seats.begin_anew()
         for process in dead:
             self._succeed(process)
 

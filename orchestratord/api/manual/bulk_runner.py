@@ -90,7 +90,7 @@ class BulkRunner:
     async def _look(self) -> None:
         owner, now = self._store.owner, self._clock.now_ms()
         for bulk in await self._store.read(bulks.left_to(owner, now)):
-            if bulk.id not in self._movers:
+            if bulk.id not in self._movers and await self._take(bulk):
                 if bulk.status == RUNNING:
                     done = bulk.moved + bulk.skipped
                     log.info("bulk %d goes on: %d of %d are done", bulk.id, done, bulk.matched)
@@ -101,8 +101,12 @@ class BulkRunner:
             if published is not None and published.status == bulk.status:
                 await self._store.write(bulks.published(bulk))
                 del self._ends[bulk.id]
-            elif bulk.id not in self._movers:
+            elif bulk.id not in self._movers and await self._take(bulk):
                 self._publish_end(bulk)
+
+    async def _take(self, bulk: Bulk) -> bool:
+        """Whether it is this worker that goes on with one which its owner has left."""
+        return bulk.owner == self._store.owner or await self._store.write(bulks.take(bulk.id))
 
     def begin(self, bulk: Bulk, happened: EventType | None = None) -> None:
         """Start to move the tasks of a bulk, or to wait for those that it moved; one that is paused

@@ -48,6 +48,8 @@ class Asked:
     """Whether the caller may do more than look."""
     session: bool = False
     """Whether the caller is a browser that has logged in."""
+    local: bool = False
+    """Whether the caller asks over the control socket."""
 
 
 Handler = Callable[[Asked], Awaitable[Answer]]
@@ -127,7 +129,8 @@ async def _asked(request: Request, sent: SentBody, max_params: Callable[[], int]
     await _learn_user(state)
     # A caller at the control socket may do everything.
     writes, session = state.get("writes", True), state.get("session", False)
-    return Asked(path, query, body, request.headers, _who(state), writes, session)
+    local = bool(state.get("peer"))
+    return Asked(path, query, body, request.headers, _who(state), writes, session, local)
 
 
 def _who(state: Mapping[str, Any]) -> str:

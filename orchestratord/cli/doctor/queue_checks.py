@@ -169,11 +169,12 @@ def check_server(url: str, known: Iterable[str] = ()) -> Findings:
 
 
 def _daemons(seen: Seen) -> Findings:
-    alive = [daemon for daemon in seen.daemons if daemon.lease_until >= seen.now_ms]
+    found = DaemonSeen.of_each_daemon(seen.daemons)
+    alive = [daemon for daemon in found if daemon.lease_until >= seen.now_ms]
     if alive:
         names = ", ".join(map(_name, alive))
         yield ok(f"{counted(len(alive), 'daemon')} at work on it: {names}")
-    for daemon in seen.daemons:
+    for daemon in found:
         if daemon not in alive:
             silent = (seen.now_ms - daemon.beat_at) / 1000
             yield warn(

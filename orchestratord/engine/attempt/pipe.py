@@ -18,6 +18,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -35,7 +36,15 @@ from orchestratord.engine.new.new_tasks import NewTasks
 from orchestratord.engine.phase_hooks import PhaseHooks
 from orchestratord.engine.plan import Plans
 from orchestratord.engine.poison import SURELY
-from orchestratord.engine.retry import Decision, decide_probe, give_up_at, give_up_from
+from orchestratord.engine.retry import (
+    MOST_OVER_QUOTA,
+    OVER_QUOTA,
+    Decision,
+    decide_over_quota,
+    decide_probe,
+    give_up_at,
+    give_up_from,
+)
 from orchestratord.engine.retry_delay import SHORTEST_DELAY
 from orchestratord.engine.settle.attempt_ends import AttemptEnds
 from orchestratord.engine.settle.held_claims import Claims, WayOut
@@ -44,12 +53,12 @@ from orchestratord.engine.stats import Stats
 from orchestratord.engine.stored_answer import error_record
 from orchestratord.errors import InvalidPayload, Reject, Snooze
 from orchestratord.http.api_client import AttemptClient, Sender
-from orchestratord.model.outcome import Outcome, Send
+from orchestratord.model.outcome import Outcome, Send, is_over_quota
 from orchestratord.model.task import Effect, Reason, Status, Task, UnreadableParams
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, check_outcome, is_ctrl_c, words
 from orchestratord.plugin.long_work import bounded, count_anew
-from orchestratord.queue.operations import stored_throttles
+from orchestratord.queue.operations import search, stored_throttles
 from orchestratord.queue.operations.settle import start
 from orchestratord.queue.store import Store
 from orchestratord.values import world
@@ -458,7 +467,24 @@ class Pipe:
         guarded = not (attempt.early or plan.target.guarded_by.breaker.off)
         if guarded and is_down(outcome) and self.feedback.probes_open_breaker(attempt):
             decision = await self._decide_probe(attempt, decision)
+        if is_over_quota(outcome) and outcome.decided_by is None:
+            decision = await self._decide_over_quota(attempt, outcome, decision)
         return await self._ask(attempt, outcome, decision)
+
+    async def _decide_over_quota(
+        self, attempt: AttemptInProgress, outcome: Outcome, decision: Decision
+    ) -> Decision:
+        task, before = attempt.task, MOST_OVER_QUOTA
+        try:
+            found = await self._store.read(search.last_words(task.id, MOST_OVER_QUOTA))
+            before = sum(1 for _ in takewhile(lambda why: why.startswith(OVER_QUOTA), found))
+        except Exception as error:  # it counts then, as any failure
+            log.warning("cannot read the attempts of task %s: %s", task.id, error)
+        policy, until = attempt.plan.target.retry, outcome.quota_until or 0
+        now, skipped = self._clock.now_ms(), self._clock.skipped_since
+        return decide_over_quota(
+            task, policy, decision, until, now=now, before=before, skipped=skipped
+        )
 
     async def _decide_probe(self, attempt: AttemptInProgress, decision: Decision) -> Decision:
         task, policy = attempt.task, attempt.plan.target.retry

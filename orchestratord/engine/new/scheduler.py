@@ -61,7 +61,7 @@ AGAIN = 5_000
 
 
 class Scheduler:
-    """Watches the clock for all schedules of one daemon."""
+    """Watches the clock for all schedules, as each worker does."""
 
     def __init__(self, store: Store, clock: Clock, new_tasks: NewTasks, events: EventBus) -> None:
         """`events` are told of slots that were missed."""
@@ -74,6 +74,7 @@ class Scheduler:
         self._rows: dict[str, schedules.SlotRow] = {}
         self._elsewhere: Mapping[str, Collection[str]] = {}
         self._said_within = 0.0
+        self._looked_since: int | None = None
         self._unsaid: dict[str, tuple[str, float]] = {}
         """Endpoint → the schedule in force which no other daemon is known to declare, and since
         when that is so (`world.monotonic`)."""
@@ -118,11 +119,21 @@ class Scheduler:
         self._paused = set(paused)
 
     def set_elsewhere(
-        self, schedules: Mapping[str, Collection[str]], said_within: float = 0.0
+        self,
+        schedules: Mapping[str, Collection[str]],
+        said_within: float = 0.0,
+        looked_since: int | None = None,
     ) -> None:
-        """The schedules that other daemons of the queue declare, by their endpoints; what one
-        declares by now is known after `said_within` seconds."""
+        """What others do for the schedules.
+
+        Args:
+            schedules: those that other daemons of the queue declare, by their endpoints.
+            said_within: seconds after which it is known what another worker declares by now.
+            looked_since: since when another worker of this daemon has looked at the schedules, in
+                milliseconds; None where none has.
+        """
         self._elsewhere, self._said_within = schedules, said_within
+        self._looked_since = looked_since
 
     def clock_changed(self) -> None:
         """The clock was moved: look at every schedule anew."""
@@ -228,7 +239,7 @@ class Scheduler:
         """The task of a slot; None where it is skipped."""
         schedule, name = endpoint.schedule, endpoint.id
         assert schedule is not None
-        missed = slot < self._since[name]
+        missed = self._is_missed(name, slot)
         if name in self._paused or not endpoint.enabled:
             log.debug("a slot of %s is skipped: it is paused or disabled", name)
         elif missed and not schedule.catch_up:
@@ -239,6 +250,11 @@ class Scheduler:
             return self._new_tasks.insert(await self._task(endpoint, slot))
         return None
 
+    def _is_missed(self, name: str, slot: int) -> bool:
+        """Whether a slot passed before this worker looked, and any other one of its daemon."""
+        since = self._since[name]
+        return slot < (since if self._looked_since is None else min(since, self._looked_since))
+
     def _missed(
         self, endpoint: Endpoint, last: int, slot: int, now: int, *, ran: bool
     ) -> schedules.MissedSlots | None:
@@ -247,7 +263,7 @@ class Scheduler:
         assert schedule is not None
         if endpoint.id in self._paused or not endpoint.enabled:
             return None
-        late = slot < self._since[endpoint.id]
+        late = self._is_missed(endpoint.id, slot)
         passed = slots_between(schedule, last, slot if late else slot - 1)
         if not passed:
             return None

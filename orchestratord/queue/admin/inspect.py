@@ -107,7 +107,7 @@ class Seen:
         half: where the rest of the queue is, which is being moved here; else None.
         rights: this user may do with it what a daemon does.
         size: of the tables that grow, in bytes.
-        daemons: those that gave a sign of life within the last hour.
+        daemons: their workers that gave a sign of life within the last hour.
         problems: what keeps it from cleaning up.
     """
 
@@ -149,6 +149,8 @@ def _look(database: Database, connection: Connection) -> Seen:
     schema = connection.one(_SCHEMA) if there else None
     rights = connection.one(_MAY_CREATE if schema is None else _MAY_WRITE)
     usable = schema is not None and schema[1] <= VERSION
+    # Before the first daemon of this version the tables have not all columns.
+    known = usable and schema is not None and schema[0] >= VERSION
     return Seen(
         shown=database.shown,
         server=server,
@@ -159,6 +161,6 @@ def _look(database: Database, connection: Connection) -> Seen:
         half=facts.get(connection, HALF) if usable else None,
         rights=bool(rights and rights[0]),
         size=connection.size() if usable else 0,
-        daemons=tuple(seen().look(connection)) if usable else (),
+        daemons=tuple(seen().look(connection)) if known else (),
         problems=tuple(connection.holding_back(OLD_TRANSACTION)) if usable else (),
     )

@@ -13,7 +13,7 @@ from dataclasses import replace
 from orchestratord.errors import NotFound
 from orchestratord.model.task import Kind, RunError, RunSummary, Task, run_of_one
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
-from orchestratord.queue.connection import BY_RUN, BY_RUNNING, Connection
+from orchestratord.queue.connection import BY_PARENT, BY_RUN, BY_RUNNING, Connection
 from orchestratord.queue.operations.effects import apply_effects
 from orchestratord.queue.operations.search import find_task, listed
 from orchestratord.queue.records import Inserted, StoredEffect, duplicates
@@ -56,6 +56,16 @@ SELECT count(*) FROM retry_schedule {BY_RUNNING} WHERE status = 'running' AND ru
 """
 
 OLDEST = f"SELECT id FROM retry_schedule {BY_RUN} WHERE run_id = ? ORDER BY id LIMIT ?"
+
+DELIVERIES = f"""
+SELECT id FROM retry_schedule {BY_PARENT} WHERE parent_id IN ({{marks}}) AND webhook <> ''
+ORDER BY id LIMIT ?
+"""
+
+NEWEST = f"SELECT {_RUN} FROM runs WHERE id < ? AND {{which}} ORDER BY id DESC LIMIT ?"
+
+WHICH = {None: "1 = 1", "running": "open_tasks > 0", "ended": "open_tasks = 0"}
+"""Which runs are listed, by their status."""
 
 
 @reads
@@ -102,6 +112,22 @@ def tasks_of_run(db: Connection, run_id: int, limit: int) -> list[Task]:
     ids = [id_ for (id_,) in db.all(OLDEST, (run_id, limit))]
     found = listed(db, ids)
     return found or listed(db, [run_id])
+
+
+@long_reads
+def deliveries_of(db: Connection, ids: Sequence[int], limit: int) -> list[Task]:
+    """The first deliveries that these calls caused, in the order of their ids, as lists show
+    them."""
+    sql = DELIVERIES.format(marks=", ".join("?" * len(ids)))
+    return listed(db, [id_ for (id_,) in db.all(sql, (*ids, limit))])
+
+
+@long_reads
+def newest_runs(db: Connection, limit: int, before: int, status: str | None) -> list[RunSummary]:
+    """Up to `limit` runs below the id `before`, newest first, without their errors; `status` is of
+    `WHICH`."""
+    rows = db.all(NEWEST.format(which=WHICH[status]), (before, limit))
+    return [RunSummary(*row) for row in rows]
 
 
 @writes(Rank.HAND)

@@ -12,6 +12,8 @@ import socket
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from peewee import fn
+
 from orchestratord.queue import facts
 from orchestratord.queue.batch import Rank, long_reads, writes
 from orchestratord.queue.connection import BY_HELD, BY_READY, BY_RUNNING, READY, Connection
@@ -71,10 +73,12 @@ def _accepted(db: Connection) -> set[str]:
 
 
 def _declared_by_others(session: Session) -> set[str]:
-    """What daemons declare that are alive."""
+    """What other daemons declare that are alive."""
     session.renew(())  # which asks what the time is by the database's clock
     now = session.leases.now(session.clock)
-    others = DaemonRow.owner != session.owner
+    own, group = DaemonRow.alias(), fn.COALESCE(DaemonRow.process_group, DaemonRow.owner)
+    ours = own.select(own.process_group).where(own.owner == session.owner)
+    others = group != fn.COALESCE(ours, session.owner)
     alive = DaemonRow.lease_until >= session.db.dead_before(now)
     fields = DaemonRow.host, DaemonRow.pid, DaemonRow.declared
     rows = session.db.all(*sql(DaemonRow.select(*fields).where(others, alive)))

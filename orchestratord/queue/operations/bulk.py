@@ -374,6 +374,17 @@ def _carry_out(session: Session, move: Move) -> Moved:
 
 
 @writes(Rank.KEEP)
+def take(session: Session, bulk_id: int) -> bool:
+    """Carry it out, or tell of it, here; False where another daemon does, or it was deleted."""
+    row = session.db.one(ONE + session.db.for_update, (bulk_id,))
+    if row is None or _others(session, _bulk_of(row)):
+        return False
+    ours = BulkRow.update(owner=session.owner, lease_until=session.lease_until())
+    session.db.run(*sql(ours.where(BulkRow.id == bulk_id)))
+    return True
+
+
+@writes(Rank.KEEP)
 def release(session: Session) -> None:
     """Leave those that are carried out here to other daemons, which need not wait then."""
     ours = BulkRow.owner == session.owner, GOES_ON
@@ -387,7 +398,9 @@ def _others(session: Session, bulk: Bulk) -> bool:
 
 def _left_to(db: Connection, bulk: Bulk, owner: str, now: int) -> bool:
     """Whether no other daemon than `owner` carries it out at `now`."""
-    return bulk.owner in (None, owner) or (bulk.lease_until or 0) < db.dead_before(now)
+    if bulk.owner is None or bulk.owner == owner:
+        return True
+    return not db.lives(bulk.owner, bulk.lease_until or 0, now)
 
 
 def _move(

@@ -1,13 +1,15 @@
-"""The daemons that work on a queue: a row for each, renewed while it lives."""
+"""The daemons that work on a queue: a row for each of their workers, renewed while it lives."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import asdict
 
 from orchestratord.queue import facts
 from orchestratord.queue.batch import Rank, reads, writes
-from orchestratord.queue.connection import Connection
+from orchestratord.queue.connection import Connection, Row
+from orchestratord.queue.daemon_health import Trouble
 from orchestratord.queue.models import CLOCK, GOES_ON, BulkRow, DaemonRow, sql
 from orchestratord.queue.records import Beat, DaemonSeen
 from orchestratord.queue.schema import VERSION
@@ -17,14 +19,17 @@ FORGOTTEN_MS = 3600 * 1000
 """How long after its lease a daemon that said nothing more is still listed, as gone."""
 
 ALIVE = """
-UPDATE daemons SET generation = ?, lanes = ?, beat_at = ?, lease_until = ?
+UPDATE daemons SET generation = ?, lanes = ?, troubles = ?, beat_at = ?, lease_until = ?
 WHERE owner = ? RETURNING fingerprint
 """
 SEEN = """
-SELECT owner, host, pid, version, generation, fingerprint, started_at, beat_at, lease_until, lanes
+SELECT owner, host, pid, version, generation, fingerprint, started_at, beat_at, lease_until, lanes,
+    COALESCE(process_group, owner), worker, troubles
 FROM daemons ORDER BY started_at, owner
 """
-FORGOTTEN = "SELECT owner FROM daemons WHERE owner <> ? AND lease_until < ?"
+FORGOTTEN = """
+SELECT owner FROM daemons WHERE COALESCE(process_group, owner) <> ? AND lease_until < ?
+"""
 BULKS, WHOSE = sql(BulkRow.select(BulkRow.id).where(BulkRow.owner == "", GOES_ON))
 
 
@@ -33,7 +38,9 @@ def give_sign(session: Session, beat: Beat) -> int:
     """Give a sign of life; the time by the database's clock, milliseconds since the epoch."""
     now, until = session.leases.now(session.clock), session.leases.until(session.clock)
     alive = {"generation": beat.generation, "lanes": json.dumps(list(beat.lanes))}
+    alive |= {"troubles": json.dumps([asdict(one) for one in beat.troubles])}
     alive |= {"beat_at": now, "lease_until": until}
+    group = beat.process_group or session.owner
     row = session.db.one(ALIVE, (*alive.values(), session.owner))
     session.look_for_older()
     if row is None:
@@ -44,6 +51,8 @@ def give_sign(session: Session, beat: Beat) -> int:
             version=beat.version,
             started_at=now - beat.age,
             schema_version=VERSION,
+            process_group=group,
+            worker=beat.worker,
             **alive,
             **_said(beat),
         )
@@ -55,18 +64,11 @@ def give_sign(session: Session, beat: Beat) -> int:
     for (id_,) in session.db.all(BULKS + free, (session.owner, *WHOSE[1:])):
         session.db.run(*sql(BulkRow.update(lease_until=until).where(BulkRow.id == id_)))
     before = session.db.dead_before(now - FORGOTTEN_MS)
-    for (owner,) in session.db.all(FORGOTTEN + free, (session.owner, before)):
+    for (owner,) in session.db.all(FORGOTTEN + free, (group, before)):
         session.db.run(*sql(DaemonRow.delete().where(DaemonRow.owner == owner)))
     if session.clock.source == "machine":
         facts.put(session.db, CLOCK, session.clock.mark())
     return now
-
-
-@writes(Rank.CLAIM)
-def look(session: Session) -> int:
-    """Learn who works on the queue, without a sign of life of one's own; the time as above."""
-    session.look_for_older()
-    return session.leases.now(session.clock)
 
 
 def _said(beat: Beat) -> dict[str, str]:
@@ -83,8 +85,14 @@ def leave(session: Session) -> None:
 
 @reads
 def seen(db: Connection) -> list[DaemonSeen]:
-    """All that gave a sign of life within the last hour, the oldest first."""
-    return [DaemonSeen(*(*row[:-1], json.loads(row[-1] or "[]"))) for row in db.all(SEEN)]
+    """All workers that gave a sign of life within the last hour, the oldest first."""
+    return [_seen(row) for row in db.all(SEEN)]
+
+
+def _seen(row: Row) -> DaemonSeen:
+    lanes, group, worker, troubles = row[-4:]
+    found = [Trouble(**one) for one in json.loads(troubles or "[]")]
+    return DaemonSeen(*(*row[:-4], json.loads(lanes or "[]"), group, worker, found))
 
 
 @reads

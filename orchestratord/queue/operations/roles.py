@@ -23,12 +23,12 @@ def hold_role(session: Session, role: str) -> str | None:
     """
     holder, until = role_holder(session.db, role, session.db.for_update)
     now = session.leases.now(session.clock)
-    dead_before = session.db.dead_before(now)
-    if holder not in (None, session.owner) and until > dead_before:
+    if holder not in (None, session.owner) and session.db.lives(holder, until, now):
         return None
     if holder != session.owner or until < now + HELD_MS * 2 // 3:
-        # Of a file, all others are dead: then it is held once, and for good.
-        facts.put(session.db, role, f"{session.owner} {max(now + HELD_MS, dead_before)}")
+        # In a file it is held once, for as long as this owner lives.
+        until = max(now + HELD_MS, session.db.dead_before(now))
+        facts.put(session.db, role, f"{session.owner} {until}")
     return holder or session.owner
 
 
@@ -44,7 +44,7 @@ def held_elsewhere(db: Connection, role: str, owner: str) -> bool:
     """Whether another daemon than `owner` holds it, and lives: then `hold_role` need not be
     tried."""
     holder, until = role_holder(db, role)
-    return holder not in (None, owner) and until > db.dead_before(db.clock_ms())
+    return holder not in (None, owner) and db.lives(holder, until, db.clock_ms())
 
 
 def role_holder(db: Connection, role: str, lock: str = "") -> tuple[str | None, int]:

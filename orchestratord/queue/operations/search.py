@@ -55,6 +55,14 @@ SELECT attempt, started_at, duration_ms, status_code, error, delay, why
 FROM attempts WHERE task_id = ? ORDER BY id
 """
 
+LAST_WORDS = "SELECT why FROM attempts WHERE task_id = ? ORDER BY id DESC LIMIT ?"
+
+
+@reads
+def last_words(db: Connection, task_id: int, most: int) -> list[str]:
+    """Why the last attempts of a task ended as they did, at most so many, the last one first."""
+    return [why or "" for (why,) in db.all(LAST_WORDS, (task_id, most))]
+
 
 @reads
 def get(db: Connection, task_id: int) -> Task:

@@ -460,6 +460,10 @@ class PostgresConnection(Connection):
         """As in the interface."""
         return now
 
+    def lives(self, owner: str, until: int, now: int) -> bool:
+        """As in the interface."""
+        return until >= now
+
     def holding_back(self, longer_than: float) -> list[HoldingBack]:
         """As in the interface."""
         return self._horizon.look(self, longer_than)

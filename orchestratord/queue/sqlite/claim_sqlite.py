@@ -1,5 +1,5 @@
-"""Claiming in a file of SQLite. One daemon has it, and every other owner of a claim is dead; or the
-workers of one run share it, and claim one after the other."""
+"""Claiming in a file of SQLite, which one daemon has, or the workers of one process group. An owner
+lives as long as it has a row in `daemons`."""
 
 from __future__ import annotations
 
@@ -158,10 +158,10 @@ RETURNING {TASK}
         return cls(lost, unstarted, started)
 
 
-OF_OTHERS = Reclaim.where("locked_by IS DISTINCT FROM ?")
-"""For a daemon that has the file for itself: whose is its own owner."""
-OF_DEAD = Reclaim.where("COALESCE(locked_by, '') NOT IN (SELECT value FROM json_each(?))")
-"""For one of several workers: whose is a JSON list of the owners that live."""
+OF_DEAD = Reclaim.where(
+    "locked_by IS DISTINCT FROM ? AND NOT EXISTS (SELECT 1 FROM daemons WHERE owner = locked_by)"
+)
+"""Whose is the owner that takes over, which lives whatever a row says."""
 
 RECLAIM_PAGE = 200
 
@@ -213,7 +213,7 @@ def earliest_keys(db: Connection) -> Iterator[Row]:
 
 @dataclass(slots=True)
 class SqliteSession(Session):
-    """The session of the one daemon."""
+    """The session of the one daemon, or of a worker."""
 
     def claim(self, picks: Sequence[Pick]) -> Claimed:
         """As in the interface."""
@@ -318,8 +318,8 @@ class SqliteSession(Session):
         return set(ids)
 
     def reclaim(self, held: Collection[int]) -> tuple[int, list[Task]]:
-        """As in the interface: all that other owners held, since they are dead."""
-        return self._take_over(OF_OTHERS, self.owner)
+        """As in the interface: all that dead owners held."""
+        return self._take_over(OF_DEAD, self.owner)
 
     def _take_over(self, reclaim: Reclaim, whose: str) -> tuple[int, list[Task]]:
         now = self.now()

@@ -34,14 +34,16 @@ def readers(database: Path) -> list[str]:
 
 def _named(database: Path, places: Container[int]) -> list[str]:
     index = database.with_name(f"{database.name}-shm")
-    found = {*_pids(index, "POSIX", places)} - {os.getpid(), *_workers(database)}
-    return [_words(pid) for pid in sorted(found)]
+    run = holder(database)  # its workers are children of the process that holds it
+    found = {*_pids(index, "POSIX", places)} - {os.getpid()}
+    return [_words(pid) for pid in sorted(found) if run is None or _parent(pid) != run]
 
 
-def _workers(database: Path) -> Iterator[int]:
-    """Those of the run that has it: each has a lock of its own for life."""
-    for path in database.with_name(f"{database.name}.workers").glob("*"):
-        yield from _pids(path, "FLOCK")
+def _parent(pid: int) -> int | None:
+    with suppress(OSError):
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(status.rpartition(")")[2].split()[1])
+    return None
 
 
 def _words(pid: int) -> str:

@@ -1,27 +1,23 @@
-"""A file of SQLite that the workers of one run share, by the rules of daemons on PostgreSQL.
+"""A file of SQLite that workers of a process group share, by the rules of daemons on PostgreSQL.
 
-Writers take turns, by a lock that queues them; who reads waits for none. Each worker holds a lock
-for life, so that what a dead one had claimed can be taken over at once. The process that starts
+Writers take turns, by a lock that queues them; who reads waits for none. The process that starts
 them holds the file against other runs: see `Database.take_for_workers`.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from peewee import SqliteDatabase
 
-from orchestratord.model.task import Table, Task
 from orchestratord.queue.connection import Connection, Failures, NotOnDisk
 from orchestratord.queue.database import Wakeups, Workers
 from orchestratord.queue.records import Claimed, Pick
-from orchestratord.queue.session import Session
-from orchestratord.queue.sqlite.claim_sqlite import OF_DEAD, SqliteSession
+from orchestratord.queue.sqlite.claim_sqlite import SqliteSession
 from orchestratord.queue.sqlite.mailboxes import SqliteMessenger
 from orchestratord.queue.sqlite.main_file import MainFile
 from orchestratord.queue.sqlite.sqlite_database import (
@@ -30,9 +26,8 @@ from orchestratord.queue.sqlite.sqlite_database import (
     create,
     files_of,
 )
-from orchestratord.queue.sqlite.worker_locks import TURN, Life, Turn, living
+from orchestratord.queue.sqlite.turn import TURN, Turn
 from orchestratord.values import world
-from orchestratord.values.clock import Clock
 
 
 class SharedConnection(SqliteConnection):
@@ -46,7 +41,6 @@ class SharedConnection(SqliteConnection):
         path: Path,
         failures: Failures,
         main_file: MainFile,
-        folder: Path,
         journal: Journal,
         turn: Turn | None,
     ) -> None:
@@ -56,13 +50,11 @@ class SharedConnection(SqliteConnection):
             path: of the file.
             failures: how its failures are told apart.
             main_file: the same, as the system has it.
-            folder: of the workers' locks.
             journal: brings to the disk what is committed.
             turn: what writers take turns by; None for a connection that only reads.
         """
         super().__init__(database, path, failures, main_file)
         self._journal = journal
-        self._folder = folder
         self._turn = turn
 
     @property
@@ -70,10 +62,6 @@ class SharedConnection(SqliteConnection):
         """What writers take turns by; only one that writes has it."""
         assert self._turn is not None
         return self._turn
-
-    def living(self) -> str:
-        """The owners that live, as JSON: the parameter of `OF_DEAD`. Raises OSError."""
-        return json.dumps(living(self._folder))
 
     def begin(self, lock_wait: float = 1.0) -> None:
         """Begin to write, when it is our turn."""
@@ -127,12 +115,6 @@ class SharedConnection(SqliteConnection):
         """As in the interface."""
         with self.turn.ours():
             super().release_pages(pages)
-
-    def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
-        """As in the interface. Who begins just now has claimed nothing yet that is seen here: to
-        take it for dead costs a look in vain."""
-        [(found,)] = self.all(f"SELECT EXISTS ({OF_DEAD.lost})", (self.living(),))
-        return bool(found)
 
     def close(self) -> None:
         """Close it; in the thread that made it."""
@@ -188,12 +170,6 @@ class SharedSession(SqliteSession):
         picks = list({pick.key: pick for pick in picks}.values())
         return self._within(picks, picks)
 
-    def reclaim(self, held: Collection[int]) -> tuple[int, list[Task]]:
-        """As in the interface: what owners held that do not live any more. Within the transaction
-        none can begin to claim, so who is not found now holds nothing that is seen here."""
-        assert isinstance(self.db, SharedConnection)
-        return self._take_over(OF_DEAD, self.db.living())
-
 
 class SharedFile(SqliteFile):
     """One file, as one of the workers has it open."""
@@ -209,7 +185,6 @@ class SharedFile(SqliteFile):
         self._workers = workers
         self._folder = self.path.with_name(f"{self.path.name}.workers")
         self._turn: Turn | None = None
-        self._life: Life | None = None
         self._journal = Journal(self.path)
 
     def open(self) -> None:
@@ -222,6 +197,7 @@ class SharedFile(SqliteFile):
             create(self.path)
             create(self._lock_path)  # which the process that starts the workers has taken
             self._turn = Turn(self._folder / TURN)
+            self._names += (str(self._folder / TURN),)  # else others would write out of turn
         except OSError as error:
             raise self.unusable(error) from error
 
@@ -241,7 +217,7 @@ class SharedFile(SqliteFile):
     def _connection(self, database: SqliteDatabase, writes: bool) -> SharedConnection:
         turn = self._turn if writes else None
         return SharedConnection(
-            database, self.path, self.failures, self._main_file, self._folder, self._journal, turn
+            database, self.path, self.failures, self._main_file, self._journal, turn
         )
 
     @contextmanager
@@ -252,23 +228,6 @@ class SharedFile(SqliteFile):
             yield connection.orm
         connection.sync()
 
-    def session(
-        self,
-        connection: Connection,
-        owner: str,
-        clock: Clock,
-        tables: Mapping[str, Table],
-        instance: str,
-    ) -> Session:
-        """As in the interface. From here on the owner lives."""
-        try:
-            self._life = Life(self._folder, owner)
-        except OSError as error:
-            raise self.unusable(error) from error
-        # Without these, others would take it for dead, or write out of turn.
-        self._names += (str(self._life.path), str(self._folder / TURN))
-        return super().session(connection, owner, clock, tables, instance)
-
     def messenger(self, owner: str, wakeups: Wakeups) -> SqliteMessenger:
         """As in the interface."""
         return SqliteMessenger(self._workers, owner, wakeups)
@@ -276,9 +235,6 @@ class SharedFile(SqliteFile):
     def close(self) -> None:
         """Give it up. Connections are closed by their threads before."""
         self._main_file.close()
-        if self._life is not None:
-            self._life.close()
-            self._life = None
         if self._turn is not None:
             self._turn.close()
             self._turn = None

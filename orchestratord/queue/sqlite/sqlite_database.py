@@ -13,7 +13,7 @@ import fcntl
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache, partial
 from itertools import chain
@@ -30,7 +30,7 @@ from orchestratord.queue.database import Database
 from orchestratord.queue.records import HoldingBack
 from orchestratord.queue.rows import NO_TEXT
 from orchestratord.queue.session import LEASE, Leases
-from orchestratord.queue.sqlite.claim_sqlite import SqliteSession, earliest_keys
+from orchestratord.queue.sqlite.claim_sqlite import OF_DEAD, SqliteSession, earliest_keys
 from orchestratord.queue.sqlite.file_locks import readers, writers
 from orchestratord.queue.sqlite.main_file import MainFile
 from orchestratord.queue.sqlite.network_mounts import MOUNTS, network_type
@@ -337,6 +337,15 @@ class SqliteConnection(Connection):
     def earliest_keys(self) -> Iterator[Row]:
         """As in the interface."""
         return earliest_keys(self)
+
+    def lives(self, owner: str, until: int, now: int) -> bool:
+        """As in the interface."""
+        return self.one("SELECT 1 FROM daemons WHERE owner = ?", (owner,)) is not None
+
+    def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
+        """As in the interface."""
+        [(found,)] = self.all(f"SELECT EXISTS ({OF_DEAD.lost})", (owner,))
+        return bool(found)
 
     def close(self) -> None:
         """Close it; in the thread that made it."""

@@ -241,3 +241,44 @@ def test_cancelled_calls_end_a_run_and_a_single_call_is_one(chain: Daemon) -> No
     assert ends(chain, bare, 1) == [f"ended {bare} 1 1 0 0 ok"]
     counted = Counter(task["run_id"] for task in chain.tasks())
     assert counted[root] == 3
+
+
+def test_runs_are_listed_and_their_tree_has_deliveries(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    daemon = make_daemon()
+    daemon.api("shop", receiver.url, retry=retry(attempts=1))
+    hooks = [{"name": "told", "phase": "on_success", "url": f"{receiver.url}/hooks/told"}]
+    daemon.endpoint("shop/root", "/root", then=[{"call": "shop/leaf"}])
+    daemon.endpoint("shop/leaf", "/leaf", webhooks=hooks)
+    for path in ("/root", "/leaf"):
+        receiver.on(path, Answer(200, "{}"))
+    receiver.on("/hooks/told", 204)
+    daemon.start()
+    assert "There are no runs." in daemon.ctl("runs").err
+    first, second = daemon.call("shop/root"), daemon.call("shop/root")
+    until(lambda: receiver.count("/hooks/told") == 2, "deliveries")
+    daemon.settle()
+
+    def ended() -> bool:
+        listed = daemon.ctl("runs", "-o", "json").json()["runs"]
+        return [(run["id"], run["status"]) for run in listed] == [
+            (second, "ended"), (first, "ended"),
+        ]  # fmt: skip
+
+    until(ended, "the end of both")
+    assert daemon.get("/v1/runs", status="running").json() == {"runs": [], "next": None}
+    page = daemon.get("/v1/runs", limit=1).json()
+    assert (page["runs"][0]["counts"]["total"], page["next"]) == (2, second)
+    [older] = daemon.get("/v1/runs", limit=1, after=page["next"]).json()["runs"]
+    assert older["id"] == first
+    assert daemon.get("/v1/runs", status="open").status_code == 422
+    assert "shop/root" in daemon.ctl("runs", "--limit", "1").out
+
+    [leaf] = daemon.tasks(parent=first)
+    [told] = daemon.deliveries(leaf["id"])
+    tree = daemon.ctl("show", str(first), "--tree").out
+    assert f"   └─ {told['id']} shop/leaf → told  succeeded 204" in tree
+    listed = daemon.ctl("list", "--parent", str(leaf["id"]), "-o", "json").json()["retries"]
+    assert [task["id"] for task in listed] == [told["id"]]
+    assert daemon.ctl("schedules").err == "No endpoint has a schedule.\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,59 @@ def test_sighup_reloads(daemon: Daemon) -> None:
     before = generation(daemon)
     assert daemon.reload()["changed"] is False
     assert generation(daemon) == before == 2
+
+
+def test_what_the_watcher_took_up_first_is_compared_all_the_same(daemon: Daemon) -> None:
+    before = generation(daemon)
+    daemon.endpoint("shop/get", "/quicker")
+    until(lambda: generation(daemon) > before, "the watcher")
+    ran = daemon.ctl("reload", "--diff")
+    assert "Nothing has changed" in ran.err
+    assert "It differs from the generation before:" in ran.err
+    assert '+ path: "/quicker"' in ran.out
+    assert daemon.ctl("reload", "--diff").out == ran.out
+    assert daemon.post("/v1/reload").json()["changes"]["counts"]["changed"] == 0
+
+
+def test_a_dry_run_changes_nothing(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.reload()
+    before = daemon.status()["config"]
+    other = tmp_path / "other"
+    shutil.copytree(daemon.config, other)
+    ran = daemon.ctl("reload", "--dry-run", str(other))
+    assert (ran.code, ran.err) == (
+        0, "The configuration is good, and nothing would change; this was a dry run.\n",
+    )  # fmt: skip
+    file = other / "apis/shop/endpoints/get.yaml"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"path": "/planned"}))
+    ran = daemon.ctl("reload", "--dry-run", str(other), "--diff")
+    assert (ran.code, "it would be adopted" in ran.err) == (0, True)
+    assert '+ path: "/planned"' in ran.out
+    assert ran.out.count("+ ") == 1  # what is the same but for its folder does not differ
+    file.write_text("path: [")
+    ran = daemon.ctl("reload", "--dry-run", str(other))
+    assert (ran.code, str(file.name) in ran.err) == (78, True)
+    assert daemon.ctl("reload", "--dry-run", str(tmp_path / "nothing")).code == 78
+    assert daemon.ctl("reload", str(other)).code == 2
+    body = {"folder": str(other)}
+    assert daemon.request("POST", "/v1/reload", json=body).status_code == 422
+    after = daemon.status()["config"]
+    assert (after["generation"], after["error"]) == (before["generation"], None)
+    actions = daemon.get("/v1/actions").json()["actions"]
+    assert [one["action"] for one in actions] == ["reload"]
+
+
+def test_a_dry_run_of_the_daemons_own_folder(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon()
+    daemon.api("shop", "http://127.0.0.1:9")
+    daemon.endpoint("shop/get", "/old")
+    daemon.start()
+    (daemon.config / "apis/shop/endpoints/get.yaml").write_text("path: [")
+    daemon.expect(r".*")  # the watcher finds it as well
+    ran = daemon.ctl("reload", "--dry-run")
+    assert ran.code == 78
+    daemon.endpoint("shop/get", "/new")
+    until(lambda: daemon.status()["config"]["changes"]["changed"] == ["shop/get"], "the watcher")
 
 
 def test_a_bad_file_changes_nothing_and_is_shown_until_it_is_mended(

@@ -164,8 +164,7 @@ def by_command(daemon: Daemon) -> Change:
         (daemon.config / FILE).write_text(text(n))
         ended = daemon.ctl("reload", "--diff")
         assert ended.code == 0, ended.err
-        # The watcher may have been first.
-        assert f'+ path: "/{n}"' in ended.out or "Nothing has changed" in ended.err
+        assert f'+ path: "/{n}"' in ended.out  # the watcher may have been first
 
     return change
 

@@ -186,3 +186,6 @@ def test_where_at_and_cron_show_up(make_daemon: MakeDaemon, receiver: Receiver) 
     told = {one["endpoint"]: one for one in daemon.get("/v1/schedules").json()["schedules"]}
     assert {(one["last_run"], one["task"]) for one in told.values()} == {(None, None)}
     assert daemon.get("/schedules").text.count(">never</span>") == 2
+    listed = daemon.ctl("schedules").out.splitlines()
+    assert [line.split()[0] for line in listed] == ["ENDPOINT", "shop/cron", "shop/daily"]
+    assert away in listed[2]

@@ -353,8 +353,10 @@ def test_the_form_loads_its_own_files_and_the_dashboards(daemon: Daemon) -> None
 BROKEN = """\
 from orchestratord import Editor, hookimpl
 
-def broken(file, key):
-    raise RuntimeError(f"no idea of {file.name}")
+def broken(file, key, *about, **how):
+    if about:
+        return "done"
+    raise SystemExit(f"no idea of {file.name}")
 
 @hookimpl
 def register_editor():
@@ -375,3 +377,5 @@ def test_an_editor_that_raises_is_named(make_daemon: MakeDaemon, receiver: Recei
     daemon.logged(f"no idea of {FILE}")
     rows = {row["name"]: row for row in daemon.get("/v1/plugins").json()["plugins"]}
     assert "no idea of" in rows["other_editor"]["last_fault"]
+    assert put(daemon, [], "*").status_code == 500
+    daemon.logged("other_editor: register_editor returned str, which is no Edit")

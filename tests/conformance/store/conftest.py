@@ -15,9 +15,10 @@ import pytest
 
 from orchestratord.model.task import Attempt, Key, NewTask, Status, Table, Task
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, effects, manual, settle
+from orchestratord.queue.operations import claim, daemons, effects, manual, settle
 from orchestratord.queue.records import (
     RETRY,
+    Beat,
     Bulk,
     Insert,
     Inserted,
@@ -54,10 +55,20 @@ class Queue:
         self.workers = next_worker(url)
 
     async def open(self, *tables: Table) -> Store:
+        before = getattr(self, "store", None)
         self.store = await Store.open(
             self.url, tables=tables or (HEALTH,), clock=self.clock, workers=self.workers
         )
+        if self.workers is not None:
+            await self.give_sign()
+            if before is not None:  # its supervisor says that it has died
+                self.run(f"DELETE FROM daemons WHERE owner = '{before.owner}'")
         return self.store
+
+    async def give_sign(self) -> int:
+        """Give a sign of life; the time by the clock of the database."""
+        group = self.workers.group if self.workers is not None else ""
+        return await self.store.write(daemons.give_sign(Beat(process_group=group)))
 
     async def reopen(self, *tables: Table) -> Store:
         await self.store.close()

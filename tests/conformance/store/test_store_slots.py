@@ -359,3 +359,21 @@ async def test_slots_of_a_paused_endpoint_are_not_told(machine: Machine) -> None
     machine.clock.turn(4 * MINUTE)
     await machine.look()
     assert machine.missed() == []
+
+
+@pytest.mark.parametrize("looked", [False, True])
+async def test_a_worker_that_begins_takes_no_slot_for_missed_that_another_looks_at(
+    machine: Machine, looked: bool
+) -> None:
+    """It may come to it before the other one does, which is about to."""
+    machine.schedule = Schedule(every="1m", overlap="allow", catch_up=False)
+    await machine.begin()
+    await machine.look()
+    since = machine.clock.now_ms()
+    machine.clock.turn(MINUTE)
+    await machine.begin()
+    for daemon in machine.daemons:
+        daemon.set_elsewhere({}, 0.0, since if looked else None)
+    await machine.look()
+    assert len(machine.slots()) == looked
+    assert len(machine.missed()) == (not looked)

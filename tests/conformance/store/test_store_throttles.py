@@ -9,7 +9,7 @@ import pytest
 from orchestratord.model.event import BREAKER, LIFTED, OVERLOAD, RETRY_AFTER, StoredThrottle
 from orchestratord.model.task import BatchMember, Key, Status
 from orchestratord.queue.housekeeping import future_times
-from orchestratord.queue.operations import claim, daemons, manual, search, stored_throttles
+from orchestratord.queue.operations import claim, manual, search, stored_throttles
 from orchestratord.queue.store import Store
 
 KEY = Key("crm/get")
@@ -44,7 +44,7 @@ async def test_what_is_lifted_wins_over_what_began_before(store: Store) -> None:
 async def test_what_begins_in_several_daemons_is_told_of_once(two: Any) -> None:
     """With the row that says so: by the first one, and again once it was over."""
     one, other = two
-    now = await one.store.write(daemons.look())  # by the clock of the database
+    now = await one.give_sign()  # by the clock of the database
 
     async def begins(queue: Any, kind: str, since: int, after: int = 0) -> int:
         """How many are told of so far."""

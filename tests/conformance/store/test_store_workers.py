@@ -20,11 +20,13 @@ from orchestratord.errors import DatabaseInUse, Unreachable
 from orchestratord.model.task import Key, Status
 from orchestratord.queue import writer
 from orchestratord.queue.batch import Rank, Read, Write
-from orchestratord.queue.operations import claim, search
-from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.operations import claim, daemons, search
+from orchestratord.queue.operations.roles import held_elsewhere, hold_role
+from orchestratord.queue.records import Beat, TaskFilter
 from orchestratord.queue.session import Session
 from orchestratord.queue.sqlite.mailboxes import PAUSE
-from orchestratord.queue.sqlite.worker_locks import TURN, Turn
+from orchestratord.queue.sqlite.turn import TURN, Turn
 from orchestratord.queue.store import Store, open_database
 from orchestratord.values import world
 from tests.conformance.store.shared_files import COUNT, shared_files
@@ -52,6 +54,8 @@ async def test_what_an_owner_held_is_taken_over_once_it_has_gone(two: list[Any])
     one.run("UPDATE retry_schedule SET lease_until = 1")
     assert await claim.reclaim(other.store) == (0, [])
     await one.store.close()
+    assert await claim.reclaim(other.store) == (0, [])  # nobody has said that it is dead
+    await other.store.write(claim.forsake([one.store.owner]))
     count, [taken] = await claim.reclaim(other.store)
     assert (count, taken.id, taken.locked_by) == (2, started.id, other.store.owner)
     assert (taken.deaths, taken.claims) == (0, started.claims + 1)
@@ -248,27 +252,68 @@ async def test_a_second_run_is_refused(url: str, path: Path, two: list[Any]) -> 
 async def test_a_worker_whose_lock_was_removed_ends(
     two: list[Any], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others take it for dead, and what it holds with it."""
+    """It would write out of turn."""
     monkeypatch.setattr(writer, "IDLE", 0.02)
+    (path.with_name(f"{path.name}.workers") / TURN).unlink()
+    for one in two:
+        async with asyncio.timeout(10):
+            while one.store.health.fatal is None:
+                await asyncio.sleep(0.01)
+        assert "was deleted or moved while the daemon had it open" in one.store.health.fatal
+
+
+async def test_what_one_alone_may_do_is_its_own_until_it_is_dead(two: list[Any]) -> None:
+    """However long it stands still: a role, and a bulk."""
     one, other = two
-    (path.with_name(f"{path.name}.workers") / one.store.owner).unlink()
-    async with asyncio.timeout(10):
-        while one.store.health.fatal is None:
-            await asyncio.sleep(0.01)
-    assert "was deleted or moved while the daemon had it open" in one.store.health.fatal
-    await other.add()
+    await one.ended(Status.FAILED)
+    bulk = await one.bulk(TaskFilter())
+    assert await one.store.write(hold_role("relay")) == one.store.owner
+    one.run("UPDATE daemons SET lease_until = 1")
+    one.run("UPDATE bulks SET lease_until = 1")
+    one.clock.turn(1000)
+    for _ in range(2):
+        assert await other.store.write(hold_role("relay")) is None
+        assert await other.store.read(held_elsewhere("relay", other.store.owner))
+        assert not await other.store.write(bulks.take(bulk.id))
+        assert await other.store.read(bulks.left_to(other.store.owner, 0)) == []
+    await other.store.write(claim.forsake([one.store.owner]))
+    assert await other.store.write(hold_role("relay")) == one.store.owner
+    assert len(await other.store.read(bulks.left_to(other.store.owner, 0))) == 1
+    assert await other.store.write(bulks.take(bulk.id))
+    third = type(one)(one.url)
+    await third.open()
+    assert not await third.store.write(bulks.take(bulk.id)), "two would tell of its end"
+    assert not await third.store.write(bulks.take(bulk.id + 1))
+    await third.store.close()
+
+
+async def test_at_its_first_sign_of_life_all_of_other_process_groups_are_dead(
+    two: list[Any],
+) -> None:
+    """Their lease may last: this group has the lock of the file."""
+    one, other = two
+    await one.add()
+    await one.claim()
+    await other.store.write(daemons.leave())
+    await other.give_sign()
+    assert await claim.reclaim(other.store) == (0, [])
+    await other.store.write(daemons.leave())
+    await other.store.write(daemons.give_sign(Beat(process_group="the next")))
+    _, [task] = await claim.reclaim(other.store)
+    assert task.locked_by == other.store.owner
 
 
 RUN = """
 import asyncio, json, os, random, signal, sys, time
+from pathlib import Path
 from orchestratord.model.task import Attempt, Key, NewTask, Status
 from orchestratord.queue.database import Workers
-from orchestratord.queue.operations import claim, effects, settle
-from orchestratord.queue.records import Insert, Pick, Settlement
+from orchestratord.queue.operations import claim, daemons, effects, settle
+from orchestratord.queue.records import Beat, Insert, Pick, Settlement
 from orchestratord.queue.store import Store, open_database
 from orchestratord.values import world
 
-url, COUNT, KEY = sys.argv[1], 3, Key("crm/get")
+url, COUNT, KEY, folder = sys.argv[1], 3, Key("crm/get"), Path(sys.argv[3])
 
 
 def say(**words):
@@ -277,6 +322,11 @@ def say(**words):
 
 async def work(workers):
     store = await Store.open(url, workers=workers)
+    await store.write(daemons.give_sign(Beat(process_group=workers.group)))
+    place = folder / str(workers.number)
+    if place.exists():  # it stands in for the supervisor, which says who has died
+        await store.write(claim.forsake([place.read_text()]))
+    place.write_text(store.owner)
     rounds, stopping = 0, asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
 
@@ -299,6 +349,7 @@ async def work(workers):
         if stopping.is_set() and not found:
             break
     say(rounds=rounds, by=workers.number)
+    await store.write(daemons.leave())
     await store.close()
 
 
@@ -316,8 +367,7 @@ def fork(workers):
 lock = open_database(url).take_for_workers()
 team = Workers.make(COUNT)
 pids = {number: fork(team.worker(number)) for number in range(1, COUNT + 1)}
-folder = url.removeprefix("sqlite:///") + ".workers"
-while not os.path.isdir(folder) or len(os.listdir(folder)) <= COUNT:
+while len(os.listdir(folder)) < COUNT:
     time.sleep(0.01)
 say(all_there=True)
 time.sleep(0.5)
@@ -338,10 +388,11 @@ for number in (3, 2, 1):
 
 
 async def test_workers_that_are_killed_lose_nothing(url: str, tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
+    script, owners = tmp_path / "run.py", tmp_path / "owners"
     script.write_text(RUN)
+    owners.mkdir()
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, script, url, "7"], capture_output=True, timeout=60
+        subprocess.run, [sys.executable, script, url, "7", owners], capture_output=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     said = [json.loads(line) for line in done.stdout.splitlines()]

@@ -79,6 +79,7 @@ class Loader:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.folder = Path("/etc/orchestratord")
         self.cause = "start"
         self.changes = Changes()
         self.error: Any = None
@@ -86,16 +87,16 @@ class Loader:
         self.causes: list[str] = []
         self.problems: tuple[Any, ...] = ()
 
-    async def reload(self, cause: str, *, diff: bool = False, accept_removals: bool = False) -> Any:
+    async def reload(self, cause: str, **how: Any) -> Any:
         self.causes.append(cause)
         return SimpleNamespace(
-            changed=False,
+            changed=True,
             config=self.config,
             problems=self.problems,
             restart_required=self.restart_required,
             cause=cause,
             changes=Changes(changed=("demo/get",)),
-            differences=(Difference("demo/get", "timeout", "10s", "20s"),) if diff else (),
+            differences=(Difference("demo/get", "timeout", "10s", "20s"),),
         )
 
 
@@ -150,7 +151,7 @@ class Parts:
         scheduler: Any = self.scheduler
         reloader: Any = self.loader
         team = Team(self.worker)
-        fleet = Fleet(self.worker, scheduler, reloader, team)
+        fleet = Fleet(self.worker, scheduler, reloader)
         watch = ClockWatch(self.worker, scheduler, fleet.throttles)
         relay = OutboxRelay(self.worker, reloader, "sqlite:")
         self.service = Service(

@@ -94,7 +94,7 @@ def test_a_reload_takes_them_up_and_names_them_without_their_values(config: Conf
     config.daemon("boxes: {a: {url: x}}\n")
     loader = Loader(config.path, config.host, environ={})
     config.daemon("boxes: {a: {url: y}}\nlease: 1m\n")
-    result = loader.reload("test", diff=True)
+    result = loader.reload("test")
     assert result.changes.daemon == ("lease", "boxes")
     assert [(item.key, item.before, item.after) for item in result.differences] == [
         ("lease", "90s", "1m"),

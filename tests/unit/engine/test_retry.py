@@ -17,7 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestratord.engine.retry import Decision, decide, decide_look, decide_probe, give_up_at
+from orchestratord.engine.retry import (
+    OVER_QUOTA,
+    Decision,
+    decide,
+    decide_look,
+    decide_over_quota,
+    decide_probe,
+    give_up_at,
+)  # fmt: skip
 from orchestratord.engine.retry_delay import parse_retry_after
 from orchestratord.errors import EgressDenied, SendError
 from orchestratord.model.backoff import Backoff, Fixed
@@ -724,3 +732,38 @@ def test_a_look_does_not_count_what_a_clock_has_jumped_over() -> None:
     judged = partial(decide_look, task, retry, poll, answer(200, retry), now=NOW + 100_000)
     assert judged().status is Status.FAILED
     assert judged(skipped=lambda since: 90_000).status is Status.PENDING
+
+
+# -- a quota of which nothing is left --------------------------------------------------------------
+
+
+def over_quota(task: Task, retry: RetryPolicy, before: int = 0, status: int = 429) -> Decision:
+    outcome = replace(answer(status, retry), quota_until=NOW + 5_000)
+    random, told = Random(0), lambda name, what: None
+    decision = decide(task, retry, False, outcome, now=NOW, chance=random, fault=told)
+    return decide_over_quota(task, retry, decision, NOW + 5_000, now=NOW, before=before)
+
+
+def test_over_quota_costs_no_attempt() -> None:
+    retry = policy(max_attempts=1)
+    decision = over_quota(replace(TASK, attempts=1), retry)
+    assert (decision.status, decision.next_try) == (Status.PENDING, NOW + 5_000)
+    assert (decision.uncounted, decision.delay) == (True, 5)
+    assert decision.why.startswith(OVER_QUOTA)
+
+
+def test_over_quota_ten_times_in_a_row() -> None:
+    retry = policy(max_attempts=1)
+    assert over_quota(TASK, retry, before=9).uncounted
+    last = over_quota(replace(TASK, attempts=1), retry, before=10)
+    assert (last.status, last.reason, last.uncounted) == (Status.FAILED, Reason.EXHAUSTED, False)
+
+
+def test_over_quota_does_not_outlast_give_up_after() -> None:
+    decision = over_quota(TASK, policy(give_up_after="4s"))
+    assert (decision.status, decision.reason) == (Status.FAILED, Reason.EXPIRED)
+    assert over_quota(TASK, policy(give_up_after="6s")).status is Status.PENDING
+
+
+def test_what_is_final_is_so_over_quota() -> None:
+    assert over_quota(TASK, policy(), status=400).reason is Reason.NOT_RETRYABLE

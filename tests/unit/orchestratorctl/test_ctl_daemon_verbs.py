@@ -263,6 +263,16 @@ def test_nothing_changed(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     assert ctl("reload") == (0, "", "Nothing has changed; generation 7 goes on.\n")
 
 
+def test_a_dry_run_sends_the_whole_path(
+    daemon: Daemon, ctl: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/tmp")
+    daemon.on("POST", "/v1/reload", (200, {"generation": 7, "changed": True}))
+    assert ctl("reload", "--dry-run", "new").err.startswith("The configuration is good, and it wou")
+    assert daemon.requests[-1].body == {"dry_run": True, "folder": "/tmp/new"}
+    assert ctl("reload", "new").code == 2
+
+
 def test_a_bad_configuration_is_78_with_every_error(
     daemon: Daemon, ctl: Callable[..., Result]
 ) -> None:

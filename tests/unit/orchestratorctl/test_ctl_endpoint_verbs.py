@@ -43,6 +43,27 @@ def test_the_list(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     ]
 
 
+def test_the_schedules(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    missed = {
+        "slots": 3, "first": "2026-11-24T20:00:00Z", "last": "2026-11-24T22:00:00Z",
+        "noticed_at": "2026-11-24T22:00:01Z", "ran": True,
+    }  # fmt: skip
+    one = {
+        "endpoint": "a/b", "schedule": {"every": "1h"}, "enabled": True, "paused": True,
+        "next_run": None, "last_run": None, "task": 7, "status": "failed", "reason": "exhausted",
+        "status_code": 503, "finished_at": None, "last_success_at": None, "missed": missed,
+    }  # fmt: skip
+    daemon.on("GET", "/v1/schedules", (200, {"schedules": [one]}))
+    head, line = ctl("schedules").out.splitlines()
+    assert head.split() == [
+        "ENDPOINT", "STATE", "SCHEDULE", "NEXT", "LAST", "TASK", "STATUS", "MISSED",
+    ]  # fmt: skip
+    assert "a/b       paused  every 1h" in line
+    assert "7  failed exhausted" in line
+    assert "3 until " in line
+    assert line.endswith("run once, late")
+
+
 def test_none(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     daemon.on("GET", "/v1/endpoints", (200, {"endpoints": []}))
     assert ctl("endpoints") == (0, "", "No endpoint is declared.\n")

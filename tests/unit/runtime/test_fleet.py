@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,14 +19,17 @@ from orchestratord.engine.worker import Worker
 from orchestratord.http.client import HttpClient
 from orchestratord.model.event import RETRY_AFTER, BreakerEvent, EventType, StoredThrottle
 from orchestratord.model.task import Key, NewTask, Status
+from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.daemon_health import Trouble
 from orchestratord.queue.database import Workers
 from orchestratord.queue.operations import claim, daemons, effects, search, stored_throttles
-from orchestratord.queue.records import Insert, Pick
+from orchestratord.queue.records import Beat, Insert, Pick
 from orchestratord.queue.store import Store
-from orchestratord.runtime.fleet import Fleet
-from orchestratord.runtime.team import Team
+from orchestratord.runtime.fleet import CHANGED_WITHIN, Fleet
 from orchestratord.testing import Rig
 from orchestratord.values.clock import Clock
+
+LEASES_RUN_OUT = "UPDATE daemons SET lease_until = 1"
 
 
 @asynccontextmanager
@@ -37,12 +41,11 @@ async def running(url: str, workers: Workers | None = None) -> AsyncIterator[Sim
     scheduler = Scheduler(store, clock, worker.pipe.new_tasks, rig.host.events)
     reloader: Any = SimpleNamespace(config=rig.config(rig.endpoint()), elsewhere=())
     worker.placement.adopt(reloader.config)
-    team = Team(worker)
-    fleet = Fleet(worker, scheduler, reloader, team)
+    fleet = Fleet(worker, scheduler, reloader, workers)
     await fleet.begin()
     going = asyncio.create_task(fleet.run())
     yield SimpleNamespace(
-        store=store, worker=worker, reloader=reloader, fleet=fleet, rig=rig, team=team
+        store=store, worker=worker, reloader=reloader, fleet=fleet, rig=rig, scheduler=scheduler
     )
     going.cancel()
     await client.aclose()
@@ -88,17 +91,87 @@ async def test_what_a_dead_worker_held_is_taken_over_as_soon_as_that_is_told(
     async with running(url, team.worker(1)) as daemon:
         await asyncio.sleep(0.1)  # its first look is over
         other = await Store.open(url, workers=team.worker(2))
+        await other.write(daemons.give_sign(Beat(process_group=team.group, worker=2)))
         [task] = await other.write(effects.enqueue([Insert(NewTask("call", key.endpoint_id))]))
         pick = Pick(key, 1, False, other.clock.now_ms())
         assert (await other.write(claim.claim([pick]))).tasks
-        daemon.fleet.died(other.owner)
+        await other.write(Write(Rank.KEEP, lambda of: of.db.run(LEASES_RUN_OUT)))
+        daemon.fleet.died("another")
         await asyncio.sleep(0.1)
-        assert (await other.read(search.get(task.id))).locked_by == other.owner  # it lives
+        # It lives, as far as its supervisor has said, however long it stands still.
+        assert (await other.read(search.get(task.id))).locked_by == other.owner
         await other.close()
         daemon.fleet.died(other.owner)
         async with asyncio.timeout(10):
             while (await daemon.store.read(search.get(task.id))).status == Status.RUNNING:
                 await asyncio.sleep(0.01)
+    team.close()
+
+
+async def test_what_keeps_another_worker_from_its_work_is_shown(tmp_path: Path) -> None:
+    workers, url = Workers.make(2), f"sqlite:///{tmp_path}/queue.db"
+    async with running(url, workers.worker(1)) as first, running(url, workers.worker(2)) as second:
+        second.store.health.begin("worker_stalled", "by a plugin")
+        async with asyncio.timeout(20):
+            while not (found := first.fleet.troubles()):
+                await asyncio.sleep(0.01)
+            [since] = [one.since for one in second.store.health.troubles.values()]
+            assert found == [Trouble("worker_stalled", "worker 2: by a plugin", since)]
+            second.store.health.end("worker_stalled")
+            while first.fleet.troubles():
+                await asyncio.sleep(0.01)
+    workers.close()
+
+
+async def test_the_workers_of_a_process_group_are_one_daemon(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    workers, url = Workers.make(2), f"sqlite:///{tmp_path}/queue.db"
+    async with running(url, workers.worker(1)) as first, running(url, workers.worker(2)) as second:
+        second.worker.lanes.place(Key("a/get"), "api:a", 10)
+        now = second.store.clock.now_ms()
+        held = StoredThrottle("api:a", RETRY_AFTER, "", now, now + 60_000, "429")
+        second.worker.feedback.restore([held], second.reloader.config.redactor)
+        async with asyncio.timeout(20):
+            while not (shown := first.fleet.daemons())[0]["waiting"]:
+                await asyncio.sleep(0.01)
+        [daemon] = shown
+        assert (daemon["owner"], daemon["this"], daemon["alive"]) == (first.store.owner, True, True)
+        assert [lane["lane"] for lane in daemon["waiting"]] == ["api:a"]
+        assert [daemon["this"] for daemon in second.fleet.daemons()] == [True]
+        # It takes no slot for missed that the first one looks at, nor its schedule for an old one.
+        assert second.scheduler._looked_since == first.fleet._seen[0].started_at
+        assert second.scheduler._said_within == CHANGED_WITHIN
+    assert "another daemon" not in caplog.text
+    workers.close()
+
+
+async def test_a_worker_that_gives_no_sign_of_life_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestratord.runtime.fleet.LOOK", 60.0)
+    monkeypatch.setattr("orchestratord.runtime.fleet.SILENT_AFTER", 0.6)
+    url, team = f"sqlite:///{tmp_path}/queue.db", Workers.make(2)
+    async with running(url, team.worker(1)) as daemon:
+        await asyncio.sleep(0.1)  # its first look is over
+        fleet, other = daemon.fleet, await Store.open(url, workers=team.worker(2))
+        sign = daemons.give_sign(Beat(process_group=team.group, worker=2))
+        await other.write(sign)
+        for _ in range(2):
+            await fleet._learn()
+            time.sleep(0.8)
+        await fleet._learn()
+        assert fleet.troubles() == []  # it has stood still itself
+        for _ in range(10):
+            await asyncio.sleep(0.1)
+            await fleet._learn()
+        [silent] = fleet.troubles()
+        assert silent == Trouble("worker_silent", "worker 2 has given no sign of life for 1 s", 0)
+        await other.write(sign)
+        await fleet._learn()
+        assert fleet.troubles() == []
+        await other.close()
     team.close()
 
 

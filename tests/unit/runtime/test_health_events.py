@@ -25,9 +25,9 @@ class Told(EventBus):
 def test_troubles() -> None:
     events, health = Told(), DaemonHealth()
     others = [Trouble("workers_missing", "1 of 2", 0)]
-    store, team = SimpleNamespace(health=health), SimpleNamespace(troubles=lambda: others)
+    store, fleet = SimpleNamespace(health=health), SimpleNamespace(troubles=lambda: others)
     worker = SimpleNamespace(store=store, host=SimpleNamespace(events=events), clock=FakeClock())
-    watched = HealthEvents(cast("Any", worker), cast("Any", team))
+    watched = HealthEvents(cast("Any", worker), cast("Any", fleet))
     health.begin("storage_full", "no room on s3cret")
     for _ in range(2):
         watched.look_at_troubles(Redactor(["s3cret"]))

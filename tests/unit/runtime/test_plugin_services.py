@@ -48,8 +48,7 @@ class Rig:
         self.host = Host()
         self.store = FakeStore()
         self.services = PluginServices(self.host, cast("Store", self.store))
-        self.alone: asyncio.Event | None = asyncio.Event()
-        self.alone.set()
+        self.first = True
         self.given: list[Any] = []
 
     def begin(self, *services: Any) -> None:
@@ -61,7 +60,7 @@ class Rig:
 
         rig = self
         self.host.register(Plugin(), "mine")
-        self.services.begin(cast("Any", "the control"), self.alone)
+        self.services.begin(cast("Any", "the control"), first=self.first)
 
     @property
     def state(self) -> ServiceState:
@@ -171,26 +170,12 @@ async def test_in_other_workers_only_those_of_each_run(rig: Rig) -> None:
     async def run(stop: asyncio.Event) -> None:
         await stop.wait()
 
-    rig.alone = None
+    rig.first = False
     rig.begin(Service("one", run), Service("each", run, "each"))
     await asyncio.sleep(0.02)
     states = {name: one.state for name, one in rig.host.plugins["mine"].services.items()}
     assert states == {"one": "elsewhere", "each": "running"}
     assert rig.store.written == []
-
-
-async def test_one_begins_once_the_version_before_has_ended(rig: Rig) -> None:
-    assert rig.alone is not None
-    rig.alone.clear()
-
-    async def run(stop: asyncio.Event) -> None:
-        await stop.wait()
-
-    rig.begin(Service("ticker", run))
-    await asyncio.sleep(0.03)
-    assert rig.state.state == "elsewhere"
-    rig.alone.set()
-    await until(lambda: rig.state.state == "running")
 
 
 async def test_one_that_does_not_end_is_cancelled_and_named(rig: Rig) -> None:

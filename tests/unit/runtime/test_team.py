@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 
 from orchestratord.config.folder import Files
 from orchestratord.engine.http_executor import HttpPlugin
-from orchestratord.queue.daemon_health import Trouble
 from orchestratord.runtime import team as teams
 from orchestratord.runtime.link import Link
 from orchestratord.runtime.team import Team, together
@@ -49,9 +47,8 @@ async def joined(team: Team, generation: int = 1) -> OtherWorker:
     left, right = socket.socketpair()
     left.setblocking(False)
     right.setblocking(False)
-    team.join(2, left, "owner-1")
+    team.join(2, left)
     other = OtherWorker(await Link.over(right))
-    assert await other.heard("first") == ("owner-1",)
     assert await other.heard("listening") == (False,)
     other.link.send("hello", generation)
     return other
@@ -189,7 +186,7 @@ async def test_one_that_cannot_begin_ends_so_that_another_one_does(
 
 async def test_one_that_is_not_understood_ends(team: Team) -> None:
     other = await begun(team)
-    other.link.send("state", "one of two")
+    other.link.send("snapshot")
     await other.heard("end")
     with pytest.raises(EOFError):
         await other.link.receive()
@@ -206,35 +203,6 @@ async def test_the_first_one_leaves_last(team: Team) -> None:
     assert not leaving.done()
     other.link.close()
     await asyncio.wait_for(leaving, 2)
-
-
-async def test_what_keeps_another_from_its_work_is_shown(team: Team) -> None:
-    other = await begun(team)
-    other.link.send("state", [Trouble("database", "locked", 5)], [{"lane": "api:a"}], 1.0)
-    await asyncio.wait_for(team.turned.wait(), 5)
-    assert team.troubles() == [Trouble("database", "worker 2: locked", 5)]
-    assert team.waiting_lanes() == [{"lane": "api:a"}]
-    other.link.close()
-    await until(lambda: not team.waiting_lanes())
-
-
-async def test_one_that_gives_no_sign_of_life_is_shown(
-    team: Team, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(teams, "SILENT_AFTER", 0.3)
-    other = await begun(team)
-
-    def silent() -> list[str]:
-        return [trouble.why for trouble in team.troubles() if trouble.code == "worker_silent"]
-
-    await until(silent)
-    assert silent() == ["worker 2 has given no sign of life for 0 s"]
-    other.link.send("state", [], [], 2.0)
-    await until(lambda: not silent())
-    # Where this worker stood still itself, it has heard of no one.
-    time.sleep(0.4)
-    assert not silent()
-    other.link.close()
 
 
 async def test_all_are_shown_together(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:

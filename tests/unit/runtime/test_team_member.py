@@ -62,14 +62,11 @@ class Member:
     def __init__(self) -> None:
         self.here = Configurations()
         self.worker: Any = SimpleNamespace(
-            waiting_lanes=list,
             snapshot=lambda: {"in_flight": 3},
-            store=SimpleNamespace(health=SimpleNamespace(troubles={})),
             host=Rig(HttpPlugin()).host,
         )
-        fleet: Any = SimpleNamespace(of_this_run=set())
         reloader: Any = self.here
-        self.member = TeamMember(self.worker, reloader, self.here.loader, fleet, TokenBorrower())
+        self.member = TeamMember(self.worker, reloader, self.here.loader, TokenBorrower())
         self.going = asyncio.create_task(self.member.run())
 
     async def joined(self) -> Link:
@@ -81,11 +78,9 @@ class Member:
 
 
 async def heard(link: Link, wanted: str) -> Any:
-    while True:
-        kind, values = await asyncio.wait_for(link.receive(), 5)
-        if kind == wanted:
-            return values
-        assert kind == "state"
+    kind, values = await asyncio.wait_for(link.receive(), 5)
+    assert kind == wanted
+    return values
 
 
 async def begun() -> tuple[Member, Link]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,7 +12,7 @@ import pytest
 from orchestratord.errors import Conflict, UpgradeUnderWay
 from orchestratord.queue import schema
 from orchestratord.runtime import upgrade as module
-from orchestratord.runtime.upgrade import Examined, Upgrade
+from orchestratord.runtime.upgrade import Examined, Upgrade, what_this_is
 from orchestratord.values import world
 
 
@@ -41,3 +43,28 @@ async def test_one_of_which_nothing_is_heard_lapses(monkeypatch: pytest.MonkeyPa
     now[0] += 2
     await upgrade.begin()
     assert upgrade.failure is None
+
+
+@pytest.mark.parametrize(
+    ("of_the_queue", "compatible_from", "drains"),
+    [
+        (module.BESIDE_FROM - 1, 15, True),  # the way back to workers that know locks for life
+        (schema.VERSION, schema.VERSION, False),
+        (schema.VERSION + 1, schema.VERSION + 1, True),
+    ],
+)
+async def test_workers_go_on_beside_those_only_that_know_each_other(
+    monkeypatch: pytest.MonkeyPatch, of_the_queue: int, compatible_from: int, drains: bool
+) -> None:
+    async def examine() -> Examined:
+        return Examined("2.0", of_the_queue, compatible_from)
+
+    monkeypatch.setattr(module, "examine", examine)
+    upgrade = Upgrade(cast("Any", SimpleNamespace(notify=lambda **_: True)))
+    monkeypatch.setattr(schema, "MIGRATIONS", Path("/those of the other version"))
+    assert await upgrade.begin() == {"version": "2.0", "drains_first": drains}
+
+
+def test_workers_of_the_versions_before_are_told_to_drain() -> None:
+    said = Examined(**json.loads(what_this_is()))
+    assert said.compatible_from >= module.BESIDE_FROM > schema.compatible_from()

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -106,7 +107,10 @@ async def test_a_queue_on_postgresql(tmp_path: Path, url: str, postgres: Postgre
     store = await Store.open(url, clock=Clock(), lease=60)
     try:
         beat = Beat(host="alpha", pid=7, version="1.2", generation=1, age=0, fingerprint="x")
-        await store.write(daemons.give_sign(beat))
+        await store.write(daemons.give_sign(replace(beat, process_group="g")))
+        other = await Store.open(url, clock=Clock(), lease=60)
+        await other.write(daemons.give_sign(replace(beat, process_group="g", worker=2)))
+        await other.close()
         first, second = found(folder, "database")
     finally:
         await store.close()
@@ -119,6 +123,9 @@ async def test_a_queue_on_postgresql(tmp_path: Path, url: str, postgres: Postgre
     (silent,) = found(folder, "database")[1:]
     assert silent[0] == "warn"
     assert silent[1].startswith("alpha (pid 7, 1.2) has given no sign of life for ")
+    postgres.run(name, "UPDATE schema SET version = 21")  # it has no columns for that
+    assert [status for status, _ in found(folder, "database")] == ["ok"]
+    postgres.run(name, "UPDATE schema SET version = 22")
     postgres.run(name, "INSERT INTO meta VALUES ('half moved', 'sqlite:////old.db')")
     (half, _) = found(folder, "database")
     assert half[0] == "fail"

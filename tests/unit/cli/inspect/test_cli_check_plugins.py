@@ -80,6 +80,15 @@ WRONG = {
         "    return [o.Service('x', lambda stop: None)]\n",
         ["register_services returned a Service x whose run is no `async def`"],
     ),
+    "no editor": (
+        "@hookimpl\ndef register_editor():\n    return ['vi']\n",
+        ["register_editor returned 'vi', which is no Editor"],
+    ),
+    "an editor that is async": (
+        "async def edit(file, key):\n    pass\n\n"
+        "@hookimpl\ndef register_editor():\n    return [o.Editor(edit, edit)]\n",
+        ["register_editor returned an Editor with an `async def`"],
+    ),
     "no page": (
         "@hookimpl\ndef register_pages(control):\n    return ['/x']\n",
         ["register_pages returned '/x', which is no Page"],

@@ -115,7 +115,7 @@ def test_hosts() -> None:
 def http(config: ConfigFolder, loader: Loader, text: str) -> tuple[object, ...]:
     """Reload with this; (restart_required, bind, token, hosts) then."""
     config.daemon(text)
-    result = loader.reload("x", diff=True)
+    result = loader.reload("x")
     assert result.problems == ()
     assert not any(value in repr(result.differences) for value in VALUES.values())
     found = result.config.daemon.http

@@ -198,6 +198,8 @@ def test_endpoints(config: ConfigFolder, text: str, error: str) -> None:
         ("base_url: https://a\nconcurrency: 0", "2:1: concurrency: must be at least 1, not 0"),
         ("base_url: https://a\nrate_limit: 0.5/s", "2:1: rate_limit: '0.5/s' is not a rate limit: write "
          "a whole number of times a second, minute, hour or day, such as 10/s, 100/min or 5000/d"),
+        ("base_url: https://a\nquota: {remaining: X-Left}", "2:1: quota: give both remaining and"),
+        ("base_url: https://a\nquota: {remaining: X Left, reset: R}", "2:9: quota.remaining: is not the"),
         ("base_url: https://a\nrate_limit: 100", "2:1: rate_limit: 100 is not a rate limit: write a"),
         ("base_url: https://a\nmax_response: lots", "2:1: max_response: 'lots' is not a size: write "
          "64KiB, 1MiB, or a number of bytes"),

@@ -38,7 +38,8 @@ ORDERED = f"retry_schedule_ordered {LINE}"
 RUNNING = "INDEX retry_schedule_running"
 RUNS = list(Status).index(Status.RUNNING)
 BY_ID = "USING INTEGER PRIMARY KEY"
-RECLAIMED = [BY_ID, RUNNING]
+OWNER = "INDEX sqlite_autoindex_daemons_1 (owner=?)"
+RECLAIMED = [BY_ID, RUNNING, OWNER]
 
 
 def many(rows: ManyRows) -> str:
@@ -86,11 +87,9 @@ STATEMENTS = {
     "start": (many(settle.START), [BY_ID]),
     "release": (claim.RELEASE, [BY_ID]),
     "claims of a daemon": (claim.CLAIMS_OF, [RUNNING]),
-    "reclaim unstarted": (claim_sqlite.OF_OTHERS.unstarted, RECLAIMED),
-    "reclaim started": (claim_sqlite.OF_OTHERS.started, RECLAIMED),
-    "any of dead workers": (claim_sqlite.OF_DEAD.lost, [f"COVERING {RUNNING}"]),
-    "reclaim unstarted of dead workers": (claim_sqlite.OF_DEAD.unstarted, RECLAIMED),
-    "reclaim started of dead workers": (claim_sqlite.OF_DEAD.started, RECLAIMED),
+    "any of dead workers": (claim_sqlite.OF_DEAD.lost, [f"COVERING {RUNNING}", OWNER]),
+    "reclaim unstarted": (claim_sqlite.OF_DEAD.unstarted, RECLAIMED),
+    "reclaim started": (claim_sqlite.OF_DEAD.started, RECLAIMED),
     "cancel asked": (settle.CANCEL_ASKED, [BY_ID]),
     "succeed": (many(settle.SUCCEED), [BY_ID]),
     "end": (many(settle.END), [BY_ID]),

@@ -8,16 +8,13 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
-
-from orchestratord.queue.sqlite.worker_locks import TURN, Life, Turn, living
-from orchestratord.values import world
+from orchestratord.queue.sqlite.turn import TURN, Turn
 
 HOLDS = """
 import signal, sys, pathlib
-from orchestratord.queue.sqlite.worker_locks import Life, Turn
+from orchestratord.queue.sqlite.turn import Turn
 folder = pathlib.Path(sys.argv[1])
-turn, life = Turn(folder / "turn"), Life(folder, "theirs")
+turn = Turn(folder / "turn")
 turn.take()
 print("held", flush=True)
 signal.pause()
@@ -25,8 +22,7 @@ signal.pause()
 
 
 def test_what_a_process_holds_is_free_once_it_is_killed(tmp_path: Path) -> None:
-    """While it is stopped, it lives, and others wait for their turn."""
-    ours = Life(tmp_path, "ours")
+    """While it is stopped, others wait for their turn."""
     turn = Turn(tmp_path / TURN)
     waiting = threading.Thread(target=turn.take)
     with subprocess.Popen(
@@ -39,16 +35,12 @@ def test_what_a_process_holds_is_free_once_it_is_killed(tmp_path: Path) -> None:
             waiting.start()
             time.sleep(0.05)
             assert waiting.is_alive()
-            assert sorted(living(tmp_path)) == ["ours", "theirs"]
         finally:
             process.kill()
     waiting.join(10)
     assert not waiting.is_alive()
-    assert living(tmp_path) == ["ours"]
-    assert sorted(os.listdir(tmp_path)) == ["ours", TURN]
     turn.release()
     turn.close()
-    ours.close()
     assert os.listdir(tmp_path) == [TURN]
 
 
@@ -65,26 +57,3 @@ def test_a_turn_is_taken_and_released_once(tmp_path: Path) -> None:
     assert not waiting.is_alive()
     one.close()
     other.close()
-
-
-def test_a_file_that_is_not_locked_yet_may_be_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between its making and its lock another owner looks."""
-    import fcntl
-
-    looks = [True]
-    lock = fcntl.flock
-
-    def flock(descriptor: int, how: int) -> None:
-        if looks and how == fcntl.LOCK_EX:
-            looks.clear()
-            assert living(tmp_path) == []
-            assert os.listdir(tmp_path) == []
-        lock(descriptor, how)
-
-    monkeypatch.setattr(world, "flock", flock)
-    life = Life(tmp_path, "owner")
-    assert not looks
-    assert living(tmp_path) == ["owner"]
-    life.close()
