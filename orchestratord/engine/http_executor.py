@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
@@ -267,11 +267,13 @@ class HttpExecutor(Executor):
         content, url = _content(plan, context), _url(plan, context)
         return Request(plan.spec.method, url, headers=headers, content=content)
 
-    async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
-        if not target.detail.plan.transfers:
-            return await self._call(request, target, send)
+    def execute(
+        self, request: Any, task: Task, target: Target, send: Send
+    ) -> Coroutine[Any, Any, Outcome]:
+        if not target.detail.plan.transfers:  # as nearly all, for which this is no step more
+            return self._call(request, target, send)
         call = partial(self._call, request, target)
-        return await with_files(request, target, target.detail.files, send, call)
+        return with_files(request, target, target.detail.files, send, call)
 
     async def _call(self, request: Any, target: Target, send: Send) -> Outcome:
         retry, endpoint = target.retry, target.endpoint
