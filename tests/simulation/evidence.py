@@ -8,6 +8,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -210,8 +211,12 @@ class Evidence:
             since < until and end > one.at and end - since >= SHORTEST_TIMEOUT
             for since, end in stood
         )
+        rules = self.rules(row, found)
+        if self.jumped(one.at - CLAIMED, one.at):
+            # One that was claimed before a clock was put back looks as if it were early.
+            rules = [replace(rule, breaks=True) for rule in rules]
         return Try(
-            until, one.attempt if not row["webhook"] else 0, self.rules(row, found), one.told,
+            until, one.attempt if not row["webhook"] else 0, rules, one.told,
             sent=one.kind not in UNSENT, settled=one.ended_at is not None,
             lost=bool(losses), stopped=any(losses), late=self.is_late(one),
             unseen=unseen,
