@@ -137,7 +137,8 @@ class Host:
         self.timeout = timeout
         self._dirs: list[Path] = []
         self._digests: dict[str, str] = {}
-        self._versions: dict[str, str] = {}
+        self._versions: dict[str, str] | None = None
+        """Of the plugins that packages bring, as they were loaded; None where none were."""
         self.max_params = 256 << 10
         """Bytes that the parameters of a call may have which a hook returns."""
         self.redactor = Redactor()
@@ -164,9 +165,9 @@ class Host:
         self._dirs = list(dirs)
         self._digests = _digests(self._dirs)
         packages = list(installed_plugins())
-        self._versions = _versions(packages)
+        versions = self._versions = _versions(packages)
         for source in (*packages, *single_files(self._dirs)):
-            version = self._versions[source.name] if source.module else "file"
+            version = versions[source.name] if source.module else "file"
             info = PluginInfo(
                 source.name, version, source.place, home=source.home, requires=source.requires
             )
@@ -177,8 +178,10 @@ class Host:
     def changed(self) -> list[str]:
         """What is another by now than what was loaded: `plugins.dirs` for single files, and
         `plugin NAME` for each that a package brings."""
-        found = _versions(installed_plugins())
-        names = sorted(dict(found.items() ^ self._versions.items()))
+        names: list[str] = []
+        if self._versions is not None:
+            found = _versions(installed_plugins())
+            names = sorted(dict(found.items() ^ self._versions.items()))
         files = ["plugins.dirs"] if _digests(self._dirs) != self._digests else []
         return [*files, *(f"plugin {name}" for name in names)]
 
