@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,8 @@ from orchestratord import rough_duration, world
 # What is put into these is escaped.
 _WHEN = Markup('<time datetime="{}" title="{}" data-when>{}</time>')
 _CLOCK = Markup('<time datetime="{}">{} UTC</time>')
+_WORDS = re.compile(r"(?<=[/._-])|(?<=[a-z0-9])(?=[A-Z])")
+"""Between two words of a name."""
 LONGEST = 400
 """Characters of a text in a list."""
 
@@ -75,8 +78,8 @@ def _moment(value: str | int | float) -> datetime:
 
 
 def name(text: str) -> Markup:
-    """The name of an endpoint, which a narrow column breaks at its slash."""
-    return Markup("/<wbr>").join(text.split("/"))
+    """A name, which a narrow column breaks between its words: `shop/` `get` `Order`, `on_` `retry`."""
+    return Markup("<wbr>").join(_WORDS.split(text))
 
 
 def cut(text: str, longest: int = LONGEST) -> str:

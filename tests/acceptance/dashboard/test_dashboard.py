@@ -148,6 +148,47 @@ def test_a_failed_task_is_retried_by_its_button_and_succeeds(
     assert re.fullmatch(r"a session of token, 127\.0\.0\.1", entry["who"])
 
 
+def test_keys_go_through_the_list_and_retry(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/mended", 404, 404, 200)
+    older, newer = (daemon.call("shop/mended") for _ in range(2))
+    for task in (older, newer):
+        assert daemon.finish(task)["status"] == "failed"
+    with visit(browser, address, f"/retries?id={older},{newer}") as page:
+        page.keyboard.press("j")
+        expect(page.get_by_role("link", name=str(newer), exact=True)).to_be_focused()
+        page.keyboard.press("j")
+        page.keyboard.press("j")  # there is no further one
+        expect(page.get_by_role("link", name=str(older), exact=True)).to_be_focused()
+        page.keyboard.press("k")
+        page.keyboard.press("r")
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_role("heading")).to_have_text("Retry 1 task?")
+        page.keyboard.press("j")  # which is typed into the dialog
+        page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
+        page.keyboard.press("/")
+        expect(page.get_by_label("Text")).to_be_focused()
+        page.keyboard.type("jrk?")
+        expect(page.get_by_label("Text")).to_have_value("jrk?")
+        page.goto(f"/retries/{newer}")
+        page.keyboard.press("?")
+        expect(dialog.get_by_role("term")).to_have_text(["/", "j", "k", "r", "?"])
+        assert axe(page) == []
+        dialog.get_by_label("Use these keys").uncheck()
+        page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
+        page.keyboard.press("r")
+        page.keyboard.press("?")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("failed")
+        dialog.get_by_label("Use these keys").check()
+        page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
+        page.keyboard.press("r")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("succeeded")
+
+
 def test_many_are_retried_with_progress(
     browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
 ) -> None:

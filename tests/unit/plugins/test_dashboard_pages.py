@@ -173,6 +173,8 @@ def test_numbers_and_sizes() -> None:
 
 def test_names_are_escaped_and_break_at_their_slash() -> None:
     assert template_filters.name("shop/get") == "shop/<wbr>get"
+    assert template_filters.name("shop/getAll") == "shop/<wbr>get<wbr>All"
+    assert template_filters.name("on_retry") == "on_<wbr>retry"
     assert template_filters.name("<b>/&") == "&lt;b&gt;/<wbr>&amp;"
 
 
