@@ -78,7 +78,7 @@ def _moment(value: str | int | float) -> datetime:
 
 
 def name(text: str) -> Markup:
-    """A name, which a narrow column breaks between its words: `shop/` `get` `Order`, `on_` `retry`."""
+    """A name, which a narrow column breaks between its words: `shop/`, `get`, `Order`."""
     return Markup("<wbr>").join(_WORDS.split(text))
 
 
