@@ -82,7 +82,7 @@ class TestSlots:
 
     async def test_a_slot_may_pass_without_a_task(self, queue: Any, store: Store) -> None:
         take = schedules.take_slot("crm/get", "a", None, 100, FIRST, None)
-        assert await store.write(take) == (None,)
+        assert await store.write(take) == (None, ())
         store = await queue.reopen()
         row = (await store.read(schedules.slots()))["crm/get"]
         assert (row.spec, row.runs(200)) == ("a", FIRST)

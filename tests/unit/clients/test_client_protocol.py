@@ -137,7 +137,7 @@ def carry_out(steps: Any, *answers: httpx.Response | Exception) -> tuple[Any, li
     ],
 )
 def test_a_call_is_repeated_with_its_key(failure: httpx.Response | Exception) -> None:
-    steps = protocol.call(protocol.Deadline(ADDRESS, 60), "shop/ok", {"id": 1}, None, None)
+    steps = protocol.call(protocol.Deadline(ADDRESS, 60), "shop/ok", {"id": 1}, None, None, None)
     made, requests = carry_out(steps, failure, failure, answered(200, {"id": 7, "status": "x"}))
     assert (made.id, made.repeated) == (7, True)
     assert len({request.headers["Idempotency-Key"] for request in requests}) == 1

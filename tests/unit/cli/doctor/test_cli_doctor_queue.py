@@ -22,6 +22,7 @@ from orchestratord.cli.main import main
 from orchestratord.queue.admin import move
 from orchestratord.queue.operations import daemons
 from orchestratord.queue.records import Beat
+from orchestratord.queue.schema import VERSION
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 from tests.postgres import Postgres
@@ -123,9 +124,9 @@ async def test_a_queue_on_postgresql(tmp_path: Path, url: str, postgres: Postgre
     (silent,) = found(folder, "database")[1:]
     assert silent[0] == "warn"
     assert silent[1].startswith("alpha (pid 7, 1.2) has given no sign of life for ")
-    postgres.run(name, "UPDATE schema SET version = 21")  # it has no columns for that
+    postgres.run(name, f"UPDATE schema SET version = {VERSION - 1}")  # it has no columns for that
     assert [status for status, _ in found(folder, "database")] == ["ok"]
-    postgres.run(name, "UPDATE schema SET version = 22")
+    postgres.run(name, f"UPDATE schema SET version = {VERSION}")
     postgres.run(name, "INSERT INTO meta VALUES ('half moved', 'sqlite:////old.db')")
     (half, _) = found(folder, "database")
     assert half[0] == "fail"
