@@ -197,6 +197,7 @@ async def test_secrets_are_not_shown(parts: Parts) -> None:
     params = {"id": f"x {parts.SECRET} y", "deep": {"a": [parts.SECRET]}}
     old = Insert(NewTask("call", "demo/get", params))
     task_id = (await parts.store.write(effects.enqueue([old])))[0].id
+    parts.worker.placement.touched(old.task.key, 0)
     answer = await parts.client.get(f"/v1/retries/{task_id}")
     assert parts.SECRET not in answer.text
     assert answer.json()["params"]["id"] == "x *** y"
