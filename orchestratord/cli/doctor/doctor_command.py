@@ -118,6 +118,7 @@ def checks() -> dict[str, _DoctorCheck]:
 
 def _print(about: str, finding: Finding) -> None:
     from orchestratord.log import escape
+    from orchestratord.values import doc_links
 
     colour = None if os.environ.get("NO_COLOR") else _COLOURS[finding.status]
     first, *rest = _lines(escape(finding.what))
@@ -126,7 +127,8 @@ def _print(about: str, finding: Finding) -> None:
     for line in rest + [("  " if number else "→ ") + text for number, text in enumerate(remedy)]:
         click.echo(" " * _INDENT + line)
     if finding.help:
-        click.echo(" " * _INDENT + click.style(finding.help, dim=colour is not None))
+        more = doc_links.installed(finding.help)
+        click.echo(" " * _INDENT + click.style(more, dim=colour is not None))
 
 
 def _lines(text: str) -> list[str]:
