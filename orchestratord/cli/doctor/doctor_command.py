@@ -33,9 +33,10 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def doctor(config: str | None, output: str) -> None:
     """Look for what is wrong with the daemon and on this machine.
 
-    Configuration, files, plugins, certificates, the queue's database, disk, the databases of
-    endpoints, control socket, API over TCP, endpoints and webhooks that fail now, clock and limits:
-    each line says ok, warn or fail, what is so, what to do, and where the documentation says more.
+    Configuration, files, plugins, certificates, the queue's database, disk, the folders of
+    `files`, the databases of endpoints, control socket, API over TCP, endpoints and webhooks that
+    fail now, clock and limits: each line says ok, warn or fail, what is so, what to do, and where
+    the documentation says more.
     Exits with 1 if something fails.
     Nothing is changed, and nothing is sent but a question to the daemon and to the databases.
     """
@@ -91,6 +92,7 @@ def checks() -> dict[str, _DoctorCheck]:
         config_checks,
         daemon_checks,
         failing_checks,
+        folder_checks,
         machine_checks,
         outbox_checks,
         queue_checks,
@@ -104,6 +106,7 @@ def checks() -> dict[str, _DoctorCheck]:
         "certs": config_checks.check_certificates,
         "database": queue_checks.check_database,
         "disk": queue_checks.check_disk,
+        "folders": folder_checks.check_folders,
         "outbox": outbox_checks.check_outbox,
         "needs": config_checks.check_needs,
         "socket": daemon_checks.check_socket,
