@@ -39,11 +39,9 @@ simulate *what:
 ci:
     bash .ci/run
 
-# The outputs of commands, the API's reference: what is made of docs
+# The parts of docs/ that programs make: outputs of commands, the API's reference, schemas
 docs:
-    {{python}} docs/outputs.py
-    {{python}} docs/api_reference.py
-    {{python}} docs/schema_files.py
+    {{python}} -m scripts.docs
 
 # The site, checked: every page, link and anchor
 site *options:

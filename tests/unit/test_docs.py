@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import inspect
 import json
 import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, NamedTuple, get_args
 
 import click
@@ -31,6 +30,8 @@ from orchestratord.model.task import Reason
 from orchestratord.plugin import hookspecs
 from orchestratord.queue.daemon_health import Code
 from orchestratord.testing import Rig
+from scripts.docs import site_hooks
+from scripts.docs.package_readme import package_readme
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -341,28 +342,18 @@ def test_the_locked_versions_are_those_that_the_tests_ran_with() -> None:
     assert locked <= ran, "run: just lock"
 
 
-def script_of_docs(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_site_shows_pages_as_github_does() -> None:
     page = SimpleNamespace(file=SimpleNamespace(src_uri="how-to/alerts.md"))
     text = "| `a\\|b` | `c` or \\| |\n`a\\|b` [x](../../README.md) [y](../api.md)"
     source = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
-    assert script_of_docs("site_hooks").on_page_markdown(text, page) == (
+    assert site_hooks.on_page_markdown(text, page) == (
         f"| `a|b` | `c` or \\| |\n`a\\|b` [x]({source}/blob/main/README.md) [y](../api.md)"
     )
 
 
 def test_links_of_the_readme_work_on_a_package_index() -> None:
-    module = script_of_docs("package_readme")
     readme = (ROOT / "README.md").read_text()
-    text = module.package_readme(readme, "https://git.test/x", "1.2.3")
+    text = package_readme(readme, "https://git.test/x", "1.2.3")
     assert "](https://git.test/x/raw/v1.2.3/docs/images/overview.png)" in text
     assert "](https://git.test/x/blob/v1.2.3/docs/tutorial.md)" in text
     links = re.findall(r"\]\(([^)]+)\)", text)

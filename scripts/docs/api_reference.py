@@ -1,4 +1,4 @@
-"""Makes docs/openapi.json, and what the pages have of it: `python docs/api_reference.py`.
+"""Makes docs/openapi.json, and what the pages have of it: `python -m scripts.docs`.
 
 The description is asked of the API itself, with the plugins that come with it, as a client would.
 Of docs/api.md and docs/problems.md, what stands between `<!-- made: NAME -->` and `<!-- end -->` is
@@ -23,7 +23,7 @@ from orchestratord.api.server.problem_json import PROBLEMS, title
 from orchestratord.api.service import Service
 from orchestratord.plugin.host import Host
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parents[2] / "docs"
 DOCUMENT, PAGES = DOCS / "openapi.json", (DOCS / "api.md", DOCS / "problems.md")
 
 _MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -203,7 +203,3 @@ def main() -> None:
     DOCUMENT.write_text(written(document))
     for page in PAGES:
         page.write_text(renewed(page.read_text(), document))
-
-
-if __name__ == "__main__":
-    main()

@@ -15,7 +15,7 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 _LINK = re.compile(r"(!?)\[([^][]*)\]\((?!https?://|#)([^)\s]+)\)")
 

@@ -1,4 +1,4 @@
-"""Makes docs/schemas: `python docs/schema_files.py`. A test fails where a file is not up to date.
+"""Makes docs/schemas: `python -m scripts.docs`. A test fails where a file is not up to date.
 
 They are what `orchestratord schema` prints where only the plugins are installed that come with it;
 the site has them at the address that is their `$id`. `catalog.json` holds the entries for
@@ -16,7 +16,7 @@ from orchestratord.config.show.json_schema import json_schema
 from orchestratord.daemon.bootstrap import open_host
 from orchestratord.values import doc_links
 
-FOLDER = Path(__file__).parent / "schemas"
+FOLDER = Path(__file__).parents[2] / "docs" / "schemas"
 
 _ENDS = ("yaml", "yml", "json")
 _MATCHING = {
@@ -57,7 +57,3 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, text in made().items():
         (FOLDER / name).write_text(text)
-
-
-if __name__ == "__main__":
-    main()

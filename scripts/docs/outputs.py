@@ -1,4 +1,4 @@
-"""Makes the output of commands in the docs: `python docs/outputs.py` writes it anew.
+"""Makes the output of commands in the docs: `python -m scripts.docs` writes it anew.
 
 A block `console` holds commands behind `$ `, each with its output below it. Those of a page are
 carried out one after the other in an empty folder: `orchestratord` with the example as its config
@@ -36,9 +36,9 @@ from orchestratord_demo import story
 from orchestratord_demo.daemon_process import DemoDaemon
 from orchestratord_demo.receiver import DemoReceiver
 
-from orchestratord.cli.main import main
+from orchestratord.cli.main import main as orchestratord
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
@@ -319,7 +319,7 @@ def shape(output: str) -> str:
 def output_of(command: str) -> str:
     """What a command of `orchestratord` writes, with the example as its config folder."""
     environ = {"ORCHESTRATORD_CONFIG": str(ROOT / "config"), "DEMO_PORT": None, "COLUMNS": "80"}
-    result = CliRunner(env=environ).invoke(main, shlex.split(command)[1:])
+    result = CliRunner(env=environ).invoke(orchestratord, shlex.split(command)[1:])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     output = result.output.replace(f"{Path.cwd()}/", "").replace(str(ROOT / "config"), CONFIG)
@@ -328,7 +328,8 @@ def output_of(command: str) -> str:
     return re.sub(r"(  token: )\S{40,}", r"\1…", output)  # another one each time
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the pages whose outputs have changed."""
     for path in PAGES:
         before = path.read_text()
         after = remade(before)

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 _LINK = re.compile(r"(?<=\]\()(?!https?://|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
@@ -34,7 +34,7 @@ def on_page_markdown(markdown: str, page: Any, **_: object) -> str:
 
     def led(link: re.Match[str]) -> str:
         target = (folder / link[1]).resolve()
-        outside = not target.is_relative_to(ROOT / "docs") or target.suffix == ".py"
+        outside = not target.is_relative_to(ROOT / "docs")
         if not (target.exists() and outside):
             return link[0]
         kind = "tree" if target.is_dir() else "blob"

@@ -1,6 +1,6 @@
-"""The man pages, made from the pages in this folder when the package is built.
+"""The man pages, made from the pages of docs/ when the package is built.
 
-    python docs/man.py orchestratorctl.1 | man -l -
+    python scripts/docs/man.py orchestratorctl.1 | man -l -
 
 shows one from a checkout. hatchling calls `ManPages`; the pages are installed into `share/man`,
 where `man` looks for them by the PATH.
@@ -24,7 +24,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parents[2] / "docs"
 
 PAGES = {
     "orchestratord.1": (

@@ -1,4 +1,4 @@
-"""Makes the pictures of the dashboard in the docs: `python docs/screenshots.py [FOLDER]`.
+"""Makes the pictures of the dashboard in the docs: `python -m scripts.docs.screenshots [FOLDER]`.
 
 A daemon runs a small shop against a receiver on this machine, and a browser looks at its pages. The
 hour before is made up; all else has happened. With a folder, every
@@ -16,15 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from playwright.sync_api import Browser, Page
 
-from playwright.sync_api import Browser, Page  # noqa: E402
+from tests.acceptance.daemon import Daemon
+from tests.acceptance.dashboard.browser import open_browser
+from tests.acceptance.receiver import Answer, Received, Receiver
 
-from tests.acceptance.daemon import Daemon  # noqa: E402
-from tests.acceptance.dashboard.browser import open_browser  # noqa: E402
-from tests.acceptance.receiver import Answer, Received, Receiver  # noqa: E402
-
+ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-for-the-pictures"  # noqa: S105  # of a daemon that lives for a minute
 IMAGES = ROOT / "docs" / "images"
 WIDE, NARROW = 1440, 390
