@@ -398,6 +398,20 @@ class Lacks(TypedDict):
     plugins: list[str]
 
 
+class WorkerSeen(TypedDict):
+    """A worker of a daemon, as its row in `daemons` shows it."""
+
+    worker: int
+    """Its number, from 1."""
+    pid: int
+    version: str
+    started_at: Time | None
+    heartbeat_at: Time | None
+    alive: bool
+    troubles: list[str]
+    """What keeps it from its work."""
+
+
 class DaemonStatus(TypedDict):
     """One of the daemons of the queue."""
 
@@ -411,6 +425,7 @@ class DaemonStatus(TypedDict):
     alive: bool
     this: bool
     waiting: list[WaitingLane]
+    workers: list[WorkerSeen]
     lacks: Lacks
 
 

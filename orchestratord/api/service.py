@@ -395,9 +395,12 @@ class Service:
         """A run, with up to `limit` of its tasks. Raises NotFound."""
         return await run_document(self._store, run_id, limit, self.config.redactor)
 
-    async def newest_runs(self, limit: int, after: int, status: str | None) -> RunsDocument:
+    async def newest_runs(
+        self, *, limit: int = 100, after: int | None = None, status: str | None = None
+    ) -> RunsDocument:
         """A page of runs, the newest first, below the id `after`."""
-        return await runs_document(self._store, limit, after, status, self.config.redactor)
+        redactor = self.config.redactor
+        return await runs_document(self._store, limit, after or filters.MAX_ID, status, redactor)
 
     async def bulks(self) -> list[answers.BulkDocument]:
         """The latest bulks, the latest first."""

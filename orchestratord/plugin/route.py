@@ -64,6 +64,17 @@ class Control(Protocol):
     async def run(self, run_id: int, limit: int = 100) -> Mapping[str, Any]:
         """A run, with its first tasks: the document of `GET /v1/runs/{id}`. Raises NotFound."""
 
+    async def newest_runs(
+        self, *, limit: int = 100, after: int | None = None, status: str | None = None
+    ) -> Mapping[str, Any]:
+        """A page of runs, the newest first: the document of `GET /v1/runs`.
+
+        Args:
+            limit: at most 1,000.
+            after: the `next` of the page before.
+            status: `running` or `ended`; None for both.
+        """
+
     async def bulk(self, bulk_id: int) -> Mapping[str, Any]:
         """A bulk: the document of `GET /v1/bulks/{id}`. Raises NotFound."""
 
