@@ -28,6 +28,7 @@ export class Form {
   // after each change.
   constructor(item, from, changed) {
     this.item = item;
+    this.auth = item.auth; // as it was read
     this.from = from;
     this.fresh = from === null && !item.url; // too new for its problems to be shown
     this.references = [];
@@ -168,6 +169,19 @@ export class Form {
       this.references.length || given.length
         ? "References that stand at this scheme, host and port already; the newest first, while one is rotated."
         : "No reference stands at this scheme, host and port yet. Add the first one to the file manually.";
+    this.fillAuth();
+  }
+
+  fillAuth() {
+    const written = (auth) => (auth ? JSON.stringify(auth) : "");
+    const ways = new Map(this.references.map((one) => [written({ bearer: one }), `bearer ${one}`]));
+    for (const auth of [this.auth, this.item.auth]) {
+      if (auth && !ways.has(written(auth))) ways.set(written(auth), `${Object.keys(auth).join()}, as it stands in the file`);
+    }
+    const select = this.input("auth");
+    const none = new Option(this.inherited?.auth ? "as inherited" : "nothing", "");
+    select.replaceChildren(none, ...[...ways].map(([value, text]) => new Option(text, value)));
+    select.value = written(this.item.auth);
   }
 
   addHeader(name, value, focus = false) {
@@ -198,6 +212,7 @@ export class Form {
     else if (key === "status_code") this.put(key, codes(input.value, this.item.status_code));
     else if (key === "enabled") this.put(key, input.checked ? (this.item.enabled === undefined && !this.inherited ? "" : true) : false);
     else if (key === "secret") this.takeSecrets();
+    else if (key === "auth") this.put("auth", input.value && JSON.parse(input.value));
     else if (key === "headers") this.takeHeaders();
     else if (key === "payload") this.takePayload(input);
     else if (key === "include") this.takeInclude();

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
@@ -231,6 +232,29 @@ def test_a_webhook_is_added_changed_and_removed(
         assert text(daemon) == switched
     entry = done(daemon, "edit webhooks")[0]
     assert entry["endpoint"] == "shop/get"
+
+
+def test_a_webhook_says_who_calls(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    before = text(daemon)
+    with visit(browser, address, PAGE) as page:
+        choice = hook(page, "ops").get_by_label("Says who calls by")
+        choice.select_option("bearer ${secret:KEY}")
+        write(page)
+        written = yaml.safe_load(text(daemon))["webhooks"]
+        assert written[0]["auth"] == {"bearer": "${secret:KEY}"}
+        sent = heard(daemon, shared_receiver)["/hooks/ops"]
+        assert sent.headers["authorization"] == f"Bearer {KEY}"
+        choice = hook(page, "ops").get_by_label("Says who calls by")
+        expect(choice.locator("option:checked")).to_have_text("bearer ${secret:KEY}")
+        choice.select_option("nothing")
+        write(page)
+        assert text(daemon) == before
+        assert "authorization" not in heard(daemon, shared_receiver)["/hooks/ops"].headers
+        # No reference stands at its address yet.
+        other = hook(page, "chat").get_by_label("Says who calls by")
+        expect(other.locator("option")).to_have_text(["nothing"])
 
 
 def test_a_secret_does_not_go_to_another_address(
