@@ -30,6 +30,10 @@ class WebhookHealth(TypedDict):
     disabled_reason: str | None
     last_disabled_at: Time | None
     """The last time, also where that was lifted."""
+    missed: int
+    """Deliveries that it missed while it was disabled, and that can be replayed."""
+    missed_deleted: int
+    """Those that were deleted since it was disabled last, as `keep_missed` says."""
     last_status_code: int | str | None
     last_error: str | None
     last_attempt_at: Time | None
