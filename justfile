@@ -18,6 +18,10 @@ check:
     .venv/bin/lint-imports
     .venv/bin/pytest -q tests/test_house.py tests/unit/test_docs.py
 
+# The docs' sentences and words. just prose docs/limits.md
+prose *pages:
+    scripts/lint-prose {{pages}}
+
 # Writes code as ruff wants it
 format:
     .venv/bin/ruff check --fix .

@@ -110,6 +110,7 @@ if TYPE_CHECKING:
     from orchestratord.model.task import RunSummary as RunSummary
     from orchestratord.model.task import Status as Status
     from orchestratord.model.task import Table as Table
+    from orchestratord.model.task import TableStep as TableStep
     from orchestratord.model.task import Task as Task
     from orchestratord.model.task import Upsert as Upsert
     from orchestratord.plugin.background_service import Service as Service

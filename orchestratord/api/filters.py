@@ -62,7 +62,7 @@ class TaskQuery(TypedDict, total=False):
     reason: list[Annotated[str, one_of(Reason)]]
     """Failed for any of these."""
     endpoint: Annotated[str, Field(pattern=f"^{ENDPOINTS}$")]
-    """`api/name`, `api/*`, or `orchestratord`: what is of the daemon itself."""
+    """`api/name`, `api/*`, or `orchestratord` for the daemon's own."""
     kind: str
     """`call` or `webhook`."""
     since: str
@@ -102,7 +102,7 @@ class TaskFilterBody(TypedDict, total=False):
     reason: _REASONS | list[Annotated[str, one_of(Reason)]] | None
     """Failed for any of these."""
     endpoint: Annotated[str, Field(pattern=f"^({ENDPOINTS})?$")] | None
-    """`api/name`, `api/*`, or `orchestratord`: what is of the daemon itself."""
+    """`api/name`, `api/*`, or `orchestratord` for the daemon's own."""
     kind: str | None
     """`call` or `webhook`."""
     since: _TIME | None

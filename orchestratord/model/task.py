@@ -622,6 +622,15 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class TableStep:
+    """A step of a table's, as statements of SQL for each database, carried out once in a
+    transaction. In those of PostgreSQL `{schema}` stands for the schema of the queue's tables."""
+
+    sqlite: Sequence[str] = ()
+    postgres: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """A table of a plugin, brought by `register_tables`.
 
@@ -633,6 +642,8 @@ class Table:
         keep: seconds for which a row is kept, by its column `at` (milliseconds since the epoch), an
             INTEGER NOT NULL; None for ever. What goes by itself may be much: `config_adopted` is
             not given the rows of such a table.
+        steps: what makes it, the first one, and what has changed it since: `columns` and `key` say
+            what comes of them all. A table that was there before it had steps has had the first.
     """
 
     name: str
@@ -640,6 +651,7 @@ class Table:
     key: tuple[str, ...]
     version: int = 1
     keep: float | None = None
+    steps: Sequence[TableStep] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no table can be made of."""

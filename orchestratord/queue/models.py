@@ -577,7 +577,8 @@ class Fact(QueueRow):
     `tasks_counted`, `outbox_relay` and `service:plugin/name` for each role and who holds it,
     `outbox_refusal:database` while a row of that outbox is to be
     marked, `missed_slots:api/name` for each schedule of which some were, and
-    `failing_told:api/name` for each endpoint that was told of as failing."""
+    `failing_told:api/name` for each endpoint that was told of as failing, and `steps:table` for how
+    many steps a plugin's table has had."""
 
     name = TextField(primary_key=True)
     value = TextField()

@@ -104,7 +104,7 @@ class WebhookRoutes:
 
     @described(query=HealthQuery, answers={200: WebhooksHealth}, problems=[NotFound])
     async def list_health(self, path: Params, query: Params, body: Any) -> Answer:
-        """Every declared webhook and how it fares; `endpoint` narrows it to one endpoint's."""
+        """List the declared webhooks with their health."""
         wanted = query.get("endpoint")
         if wanted and wanted != OWN_ENDPOINT:
             _endpoint(self._control.config, wanted)
@@ -114,19 +114,19 @@ class WebhookRoutes:
 
     @described(answers={200: DeclaredWebhooks}, problems=[ConfigError, Conflict])
     async def list_declared(self, path: Params, query: Params, body: Any) -> Answer:
-        """The webhooks of an endpoint as they stand in its file, and those that it inherits."""
+        """Show the webhooks in an endpoint's file and those that it inherits."""
         endpoint_id = f"{path['api']}/{path['name']}"
         return _declared(await self._control.declaration(endpoint_id, WEBHOOKS.key))
 
     @described(
         query=WriteQuery,
-        headers={"If-Match": "the ETag that was read"},
+        headers={"If-Match": "the `ETag` of your GET"},
         body=WrittenWebhooks,
         answers={200: EditedWebhooks},
         problems=[Unconditional, Outdated, NotWritable, ConfigError, Conflict],
     )
     async def write(self, path: Params, query: Params, body: Any, caller: Caller) -> Answer:
-        """Write the webhooks of an endpoint to its file; with `dry_run=true`, only try it."""
+        """Write an endpoint's webhooks to its file."""
         wrong = {name: "there is no such parameter" for name in query if name != "dry_run"}
         dry_run = query.get("dry_run", "false")
         if dry_run not in ("true", "false"):
@@ -159,7 +159,7 @@ class WebhookRoutes:
 
     @described(answers={200: EnabledWebhook}, problems=[Conflict])
     async def enable(self, path: Params, query: Params, body: Any) -> Answer:
-        """Lift what disabled a webhook; `replay` is the filter of what failed because of it."""
+        """Enable a webhook that was disabled."""
         endpoint, webhook = self._find(path)
         if not webhook.enabled:
             raise Conflict(
@@ -186,7 +186,7 @@ class WebhookRoutes:
 
     @described(answers={200: WebhookHealth})
     async def disable(self, path: Params, query: Params, body: Any) -> Answer:
-        """Disable a webhook until it is enabled manually, or its YAML changes."""
+        """Disable a webhook until a person enables it or its YAML changes."""
         endpoint, webhook = self._find(path)
         name = (endpoint.id, webhook.name)
         await self._health.disable(name, self._control)
@@ -194,7 +194,7 @@ class WebhookRoutes:
 
     @described(answers={202: TestDelivery}, problems=[Conflict])
     async def test(self, path: Params, query: Params, body: Any) -> Answer:
-        """Send an example of what the webhook would get, as a delivery like any other."""
+        """Send a webhook an example delivery."""
         endpoint, webhook = self._find(path)
         if not webhook.enabled or self._health.disabled(endpoint.id, webhook.name):
             raise Conflict(f"{webhook.name} is disabled: nothing is delivered to it")
@@ -217,7 +217,7 @@ class WebhookRoutes:
 
     @described(answers={202: TestDelivery}, problems=[Conflict])
     async def test_operational(self, path: Params, query: Params, body: Any) -> Answer:
-        """Send an operational webhook an example of what it would get."""
+        """Send an operational webhook an example delivery."""
         webhook = self._find_operational(path)
         task = example_delivery(webhook, self._control.config, world.time())
         (task_id,) = await self._control.write([task])
@@ -226,13 +226,13 @@ class WebhookRoutes:
 
     @described(answers={200: WebhookHealth}, problems=[Conflict])
     async def enable_operational(self, path: Params, query: Params, body: Any) -> Answer:
-        """Do nothing: an operational webhook is never disabled."""
+        """Change nothing: operational webhooks stay enabled."""
         webhook = self._find_operational(path)
         return Answer(await self._row((OWN_ENDPOINT, webhook.name), webhook))
 
     @described(answers={}, problems=[Conflict])
     async def disable_operational(self, path: Params, query: Params, body: Any) -> Answer:
-        """Refused: an operational webhook is never disabled, unless its YAML says so."""
+        """Refuse: only its YAML disables an operational webhook."""
         webhook = self._find_operational(path)
         raise Conflict(
             f"the operational webhook {webhook.name} is never disabled; to send it nothing, set "

@@ -50,7 +50,7 @@ VARIABLES = {
 }
 CREDENTIALS = (
     "api_token", "api_read_token", "oauth2_secret", "ops_hook", "ops_new", "ops_old", "pager",
-    "proxy_password", "salesforce_secret", "stripe",
+    "proxy_password", "salesforce_secret", "slack", "stripe",
 )  # fmt: skip
 
 
