@@ -230,6 +230,9 @@ class QueueStatus(TypedDict):
     running: int
     succeeded: int
     failed: int
+    """Without those that were `missed`."""
+    missed: int
+    """Deliveries that failed without an attempt while their webhook was disabled."""
     cancelled: int
     due: int
     oldest_due_age: float | None

@@ -82,9 +82,11 @@ from orchestratord.plugin.isolation import HookFault, check_sizes, contained
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.plugin.metric import MetricSamples
 from orchestratord.plugin.route import Page
+from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import claim, manual, plugin_rows, search
 from orchestratord.queue.operations.schedules import MissedSlots
 from orchestratord.queue.reports import backlog, batch_page, failing, grouped
+from orchestratord.queue.reports.failing import Failing
 from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.reload import COMMAND, Reloader
@@ -178,7 +180,7 @@ class Service:
     ) -> None:
         self._worker, self._scheduler = worker, scheduler
         self._store, self._host, self._clock = worker.store, worker.host, worker.clock
-        self._failing = SlowLook(self._store, failing.Failing([], False))
+        self._failing = SlowLook(self._store, Failing([], False))
         self._due = SlowLook[backlog.DueTasks](self._store)
         self.many = BulkService(worker)
         self.one = TaskService(worker)
@@ -229,7 +231,9 @@ class Service:
             ),
             "health": {"ready": not (troubles := self.troubles()), "troubles": troubles},
             "config": status.config_status(self._reloader),
-            "queue": status.queue_status(await store.counts(), due, now, redactor),
+            "queue": status.queue_status(
+                await store.counts(), (await self._looked()).missed, due, now, redactor
+            ),
             **status.worker_status(snapshot, redactor, None if all_lanes else status.MAX_LANES),
             **await self.failing(),
             "events_dropped": snapshot["events_dropped"],
@@ -701,6 +705,13 @@ class Service:
         """It can again."""
         self._store.health.end(code)
 
+    async def trim(
+        self, reason: str, keeps: Callable[[str, str], tuple[float, int] | None]
+    ) -> Mapping[tuple[str, str], int]:
+        """Delete the oldest deliveries that failed for a reason. See `Control.trim`."""
+        deleted = await prune.trim(self._store, reason, lambda key: keeps(*key))
+        return {(key.endpoint_id, key.webhook): count for key, count in deleted.items()}
+
     def publish(self, event: Event) -> None:
         """Tell of what happened, once it is written."""
         self._host.events.publish(event)
@@ -778,13 +789,16 @@ class Service:
         Where long lists keep it from being looked up, it is what was known before. Raises
         Unreachable.
         """
-        looked = await self._failing.latest(failing.failing())
+        looked = await self._looked()
         found = [item for item in looked.keys if self._stands(item.key)]
         webhooks = sum(bool(item.key.webhook) for item in found)
         return {
             "failing": [_failing(item, self.config.redactor) for item in found[:MAX_FAILING]],
             "failing_counts": {"call": len(found) - webhooks, "webhook": webhooks},
         }
+
+    async def _looked(self) -> Failing:
+        return await self._failing.latest(failing.failing())
 
     def _stands(self, key: Key) -> bool:
         """Whether the endpoint or webhook is still declared."""

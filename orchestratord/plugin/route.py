@@ -252,6 +252,20 @@ class Control(Protocol):
     def end_trouble(self, code: str) -> None:
         """It is over, if it was."""
 
+    async def trim(
+        self, reason: str, keeps: Callable[[str, str], tuple[float, int] | None]
+    ) -> Mapping[tuple[str, str], int]:
+        """Delete the oldest deliveries that failed for a reason; how many of which endpoint and
+        webhook.
+
+        Args:
+            reason: such as `webhook_disabled`.
+            keeps: for how many seconds a webhook of an endpoint keeps them, and how many; None for
+                as long as `retention` says.
+
+        Raises Unreachable.
+        """
+
     def standing_changed(self, endpoint_id: str) -> None:
         """Look again at where the tasks of this endpoint stand: something about them changed."""
 

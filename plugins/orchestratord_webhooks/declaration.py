@@ -168,6 +168,15 @@ class BatchRule(Model):
     """With how many events it closes before."""
 
 
+class MissedRule(Model):
+    """Which of the deliveries are kept that a webhook misses while it is disabled."""
+
+    for_: Annotated[Duration, Field(alias="for", gt=0)] = 7 * 86400.0
+    """How long each is kept, at most: 7d."""
+    max: int = Field(10_000, ge=0, le=1_000_000)
+    """How many are kept, at most; the oldest go first."""
+
+
 class NotFiring(Enum):
     """Why a webhook does not fire for an event."""
 
@@ -271,8 +280,10 @@ class Webhook(Addressed):
     event, of whichever endpoint, and closes when it is full or its time is over."""
 
     disable_after: Annotated[Duration, Field(gt=0)] | None = None
-    """After how long without a success it is disabled: 5d; left out: never. What happens from then
-    on is kept as failed deliveries, which `webhooks enable --replay` sends."""
+    """After how long without a success it is disabled: 5d; left out: never."""
+    keep_missed: MissedRule = Field(default_factory=dict, validate_default=True)
+    """What is kept of what it misses while it is disabled: {for: 7d, max: 10000}. It is kept as
+    failed deliveries, which `webhooks enable --replay` sends."""
 
     def obstacle(self, phase: str, status_code: int | str | None) -> NotFiring | None:
         """Why it does not fire for this phase, decided with this status code; None: it does."""

@@ -6,10 +6,11 @@ let count = 0;
 const SIMPLE = ["name", "phase", "url", "when", "timeout", "disable_after"];
 const DURATIONS = ["timeout", "disable_after"];
 const DEFAULTS = { timeout: "15s", disable_after: "never" };
-const ORDER = ["name", "phase", "status_code", "when", "url", "secret", "auth", "headers", "payload", "include", "timeout", "retry", "partition", "batch", "disable_after", "enabled"];
+const ORDER = ["name", "phase", "status_code", "when", "url", "secret", "auth", "headers", "payload", "include", "timeout", "retry", "partition", "batch", "disable_after", "keep_missed", "enabled"];
 
 const RETRY_KEYS = ["max_attempts", "max_delay", "jitter"];
 const BATCH_KEYS = ["every", "max"];
+const MISSED_KEYS = ["for", "max"];
 const BACKOFF_KEYS = ["delay", "factor", "delays"];
 const BACKOFF_OF = { fixed: ["delay"], linear: ["delay"], exponential: ["delay", "factor"], list: ["delays"] };
 
@@ -101,6 +102,7 @@ export class Form {
     fillRetry(this);
     fillPartition(this);
     fillBatch(this);
+    for (const key of MISSED_KEYS) this.input(`keep_missed.${key}`).value = item.keep_missed?.[key] ?? "";
     this.show();
   }
 
@@ -219,6 +221,7 @@ export class Form {
     else if (key.startsWith("retry")) this.put("retry", takeRetry(this));
     else if (key.startsWith("partition")) this.put("partition", takePartition(this));
     else if (key.startsWith("batch")) this.put("batch", takeBatch(this, input));
+    else if (key.startsWith("keep_missed")) this.put("keep_missed", kept(this));
     this.told();
   }
 
@@ -429,13 +432,24 @@ function takeBatch(form, input) {
   if (!form.input("batch").value) return undefined;
   const every = form.input("batch.every");
   if (input === form.input("batch") && !form.item.batch && !every.value) every.value = every.placeholder;
-  const batch = { ...form.item.batch };
-  for (const key of BATCH_KEYS) {
-    const text = form.input(`batch.${key}`).value;
-    if (text) batch[key] = typed(text, batch[key]);
-    else delete batch[key];
+  return taken(form, "batch", BATCH_KEYS);
+}
+
+// A mapping with what the fields of these keys of it say.
+function taken(form, name, keys) {
+  const found = { ...form.item[name] };
+  for (const key of keys) {
+    const text = form.input(`${name}.${key}`).value;
+    if (text) found[key] = typed(text, found[key]);
+    else delete found[key];
   }
-  return batch;
+  return found;
+}
+
+// Without its keys it is left out.
+function kept(form) {
+  const found = taken(form, "keep_missed", MISSED_KEYS);
+  return Object.keys(found).length ? found : undefined;
 }
 
 // -- texts of fields, and the values of keys that they stand for ----------------------------------

@@ -257,6 +257,19 @@ def test_a_webhook_says_who_calls(
         expect(other.locator("option")).to_have_text(["nothing"])
 
 
+def test_what_is_kept_of_missed_deliveries(browser: Browser, address: str, daemon: Daemon) -> None:
+    before = text(daemon)
+    with visit(browser, address, PAGE) as page:
+        for most, kept in (("50", "    keep_missed:\n      max: 50\n"), ("", "")):
+            chat = hook(page, "chat")
+            chat.get_by_text("Headers, payload").click()
+            chat.get_by_label("Missed deliveries at most").fill(most)
+            write(page)
+            url = "    url: https://chat.example.com/x\n"
+            assert text(daemon) == before.replace(url, url + kept)
+            page.reload()
+
+
 def test_a_secret_does_not_go_to_another_address(
     browser: Browser, address: str, daemon: Daemon
 ) -> None:
@@ -477,6 +490,7 @@ def test_a_disabled_webhook_is_enabled_and_what_failed_is_replayed(
         row = page.locator("#webhooks tr").filter(has_text="ops")
         expect(row).to_contain_text("disabled")
         expect(row.get_by_role("button", name="Enable", exact=True)).to_be_visible()
+        expect(row.get_by_role("link", name="1 missed")).to_be_visible()
         assert axe(page) == []
         row.get_by_role("button", name="Enable and replay").click()
         expect(page.locator("#said")).to_contain_text("those that failed because of it are sent")
