@@ -323,7 +323,7 @@ def test_what_waits_for_a_webhook_fails_with_it(daemon: Daemon, receiver: Receiv
     assert receiver.count("/hook") == 3
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 def test_what_was_removed_fails_after_a_minute(daemon: Daemon, receiver: Receiver) -> None:
     receiver.on("/down", 503)
     receiver.on("/hook", 503)
