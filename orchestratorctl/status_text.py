@@ -138,7 +138,8 @@ def watch_page(document: Document, console: Console, trouble: str = "") -> list[
 def _queue(document: Document) -> str:
     """How many tasks there are of each status."""
     counts = document.get("queue") or {}
-    names = ("pending", "running", "failed", "succeeded", "cancelled")
+    names = ["pending", "running", "failed", "succeeded", "cancelled"]
+    names[3:3] = ["missed"] if counts.get("missed") else []
     return ", ".join(f"{number(counts[name])} {name}" for name in names if name in counts) or "-"
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from orchestratord.api.server.problem_json import Refusal as Refusal
     from orchestratord.cli.config_folder import ConfigFolder as ConfigFolder
     from orchestratord.cli.options import config_option as config_option
     from orchestratord.config.endpoint_file import EndpointFile as EndpointFile
@@ -34,11 +35,14 @@ if TYPE_CHECKING:
     from orchestratord.errors import PluginError as PluginError
     from orchestratord.errors import Problem as Problem
     from orchestratord.errors import Reject as Reject
+    from orchestratord.errors import RoleLost as RoleLost
     from orchestratord.errors import SchemaTooCostly as SchemaTooCostly
     from orchestratord.errors import SendError as SendError
     from orchestratord.errors import Snooze as Snooze
     from orchestratord.errors import Unconditional as Unconditional
+    from orchestratord.errors import UniqueKeyReused as UniqueKeyReused
     from orchestratord.errors import Unreachable as Unreachable
+    from orchestratord.errors import Unstorable as Unstorable
     from orchestratord.http.answer_view import UnreadableBody as UnreadableBody
     from orchestratord.http.answer_view import read_body as read_body
     from orchestratord.http.answer_view import read_text as read_text
@@ -97,6 +101,7 @@ if TYPE_CHECKING:
     from orchestratord.model.settings import DaemonSetting as DaemonSetting
     from orchestratord.model.settings import Port as Port
     from orchestratord.model.task import MOST_MEMBERS as MOST_MEMBERS
+    from orchestratord.model.task import Accepted as Accepted
     from orchestratord.model.task import Action as Action
     from orchestratord.model.task import BatchEntry as BatchEntry
     from orchestratord.model.task import BatchMember as BatchMember
@@ -105,6 +110,7 @@ if TYPE_CHECKING:
     from orchestratord.model.task import Effect as Effect
     from orchestratord.model.task import Explanation as Explanation
     from orchestratord.model.task import NewTask as NewTask
+    from orchestratord.model.task import QueueRows as QueueRows
     from orchestratord.model.task import Reason as Reason
     from orchestratord.model.task import RunError as RunError
     from orchestratord.model.task import RunSummary as RunSummary

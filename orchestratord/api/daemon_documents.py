@@ -230,6 +230,9 @@ class QueueStatus(TypedDict):
     running: int
     succeeded: int
     failed: int
+    """Without those that were `missed`."""
+    missed: int
+    """Deliveries that failed without an attempt while their webhook was disabled."""
     cancelled: int
     due: int
     oldest_due_age: float | None
@@ -398,6 +401,20 @@ class Lacks(TypedDict):
     plugins: list[str]
 
 
+class WorkerSeen(TypedDict):
+    """A worker of a daemon, as its row in `daemons` shows it."""
+
+    worker: int
+    """Its number, from 1."""
+    pid: int
+    version: str
+    started_at: Time | None
+    heartbeat_at: Time | None
+    alive: bool
+    troubles: list[str]
+    """What keeps it from its work."""
+
+
 class DaemonStatus(TypedDict):
     """One of the daemons of the queue."""
 
@@ -411,6 +428,7 @@ class DaemonStatus(TypedDict):
     alive: bool
     this: bool
     waiting: list[WaitingLane]
+    workers: list[WorkerSeen]
     lacks: Lacks
 
 

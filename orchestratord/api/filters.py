@@ -234,7 +234,9 @@ def read_bulk_filter(
     if action == RETRY and not (include_ambiguous or wanted.reason or wanted.ids):
         wanted = replace(wanted, left_out=DOUBTFUL)
     if action == RESOLVE and not (wanted.reason or wanted.ids):
-        wanted = replace(wanted, left_out=(Reason.RESOLVED.value,))
+        # What a webhook misses while it is disabled is kept to be replayed.
+        out = (Reason.RESOLVED.value, Reason.WEBHOOK_DISABLED.value)
+        wanted = replace(wanted, left_out=out)
     if Status.CANCELLED in wanted.status and not wanted.reason:
         wanted = replace(wanted, left_out=(*wanted.left_out, Reason.REPLACED.value))
     return wanted

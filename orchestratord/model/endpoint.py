@@ -272,7 +272,7 @@ class Api(Guards):
     """The most calls that begin in a unit of time, in all daemons together: 10/s, 100/min,
     5000/d."""
     error_message: ErrorMessage | None = None
-    """JMESPath to the error text in a failed answer `{body, headers, status_code}`, such as
+    """JMESPath to the error text in a failed answer, `{status_code, headers, body, text}`, such as
     body.error.message. By default, the daemon looks in the usual places."""
     retry_after_scope: Literal["api", "endpoint"] = "api"
     """The calls that wait for a Retry-After: all of the `api`, or those of the `endpoint`."""

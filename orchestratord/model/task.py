@@ -415,6 +415,32 @@ class Delete:
     key: Mapping[str, Any]
 
 
+class Accepted(NamedTuple):
+    """A call that is on disk: its id, `pending` or `succeeded`, and whether it is `repeated`.
+
+    Of a repeated one the key was used before, and this is the first call; its status may be another
+    by now."""
+
+    id: int
+    status: str
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRows:
+    """Rows in the queue's own database that calls are made of, each of which goes with its call, in
+    one transaction; as two statements of SQL. The `?` of each stands for the rows' keys, which are
+    texts: a JSON array.
+
+    Args:
+        lock: returns the keys of those rows that are to be had, and locks these until COMMIT.
+        take: deletes, or marks, the rows whose calls are made.
+    """
+
+    lock: str
+    take: str
+
+
 RowEffect = Upsert | Delete
 """What is done to a row of a plugin's own table."""
 

@@ -434,6 +434,8 @@ class DaemonSeen:
     process_group: str
     worker: int
     troubles: Sequence[Trouble]
+    workers: Sequence[DaemonSeen] = ()
+    """Those of the daemon, where this is all of them as one."""
 
     @classmethod
     def of_each_daemon(cls, workers: Iterable[DaemonSeen]) -> list[DaemonSeen]:
@@ -445,11 +447,13 @@ class DaemonSeen:
         found = []
         for group in groups.values():
             # While one version becomes the next there are two of each number.
-            first = min(group, key=lambda one: (one.worker, -one.started_at))
+            group.sort(key=lambda one: (one.worker, -one.started_at))
             beat_at = max(one.beat_at for one in group)
             until = max(one.lease_until for one in group)
             lanes = [lane for one in group for lane in one.lanes]
-            found.append(replace(first, beat_at=beat_at, lease_until=until, lanes=lanes))
+            found.append(
+                replace(group[0], beat_at=beat_at, lease_until=until, lanes=lanes, workers=group)
+            )
         return found
 
 

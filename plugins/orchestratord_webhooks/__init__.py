@@ -38,6 +38,7 @@ from orchestratord import (
     Outcome,
     Problem,
     Route,
+    Service,
     Setting,
     Table,
     Task,
@@ -93,6 +94,11 @@ def register_routes(control: Control) -> Iterable[Route]:
     teller.bind(control)
     health.bind(control)
     return WebhookRoutes(control, health, announcer).all()
+
+
+@hookimpl
+def register_services(control: Control) -> Iterable[Service]:
+    return (Service("missed deliveries", health.keep_missed),)
 
 
 @hookimpl

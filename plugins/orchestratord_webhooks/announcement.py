@@ -114,7 +114,7 @@ class Announcer:
         firing = [
             webhook
             for webhook in endpoint[WEBHOOKS]
-            if self._obstacle(webhook, phase, status_code, endpoint) is None
+            if webhook.obstacle(phase, status_code) is None
         ]
         if not firing:
             return []
@@ -177,7 +177,8 @@ class Announcer:
         view = EventView(data, outcome.response if outcome else None, config.redactor)
         explanations: list[Explanation] = []
         for webhook in webhooks:
-            obstacle = self._obstacle(webhook, phase, status_code, endpoint)
+            disabled = self._health.disabled(endpoint.id, webhook.name)
+            obstacle = webhook.obstacle(phase, status_code) or disabled
             delivery = None
             error = ""
             if obstacle is None:
@@ -202,13 +203,6 @@ class Announcer:
                 )
             )
         return explanations
-
-    def _obstacle(
-        self, webhook: Webhook, phase: str, status_code: int | str | None, endpoint: Endpoint
-    ) -> NotFiring | str | None:
-        """Why it does not fire: what its YAML says, or what has disabled it; None: it fires."""
-        obstacle = webhook.obstacle(phase, status_code)
-        return obstacle or self._health.refuses(endpoint.id, webhook.name)
 
     def delivery(
         self,

@@ -168,6 +168,15 @@ class BatchRule(Model):
     """The number of events that closes a batch earlier."""
 
 
+class MissedRule(Model):
+    """The missed deliveries that the daemon keeps while a webhook is disabled."""
+
+    for_: Annotated[Duration, Field(alias="for", gt=0)] = 7 * 86400.0
+    """How long to keep each: 7d."""
+    max: int = Field(10_000, ge=0, le=1_000_000)
+    """The most to keep; the oldest go first."""
+
+
 class NotFiring(Enum):
     """Why a webhook does not fire for an event."""
 
@@ -271,8 +280,10 @@ class Webhook(Addressed):
     event of any endpoint, and closes when it is full or its time is over."""
 
     disable_after: Annotated[Duration, Field(gt=0)] | None = None
-    """How long without a success disables it: 5d; by default never. From then on the daemon keeps
-    events as failed deliveries, which `webhooks enable --replay` sends."""
+    """How long without a success disables it: 5d; by default never."""
+    keep_missed: MissedRule = Field(default_factory=dict, validate_default=True)
+    """Keeps the deliveries that it misses while it is disabled, as failed ones: {for: 7d, max:
+    10000}. `webhooks enable --replay` sends them."""
 
     def obstacle(self, phase: str, status_code: int | str | None) -> NotFiring | None:
         """Why it does not fire for this phase, decided with this status code; None: it does."""

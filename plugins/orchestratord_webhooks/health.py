@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -65,19 +66,24 @@ TABLE = Table(
         "failing_since": "INTEGER",  # when the first of them was
         "failing_id": "INTEGER",  # the delivery that it was of
         "last_disabled_at": "INTEGER",  # the last time, also where that was lifted
+        "missed_deleted": "INTEGER",  # deliveries that `keep_missed` had no room or time for
     },
     key=("endpoint_id", "name"),
-    version=3,
+    version=4,
 )
 
 MAX_ERROR = 2_000
 """Characters."""
 GONE = "410 Gone"
 NO_SUCCESS = "no success for "
-"""Before how long: what `disable_after` disabled, and goes on to be told of what happens."""
+"""Before how long: what `disable_after` disabled."""
 APART_MS = 12 * 3600 * 1000
 """How far apart two deliveries have to have failed for that: a receiver that is away for the only
 delivery of a week is not gone."""
+MISSED = "webhook_disabled"
+"""Why deliveries fail that a disabled webhook misses."""
+MISSED_EACH = 30.0
+"""Seconds between two looks whether there are more of them than `keep_missed` says."""
 MANUALLY = "by hand"
 """As the API has it."""
 IN_FLIGHT = 5.0
@@ -133,14 +139,9 @@ class Health:
         """Judge by this daemon from now on."""
         self._control = control
 
-    def refuses(self, endpoint_id: str, name: str) -> str | None:
-        """Why no more deliveries are made for it; None also where they are made and fail at once,
-        to be sent when it is enabled."""
-        reason = self.disabled(endpoint_id, name)
-        return None if reason is not None and reason.startswith(NO_SUCCESS) else reason
-
     def disabled(self, endpoint_id: str, name: str) -> str | None:
-        """Why a webhook is disabled; None where it is not."""
+        """Why a webhook is disabled, so that its deliveries are made and fail at once, to be sent
+        when it is enabled; None where it is not."""
         return self._disabled.get((endpoint_id, name))
 
     # -- the configuration -------------------------------------------------------------------
@@ -340,8 +341,7 @@ class Health:
     # -- a person ----------------------------------------------------------------------------
 
     async def disable(self, name: Name, control: Control, reason: str = MANUALLY) -> None:
-        """Stop its deliveries: those that wait fail, and events make no more, unless `reason`
-        begins with `NO_SUCCESS`."""
+        """Stop its deliveries: those that wait fail, and so do those that events make."""
         now = int(self._now() * 1000)
         event = _disabled_event(name, reason, now)
         was_enabled = name not in self._disabled
@@ -388,6 +388,31 @@ class Health:
             now = int(self._now() * 1000)
             control.publish(WebhookEvent(EventType.WEBHOOK_ENABLED, now, *name))
 
+    async def delete_missed(self, control: Control) -> None:
+        """Delete what `keep_missed` does not keep of what webhooks missed, and count it."""
+
+        def keeps(endpoint_id: str, name: str) -> tuple[float, int] | None:
+            endpoint = control.config.endpoints.get(endpoint_id)
+            webhook = find(endpoint, name) if endpoint else None
+            rule = webhook.keep_missed if webhook else None
+            return (rule.for_, rule.max) if rule else None
+
+        deleted = await control.trim(MISSED, keeps)
+        await control.write(
+            [
+                Upsert(TABLE.name, key_of(name), {}, add={"missed_deleted": count})
+                for name, count in deleted.items()
+            ]
+        )
+
+    async def keep_missed(self, stopping: asyncio.Event) -> None:
+        """Do that again and again, until the daemon stops."""
+        while not stopping.is_set():
+            if self._control is not None:
+                await self.delete_missed(self._control)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), MISSED_EACH)
+
 
 def why_disabled(endpoint_id: str, webhook: str, reason: str) -> str:
     """Why nothing is delivered to a webhook, and what lifts that."""
@@ -402,7 +427,8 @@ def _disabled_event(name: Name, reason: str, now: int) -> WebhookEvent:
 
 
 def _disabling(now: int, reason: str) -> dict[str, Any]:
-    return {"disabled_at": now, "disabled_reason": reason, "last_disabled_at": now}
+    of_this_time = {"last_disabled_at": now, "missed_deleted": 0}
+    return {"disabled_at": now, "disabled_reason": reason, **of_this_time}
 
 
 def _declared(config: Config) -> Iterator[tuple[str, Webhook | OperationalWebhook]]:

@@ -16,7 +16,6 @@ const EVERYWHERE = [
     ["rid of", "remove, uninstall"],
     ["will be others|as of nearly|thereof|therein|whereof|wherein|whereby|hitherto|whence|lest", "plain words"],
     ["(?:put|puts|putting|give|gives|given|giving) back|forgoes?|withdrawn|unsent|lets? go", "release, return"],
-    ["(?:is|are|be) held", "prefetched, kept"],
     ["(?:stands?|set|put) aside|(?:a|the|its|each) gates?|patience", "throttled, throttle"],
     ["standings|suspects|intake|scoreboard|adoption|vigil|pretence|complaints?", "the word of docs/glossary.md"],
 ]

@@ -86,6 +86,30 @@ def insert_new(session: Session, effect: Upsert) -> bool:
     return session.db.run(f"{found.insert} ON CONFLICT DO NOTHING", row) > 0
 
 
+def insert_all_new(session: Session, effects: Sequence[Upsert]) -> list[bool]:
+    """`insert_new` for each of these, in few statements: which of them were not there."""
+    shapes: dict[Shape, dict[tuple[Any, ...], tuple[Any, ...]]] = defaultdict(dict)
+    for one in effects:
+        key = tuple(one.key.values())
+        row = (*key, *one.values.values(), *one.add.values())
+        shapes[shape_of(one)].setdefault(key, row)
+    new: set[tuple[str, tuple[Any, ...]]] = set()
+    for shape, rows in shapes.items():
+        into = _statements(session, shape).insert.rpartition(" (")[0]
+        key_names = ", ".join(f'"{name}"' for name in shape[1])
+        sql = f"{into} {{}} ON CONFLICT DO NOTHING RETURNING {key_names}"
+        every = list(rows.values())
+        for start in range(0, len(every), LOOKED_UP):
+            written = _rows_of(session, sql, every[start : start + LOOKED_UP])
+            new |= {(shape[0], tuple(key)) for key in written}
+    found: list[bool] = []
+    for one in effects:
+        place = one.table, tuple(one.key.values())
+        found.append(place in new)
+        new.discard(place)
+    return found
+
+
 def _rows_of(session: Session, sql: str, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """What a statement finds that has `{}` where these keys go."""
     # In powers of two, so that there are few statements to be prepared.
@@ -104,10 +128,15 @@ def delete(session: Session, effect: Delete) -> None:
 
 
 async def rows(
-    store: Store, table: str, where: Mapping[str, Any] = MappingProxyType({})
+    store: Store,
+    table: str,
+    where: Mapping[str, Any] = MappingProxyType({}),
+    order: str | None = None,
+    limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Every row of a plugin's table in the order of its key, by the names of its columns; with
-    `where`, those alone whose columns of these names have these values; None is NULL.
+    """Every row of a plugin's table in the order of its key, or of a column, by the names of its
+    columns; with `where`, those alone whose columns of these names have these values; None is NULL.
+    With `limit`, the first ones.
 
     Raises QueueError where no plugin registered it, it has no such column, or a value is none of
     its column's type: databases do not agree on what that equals.
@@ -117,8 +146,8 @@ async def rows(
         raise QueueError(f"no plugin has registered a table {table!r}")
     names = list(declared.columns)
     columns = ", ".join(f'"{name}"' for name in names)
-    key = ", ".join(f'"{name}"' for name in declared.key)
-    if unknown := where.keys() - declared.columns.keys():
+    key = ", ".join(f'"{name}"' for name in ((order,) if order else declared.key))
+    if unknown := {*where, *([order] if order else ())} - declared.columns.keys():
         raise QueueError(f"{table} has no column {', '.join(sorted(unknown))}")
     for name, value in where.items():
         fits = _FITTING[_kind(declared, name)]
@@ -133,6 +162,8 @@ async def rows(
         if value is not None
     ]
     sql = f'SELECT {columns} FROM "{declared.name}" WHERE {these} ORDER BY {key}'
+    if limit is not None:
+        sql += f" LIMIT {int(limit)}"
     found = await store.read(Read(lambda db: db.all(sql, values)))
     return [dict(zip(names, row, strict=True)) for row in found]
 
