@@ -83,6 +83,7 @@ def status_page(document: Document, console: Console) -> list[str]:
         *_clock(document.get("clock")),
         *_plugins(document.get("plugins")),
         *_held(document),
+        *_stuck(document),
         *_paused(document),
     ]
     title = f"orchestratord {document.get('version') or ''}".rstrip()
@@ -173,6 +174,15 @@ def _held(document: Document) -> Facts:
     more = [f"{number(count - len(told))} more"] if count > len(told) else []
     words = f"{number(count)} by tasks that failed, to be retried or cancelled: "
     return [("held", Painted(words + ", ".join([*told, *more]), "yellow"))]
+
+
+def _stuck(document: Document) -> Facts:
+    """Which chores the daemon does not try any more."""
+    found = [f"{one['kind']} {one['subject']}" for one in document.get("stuck_chores") or []]
+    if not found:
+        return []
+    words = f"{', '.join(found)}: daemons have died at it; `orchestratord doctor` says what to do"
+    return [("set aside", Painted(words, "yellow"))]
 
 
 def _in_flight(document: Document) -> str:

@@ -487,6 +487,15 @@ class OutboxStatus(TypedDict):
     refused_total: int
 
 
+class StuckChore(TypedDict):
+    """A chore of the daemon itself."""
+
+    id: int
+    kind: str
+    subject: str
+    """What it is about: the id of a bulk, for instance."""
+
+
 class StatusDocument(ProcessStatus, WorkerStatus, FailingKeys):
     """How the daemon is."""
 
@@ -506,6 +515,8 @@ class StatusDocument(ProcessStatus, WorkerStatus, FailingKeys):
     plugins: list[PluginStatus]
     paused: list[str]
     """Paused endpoints."""
+    stuck_chores: list[StuckChore]
+    """What the daemon does not try any more, since daemons have died at it; 20 at most."""
 
 
 # The documents of what is said of all tasks at once.

@@ -83,7 +83,7 @@ from orchestratord.plugin.long_work import off_loop
 from orchestratord.plugin.metric import MetricSamples
 from orchestratord.plugin.route import Page
 from orchestratord.queue.housekeeping import prune
-from orchestratord.queue.operations import claim, manual, plugin_rows, search
+from orchestratord.queue.operations import chores, claim, manual, plugin_rows, search
 from orchestratord.queue.operations.schedules import MissedSlots
 from orchestratord.queue.reports import backlog, batch_page, failing, grouped
 from orchestratord.queue.reports.failing import Failing
@@ -245,6 +245,10 @@ class Service:
             "outbox": cast("daemon_documents.OutboxStatus | None", self._relay.status()),
             "plugins": status.plugins_status(self._host.plugins.values(), redactor),
             "paused": sorted(await store.read(manual.paused())),
+            "stuck_chores": [
+                {"id": one.id, "kind": one.kind, "subject": redactor.text(one.subject)}
+                for one in await store.read(chores.stuck())
+            ],
         }
 
     def plugins(self) -> list[daemon_documents.PluginDocument]:

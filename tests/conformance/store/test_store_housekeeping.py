@@ -173,7 +173,7 @@ class TestPrune:
         queue.clock.turn(2 * DAY)
         await prune.prune(store, Retention())
         store = await queue.reopen()
-        assert await store.read(bulks.running()) == []
+        assert await store.read(bulks.newest(9)) == []
         with pytest.raises(NotFound, match="there is no bulk"):
             await store.read(bulks.get(bulk.id))
 

@@ -34,7 +34,7 @@ async def test_status(parts: Parts) -> None:
         "queue", "in_flight", "concurrency", "next_due", "draining", "lanes", "throttled",
         "breakers", "rates", "failing", "failing_counts", "events_dropped", "unheld_claims",
         "upgrade_failed",
-        "database", "daemons", "clock", "outbox", "plugins", "paused",
+        "database", "daemons", "clock", "outbox", "plugins", "paused", "stuck_chores",
     ]  # fmt: skip
     assert status["health"] == {"ready": True, "troubles": []}
     assert (status["pid"], status["workers"]) == (os.getpid(), 1)
