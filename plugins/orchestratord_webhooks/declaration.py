@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     PlainSerializer,
@@ -47,6 +48,7 @@ from orchestratord_webhooks import webhook_templates
 from orchestratord_webhooks.event_view import WHOLE
 from orchestratord_webhooks.signature import SigningKey, SigningKeys
 from orchestratord_webhooks.webhook_templates import (
+    NOWHERE,
     OF_BATCH,
     OF_RUN_END,
     PAYLOAD,
@@ -138,6 +140,11 @@ def _reachable(url: WebhookUrl) -> WebhookUrl:
     if _CONTROL.search(url.template.literal) or "\t" in url.template.literal:
         raise ValueError("a URL holds no line break or control character")
     return url
+
+
+def _known_in_payload(template: Template) -> Template:
+    check_names(template, PAYLOAD | OF_RUN_END)
+    return template
 
 
 def _known_names(rule: PartitionKey) -> PartitionKey:
@@ -253,13 +260,26 @@ class Addressed(Model):
         if not isinstance(value, Mapping):
             return handler(value)
         named = {"name": cls.default_name(value), **value}
+        if "subscribers" in value and "url" not in value:
+            named["url"] = NOWHERE
         webhook = handler(named)
         webhook._fingerprint = _fingerprint(named, webhook.secret)
         return webhook
 
 
+def _with_one_address(schema: dict[str, Any]) -> None:
+    schema["required"].remove("url")
+    schema["oneOf"] = [{"required": ["url"]}, {"required": ["subscribers"]}]
+
+
 class Webhook(Addressed):
     """One webhook of an endpoint."""
+
+    model_config = ConfigDict(json_schema_extra=_with_one_address)
+
+    subscribers: Annotated[Template, AfterValidator(_known_in_payload)] | None = None
+    """Whose subscriptions it goes to, instead of one `url`: a template that makes the id of a
+    tenant, such as `"{{ params.tenant }}"`."""
 
     phase: Annotated[
         str, AfterValidator(_known_phase), WithJsonSchema({"type": "string", "enum": list(PHASES)})
@@ -333,6 +353,8 @@ def name_of(declared: Mapping[str, Any]) -> str:
     codes = declared.get("status_code")
     words = [declared.get("phase"), *(codes if isinstance(codes, list | tuple) else [codes])]
     url = declared.get("url")
+    if url is None and "subscribers" in declared:
+        words.append("subscribers")
     if isinstance(url, str) and not (isinstance(url, Text) and url.secret):
         host = re.match(r"https?://(?:[^/?#@]*@)?([^/?#]*)", url, re.IGNORECASE)
         words.append(host[1] if host else None)
