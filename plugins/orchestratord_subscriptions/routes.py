@@ -137,7 +137,7 @@ class SubscriptionRoutes:
 
     @described(answers={200: documents.SecretDocument}, problems=[Conflict, NotFound])
     async def secret(self, path: Params, query: Params, body: Any) -> Answer:
-        """Show the secret of a subscription; the log notes each request."""
+        """Show the secret of a subscription; the action log notes it."""
         document = await self._tenants.secret(path["tenant"], path["id"])
         done = _done("show secret of subscription", _name(path))
         return Answer(document, headers=_NO_STORE, done=done)
