@@ -111,13 +111,6 @@ class FilesSettings(Model):
     """How large a file may be that is sent or saved: 1GiB, 500MB."""
 
 
-class OutboxSettings(Model):
-    """Where applications commit calls in their own transactions."""
-
-    database: str
-    """Which of the `databases`: the PostgreSQL that has the outbox."""
-
-
 class Http(Model):
     """The API over TCP."""
 
@@ -170,8 +163,6 @@ class DaemonSettings(Model):
     """Which private addresses may be dialled, by all APIs."""
     files: FilesSettings = FilesSettings()
     """Which folders requests may send files from, and save answers to."""
-    outbox: OutboxSettings | None = None
-    """Where applications commit calls in their own transactions, if not in the queue's database."""
     log: Log = Log()
     """Which lines are logged, and in which form."""
     plugins: Plugins = Plugins()

@@ -226,8 +226,13 @@ class Control(Protocol):
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """The rows of one of the plugin's own tables; with `where`, those alone whose columns of
-        these names have these values, of the column's type; None is NULL. They come in the order of
-        their key, or of the column `order`, and at most `limit` of them."""
+        these names have these values, of the column's type, or one of those in a list; None is
+        NULL. They come in the order of their key, or of the column `order`, and at most `limit` of
+        them."""
+
+    def ago(self, seconds: float) -> int:
+        """The time so many seconds ago, milliseconds since the epoch, as the daemon counts with it:
+        what its clock has jumped over does not count."""
 
     async def write(self, effects: Sequence[Effect], events: Sequence[Event] = ()) -> list[int]:
         """Write in one transaction; the ids of the new tasks, in order. With it is written what
@@ -426,6 +431,19 @@ class Route:
     path: str
     handler: Callable[..., Awaitable[Answer]]
     caller: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPart:
+    """What `GET /v1/status` says of the plugin.
+
+    Args:
+        key: under which it stands there, one that nothing else has.
+        read: a quick `def`: what JSON can say, without secrets.
+    """
+
+    key: str
+    read: Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,6 @@ def checks() -> dict[str, _DoctorCheck]:
         daemon_checks,
         failing_checks,
         machine_checks,
-        outbox_checks,
         queue_checks,
     )
 
@@ -104,7 +103,6 @@ def checks() -> dict[str, _DoctorCheck]:
         "certs": config_checks.check_certificates,
         "database": queue_checks.check_database,
         "disk": queue_checks.check_disk,
-        "outbox": outbox_checks.check_outbox,
         "needs": config_checks.check_needs,
         "socket": daemon_checks.check_socket,
         "http": daemon_checks.check_http,

@@ -13,7 +13,7 @@ from typing import Any
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.task import BatchMember, Delete, Table, Upsert
-from orchestratord.queue.batch import Rank, Write, writes
+from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.connection import Singly
 from orchestratord.queue.operations.insert import NewRows, lock_order
 from orchestratord.queue.operations.plugin_rows import Upserts
@@ -31,10 +31,9 @@ NONSENSE = (UniqueKeyReused, TypeError, ValueError, RecursionError)
 """What is raised for what cannot be written, before it is tried."""
 
 
-@writes(Rank.HAND)
-def write_effects(session: Session, effects: Effects) -> list[Inserted]:
+def write_effects(effects: Effects) -> Write[list[Inserted]]:
     """Write what hooks returned outside of any task; one result for each `Insert` among it."""
-    return apply_effects(session, effects)
+    return Write(Rank.HAND, None, apply_all_effects, effects)
 
 
 def apply_effects(session: Session, effects: Effects) -> list[Inserted]:

@@ -135,8 +135,8 @@ async def rows(
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
     """Every row of a plugin's table in the order of its key, or of a column, by the names of its
-    columns; with `where`, those alone whose columns of these names have these values; None is NULL.
-    With `limit`, the first ones.
+    columns; with `where`, those alone whose columns of these names have these values, or one of
+    those in a list; None is NULL. With `limit`, the first ones.
 
     Raises QueueError where no plugin registered it, it has no such column, or a value is none of
     its column's type: databases do not agree on what that equals.
@@ -149,23 +149,31 @@ async def rows(
     key = ", ".join(f'"{name}"' for name in ((order,) if order else declared.key))
     if unknown := {*where, *([order] if order else ())} - declared.columns.keys():
         raise QueueError(f"{table} has no column {', '.join(sorted(unknown))}")
-    for name, value in where.items():
-        fits = _FITTING[_kind(declared, name)]
-        if value is not None and type(value) not in fits:
-            is_one = f"{type(value).__name__} is not {fits[0].__name__}"
-            raise QueueError(f"{table}.{name} is {_kind(declared, name)}: {is_one}")
-    same = (f'"{name}" {"IS NULL" if value is None else "= ?"}' for name, value in where.items())
+    values: list[Any] = []
+    same = [_condition(declared, name, value, values) for name, value in where.items()]
     these = " AND ".join(same) or "1 = 1"
-    values = [
-        int(value) if isinstance(value, bool) else value
-        for value in where.values()
-        if value is not None
-    ]
     sql = f'SELECT {columns} FROM "{declared.name}" WHERE {these} ORDER BY {key}'
     if limit is not None:
         sql += f" LIMIT {int(limit)}"
     found = await store.read(Read(lambda db: db.all(sql, values)))
     return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def _condition(table: Table, name: str, wanted: Any, values: list[Any]) -> str:
+    """That a column has this value, or one of those in a list, which are added to `values`. Raises
+    QueueError where one is none of its type."""
+    if wanted is None:
+        return f'"{name}" IS NULL'
+    several = isinstance(wanted, list | tuple | set | frozenset)
+    fits = _FITTING[_kind(table, name)]
+    for value in wanted if several else (wanted,):
+        if type(value) not in fits:
+            is_one = f"{type(value).__name__} is not {fits[0].__name__}"
+            raise QueueError(f"{table.name}.{name} is {_kind(table, name)}: {is_one}")
+        values.append(int(value) if isinstance(value, bool) else value)
+    if not several:
+        return f'"{name}" = ?'
+    return f'"{name}" IN ({", ".join("?" * len(wanted))})' if wanted else "1 = 0"
 
 
 def _table_of(session: Session, effect: Delete) -> Table:
