@@ -62,13 +62,14 @@ from orchestratord.errors import (
     UniqueKeyReused,
 )
 from orchestratord.model.edit import Declaration, Edit
-from orchestratord.model.endpoint import OWN_ENDPOINT, Endpoint
+from orchestratord.model.endpoint import OWN_ENDPOINTS, Endpoint
 from orchestratord.model.event import EndpointEvent, Event, EventType
 from orchestratord.model.settings import Config
 from orchestratord.model.task import (
     FINAL,
     Accepted,
     Action,
+    Delete,
     Effect,
     Key,
     NewTask,
@@ -82,9 +83,12 @@ from orchestratord.plugin.isolation import HookFault, check_sizes, contained
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.plugin.metric import MetricSamples
 from orchestratord.plugin.route import Page
-from orchestratord.queue.operations import claim, manual, plugin_rows, search
+from orchestratord.queue.housekeeping import prune
+from orchestratord.queue.operations import chores, claim, manual, plugin_rows, search
 from orchestratord.queue.operations.schedules import MissedSlots
+from orchestratord.queue.records import RETRY
 from orchestratord.queue.reports import backlog, batch_page, failing, grouped
+from orchestratord.queue.reports.failing import Failing
 from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.reload import COMMAND, Reloader
@@ -177,7 +181,7 @@ class Service:
     ) -> None:
         self._worker, self._scheduler = worker, scheduler
         self._store, self._host, self._clock = worker.store, worker.host, worker.clock
-        self._failing = SlowLook(self._store, failing.Failing([], False))
+        self._failing = SlowLook(self._store, Failing([], False))
         self._due = SlowLook[backlog.DueTasks](self._store)
         self.many = BulkService(worker)
         self.one = TaskService(worker)
@@ -230,7 +234,9 @@ class Service:
             ),
             "health": {"ready": not (troubles := self.troubles()), "troubles": troubles},
             "config": status.config_status(self._reloader),
-            "queue": status.queue_status(await store.counts(), due, now, redactor),
+            "queue": status.queue_status(
+                await store.counts(), (await self._looked()).missed, due, now, redactor
+            ),
             **status.worker_status(snapshot, redactor, None if all_lanes else status.MAX_LANES),
             **await self.failing(),
             "events_dropped": snapshot["events_dropped"],
@@ -242,6 +248,10 @@ class Service:
             "outbox": None,
             "plugins": status.plugins_status(self._host.plugins.values(), redactor),
             "paused": sorted(await store.read(manual.paused())),
+            "stuck_chores": [
+                {"id": one.id, "kind": one.kind, "subject": redactor.text(one.subject)}
+                for one in await store.read(chores.stuck())
+            ],
             **self._of_plugins(),  # type: ignore[typeddict-item]  # keys that no document has
         }
 
@@ -424,9 +434,12 @@ class Service:
         """A run, with up to `limit` of its tasks. Raises NotFound."""
         return await run_document(self._store, run_id, limit, self.config.redactor)
 
-    async def newest_runs(self, limit: int, after: int, status: str | None) -> RunsDocument:
+    async def newest_runs(
+        self, *, limit: int = 100, after: int | None = None, status: str | None = None
+    ) -> RunsDocument:
         """A page of runs, the newest first, below the id `after`."""
-        return await runs_document(self._store, limit, after, status, self.config.redactor)
+        redactor = self.config.redactor
+        return await runs_document(self._store, limit, after or filters.MAX_ID, status, redactor)
 
     async def bulks(self) -> list[answers.BulkDocument]:
         """The latest bulks, the latest first."""
@@ -686,24 +699,31 @@ class Service:
         table: str,
         where: Mapping[str, Any] = MappingProxyType({}),
         *,
+        after: Mapping[str, Any] = MappingProxyType({}),
         order: str | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """The rows of a plugin's table. See `Control.rows`."""
-        return await plugin_rows.rows(self._store, table, where, order, limit)
+        return await plugin_rows.rows(self._store, table, where, after, order, limit)
 
-    async def write(self, effects: Sequence[Effect], events: Sequence[Event] = ()) -> list[int]:
+    async def write(
+        self,
+        effects: Sequence[Effect],
+        events: Sequence[Event] = (),
+        expected: Sequence[Upsert] = (),
+    ) -> list[int]:
         """Write in one transaction, with what `on_event` returns of `events`; the ids of the new
-        tasks among `effects`, in order. Raises HookFault for what is larger than what a hook may
-        return."""
+        tasks among `effects`, in order. See `Control`. Raises HookFault for what is larger than
+        what a hook may return."""
         check_sizes(effects, self.config.daemon.max_params)
         config, now = self._worker.placement.config, self._clock.now_ms() / 1000
         told = (self._host.record(event, config, now) for event in events)
-        ids = await self._worker.enqueue.write([*effects, *chain.from_iterable(told)])
-        registry, plugins = self._host.registry, self._host.plugins
-        owners = {registry.owners.get(("table", getattr(one, "table", ""))) for one in effects}
-        if any(owner and "config_adopted" in plugins[owner].hooks for owner in owners):
-            self._store.tell("tables")  # whose rows it is given
+        whole = [*effects, *chain.from_iterable(told)]
+        ids = await self._worker.enqueue.write(whole, expected)
+        tables = self._host.registry.tables
+        changed = (tables.get(one.table) for one in whole if isinstance(one, Upsert | Delete))
+        if any(table is not None and table.adopted for table in changed):
+            self._store.tell("tables")
         return ids[: sum(isinstance(effect, NewTask) for effect in effects)]
 
     def ago(self, seconds: float) -> int:
@@ -718,13 +738,29 @@ class Service:
         """It can again."""
         self._store.health.end(code)
 
+    async def trim(
+        self, reason: str, keeps: Callable[[str, str], tuple[float, int] | None]
+    ) -> Mapping[tuple[str, str], int]:
+        """Delete the oldest deliveries that failed for a reason. See `Control.trim`."""
+        deleted = await prune.trim(self._store, reason, lambda key: keeps(*key))
+        return {(key.endpoint_id, key.webhook): count for key, count in deleted.items()}
+
+    async def retry_all(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        force: bool = False,
+    ) -> answers.SurveyDocument | answers.BegunBulk:
+        """Have all tasks tried that a filter matches. See `Control`."""
+        return await self.many.begin(RETRY, filter, force=force)
+
     def publish(self, event: Event) -> None:
         """Tell of what happened, once it is written."""
         self._host.events.publish(event)
 
-    def standing_changed(self, endpoint_id: str) -> None:
-        """Look again at where the tasks of an endpoint stand."""
-        self._worker.placement.standing_changed(endpoint_id)
+    def standing_changed(self, endpoint_id: str, webhook: str | None = None) -> None:
+        """Look again at where the tasks of an endpoint, or of one webhook, stand."""
+        self._worker.placement.standing_changed(endpoint_id, webhook)
 
     # -- what stands in the files --------------------------------------------------------------
 
@@ -795,7 +831,7 @@ class Service:
         Where long lists keep it from being looked up, it is what was known before. Raises
         Unreachable.
         """
-        looked = await self._failing.latest(failing.failing())
+        looked = await self._looked()
         found = [item for item in looked.keys if self._stands(item.key)]
         webhooks = sum(bool(item.key.webhook) for item in found)
         return {
@@ -803,10 +839,13 @@ class Service:
             "failing_counts": {"call": len(found) - webhooks, "webhook": webhooks},
         }
 
+    async def _looked(self) -> Failing:
+        return await self._failing.latest(failing.failing())
+
     def _stands(self, key: Key) -> bool:
         """Whether the endpoint or webhook is still declared."""
         known = self._worker.placement.config.endpoints
-        if key.endpoint_id not in known and key.endpoint_id != OWN_ENDPOINT:
+        if key.endpoint_id not in known and key.endpoint_id not in OWN_ENDPOINTS:
             return False
         standing = self._worker.placement.of(key)
         return not (isinstance(standing, Doomed) and standing.reason in _GONE)

@@ -17,17 +17,15 @@ from pydantic import Field, ValidationInfo, model_validator
 from pydantic_core import to_json
 
 from orchestratord.engine.answer_rules import AnswerRules
-from orchestratord.engine.file_transfer import (
-    BODY_PARTS,
-    SAVE_AS,
+from orchestratord.engine.file_keys import (
     FilePart,
     FileToSend,
     SaveRule,
     media_type,
     multipart,
     save_as,
-    with_files,
 )
+from orchestratord.engine.file_transfer import BODY_PARTS, SAVE_AS, with_files
 from orchestratord.engine.request_checks import problems
 from orchestratord.engine.retry_delay import parse_reset
 from orchestratord.errors import InvalidPayload, Problem, Reject, SendError, SendErrorKind

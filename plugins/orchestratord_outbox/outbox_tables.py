@@ -12,6 +12,7 @@ TAKEN = Table(
     "outbox_taken",
     {"uid": "TEXT NOT NULL", "at": "INTEGER NOT NULL"},
     key=("uid",),
+    adopted=False,
     steps=(
         TableStep(
             sqlite=(
@@ -41,6 +42,7 @@ REFUSALS = Table(
         "problem": "TEXT NOT NULL",
     },
     key=("uid",),
+    adopted=False,
 )
 """Rows that make no call and are to be marked, with what the mark is to be. Its outbox may be in
 another database, so the queue keeps it until the row is marked, together with what plugins write of
@@ -50,6 +52,7 @@ LOOKS = Table(
     "outbox_looks",
     {"uid": "TEXT NOT NULL", "relay": "TEXT NOT NULL", "deaths": "INTEGER NOT NULL"},
     key=("uid",),
+    adopted=False,
 )
 """Which relay looks at a row by itself, and how many have died of it; with an empty `uid`, who
 relays."""

@@ -11,16 +11,20 @@ import asyncio
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 
 from orchestratord.api.api_routes import application
+from orchestratord.api.filters import NAMES
 from orchestratord.api.openapi import ANYWHERE, OVER_TCP, WITH_BODY, WRITING
 from orchestratord.api.server.problem_json import PROBLEMS, title
 from orchestratord.api.service import Service
+from orchestratord.errors import SendErrorKind
+from orchestratord.model.task import Reason, Status
+from orchestratord.plugin.hookspecs import PHASES
 from orchestratord.plugin.host import Host
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -29,6 +33,21 @@ DOCUMENT, PAGES = DOCS / "openapi.json", (DOCS / "api.md", DOCS / "problems.md")
 _MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COMMON = {*ANYWHERE, *OVER_TCP, *WITH_BODY, *WRITING, "plugin_fault"}
 """Problems that are listed once for all routes."""
+_SETS = {
+    tuple(Status): "[status](retry_schedule.md#the-way-of-a-task)",
+    tuple(Reason): "[reason](retry_schedule.md#why-a-task-failed)",
+    PHASES: "[phase](plugins.md#the-lifecycle)",
+    get_args(SendErrorKind): "[kind of error](plugins.md#senderror)",
+}
+"""Sets of words that are described on another page."""
+_FEW_FIELDS = 6
+"""A document of no more fields is shown where it is used, if nothing is to be said of them."""
+_MANY_FIELDS = 4
+"""A document of so many fields is named where another one has all of them."""
+_PAGE = ("limit", "after", "next")
+"""Fields of all routes that answer a page at a time."""
+
+_Schemas = Mapping[str, Mapping[str, Any]]
 
 
 async def described() -> dict[str, Any]:
@@ -56,8 +75,7 @@ def written(document: Mapping[str, Any]) -> str:
 def renewed(page: str, document: Mapping[str, Any]) -> str:
     """The text of one of the pages with what is made of a description."""
     parts = {
-        "routes": _routes, "problem": _problem, "problems": _problems, "remedies": _remedies,
-        "reference": _reference,
+        "routes": _routes, "problem": _problem, "remedies": _remedies, "reference": _reference,
     }  # fmt: skip
 
     def made(match: re.Match[str]) -> str:
@@ -93,13 +111,6 @@ def _problem(document: Mapping[str, Any]) -> Iterator[str]:
             return
 
 
-def _problems(document: Mapping[str, Any]) -> Iterator[str]:
-    yield "| status | code | |"
-    yield "|---|---|---|"
-    for code, (status, text, _) in sorted(PROBLEMS.items(), key=lambda item: item[1].status):
-        yield f"| {status} | [`{code}`](problems.md#{code}) | {text} |"
-
-
 def _remedies(document: Mapping[str, Any]) -> Iterator[str]:
     for code, (status, text, remedy) in sorted(PROBLEMS.items(), key=lambda item: item[1].status):
         words = text[:1].upper() + text[1:]
@@ -108,78 +119,144 @@ def _remedies(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _reference(document: Mapping[str, Any]) -> Iterator[str]:
     schemas = document["components"]["schemas"]
-    bodies = set()
+    bodies = {"Refusal"}
     for method, path, operation in _operations(document):
-        yield from ("", f"### {method} {path}", "", f"{operation['summary']}.")
+        summary = f"{operation['summary']}. {_answers(document, path, operation)}."
+        yield from ("", f"### {method} {path}", "", summary)
         if text := operation.get("description"):
             yield from ("", text)
+        fields = [one for one in operation["parameters"] if one["in"] != "path"]
         rows = [
-            (one["name"], one["schema"], one.get("description", ""), one["in"])
-            for one in operation["parameters"]
-            if one["in"] != "path"
+            (one["in"], one["name"], _type(one["schema"], schemas), one.get("description", ""))
+            for one in fields
+            if {*NAMES} - {other["name"] for other in fields} or one["name"] not in NAMES
         ]
+        if len(rows) < len(fields):
+            rows.insert(0, ("query", "", "[filters](#looking)", ""))
         if "requestBody" in operation:
             name = _name(operation["requestBody"]["content"]["application/json"]["schema"])
             bodies.add(name)
-            fields = schemas[name].get("properties", {})
             rows += [
-                (field, one, one.get("description", ""), "body") for field, one in fields.items()
-            ]
-        if rows:
-            yield from ("", "| in | name | | |", "|---|---|---|---|")
-            for field, schema, text, where in rows:
-                yield f"| {where} | `{field}` | {_type(schema)} | {_lower(text)} |"
-        yield ""
-        yield from _answers(document, operation)
+                # To leave a field out of a body is to say null.
+                ("body", field, _type(one, schemas).removesuffix(" or null"),
+                 one.get("description", ""))
+                for field, one in schemas[name].get("properties", {}).items()
+            ]  # fmt: skip
+        yield from _fields(rows)
     yield from ("", "### The documents")
     for name, schema in schemas.items():
-        if name not in bodies and name != "Refusal":
-            yield from _document(name, schema)
+        if name not in bodies and not _is_shown_in_place(schema):
+            yield from _document(name, schema, schemas)
 
 
-def _answers(document: Mapping[str, Any], operation: Mapping[str, Any]) -> Iterator[str]:
+def _fields(rows: Iterable[tuple[str, str, str, str]]) -> Iterator[str]:
+    """A list of fields: place, name, type and text. Fields without a text share a line by their
+    type; the query and the body share what is the same."""
+    places: dict[tuple[str, str, str], str] = {}
+    for place, name, kind, text in rows:
+        same = (name, kind, _lower(text))
+        places[same] = f"{places[same]}, {place}" if same in places else place
+    names: dict[tuple[str, ...], list[str]] = {}
+    for (name, kind, text), place in places.items():
+        if name in _PAGE and text:
+            kind, text = "[page](#looking)", ""
+        shared = (place, kind, text) if text == "" else (place, kind, text, name)
+        names.setdefault(shared, []).append(f"`{name}`" if name else "")
+    if names:
+        yield ""
+    for (place, kind, text, *_), group in names.items():
+        named = f"{place} {', '.join(group)}".strip()
+        yield f"- {named} ({kind})" + (f": {text}" if text else "")
+
+
+def _answers(document: Mapping[str, Any], path: str, operation: Mapping[str, Any]) -> str:
+    schemas = document["components"]["schemas"]
+    common = _COMMON | {"not_found"} if "{" in path else _COMMON
+    answers: dict[str, list[str]] = {}
     refusals = []
     for status, answer in operation["responses"].items():
         if "$ref" not in answer:
             ((media_type, content),) = answer["content"].items()
             is_text = content["schema"] == {"type": "string"}
-            yield f"- {status}: {f'`{media_type}`' if is_text else _type(content['schema'])}"
+            shown = f"`{media_type}`" if is_text else _type(content["schema"], schemas)
+            answers.setdefault(shown, []).append(status)
             continue
         found = document["components"]["responses"][answer["$ref"].rpartition("/")[2]]
         refined = found["content"]["application/problem+json"]["schema"]["allOf"][1]
         codes = refined["properties"]["code"]["enum"]
-        refusals += [f"{status} `{code}`" for code in codes if code not in _COMMON]
+        refusals += [f"{status} `{code}`" for code in codes if code not in common]
+    parts = [f"{', '.join(statuses)}: {shown}" for shown, statuses in answers.items()]
     if refusals:
-        yield f"- refused: {', '.join(refusals)}"
+        parts.append(f"refused: {', '.join(refusals)}")
+    return "; ".join(parts)
 
 
-def _document(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
-    yield from ("", f"#### {name}", "", schema.get("description", ""))
+def _document(name: str, schema: Mapping[str, Any], schemas: _Schemas) -> Iterator[str]:
+    kinds = _kinds(schema, schemas)
+    others = {
+        other: _kinds(one, schemas) for other, one in schemas.items() if not _is_shown_in_place(one)
+    }
+    within = {
+        other: one
+        for other, one in others.items()
+        if one.items() < kinds.items() and len(one) >= _MANY_FIELDS
+    }
+    base = max(within, key=lambda other: len(within[other]), default="")
+    inherited = within.get(base, {})
+    text = schema.get("description", "")
+    if inherited:
+        text += f" It has the fields of [{base}](#{base.lower()}), and:"
+    yield from ("", f"#### {name}", "", text)
+    yield from _fields(
+        ("", field, kind, schema["properties"][field].get("description", ""))
+        for field, kind in kinds.items()
+        if field not in inherited
+    )
+
+
+def _kinds(schema: Mapping[str, Any], schemas: _Schemas) -> dict[str, str]:
+    """The types of the fields of a document."""
     needed = schema.get("required", ())
-    if fields := schema.get("properties"):
-        yield from ("", "| | | |", "|---|---|---|")
-        for field, one in fields.items():
-            optional = "" if field in needed else " (may be missing)"
-            text = _lower(one.get("description", ""))
-            yield f"| `{field}` | {_type(one)}{optional} | {text} |"
+    return {
+        field: _type(one, schemas) + ("" if field in needed else " (may be missing)")
+        for field, one in schema.get("properties", {}).items()
+    }
 
 
-def _type(schema: Mapping[str, Any]) -> str:
+def _is_shown_in_place(schema: Mapping[str, Any]) -> bool:
+    """Whether a document has few fields, with nothing to say of them, and has no heading."""
+    fields = schema.get("properties", {})
+    return (
+        not schema.get("additionalProperties")
+        and 0 < len(fields) <= _FEW_FIELDS
+        and not any("description" in one for name, one in fields.items() if name not in _PAGE)
+    )
+
+
+def _type(schema: Mapping[str, Any], schemas: _Schemas) -> str:
     """What fits a schema, in words."""
     if "$ref" in schema:
         name = _name(schema)
-        return f"[{name}](#{name.lower()})"
+        if not _is_shown_in_place(schemas[name]):
+            return f"[{name}](#{name.lower()})"
+        fields: dict[str, list[str]] = {}
+        for field, kind in _kinds(schemas[name], schemas).items():
+            is_page = "description" in schemas[name]["properties"][field]
+            fields.setdefault("" if is_page else kind, []).append(f"`{field}`")
+        shown = (f"{', '.join(names)} {kind}".rstrip() for kind, names in fields.items())
+        return "{" + "; ".join(shown) + "}"
     if "enum" in schema:
-        return ", ".join(f"`{word}`" for word in schema["enum"] if word)
+        words = tuple(word for word in schema["enum"] if word)
+        return _SETS.get(words) or ", ".join(f"`{word}`" for word in words)
     if "const" in schema:
         return f"`{schema['const']}`"
     if "anyOf" in schema:
-        return " or ".join(_type(one) for one in schema["anyOf"])
+        return " or ".join(_type(one, schemas) for one in schema["anyOf"])
     kind = schema.get("type", "any JSON")
     if kind == "array":
-        return f"list of {_type(schema['items'])}"
+        return f"list of {_type(schema['items'], schemas)}"
     if kind == "object" and isinstance(more := schema.get("additionalProperties"), Mapping):
-        return f"object of {_type(more)}"
+        return f"object of {_type(more, schemas)}"
     if schema.get("format") == "date-time":
         return "time"
     if "minimum" in schema and "maximum" in schema and schema["maximum"] < 1 << 62:

@@ -2,7 +2,7 @@
 
     python scripts/docs/man.py orchestratorctl.1 | man -l -
 
-shows one from a checkout. hatchling calls `ManPages`; the pages are installed into `share/man`,
+shows one from a checkout. hatchling calls `InstalledDocs`; pip installs the pages into `share/man`,
 where `man` looks for them by the PATH.
 
 pip loads this file before it reads which Python the package needs. So older ones can load it, too:
@@ -220,8 +220,8 @@ def _escaped(text: str, code: bool = False) -> str:
     return text
 
 
-class ManPages(BuildHookInterface[Any]):
-    """Puts the pages into the wheel."""
+class InstalledDocs(BuildHookInterface[Any]):
+    """Puts the man pages into the wheel, and the pages of docs/ that they are made from."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Make them; `version` is that of the build, `standard` or `editable`."""
@@ -230,6 +230,9 @@ class ManPages(BuildHookInterface[Any]):
             path = self._folder / name
             path.write_text(page(name, self.metadata.version), encoding="utf-8")
             build_data["shared_data"][str(path)] = f"share/man/man{name[-1]}/{name}"
+        for path in DOCS.rglob("*.md"):
+            installed = f"share/doc/orchestratord/{path.relative_to(DOCS)}"
+            build_data["shared_data"][str(path)] = installed
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove what was made."""

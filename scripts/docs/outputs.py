@@ -65,7 +65,7 @@ _MEASURED = (
     # What `doctor` says of the machine is true of that one alone.
     (
         re.compile(
-            r"^\w+ +(?:program|files|disk|clock|open files|inotify) .*\n(?: +(?:→|https:).*\n)*",
+            r"^\w+ +(?:program|files|disk|clock|open files|inotify) .*\n(?: +(?:→|/opt/).*\n)*",
             re.M,
         ),
         "",
@@ -164,6 +164,7 @@ class Stage:
             time.sleep(0.2)  # until it has said what it wants
             self._go_on()
         output = process.communicate()[0].decode().replace(str(daemon.config), CONFIG)
+        output = output.replace(f"{Path(sys.prefix).resolve()}/", "/opt/orchestratord/")
         return output.replace(str(daemon.socket.parent), "/run/orchestratord")
 
     def _go_on(self) -> None:

@@ -16,7 +16,7 @@ from orchestratord.model.task import BatchMember, Delete, Table, Upsert
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.connection import Singly
 from orchestratord.queue.operations.insert import NewRows, lock_order
-from orchestratord.queue.operations.plugin_rows import Upserts
+from orchestratord.queue.operations.plugin_rows import Upserts, check_row
 from orchestratord.queue.records import Insert, Inserted, StoredEffect
 from orchestratord.queue.session import Session
 
@@ -31,9 +31,21 @@ NONSENSE = (UniqueKeyReused, TypeError, ValueError, RecursionError)
 """What is raised for what cannot be written, before it is tried."""
 
 
-def write_effects(effects: Effects) -> Write[list[Inserted]]:
-    """Write what hooks returned outside of any task; one result for each `Insert` among it."""
-    return Write(Rank.HAND, None, apply_all_effects, effects)
+def write_effects(effects: Effects, expected: Sequence[Upsert] = ()) -> Write[list[Inserted]]:
+    """Write what hooks returned outside of any task; one result for each `Insert` among it. Raises
+    Conflict, with nothing written, where a row is not as it is `expected`."""
+    return Write(Rank.HAND, None, _write_effects, (effects, expected))
+
+
+def _write_effects(
+    session: Session, calls: Sequence[tuple[Effects, Sequence[Upsert]]]
+) -> list[list[Inserted]]:
+    expected = [row for _, rows in calls for row in rows]
+    if expected and len(calls) > 1:
+        raise Singly("one of these may write a row that another expects otherwise")
+    for row in expected:
+        check_row(session, row)
+    return apply_all_effects(session, [effects for effects, _ in calls])
 
 
 def apply_effects(session: Session, effects: Effects) -> list[Inserted]:

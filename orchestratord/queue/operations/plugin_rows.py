@@ -10,7 +10,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
-from orchestratord.errors import QueueError
+from orchestratord.errors import Conflict, QueueError
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.task import BatchMember, Delete, RowKind, Table, Upsert, row_of
 from orchestratord.queue.batch import Read
@@ -127,16 +127,29 @@ def delete(session: Session, effect: Delete) -> None:
     session.db.run(f'DELETE FROM "{table.name}" WHERE {where}', tuple(key.values()))
 
 
+def check_row(session: Session, expected: Upsert) -> None:
+    """Lock a row, and raise Conflict where it has other values. None is there: all are None."""
+    _check_columns(_table(session, expected.table), dict(expected.key), {*expected.values})
+    names = ", ".join(f'"{name}"' for name in expected.values)
+    where = " AND ".join(f'"{name}" = ?' for name in expected.key)
+    sql = f'SELECT {names} FROM "{expected.table}" WHERE {where}{session.db.for_update}'
+    row = session.db.one(sql, tuple(expected.key.values())) or (None,) * len(expected.values)
+    if tuple(row) != tuple(expected.values.values()):
+        raise Conflict(f"{' '.join(map(str, expected.key.values()))} has changed meanwhile")
+
+
 async def rows(
     store: Store,
     table: str,
     where: Mapping[str, Any] = MappingProxyType({}),
+    after: Mapping[str, Any] = MappingProxyType({}),
     order: str | None = None,
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Every row of a plugin's table in the order of its key, or of a column, by the names of its
+    """Rows of a plugin's table in the order of its key, or of a column, by the names of its
     columns; with `where`, those alone whose columns of these names have these values, or one of
-    those in a list; None is NULL. With `limit`, the first ones.
+    those in a list; None is NULL. With `after`, those whose columns are greater; with `limit`, the
+    first ones.
 
     Raises QueueError where no plugin registered it, it has no such column, or a value is none of
     its column's type: databases do not agree on what that equals.
@@ -147,19 +160,20 @@ async def rows(
     names = list(declared.columns)
     columns = ", ".join(f'"{name}"' for name in names)
     key = ", ".join(f'"{name}"' for name in ((order,) if order else declared.key))
-    if unknown := {*where, *([order] if order else ())} - declared.columns.keys():
+    if unknown := {*where, *after, *([order] if order else ())} - declared.columns.keys():
         raise QueueError(f"{table} has no column {', '.join(sorted(unknown))}")
     values: list[Any] = []
-    same = [_condition(declared, name, value, values) for name, value in where.items()]
-    these = " AND ".join(same) or "1 = 1"
-    sql = f'SELECT {columns} FROM "{declared.name}" WHERE {these} ORDER BY {key}'
+    these = [_condition(declared, name, value, values) for name, value in where.items()]
+    these += [_condition(declared, name, value, values, ">") for name, value in after.items()]
+    conditions = " AND ".join(these) or "1 = 1"
+    sql = f'SELECT {columns} FROM "{declared.name}" WHERE {conditions} ORDER BY {key}'
     if limit is not None:
         sql += f" LIMIT {int(limit)}"
     found = await store.read(Read(lambda db: db.all(sql, values)))
     return [dict(zip(names, row, strict=True)) for row in found]
 
 
-def _condition(table: Table, name: str, wanted: Any, values: list[Any]) -> str:
+def _condition(table: Table, name: str, wanted: Any, values: list[Any], sign: str = "=") -> str:
     """That a column has this value, or one of those in a list, which are added to `values`. Raises
     QueueError where one is none of its type."""
     if wanted is None:
@@ -172,7 +186,7 @@ def _condition(table: Table, name: str, wanted: Any, values: list[Any]) -> str:
             raise QueueError(f"{table.name}.{name} is {_kind(table, name)}: {is_one}")
         values.append(int(value) if isinstance(value, bool) else value)
     if not several:
-        return f'"{name}" = ?'
+        return f'"{name}" {sign} ?'
     return f'"{name}" IN ({", ".join("?" * len(wanted))})' if wanted else "1 = 0"
 
 

@@ -26,6 +26,7 @@ from orchestratord.queue.operations import (
 from orchestratord.queue.records import Beat, TaskFilter
 from orchestratord.queue.schema import HALF
 from orchestratord.queue.store import Store
+from orchestratord.values.rate_limit import RateLimit
 from tests.conformance.store.conftest import HEALTH
 from tests.postgres import Postgres
 
@@ -33,7 +34,7 @@ HOOK = Key("crm/get", "ops")
 OF_PLUGINS = (HEALTH, TAKEN)
 TABLES = (
     "retry_schedule", "attempts", "endpoint_state", "schedules", "bulks", "actions", "health",
-    "outbox_taken", "throttles",
+    "outbox_taken", "throttles", "rates",
 )  # fmt: skip
 
 
@@ -69,6 +70,8 @@ async def old(unopened: Callable[[], Any]) -> Any:
         effects.write_effects([Upsert("health", {"name": "ops"}, {"url": "u"}, {"seen": 3})])
     )
     queue.run("INSERT INTO outbox_taken (uid, at) VALUES ('6b8e', 7)")
+    began = {"api:crm": (RateLimit(5000, "d"), [queue.clock.now_ms()] * 3)}
+    await claim.charge_past(store, began)
     told = StoredThrottle("api:crm", RETRY_AFTER, "", 7, 1 << 41, "429 with Retry-After")
     await store.write(stored_throttles.note("here", [told], []))
     queue.last = ((await store.read(search.page(TaskFilter(), 1)))[0])[0].id
