@@ -25,12 +25,11 @@ from pydantic import IPvAnyNetwork
 
 from orchestratord import log as logs
 from orchestratord.api.api_routes import application
-from orchestratord.api.outbox_relay import OutboxRelay
 from orchestratord.api.server.guard import Guard
 from orchestratord.api.server.port_application import no_handler, port_applications
 from orchestratord.api.server.server import Listener, Listening, Server, TcpListener
 from orchestratord.api.service import Service
-from orchestratord.config.database_url import database_url
+from orchestratord.config.database_url import queue_url
 from orchestratord.config.loader import Loader
 from orchestratord.config.validate.socket_path import socket_path
 from orchestratord.config.watch import Watcher
@@ -103,7 +102,7 @@ class DaemonStart:
     @property
     def url(self) -> str:
         """Of the database."""
-        return database_url(self.loader.config.daemon.database, self.folder, os.environ)
+        return queue_url(self.loader.config)
 
     @property
     def socket_path(self) -> Path:
@@ -202,7 +201,6 @@ class Daemon:
         )
         self._clock_watch = ClockWatch(worker, self._scheduler, fleet.throttles, first=place.first)
         self._upgrade = Upgrade(seat)
-        self._relay = OutboxRelay(worker, reloader, start.url)
         self._service = Service(
             worker,
             self._scheduler,
@@ -211,7 +209,6 @@ class Daemon:
             self._clock_watch,
             team,
             self._upgrade,
-            self._relay,
         )
         self._plugin_services = PluginServices(host, store)
         loops: dict[str, Worker | Scheduler | Fleet]
@@ -284,7 +281,7 @@ class Daemon:
             log.info("draining: up to %gs for what is in flight%s", drain_timeout, why)
             watcher.stop()
         self._reloader.stop()
-        for name in ("scheduler", "chores", "outbox", "slices", "runs"):
+        for name in ("scheduler", "chores", "slices", "runs"):
             if name in tasks:
                 tasks[name].cancel()
         end_by = world.monotonic() + drain_timeout
@@ -414,7 +411,7 @@ class Daemon:
         }
         if self._member is not None:
             return {**parts, "member": self._member.run()}
-        return {**parts, "outbox": self._relay.run(), "team": self._team.run()}
+        return {**parts, "team": self._team.run()}
 
     async def _close(self) -> None:
         """Close what holds connections."""

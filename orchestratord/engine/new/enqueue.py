@@ -31,7 +31,6 @@ from orchestratord.queue.operations.effects import enqueue, write_effects
 from orchestratord.queue.operations.enqueue_each import enqueue_each
 from orchestratord.queue.operations.roles import fenced
 from orchestratord.queue.operations.slices import oldest_slice, write_slice
-from orchestratord.queue.outbox.outbox_take import OutboxTask, Result, take
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.store import Store
 from orchestratord.values.json_body import INLINE_BYTES, is_larger
@@ -134,23 +133,6 @@ class Enqueue:
             inserted.append(result)
         await self._new_tasks.written(written, inserted)
         return found
-
-    async def take(self, rows: Sequence[OutboxTask], *, same_database: bool) -> list[Result]:
-        """Make tasks of rows of the outbox; what became of each. Raises what the operation `take`
-        raises; then nothing was written."""
-        return await self._shielded(self._take(rows, same_database))
-
-    async def _take(self, rows: Sequence[OutboxTask], same_database: bool) -> list[Result]:
-        items = await self._new_tasks.items([row.task for row in rows])
-        inserts = [item for item in items if isinstance(item, Insert)]
-        results = await self._store.write(take(rows, inserts, same_database=same_database))
-        written, inserted = [], []
-        for insert, result in zip(inserts, results, strict=True):
-            if isinstance(result, Inserted):
-                written.append(insert)
-                inserted.append(result)
-        await self._new_tasks.written(written, inserted)
-        return results
 
     async def _whole(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
         items = await self._new_tasks.items(effects)

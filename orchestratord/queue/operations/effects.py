@@ -13,7 +13,7 @@ from typing import Any
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.task import BatchMember, Delete, Table, Upsert
-from orchestratord.queue.batch import Rank, Write, writes
+from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.connection import Singly
 from orchestratord.queue.operations.insert import NewRows, lock_order
 from orchestratord.queue.operations.plugin_rows import Upserts, check_row
@@ -31,15 +31,21 @@ NONSENSE = (UniqueKeyReused, TypeError, ValueError, RecursionError)
 """What is raised for what cannot be written, before it is tried."""
 
 
-@writes(Rank.HAND)
-def write_effects(
-    session: Session, effects: Effects, expected: Sequence[Upsert] = ()
-) -> list[Inserted]:
+def write_effects(effects: Effects, expected: Sequence[Upsert] = ()) -> Write[list[Inserted]]:
     """Write what hooks returned outside of any task; one result for each `Insert` among it. Raises
     Conflict, with nothing written, where a row is not as it is `expected`."""
+    return Write(Rank.HAND, None, _write_effects, (effects, expected))
+
+
+def _write_effects(
+    session: Session, calls: Sequence[tuple[Effects, Sequence[Upsert]]]
+) -> list[list[Inserted]]:
+    expected = [row for _, rows in calls for row in rows]
+    if expected and len(calls) > 1:
+        raise Singly("one of these may write a row that another expects otherwise")
     for row in expected:
         check_row(session, row)
-    return apply_effects(session, effects)
+    return apply_all_effects(session, [effects for effects, _ in calls])
 
 
 def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
