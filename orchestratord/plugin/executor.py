@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from orchestratord.model.endpoint import Api, Endpoint, Guards
 from orchestratord.model.outcome import Outcome, Send
@@ -103,11 +103,13 @@ class Need:
         what: the subject and its state, such as `the database crm answers`.
         fault: the fault; empty if there is none.
         remedy: the remedy of the fault.
+        severity: whether the fault fails or warns.
     """
 
     what: str
     fault: str = ""
     remedy: str = ""
+    severity: Literal["error", "warning"] = "error"
 
 
 class Executor(ABC):

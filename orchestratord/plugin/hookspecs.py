@@ -65,7 +65,14 @@ if TYPE_CHECKING:
     from orchestratord.plugin.doctor_check import Check
     from orchestratord.plugin.metric import Counter, Gauge
     from orchestratord.plugin.registry import Reference
-    from orchestratord.plugin.route import Control, Page, PortHandler, PortRequest, Route
+    from orchestratord.plugin.route import (
+        Control,
+        Page,
+        PortHandler,
+        PortRequest,
+        Route,
+        StatusPart,
+    )
     from orchestratord.plugin.verb_row import VerbRow
 
 hookspec = pluggy.HookspecMarker("orchestratord")
@@ -83,11 +90,13 @@ REGISTRATIONS = (
     "register_metrics",
     "register_references",
     "register_checks",
+    "register_status",
     "register_commands",
     "register_verbs",
     "register_editor",
     "example_request",
     "check_endpoint",
+    "check_config",
     "config_adopted",
 )
 DECIDING = ("before_request", "after_request", "before_execute", "after_execute")
@@ -175,6 +184,11 @@ def register_checks() -> Iterable[Check]:
 
 
 @hookspec
+def register_status(control: Control) -> Iterable[StatusPart]:
+    """What `GET /v1/status` says of the plugin."""
+
+
+@hookspec
 def register_commands() -> Iterable[click.Command]:
     """Add commands to `orchestratord`, which need no daemon. An unknown command and `--help` call
     this hook: import slow modules within the commands."""
@@ -204,6 +218,11 @@ def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
     `Problem.key` is the dotted path below the endpoint (`webhooks.0.url`), for file and line. An
     error refuses the configuration, a warning does not.
     """
+
+
+@hookspec
+def check_config(config: Config) -> Iterable[Problem]:
+    """As `check_endpoint`, of `orchestratord.yaml`: `Problem.key` is the dotted path in that."""
 
 
 @hookspec
