@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from orchestratord.api.bodies import RequestBody as RequestBody
     from orchestratord.api.server.problem_json import Refusal as Refusal
     from orchestratord.cli.config_folder import ConfigFolder as ConfigFolder
     from orchestratord.cli.options import config_option as config_option
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from orchestratord.config.params import check_params as check_params
     from orchestratord.config.params import fitted as fitted
     from orchestratord.config.params import rule_problems as rule_problems
+    from orchestratord.config.validate.request_rules import host_and_port as host_and_port
     from orchestratord.config.validate.request_rules import url_problem as url_problem
     from orchestratord.config.validate.secret_keys import is_named_for_secret as is_named_for_secret
     from orchestratord.config.validate.secret_keys import is_secret_key as is_secret_key
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from orchestratord.http.answer_view import read_body as read_body
     from orchestratord.http.answer_view import read_text as read_text
     from orchestratord.http.answer_view import reads_quickly as reads_quickly
+    from orchestratord.http.egress import Egress as Egress
     from orchestratord.log import escape as escape
     from orchestratord.model.auth import Auth as Auth
     from orchestratord.model.backoff import Backoff as Backoff

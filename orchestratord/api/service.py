@@ -62,13 +62,14 @@ from orchestratord.errors import (
     UniqueKeyReused,
 )
 from orchestratord.model.edit import Declaration, Edit
-from orchestratord.model.endpoint import OWN_ENDPOINT, Endpoint
+from orchestratord.model.endpoint import OWN_ENDPOINTS, Endpoint
 from orchestratord.model.event import EndpointEvent, Event, EventType
 from orchestratord.model.settings import Config
 from orchestratord.model.task import (
     FINAL,
     Accepted,
     Action,
+    Delete,
     Effect,
     Key,
     NewTask,
@@ -85,6 +86,7 @@ from orchestratord.plugin.route import Page
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import chores, claim, manual, plugin_rows, search
 from orchestratord.queue.operations.schedules import MissedSlots
+from orchestratord.queue.records import RETRY
 from orchestratord.queue.reports import backlog, batch_page, failing, grouped
 from orchestratord.queue.reports.failing import Failing
 from orchestratord.runtime.clock_watch import ClockWatch
@@ -684,21 +686,31 @@ class Service:
         table: str,
         where: Mapping[str, Any] = MappingProxyType({}),
         *,
+        after: Mapping[str, Any] = MappingProxyType({}),
         order: str | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """The rows of a plugin's table. See `Control.rows`."""
-        return await plugin_rows.rows(self._store, table, where, order, limit)
+        return await plugin_rows.rows(self._store, table, where, after, order, limit)
 
-    async def write(self, effects: Sequence[Effect], events: Sequence[Event] = ()) -> list[int]:
+    async def write(
+        self,
+        effects: Sequence[Effect],
+        events: Sequence[Event] = (),
+        expected: Sequence[Upsert] = (),
+    ) -> list[int]:
         """Write in one transaction, with what `on_event` returns of `events`; the ids of the new
-        tasks among `effects`, in order. Raises HookFault for what is larger than what a hook may
-        return."""
+        tasks among `effects`, in order. See `Control`. Raises HookFault for what is larger than
+        what a hook may return."""
         check_sizes(effects, self.config.daemon.max_params)
         config, now = self._worker.placement.config, self._clock.now_ms() / 1000
         told = (self._host.record(event, config, now) for event in events)
-        ids = await self._worker.enqueue.write([*effects, *chain.from_iterable(told)])
-        self._store.tell("tables")
+        whole = [*effects, *chain.from_iterable(told)]
+        ids = await self._worker.enqueue.write(whole, expected)
+        tables = self._host.registry.tables
+        changed = (tables.get(one.table) for one in whole if isinstance(one, Upsert | Delete))
+        if any(table is not None and table.adopted for table in changed):
+            self._store.tell("tables")
         return ids[: sum(isinstance(effect, NewTask) for effect in effects)]
 
     def begin_trouble(self, code: str, why: str) -> None:
@@ -716,13 +728,22 @@ class Service:
         deleted = await prune.trim(self._store, reason, lambda key: keeps(*key))
         return {(key.endpoint_id, key.webhook): count for key, count in deleted.items()}
 
+    async def retry_all(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        force: bool = False,
+    ) -> answers.SurveyDocument | answers.BegunBulk:
+        """Have all tasks tried that a filter matches. See `Control`."""
+        return await self.many.begin(RETRY, filter, force=force)
+
     def publish(self, event: Event) -> None:
         """Tell of what happened, once it is written."""
         self._host.events.publish(event)
 
-    def standing_changed(self, endpoint_id: str) -> None:
-        """Look again at where the tasks of an endpoint stand."""
-        self._worker.placement.standing_changed(endpoint_id)
+    def standing_changed(self, endpoint_id: str, webhook: str | None = None) -> None:
+        """Look again at where the tasks of an endpoint, or of one webhook, stand."""
+        self._worker.placement.standing_changed(endpoint_id, webhook)
 
     # -- what stands in the files --------------------------------------------------------------
 
@@ -807,7 +828,7 @@ class Service:
     def _stands(self, key: Key) -> bool:
         """Whether the endpoint or webhook is still declared."""
         known = self._worker.placement.config.endpoints
-        if key.endpoint_id not in known and key.endpoint_id != OWN_ENDPOINT:
+        if key.endpoint_id not in known and key.endpoint_id not in OWN_ENDPOINTS:
             return False
         standing = self._worker.placement.of(key)
         return not (isinstance(standing, Doomed) and standing.reason in _GONE)

@@ -666,8 +666,11 @@ class Table:
         key: the columns of its primary key.
         version: raise it when `columns` grows; new columns are added to a table that exists.
         keep: seconds for which a row is kept, by its column `at` (milliseconds since the epoch), an
-            INTEGER NOT NULL; None for ever. What goes by itself may be much: `config_adopted` is
-            not given the rows of such a table.
+            INTEGER NOT NULL; None for ever. What goes by itself may be much: such a table is not
+            `adopted`.
+        adopted: whether `config_adopted` is given all rows, at each reload and whenever another
+            daemon has written some. False where there may be very many: read them by
+            `Control.rows`.
         steps: what makes it, the first one, and what has changed it since: `columns` and `key` say
             what comes of them all. A table that was there before it had steps has had the first.
     """
@@ -677,6 +680,7 @@ class Table:
     key: tuple[str, ...]
     version: int = 1
     keep: float | None = None
+    adopted: bool = True
     steps: Sequence[TableStep] = ()
 
     def __post_init__(self) -> None:

@@ -233,17 +233,21 @@ class Control(Protocol):
         table: str,
         where: Mapping[str, Any] = MappingProxyType({}),
         *,
+        after: Mapping[str, Any] = MappingProxyType({}),
         order: str | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """The rows of one of the plugin's own tables; with `where`, those alone whose columns of
-        these names have these values, of the column's type; None is NULL. They come in the order of
-        their key, or of the column `order`, and at most `limit` of them."""
+        """Rows of one of the plugin's own tables.
 
-    async def write(self, effects: Sequence[Effect], events: Sequence[Event] = ()) -> list[int]:
-        """Write in one transaction; the ids of the new tasks, in order. With it is written what
-        `on_event` returns of `events`, whose types are `recorded`: to `publish` them has no hook
-        return anything."""
+        Args:
+            table: its name.
+            where: only rows whose columns of these names have these values, of the column's type;
+                None is NULL.
+            after: only rows in which this column is greater than this value: for a page, the last
+                column of the key.
+            order: the column that they are sorted by, instead of the key.
+            limit: how many at most; None for all.
+        """
 
     def begin_trouble(self, code: str, why: str) -> None:
         """Something keeps this daemon from its work: `readyz`, the status and an event say so, by
@@ -266,8 +270,44 @@ class Control(Protocol):
         Raises Unreachable.
         """
 
-    def standing_changed(self, endpoint_id: str) -> None:
-        """Look again at where the tasks of this endpoint stand: something about them changed."""
+    async def write(
+        self,
+        effects: Sequence[Effect],
+        events: Sequence[Event] = (),
+        expected: Sequence[Upsert] = (),
+    ) -> list[int]:
+        """Write in one transaction; the ids of the new tasks, in order.
+
+        Args:
+            effects: what to write.
+            events: what `on_event` returns of these is written with it; their types are `recorded`.
+                To `publish` them has no hook return anything.
+            expected: rows as they have to stand: where one has other `values` by now, nothing is
+                written. A row that is not there has None in each column.
+
+        Raises:
+            Conflict: a row is not as it is `expected`.
+        """
+
+    async def retry_all(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        force: bool = False,
+    ) -> Mapping[str, Any]:
+        """Have all tasks tried that a filter matches: the answer of `POST /v1/retries/trigger`.
+
+        Args:
+            filter: as `retries` takes it.
+            force: repeat what has succeeded too, where the filter says so.
+
+        Raises:
+            InvalidParams.
+        """
+
+    def standing_changed(self, endpoint_id: str, webhook: str | None = None) -> None:
+        """Look again at where the tasks of this endpoint stand, or with `webhook` only those of its
+        webhook of this name: something about them changed."""
 
     def publish(self, event: Event) -> None:
         """Tell of what happened, once it is written."""
@@ -440,17 +480,19 @@ class Route:
     """One route of the API.
 
     Args:
-        method: `GET`, `POST` or `PUT`.
+        method: `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
         path: with `{names}` in braces, such as `/v1/endpoints/{api}/{name}/webhooks`.
         handler: an `async def` of (path parameters, query parameters, JSON body or None); raises
             NotFound, Conflict and the like for errors.
         caller: the handler takes a fourth argument, the `Caller`.
+        confidential: a token that may only look is refused, though it is a `GET`.
     """
 
     method: str
     path: str
     handler: Callable[..., Awaitable[Answer]]
     caller: bool = False
+    confidential: bool = False
 
 
 @dataclass(frozen=True, slots=True)

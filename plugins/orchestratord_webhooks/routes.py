@@ -255,6 +255,8 @@ class WebhookRoutes:
         webhook = find(endpoint, path["webhook"])
         if webhook is None:
             raise NotFound(f"{endpoint.id} has no webhook {path['webhook']!r}")
+        if webhook.subscribers is not None:
+            raise Conflict(f"{webhook.name} goes to subscriptions: see `subscriptions` instead")
         return endpoint, webhook
 
     async def _row(self, name: Name, webhook: Webhook | OperationalWebhook) -> WebhookHealth:

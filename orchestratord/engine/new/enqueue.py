@@ -22,7 +22,7 @@ from orchestratord.errors import (
 )
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Accepted, Effect, Kind, NewTask, QueueRows
+from orchestratord.model.task import Accepted, Effect, Kind, NewTask, QueueRows, Upsert
 from orchestratord.plugin.background_service import ROLE
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import Write
@@ -69,9 +69,11 @@ class Enqueue:
         """
         return await self._whole(tasks, enqueue)
 
-    async def write(self, effects: Sequence[Effect]) -> list[int]:
-        """Write effects in one transaction; the ids of the new tasks, in order."""
-        return [item.id for item in await self._whole(effects, write_effects)]
+    async def write(self, effects: Sequence[Effect], expected: Sequence[Upsert] = ()) -> list[int]:
+        """Write effects in one transaction; the ids of the new tasks, in order. Raises Conflict
+        where a row of a plugin's table is not as it is `expected`."""
+        operation = partial(write_effects, expected=expected)
+        return [item.id for item in await self._whole(effects, operation)]
 
     def write_soon(self, effects: Sequence[Effect]) -> None:
         """Write what plugins return of events, which have happened already."""

@@ -164,7 +164,7 @@ class FakeControl:
             return Edit(found, "- old\n+ new\n", (problem,))
         return Edit(found, "- old\n+ new\n", (), True, 7, (problem,))
 
-    def standing_changed(self, endpoint_id: str) -> None:
+    def standing_changed(self, endpoint_id: str, webhook: str | None = None) -> None:
         self.looked_again.append(endpoint_id)
 
     def publish(self, event: Event) -> None:
