@@ -446,7 +446,7 @@ class Feedback:
                 pace.end(now)  # another daemon may have taken the last of it
             elif throttle.pace_published is None and now - pace.since >= LASTING_MS:
                 throttle.pace_published = pace.since
-                self._began(throttle, OVERLOAD, "it refuses more the more it is sent", None, now)
+                self._began(throttle, OVERLOAD, "it refuses more at a higher rate", None, now)
         elif throttle.pace_published is not None or (pace is not None and pace.is_over(now)):
             self._end_pace(throttle, now)
 

@@ -283,7 +283,9 @@ class Reloader:
         """
         cause = result.cause
         if self.last_error is not None and not result.changed:
-            log.info("the files are good again; generation %d goes on", self.config.generation)
+            log.info(
+                "the files are good again; generation %d stays in force", self.config.generation
+            )
             self._publish(cause, Changes(), began)
         self.last_error = None
         restart, self.restart_required = self.restart_required, result.restart_required
@@ -305,7 +307,7 @@ class Reloader:
             )
             begin_step(self._free_replaced(), self._freeing)
         elif cause == SIGHUP:
-            log.info("nothing has changed; generation %d goes on", self.config.generation)
+            log.info("nothing has changed; generation %d stays in force", self.config.generation)
         for key in result.restart_required:
             if result.changed or key not in restart:
                 log.warning("%s changed, which takes a restart; the old value goes on", key)

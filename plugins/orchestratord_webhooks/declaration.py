@@ -344,6 +344,6 @@ WEBHOOKS: Setting[tuple[Webhook, ...]] = Setting(
     default=(),
     merge="by_name",
     name_of=name_of,
-    description="Which webhooks are told of what becomes of a call.",
+    description="Webhooks that announce the events of a call.",
 )
 """The key of the YAML; `endpoint[WEBHOOKS]` reads it."""

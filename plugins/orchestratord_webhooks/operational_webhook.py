@@ -147,7 +147,7 @@ OPERATIONAL_WEBHOOKS: DaemonSetting[tuple[OperationalWebhook, ...]] = DaemonSett
     "operational_webhooks",
     Annotated[tuple[OperationalWebhook, ...], AfterValidator(_named_once)],
     default=(),
-    description="Which webhooks are told of what happens in the daemon itself.",
+    description="Webhooks that announce events of the daemon itself.",
 )
 """The key of orchestratord.yaml; `config[OPERATIONAL_WEBHOOKS]` reads it."""
 

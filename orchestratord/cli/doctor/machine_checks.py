@@ -51,7 +51,7 @@ def check_clock(installed: Installation) -> Findings:
     drift = (world.time() - wall) - (world.monotonic() - steady)
     found = []
     if wall < _NO_EARLIER:
-        remedy = "set it: everything that waits would be late"
+        remedy = "set it, or all waiting tasks will be late"
         found.append(fail(f"the clock says {_shown(wall)}", remedy))
     if abs(drift) > _STEP:
         moved = f"the clock was moved by {drift:+.1f} s during this check"
@@ -77,7 +77,7 @@ def _told(clock: object) -> Iterator[Finding]:
         whose = "the database's" if clock.get("source") == "database" else "the daemon's time"
         by = format_duration(round(abs(ahead)))
         where = f"{by} {'ahead of' if ahead > 0 else 'behind'} {whose}"
-        yield warn(f"this machine's clock is {where}, which the daemon goes by", remedy)
+        yield warn(f"this machine's clock is {where}, which the daemon uses", remedy)
     elif last:
         by = format_duration(round(abs(last["by"])))
         way = "forward" if last["by"] > 0 else "back"

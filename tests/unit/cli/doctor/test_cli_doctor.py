@@ -415,7 +415,7 @@ def test_sockets_that_nobody_answers(folder: Path, home: Path) -> None:
     path.write_text("")
     finding = bad(daemon_checks.check_socket, look_at(folder))
     assert finding.status == "fail"
-    assert "something else than a socket" in finding.what
+    assert "is not a socket" in finding.what
 
 
 def test_a_socket_whose_listener_hangs_or_is_another(
