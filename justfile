@@ -27,7 +27,7 @@ format:
     .venv/bin/ruff check --fix .
     .venv/bin/ruff format .
 
-# Tests beside one another; --campaign: with those that take minutes. just test tests/unit/engine
+# Tests beside one another; --all: with the slow ones. just test tests/unit/engine
 test *what:
     .venv/bin/pytest -q -n auto --dist loadfile {{what}}
 

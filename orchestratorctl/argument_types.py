@@ -36,6 +36,8 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 OWN_ENDPOINT = "orchestratord"
 """Stands in the place of an endpoint for what is of the daemon itself."""
+SUBSCRIPTIONS = "subscriptions"
+"""Stands there for deliveries to subscriptions."""
 _ENDPOINT = re.compile(f"{_NAME}/{_NAME}")
 _ENDPOINTS = re.compile(rf"{_NAME}/({_NAME}|\*)")
 
@@ -78,8 +80,8 @@ def scope(word: str) -> str:
 
 
 def endpoint_or_api(word: str) -> str:
-    """An endpoint's id, API/* for all endpoints of an api, or `orchestratord`."""
-    if _ENDPOINTS.fullmatch(word) is None and word != OWN_ENDPOINT:
+    """An endpoint's id, API/* for all of an api, `orchestratord` or `subscriptions`."""
+    if _ENDPOINTS.fullmatch(word) is None and word not in (OWN_ENDPOINT, SUBSCRIPTIONS):
         raise ArgumentTypeError(
             f"'{word}' is not an endpoint; write API/NAME, or API/* for all of one"
         )

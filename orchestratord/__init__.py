@@ -9,12 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from orchestratord.api.bodies import RequestBody as RequestBody
+    from orchestratord.api.server.problem_json import Refusal as Refusal
     from orchestratord.cli.config_folder import ConfigFolder as ConfigFolder
     from orchestratord.cli.options import config_option as config_option
     from orchestratord.config.endpoint_file import EndpointFile as EndpointFile
     from orchestratord.config.params import check_params as check_params
     from orchestratord.config.params import fitted as fitted
     from orchestratord.config.params import rule_problems as rule_problems
+    from orchestratord.config.validate.request_rules import host_and_port as host_and_port
     from orchestratord.config.validate.request_rules import url_problem as url_problem
     from orchestratord.config.validate.secret_keys import is_named_for_secret as is_named_for_secret
     from orchestratord.config.validate.secret_keys import is_secret_key as is_secret_key
@@ -34,15 +37,19 @@ if TYPE_CHECKING:
     from orchestratord.errors import PluginError as PluginError
     from orchestratord.errors import Problem as Problem
     from orchestratord.errors import Reject as Reject
+    from orchestratord.errors import RoleLost as RoleLost
     from orchestratord.errors import SchemaTooCostly as SchemaTooCostly
     from orchestratord.errors import SendError as SendError
     from orchestratord.errors import Snooze as Snooze
     from orchestratord.errors import Unconditional as Unconditional
+    from orchestratord.errors import UniqueKeyReused as UniqueKeyReused
     from orchestratord.errors import Unreachable as Unreachable
+    from orchestratord.errors import Unstorable as Unstorable
     from orchestratord.http.answer_view import UnreadableBody as UnreadableBody
     from orchestratord.http.answer_view import read_body as read_body
     from orchestratord.http.answer_view import read_text as read_text
     from orchestratord.http.answer_view import reads_quickly as reads_quickly
+    from orchestratord.http.egress import Egress as Egress
     from orchestratord.log import escape as escape
     from orchestratord.model.auth import Auth as Auth
     from orchestratord.model.backoff import Backoff as Backoff
@@ -97,6 +104,7 @@ if TYPE_CHECKING:
     from orchestratord.model.settings import DaemonSetting as DaemonSetting
     from orchestratord.model.settings import Port as Port
     from orchestratord.model.task import MOST_MEMBERS as MOST_MEMBERS
+    from orchestratord.model.task import Accepted as Accepted
     from orchestratord.model.task import Action as Action
     from orchestratord.model.task import BatchEntry as BatchEntry
     from orchestratord.model.task import BatchMember as BatchMember
@@ -105,6 +113,7 @@ if TYPE_CHECKING:
     from orchestratord.model.task import Effect as Effect
     from orchestratord.model.task import Explanation as Explanation
     from orchestratord.model.task import NewTask as NewTask
+    from orchestratord.model.task import QueueRows as QueueRows
     from orchestratord.model.task import Reason as Reason
     from orchestratord.model.task import RunError as RunError
     from orchestratord.model.task import RunSummary as RunSummary

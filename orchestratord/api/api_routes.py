@@ -360,7 +360,8 @@ class ApiRoutes:
         status = asked.query.get("status") or None
         if status not in (None, "running", "ended"):
             raise InvalidParams({"status": "must be running or ended"})
-        return Answer(await self._service.newest_runs(limit, after or MAX_ID, status))
+        found = await self._service.newest_runs(limit=limit, after=after, status=status)
+        return Answer(found)
 
     @described(query=bodies.RunQuery, answers={200: RunDocument}, problems=[InvalidParams])
     async def run(self, asked: Asked) -> Answer:

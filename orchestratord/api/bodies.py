@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -97,7 +97,12 @@ FirstTry = Annotated[
 class RequestBody(Described, BaseModel):
     """Base of all request bodies: an unknown key is an error, not a wish that goes unheard."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """The body `value`, None for no body. Raises InvalidParams."""
+        return read_body(cls, value)
 
 
 class ReloadBody(RequestBody):

@@ -230,6 +230,9 @@ class QueueStatus(TypedDict):
     running: int
     succeeded: int
     failed: int
+    """Without those that were `missed`."""
+    missed: int
+    """Deliveries that failed without an attempt while their webhook was disabled."""
     cancelled: int
     due: int
     oldest_due_age: float | None
@@ -398,6 +401,20 @@ class Lacks(TypedDict):
     plugins: list[str]
 
 
+class WorkerSeen(TypedDict):
+    """A worker of a daemon, as its row in `daemons` shows it."""
+
+    worker: int
+    """Its number, from 1."""
+    pid: int
+    version: str
+    started_at: Time | None
+    heartbeat_at: Time | None
+    alive: bool
+    troubles: list[str]
+    """What keeps it from its work."""
+
+
 class DaemonStatus(TypedDict):
     """One of the daemons of the queue."""
 
@@ -411,6 +428,7 @@ class DaemonStatus(TypedDict):
     alive: bool
     this: bool
     waiting: list[WaitingLane]
+    workers: list[WorkerSeen]
     lacks: Lacks
 
 
@@ -469,6 +487,15 @@ class OutboxStatus(TypedDict):
     refused_total: int
 
 
+class StuckChore(TypedDict):
+    """A chore of the daemon itself."""
+
+    id: int
+    kind: str
+    subject: str
+    """What it is about: the id of a bulk, for instance."""
+
+
 class StatusDocument(ProcessStatus, WorkerStatus, FailingKeys):
     """How the daemon is."""
 
@@ -488,6 +515,8 @@ class StatusDocument(ProcessStatus, WorkerStatus, FailingKeys):
     plugins: list[PluginStatus]
     paused: list[str]
     """Paused endpoints."""
+    stuck_chores: list[StuckChore]
+    """What the daemon does not try any more, since daemons have died at it; 20 at most."""
 
 
 # The documents of what is said of all tasks at once.

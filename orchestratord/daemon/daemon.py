@@ -34,7 +34,7 @@ from orchestratord.config.database_url import database_url
 from orchestratord.config.loader import Loader
 from orchestratord.config.validate.socket_path import socket_path
 from orchestratord.config.watch import Watcher
-from orchestratord.daemon.chores import Chores
+from orchestratord.daemon.duties import Duties
 from orchestratord.daemon.shutdown import Deadline
 from orchestratord.daemon.supervisor import BEYOND_HELP
 from orchestratord.daemon.watchdog import Watchdog, end
@@ -53,8 +53,10 @@ from orchestratord.queue.daemon_health import DATABASE, DaemonHealth, is_of_data
 from orchestratord.queue.database import Workers
 from orchestratord.queue.housekeeping.prune import prune as prune_some
 from orchestratord.queue.housekeeping.recount import recount
+from orchestratord.queue.operations import bulk
 from orchestratord.queue.store import Store
 from orchestratord.runtime.batch_closer import BatchCloser
+from orchestratord.runtime.chore_runner import ChoreRunner
 from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.event_observer import event_observer
 from orchestratord.runtime.fleet import Fleet
@@ -282,7 +284,7 @@ class Daemon:
             log.info("draining: up to %gs for what is in flight%s", drain_timeout, why)
             watcher.stop()
         self._reloader.stop()
-        for name in ("scheduler", "bulks", "outbox", "slices", "runs"):
+        for name in ("scheduler", "chores", "outbox", "slices", "runs"):
             if name in tasks:
                 tasks[name].cancel()
         end_by = world.monotonic() + drain_timeout
@@ -407,8 +409,8 @@ class Daemon:
             "slices": self._worker.enqueue.write_slices(),
             "runs": RunEndTeller(self._worker).ask_at_ends(),
             "scheduler": self._scheduler.run(),
-            "bulks": self._service.many.runner.run(),
             "chores": self._chores().run(),
+            "duties": self._duties().run(),
         }
         if self._member is not None:
             return {**parts, "member": self._member.run()}
@@ -474,8 +476,11 @@ class Daemon:
         at, version = self._clock.now_ms(), importlib.metadata.version("orchestratord")
         self._host.events.publish(DaemonEvent(type_, at, version))
 
-    def _chores(self) -> Chores:
-        chores = Chores()
+    def _chores(self) -> ChoreRunner:
+        return ChoreRunner(self._store, {bulk.CHORE: self._service.many.runner.step})
+
+    def _duties(self) -> Duties:
+        duties = Duties()
 
         async def prune() -> None:
             retention, size = self._reloader.config.daemon.retention, PRUNE_SLICE
@@ -492,10 +497,10 @@ class Daemon:
         async def close() -> None:
             await closer.look(self._reloader.config)
 
-        chores.every(30, "prune", prune, at_once=True)
-        chores.every(1, "close batches of webhooks", close)
+        duties.every(30, "prune", prune, at_once=True)
+        duties.every(1, "close batches of webhooks", close)
         if not self._place.first:
-            return chores
+            return duties
 
         async def status() -> None:
             self._notifier.status(self._reloader.status_line)
@@ -508,20 +513,20 @@ class Daemon:
         async def publish() -> None:
             health.look_at_troubles(self._loader.config.redactor)
 
-        chores.every(1, "publish troubles", publish)
-        chores.every(60, "look for endpoints that only fail", health.look_at_endpoints)
-        chores.every(1, "count tasks anew", partial(recount, self._store), at_once=True)
-        chores.every(3600, "remove what crashes have left of answers", tidy, at_once=True)
-        chores.every(60, "look up what the status says", self._service.status, at_once=True)
-        chores.every(5, "judge a refused configuration again", self._reloader.judge_again)
-        chores.every(10, "write what plugins note", self._reloader.write)
+        duties.every(1, "publish troubles", publish)
+        duties.every(60, "look for endpoints that only fail", health.look_at_endpoints)
+        duties.every(1, "count tasks anew", partial(recount, self._store), at_once=True)
+        duties.every(3600, "remove what crashes have left of answers", tidy, at_once=True)
+        duties.every(60, "look up what the status says", self._service.status, at_once=True)
+        duties.every(5, "judge a refused configuration again", self._reloader.judge_again)
+        duties.every(10, "write what plugins note", self._reloader.write)
         # What SQLite's caches leave free between what lives stays with the process otherwise, and
         # grows: under 77 calls a second from 63 to 75 MiB in an hour. musl's libc has no such call.
         if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-            chores.every(15, "give memory back", lambda: asyncio.to_thread(trim, 0))
+            duties.every(15, "give memory back", lambda: asyncio.to_thread(trim, 0))
         if self._notifier.listening:
-            chores.every(10, "write the status line", status)
-        return chores
+            duties.every(10, "write the status line", status)
+        return duties
 
     async def _feed_watchdog(self) -> None:
         """Show that the loop goes round, to the watchdog and to systemd."""

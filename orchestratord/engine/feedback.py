@@ -53,6 +53,7 @@ log = logging.getLogger("orchestratord.worker")
 
 TOO_MUCH = frozenset({429, 503})
 """Answers that say so; their Retry-After is for all, and not only for this one."""
+_NO_BREAKER = BreakerRule.model_construct(failures=0)
 LASTING_MS = 60_000
 """For so long a scope has to have been slowed to be told of."""
 MOST_CHANGES = 1_000
@@ -209,6 +210,8 @@ class Feedback:
         key, rule = plan.key, plan.target.guarded_by.breaker
         # The receiver of deliveries may have webhooks with other rules.
         rule_of_lane = plan.config.guards.breaker if key.webhook else rule
+        if not plan.target.lane_breaker:
+            rule_of_lane = _NO_BREAKER
         of_lane, own = lane.throttle, self._scopes.by_name.get(own_scope(key))
         for throttle, off in ((of_lane, rule_of_lane.off), (own, rule.off)):
             if throttle is not None and (off or not down):

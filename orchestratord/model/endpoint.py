@@ -271,8 +271,8 @@ class Api(Guards):
     rate_limit: RateLimit | None = None
     """How many of its calls begin at most, in all daemons together: 10/s, 100/min, 5000/d."""
     error_message: ErrorMessage | None = None
-    """JMESPath over `{body, headers, status_code}` of an answer that is a failure: where it says
-    what is wrong, such as body.error.message; left out: the usual places."""
+    """JMESPath over `{status_code, headers, body, text}` of an answer that is a failure: where it
+    says what is wrong, such as body.error.message; left out: the usual places."""
     retry_after_scope: Literal["api", "endpoint"] = "api"
     """What waits where an answer carries Retry-After: all calls of the `api`, or the `endpoint`."""
     quota: Quota | None = None
@@ -318,6 +318,8 @@ class Setting(Generic[T]):
 OWN_ENDPOINT = "orchestratord"
 """Stands in the place of an endpoint where a delivery tells of the daemon itself; none that files
 declare is called so, as theirs have a slash."""
+OWN_ENDPOINTS = (OWN_ENDPOINT, "subscriptions")
+"""All that stand in the place of an endpoint; the other one is of deliveries to subscriptions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ class Target:
             together where its receiver says so by Retry-After. Empty for a call, whose lane waits.
         guards: of a delivery, when its circuit breakers open, and whether it has a pace; None for
             what the endpoint's API says.
+        lane_breaker: False where what shares the lane shares no fate: what fails to connect speaks
+            of its key alone, and the lane has no circuit breaker.
         global_concurrency: how many calls of the endpoint's API may be in flight in all daemons
             together; None for any number.
     """
@@ -59,6 +61,7 @@ class Target:
     url: str = ""
     global_concurrency: int | None = None
     guards: Guards | None = None
+    lane_breaker: bool = True
 
     @property
     def guarded_by(self) -> Guards:

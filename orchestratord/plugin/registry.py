@@ -259,11 +259,16 @@ class Registry:
         return self.owners.get(("executor", _label(executor)), CORE)
 
     def executor(self, kind: str, type_: str) -> Executor | None:
-        """The executor of a task of this kind; for calls, of an endpoint of this type."""
-        for item in self.executors:
-            if item.kind == kind and (kind != "call" or item.type == type_):
-                return item
-        return None
+        """The executor of a task of this kind for an endpoint of this type; of a delivery, unless
+        one is for that type, the one for all types."""
+        mine = {item.type: item for item in self.executors if item.kind == kind}
+        if kind == "call" or type_ in mine:
+            return mine.get(type_)
+        return mine.get("") or next(iter(mine.values()), None)
+
+    def owner_of_endpoint(self, endpoint_id: str) -> Executor | None:
+        """The executor that brings this endpoint, which no file declares."""
+        return next((one for one in self.executors if endpoint_id in one.own_endpoints), None)
 
 
 def plain(result: Any) -> Any:

@@ -330,14 +330,8 @@ class BulkRow(QueueRow):
     created_at = BigIntegerField()
     updated_at = BigIntegerField()
     finished_at = BigIntegerField(null=True)
-    owner = TextField(null=True)
-    """Which daemon carries it out, as in `locked_by` of a task."""
-    lease_until = BigIntegerField(null=True)
-    """Until when no other daemon does, if that one says nothing."""
     action = TextField(constraints=[SQL("DEFAULT 'retry'")])
     """retry, cancel or resolve."""
-    wanted = TextField(null=True)
-    """The filter, where daemons of schema 7 do not understand it: `filter` finds nothing then."""
     why_skipped = TextField(constraints=NO_PARAMS)
     """How many were skipped and why, a JSON object: `changed`, or the reason for which they would
     only wait or fail again."""
@@ -351,20 +345,41 @@ class BulkRow(QueueRow):
     """At how many in `failed` it pauses next: `stop_after` more than when it was last resumed."""
     ended_at = BigIntegerField(null=True)
     """When the last of those that it moved had ended."""
-    untold = BigIntegerField(constraints=ZERO)
-    """1: it has paused, or ended, and no event has told so yet."""
     resolution = TextField(null=True)
-    """Of a resolve: `as`, `note` and `wanted`, a JSON object; `filter` finds nothing then, so that
-    a daemon that does not know of it moves nothing."""
+    """Of a resolve: `as` and `note`, a JSON object."""
 
     class Meta:
         table_name = "bulks"
 
 
-GOES_ON = (BulkRow.status == "running") | (
-    BulkRow.ended_at.is_null() & (BulkRow.status << ("finished", "cancelled"))
-)
-"""Of a bulk: it moves tasks, or what it has moved has not ended."""
+class ChoreRow(QueueRow):
+    """What the daemon itself does later, in steps; deleted with the last of them."""
+
+    id = IdField()
+    kind = TextField()
+    """`bulk`: what a bulk still has to do."""
+    subject = TextField()
+    """What it is about: the id of the bulk."""
+    due = BigIntegerField(null=True)
+    """When its next step is; NULL where it was set aside, as daemons have died at it."""
+    at = BigIntegerField()
+    """When that was written."""
+    owner = TextField(null=True)
+    """Which daemon is at it, as in `locked_by` of a task."""
+    lease_until = BigIntegerField(null=True)
+    """Until when no other daemon is, if that one says nothing."""
+    failures = IntegerField(constraints=ZERO)
+    """How often its step has failed since one was last taken."""
+    deaths = IntegerField(constraints=ZERO)
+    """How many daemons have died at it since."""
+
+    class Meta:
+        table_name = "chores"
+        postgres = REWRITTEN
+
+
+ChoreRow.add_index(ChoreRow.kind, ChoreRow.subject, name="chores_subject", unique=True)
+ChoreRow.add_index(ChoreRow.due, ChoreRow.id, name="chores_due")
 
 
 class DaemonRow(QueueRow):
@@ -620,7 +635,7 @@ class CommitRow(QueueRow):
 TABLES: tuple[type[Model], ...] = (
     RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, DaemonRow,
     ActionRow, RateRow, ThrottleRow, OutboxTaken, BatchMemberRow, BatchRow, RunRow, TaskCountRow,
-    Fact, SchemaRow,
+    ChoreRow, Fact, SchemaRow,
 )  # fmt: skip
 """Of both databases."""
 POSTGRES_TABLES: tuple[type[Model], ...] = (*TABLES, CommitRow)

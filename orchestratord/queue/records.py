@@ -342,10 +342,6 @@ class Bulk:
     finished_at: int | None
     action: str = RETRY
     """`RETRY`, `CANCEL` or `RESOLVE`."""
-    owner: str | None = None
-    """Which daemon carries it out."""
-    lease_until: int | None = None
-    """Until when no other daemon does, if that one says nothing; by the database's clock."""
     why_skipped: Mapping[str, int] = field(default_factory=dict)
     """How many were skipped for what: `CHANGED`, or the reason for which they would fail again."""
     succeeded: int = 0
@@ -368,6 +364,19 @@ class Bulk:
     def counts(self) -> tuple[int, ...]:
         """How far it is and how it went, in numbers that grow."""
         return self.moved, self.skipped, self.succeeded, self.failed
+
+
+class Chore(NamedTuple):
+    """What the daemon itself does later, claimed here."""
+
+    id: int
+    kind: str
+    subject: str
+    """What it is about: an id, for most kinds."""
+    failures: int = 0
+    """How often its step has failed since one was last taken."""
+    deaths: int = 0
+    """How many daemons have died at it since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +443,8 @@ class DaemonSeen:
     process_group: str
     worker: int
     troubles: Sequence[Trouble]
+    workers: Sequence[DaemonSeen] = ()
+    """Those of the daemon, where this is all of them as one."""
 
     @classmethod
     def of_each_daemon(cls, workers: Iterable[DaemonSeen]) -> list[DaemonSeen]:
@@ -445,11 +456,13 @@ class DaemonSeen:
         found = []
         for group in groups.values():
             # While one version becomes the next there are two of each number.
-            first = min(group, key=lambda one: (one.worker, -one.started_at))
+            group.sort(key=lambda one: (one.worker, -one.started_at))
             beat_at = max(one.beat_at for one in group)
             until = max(one.lease_until for one in group)
             lanes = [lane for one in group for lane in one.lanes]
-            found.append(replace(first, beat_at=beat_at, lease_until=until, lanes=lanes))
+            found.append(
+                replace(group[0], beat_at=beat_at, lease_until=until, lanes=lanes, workers=group)
+            )
         return found
 
 

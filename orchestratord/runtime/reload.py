@@ -364,7 +364,7 @@ class Reloader:
         return {
             name: await plugin_rows.rows(self._store, name)
             for name, table in self._host.registry.tables.items()
-            if table.keep is None
+            if table.adopted and table.keep is None
         }
 
     async def _adopt(self, config: Config, tables: Tables) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     PlainSerializer,
@@ -47,6 +48,7 @@ from orchestratord_webhooks import webhook_templates
 from orchestratord_webhooks.event_view import WHOLE
 from orchestratord_webhooks.signature import SigningKey, SigningKeys
 from orchestratord_webhooks.webhook_templates import (
+    NOWHERE,
     OF_BATCH,
     OF_RUN_END,
     PAYLOAD,
@@ -140,6 +142,11 @@ def _reachable(url: WebhookUrl) -> WebhookUrl:
     return url
 
 
+def _known_in_payload(template: Template) -> Template:
+    check_names(template, PAYLOAD | OF_RUN_END)
+    return template
+
+
 def _known_names(rule: PartitionKey) -> PartitionKey:
     check_names(rule.by, PAYLOAD | OF_RUN_END)
     return rule
@@ -166,6 +173,15 @@ class BatchRule(Model):
     """How long after its first event a batch closes: 5m."""
     max: int = Field(1_000, ge=1, le=MOST_MEMBERS)
     """With how many events it closes before."""
+
+
+class MissedRule(Model):
+    """Which of the deliveries are kept that a webhook misses while it is disabled."""
+
+    for_: Annotated[Duration, Field(alias="for", gt=0)] = 7 * 86400.0
+    """How long each is kept, at most: 7d."""
+    max: int = Field(10_000, ge=0, le=1_000_000)
+    """How many are kept, at most; the oldest go first."""
 
 
 class NotFiring(Enum):
@@ -244,13 +260,26 @@ class Addressed(Model):
         if not isinstance(value, Mapping):
             return handler(value)
         named = {"name": cls.default_name(value), **value}
+        if "subscribers" in value and "url" not in value:
+            named["url"] = NOWHERE
         webhook = handler(named)
         webhook._fingerprint = _fingerprint(named, webhook.secret)
         return webhook
 
 
+def _with_one_address(schema: dict[str, Any]) -> None:
+    schema["required"].remove("url")
+    schema["oneOf"] = [{"required": ["url"]}, {"required": ["subscribers"]}]
+
+
 class Webhook(Addressed):
     """One webhook of an endpoint."""
+
+    model_config = ConfigDict(json_schema_extra=_with_one_address)
+
+    subscribers: Annotated[Template, AfterValidator(_known_in_payload)] | None = None
+    """Whose subscriptions it goes to, instead of one `url`: a template that makes the id of a
+    tenant, such as `"{{ params.tenant }}"`."""
 
     phase: Annotated[
         str, AfterValidator(_known_phase), WithJsonSchema({"type": "string", "enum": list(PHASES)})
@@ -271,8 +300,10 @@ class Webhook(Addressed):
     event, of whichever endpoint, and closes when it is full or its time is over."""
 
     disable_after: Annotated[Duration, Field(gt=0)] | None = None
-    """After how long without a success it is disabled: 5d; left out: never. What happens from then
-    on is kept as failed deliveries, which `webhooks enable --replay` sends."""
+    """After how long without a success it is disabled: 5d; left out: never."""
+    keep_missed: MissedRule = Field(default_factory=dict, validate_default=True)
+    """What is kept of what it misses while it is disabled: {for: 7d, max: 10000}. It is kept as
+    failed deliveries, which `webhooks enable --replay` sends."""
 
     def obstacle(self, phase: str, status_code: int | str | None) -> NotFiring | None:
         """Why it does not fire for this phase, decided with this status code; None: it does."""
@@ -322,6 +353,8 @@ def name_of(declared: Mapping[str, Any]) -> str:
     codes = declared.get("status_code")
     words = [declared.get("phase"), *(codes if isinstance(codes, list | tuple) else [codes])]
     url = declared.get("url")
+    if url is None and "subscribers" in declared:
+        words.append("subscribers")
     if isinstance(url, str) and not (isinstance(url, Text) and url.secret):
         host = re.match(r"https?://(?:[^/?#@]*@)?([^/?#]*)", url, re.IGNORECASE)
         words.append(host[1] if host else None)

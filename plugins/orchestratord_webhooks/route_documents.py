@@ -30,6 +30,10 @@ class WebhookHealth(TypedDict):
     disabled_reason: str | None
     last_disabled_at: Time | None
     """The last time, even if it is enabled again."""
+    missed: int
+    """Deliveries that it missed while it was disabled, and that a replay sends."""
+    missed_deleted: int
+    """Those deleted since it was last disabled, as `keep_missed` says."""
     last_status_code: int | str | None
     last_error: str | None
     last_attempt_at: Time | None

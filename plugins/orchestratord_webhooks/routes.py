@@ -35,7 +35,16 @@ from orchestratord_webhooks.batches import example_of
 from orchestratord_webhooks.checks import SQL
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.envelope import time_text
-from orchestratord_webhooks.health import TABLE, Health, Name, Row, find, key_of, unwritten_row
+from orchestratord_webhooks.health import (
+    MISSED,
+    TABLE,
+    Health,
+    Name,
+    Row,
+    find,
+    key_of,
+    unwritten_row,
+)
 from orchestratord_webhooks.operational import example_delivery
 from orchestratord_webhooks.operational_webhook import OperationalWebhook, find_operational
 from orchestratord_webhooks.route_documents import (
@@ -171,7 +180,7 @@ class WebhookRoutes:
             "endpoint": name[0],
             "webhook": name[1],
             "status": "failed",
-            "reason": "webhook_disabled",
+            "reason": MISSED,
             "ended_since": time_text(self._health.failed_since(name, last_disabled_at)),
         }
 
@@ -246,6 +255,8 @@ class WebhookRoutes:
         webhook = find(endpoint, path["webhook"])
         if webhook is None:
             raise NotFound(f"{endpoint.id} has no webhook {path['webhook']!r}")
+        if webhook.subscribers is not None:
+            raise Conflict(f"{webhook.name} goes to subscriptions: see `subscriptions` instead")
         return endpoint, webhook
 
     async def _row(self, name: Name, webhook: Webhook | OperationalWebhook) -> WebhookHealth:
@@ -263,7 +274,12 @@ class WebhookRoutes:
         of_one = {"endpoint_id": endpoints.pop()} if len(endpoints) == 1 else {}
         counts = recent(await self._control.rows(COUNTS.name, of_one), now)
         none = RecentAttempts(counted_since(now))
-        return [_shown(row, counts.get((row["endpoint_id"], row["name"]), none)) for row in rows]
+        missed = await missed_of(self._control, rows)
+        names = [(row["endpoint_id"], row["name"]) for row in rows]
+        return [
+            _shown(row, counts.get(name, none), missed.get(name, 0))
+            for row, name in zip(rows, names, strict=True)
+        ]
 
 
 def _declared(found: Declaration, **more: Any) -> Answer:
@@ -305,7 +321,19 @@ def _endpoint(config: Config, endpoint_id: str) -> Endpoint:
         raise NotFound.of("endpoint", endpoint_id) from None
 
 
-def _shown(row: Mapping[str, Any], counts: RecentAttempts) -> WebhookHealth:
+async def missed_of(control: Control, rows: Sequence[Row]) -> dict[Name, int]:
+    """How many deliveries are kept of each webhook that it missed while it was disabled."""
+    endpoints = {row["endpoint_id"] for row in rows if row["last_disabled_at"] is not None}
+    if not endpoints:
+        return {}
+    asked = {"status": "failed", "reason": MISSED, "kind": "webhook"}
+    if len(endpoints) == 1:
+        asked["endpoint"] = endpoints.pop()
+    found = await control.grouped(asked, ("endpoint", "webhook"))
+    return {(one["endpoint"], one["webhook"]): one["tasks"] for one in found["groups"]}
+
+
+def _shown(row: Mapping[str, Any], counts: RecentAttempts, missed: int) -> WebhookHealth:
     """A row of the table for people: one word on whether it is enabled, times as texts."""
     code = row["last_status_code"]
     return {
@@ -318,6 +346,8 @@ def _shown(row: Mapping[str, Any], counts: RecentAttempts) -> WebhookHealth:
         "disabled_at": _time(row["disabled_at"]),
         "disabled_reason": row["disabled_reason"],
         "last_disabled_at": _time(row["last_disabled_at"]),
+        "missed": missed,
+        "missed_deleted": row["missed_deleted"] or 0,
         "last_status_code": int(code) if code is not None and code.isdigit() else code,
         "last_error": row["last_error"],
         "last_attempt_at": _time(row["last_attempt_at"]),

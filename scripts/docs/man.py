@@ -2,7 +2,7 @@
 
     python scripts/docs/man.py orchestratorctl.1 | man -l -
 
-shows one from a checkout. hatchling calls `InstalledDocs` and installs the pages into `share/man`,
+shows one from a checkout. hatchling calls `InstalledDocs`; pip installs the pages into `share/man`,
 where `man` looks for them by the PATH.
 
 pip loads this file before it reads which Python the package needs. So older ones can load it, too:

@@ -185,6 +185,8 @@ def shots(daemon: Daemon) -> dict[str, str]:
         "all-webhooks": "/webhooks",
         "schedules": "/schedules",
         "bulks": "/bulks",
+        "runs": "/runs",
+        "daemons": "/daemons",
         "actions": "/actions",
     }
 

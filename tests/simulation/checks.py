@@ -39,6 +39,7 @@ GOES_ON = (
     "runs WHERE untold = 1",
     "bulks WHERE status IN ('running', 'paused') OR ended_at IS NULL",
     "queue_slices",
+    "chores",
 )
 """Rows of which something is still to come."""
 

@@ -50,7 +50,7 @@ VARIABLES = {
 }
 CREDENTIALS = (
     "api_token", "api_read_token", "oauth2_secret", "ops_hook", "ops_new", "ops_old", "pager",
-    "proxy_password", "salesforce_secret", "slack", "stripe",
+    "proxy_password", "salesforce_secret", "slack", "stripe", "subscriptions_key",
 )  # fmt: skip
 
 
@@ -467,6 +467,9 @@ def test_every_yaml_example_is_good(
         _write(tmp_path, "orchestratord.yaml", f"databases: {{warehouse: {DATABASE}}}\n")
     if "inbound:" in page and name != "orchestratord.yaml":
         _write(tmp_path, "orchestratord.yaml", "inbound: {bind: 127.0.0.1:8430}\n")
+    if "subscribers:" in block.text:
+        key = base64.b64encode(bytes(32)).decode()
+        _write(tmp_path, "orchestratord.yaml", f"subscriptions: {{key: {key}}}\n")
     for file in re.findall(r"schema: \{file: ([\w./-]+)\}", page):
         _write(tmp_path, file, "{}")
     if partial and "/endpoints/" in name:
@@ -496,7 +499,7 @@ def test_every_yaml_example_is_good(
         text = settings.read_text() if settings.exists() else ""
         settings.write_text(f"{text}\nplugins: {{dirs: [plugins]}}\n")
     for credential in CREDENTIALS:
-        key = base64.b64encode(credential.ljust(24).encode()).decode()
+        key = base64.b64encode(credential.ljust(32).encode()).decode()
         _write(tmp_path, f"credentials/{credential}", key)
     if "service_account_key" in block.text:
         _write(tmp_path, "credentials/service_account_key", signing_key())

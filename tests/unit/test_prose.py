@@ -1,4 +1,4 @@
-"""The linter of prose finds what it should, and passes over fewer pages with time."""
+"""The linter of prose finds what it should."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-UNCLEAN = ROOT / "scripts" / "prose" / "unclean-pages.txt"
-MOST_UNCLEAN = 3
-"""As many pages as are in the list: it may lose names, and get none."""
 
 PAGE = """# What is due is claimed
 <!-- made: table -->
@@ -62,10 +59,3 @@ def test_the_linter_finds_long_sentences_and_foreign_words(tmp_path: Path) -> No
     assert sorted(findings(tmp_path / "docs" / "how-to" / "send.md", text)) == sorted(
         everywhere + passive
     )
-
-
-def test_the_list_of_unclean_pages_only_gets_shorter() -> None:
-    pages = UNCLEAN.read_text().splitlines()
-    assert pages == sorted(set(pages))
-    assert [page for page in pages if not (ROOT / page).exists()] == []
-    assert len(pages) <= MOST_UNCLEAN

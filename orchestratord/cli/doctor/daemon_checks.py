@@ -28,6 +28,11 @@ _REMEDIES = {
 }
 _ELSE = "it goes on by itself once that is over; its log says more"
 
+_TRY_AGAIN = (
+    "to have it tried again, stop the daemon, run the SQL `UPDATE chores SET due = 0, deaths = 0 "
+    "WHERE id"
+)
+
 _START = "start it with `systemctl start orchestratord` or `orchestratord run`"
 
 
@@ -147,6 +152,7 @@ def check_daemon(installed: Installation) -> Findings:
                 f"{scope.get('name')}` lifts it now, `pace: off` in its YAML for good",
             )
     yield from _ended_services(status)
+    yield from _stuck_chores(status)
     if status.get("draining"):
         yield warn(
             "it is draining: it begins nothing new",
@@ -161,6 +167,14 @@ def check_daemon(installed: Installation) -> Findings:
                 _REMEDIES.get(trouble["code"], _ELSE),
                 trouble=trouble["code"],
             )
+
+
+def _stuck_chores(status: Mapping[str, Any]) -> Findings:
+    for chore in status.get("stuck_chores") or ():
+        yield warn(
+            f"the chore {chore['kind']} {chore['subject']} was set aside: daemons have died at it",
+            f"look in the log for what ended them; {_TRY_AGAIN} = {chore['id']}`, and start it",
+        )
 
 
 def _ended_services(status: Mapping[str, Any]) -> Findings:

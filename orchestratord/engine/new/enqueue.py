@@ -8,19 +8,28 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from orchestratord.config.params import check_call, rule_problems
 from orchestratord.engine.new.call_partition import partition_of
 from orchestratord.engine.new.new_tasks import NewTasks
-from orchestratord.errors import Conflict, InvalidParams, InvalidPayload, NotFound
+from orchestratord.errors import (
+    Conflict,
+    InvalidParams,
+    InvalidPayload,
+    NotFound,
+    UniqueKeyReused,
+)
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Effect, Kind, NewTask
+from orchestratord.model.task import Accepted, Effect, Kind, NewTask, QueueRows, Upsert
+from orchestratord.plugin.background_service import ROLE
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import Write
 from orchestratord.queue.housekeeping.batch_closing import write_delivery
 from orchestratord.queue.operations.effects import enqueue, write_effects
+from orchestratord.queue.operations.enqueue_each import enqueue_each
+from orchestratord.queue.operations.roles import fenced
 from orchestratord.queue.operations.slices import oldest_slice, write_slice
 from orchestratord.queue.outbox.outbox_take import OutboxTask, Result, take
 from orchestratord.queue.records import Insert, Inserted
@@ -38,12 +47,10 @@ Operation = Callable[[Any], Write[list[Inserted]]]
 """Makes the operation that writes what it is given."""
 
 
-class Accepted(NamedTuple):
-    """A call that is on disk. `repeated`: its key was used before, and this is the first call."""
-
-    id: int
-    status: str
-    repeated: bool = False
+def accepted(inserted: Inserted) -> Accepted:
+    """As which one is accepted that is written, or was before."""
+    status = "succeeded" if inserted.happened else "pending"
+    return Accepted(inserted.id, status, repeated=inserted.duplicate)
 
 
 class Enqueue:
@@ -62,9 +69,11 @@ class Enqueue:
         """
         return await self._whole(tasks, enqueue)
 
-    async def write(self, effects: Sequence[Effect]) -> list[int]:
-        """Write effects in one transaction; the ids of the new tasks, in order."""
-        return [item.id for item in await self._whole(effects, write_effects)]
+    async def write(self, effects: Sequence[Effect], expected: Sequence[Upsert] = ()) -> list[int]:
+        """Write effects in one transaction; the ids of the new tasks, in order. Raises Conflict
+        where a row of a plugin's table is not as it is `expected`."""
+        operation = partial(write_effects, expected=expected)
+        return [item.id for item in await self._whole(effects, operation)]
 
     def write_soon(self, effects: Sequence[Effect]) -> None:
         """Write what plugins return of events, which have happened already."""
@@ -100,6 +109,32 @@ class Enqueue:
         written = await self._whole([delivery], partial(write_delivery, batch_id))
         return not written[0].duplicate
 
+    async def accept_each(
+        self, calls: Sequence[NewTask], rows: QueueRows | None, keys: Sequence[str]
+    ) -> list[Accepted | UniqueKeyReused | None]:
+        """Write new calls together, each by itself; what became of each. The arguments are those of
+        the operation `enqueue_each`. Raises what it raises; then nothing was written."""
+        return await self._shielded(self._accept_each(calls, rows, keys))
+
+    async def _accept_each(
+        self, calls: Sequence[NewTask], rows: QueueRows | None, keys: Sequence[str]
+    ) -> list[Accepted | UniqueKeyReused | None]:
+        items = await self._new_tasks.items(calls)
+        inserts = [item for item in items if isinstance(item, Insert)]
+        operation = fenced(enqueue_each(inserts, rows, keys), ROLE.get())
+        results = await self._store.write(operation)
+        found: list[Accepted | UniqueKeyReused | None] = []
+        written, inserted = [], []
+        for insert, result in zip(inserts, results, strict=True):
+            if not isinstance(result, Inserted):
+                found.append(result)
+                continue
+            found.append(accepted(result))
+            written.append(insert)
+            inserted.append(result)
+        await self._new_tasks.written(written, inserted)
+        return found
+
     async def take(self, rows: Sequence[OutboxTask], *, same_database: bool) -> list[Result]:
         """Make tasks of rows of the outbox; what became of each. Raises what the operation `take`
         raises; then nothing was written."""
@@ -120,7 +155,7 @@ class Enqueue:
     async def _whole(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
         items = await self._new_tasks.items(effects)
         self._new_tasks.expect(items)
-        loop, written = asyncio.get_running_loop(), operation(items)
+        loop, written = asyncio.get_running_loop(), fenced(operation(items), ROLE.get())
         told: asyncio.Future[list[Inserted]] = loop.create_future()
         written.about = items, told
         self.under_way.add(told)

@@ -295,4 +295,6 @@ class RemovedTasks:
             endpoint = config.endpoints.get(key.endpoint_id)
             result = await self._hooks.fail(task, endpoint, config, reason, standing.why)
             await self._ends.settle(task, result, config, None, self._clock.now_ms())
-            self._failed[standing.why] += 1
+            # Of a disabled webhook only what had been tried: it goes on missing what happens.
+            if reason != Reason.WEBHOOK_DISABLED or task.attempts > 1:
+                self._failed[standing.why] += 1

@@ -16,7 +16,7 @@ from orchestratord.model.task import BatchMember, Delete, Table, Upsert
 from orchestratord.queue.batch import Rank, Write, writes
 from orchestratord.queue.connection import Singly
 from orchestratord.queue.operations.insert import NewRows, lock_order
-from orchestratord.queue.operations.plugin_rows import Upserts
+from orchestratord.queue.operations.plugin_rows import Upserts, check_row
 from orchestratord.queue.records import Insert, Inserted, StoredEffect
 from orchestratord.queue.session import Session
 
@@ -32,8 +32,13 @@ NONSENSE = (UniqueKeyReused, TypeError, ValueError, RecursionError)
 
 
 @writes(Rank.HAND)
-def write_effects(session: Session, effects: Effects) -> list[Inserted]:
-    """Write what hooks returned outside of any task; one result for each `Insert` among it."""
+def write_effects(
+    session: Session, effects: Effects, expected: Sequence[Upsert] = ()
+) -> list[Inserted]:
+    """Write what hooks returned outside of any task; one result for each `Insert` among it. Raises
+    Conflict, with nothing written, where a row is not as it is `expected`."""
+    for row in expected:
+        check_row(session, row)
     return apply_effects(session, effects)
 
 

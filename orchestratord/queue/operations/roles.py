@@ -6,8 +6,11 @@ another holds it by now.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from orchestratord.errors import RoleLost
 from orchestratord.queue import facts
-from orchestratord.queue.batch import Rank, reads, writes
+from orchestratord.queue.batch import Rank, Write, reads, writes
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.session import Session
 
@@ -45,6 +48,23 @@ def held_elsewhere(db: Connection, role: str, owner: str) -> bool:
     tried."""
     holder, until = role_holder(db, role)
     return holder not in (None, owner) and db.lives(holder, until, db.clock_ms())
+
+
+T = TypeVar("T")
+
+
+def fenced(operation: Write[T], role: str | None) -> Write[T]:
+    """An operation that raises RoleLost, and writes nothing, where another daemon holds the role,
+    and keeps all others from it until COMMIT; without a role, the operation as it is."""
+    if role is None:
+        return operation
+
+    def do(session: Session) -> T:
+        if role_holder(session.db, role, session.db.for_update)[0] != session.owner:
+            raise RoleLost
+        return operation.run(session)
+
+    return Write(operation.rank, do, needs_room=operation.needs_room)
 
 
 def role_holder(db: Connection, role: str, lock: str = "") -> tuple[str | None, int]:

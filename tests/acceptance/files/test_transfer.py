@@ -295,7 +295,7 @@ def test_a_body_that_is_sent_again_elsewhere(
     assert (seen.method, seen.body) == ("GET", b"")
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 def test_a_gibibyte_each_way_beside_other_calls(
     make_daemon: MakeDaemon, receiver: Receiver, folders: tuple[Path, Path]
 ) -> None:

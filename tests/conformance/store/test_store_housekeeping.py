@@ -42,6 +42,25 @@ async def test_what_people_did_is_kept_for_as_long_as_failures(queue: Any, store
     assert [one.id for one in await store.read(manual.newest_actions(10))] == [third, second]
 
 
+async def test_the_oldest_of_what_webhooks_miss_are_deleted(queue: Any, store: Store) -> None:
+    ids: dict[str, list[int]] = {"ops": [], "chat": []}
+    for number in range(6):
+        for name, made in ids.items():
+            made.append(await queue.add(Key("crm/get", name)))
+            [task] = await queue.claim(Key("crm/get", name))
+            await queue.settle(task, Status.FAILED, reason="webhook_disabled")
+        queue.clock.turn(3600 if number == 2 else 1)
+    other = await queue.ended(Status.FAILED)
+    keeps = {"ops": (DAY, 4), "chat": (1800.0, 100)}
+    gone = await prune.trim(store, "webhook_disabled", lambda key: keeps.get(key.webhook), 2)
+    assert gone == {Key("crm/get", "ops"): 2, Key("crm/get", "chat"): 3}
+    left = await store.read(search.page(TaskFilter(), 100))
+    assert {task.id for task in left[0]} == {*ids["ops"][2:], *ids["chat"][3:], other}
+    assert (await store.counts())["failed"] == 8
+    assert await prune.trim(store, "webhook_disabled", lambda key: None) == {}
+    assert await prune.trim(store, "webhook_disabled", lambda key: keeps.get(key.webhook)) == {}
+
+
 class TestSlots:
     async def test_a_slot_makes_one_task(self, queue: Any, store: Store) -> None:
         assert await store.read(schedules.slots()) == {}
@@ -154,7 +173,7 @@ class TestPrune:
         queue.clock.turn(2 * DAY)
         await prune.prune(store, Retention())
         store = await queue.reopen()
-        assert await store.read(bulks.running()) == []
+        assert await store.read(bulks.newest(9)) == []
         with pytest.raises(NotFound, match="there is no bulk"):
             await store.read(bulks.get(bulk.id))
 

@@ -481,6 +481,8 @@ def test_what_the_daemon_complains_of(folder: Path) -> None:
          "warn", "api:a is slowed to 9.5 tasks a second since 2026-01-01T00:00:00Z"),
         ({"breakers": [{"lane": "api:a", "since": "T", "why": "503", "due": 2}]}, "warn",
          "api:a is down since T: 503; 2 endpoints or webhooks wait"),
+        ({"stuck_chores": [{"id": 7, "kind": "bulk", "subject": "3"}]}, "warn",
+         "the chore bulk 3 was set aside: daemons have died at it"),
         ({"health": {"troubles": [{"code": "storage_full", "why": "no room", "since": "T"}]}},
          "fail", "it is not ready since T: no room"),
     ):  # fmt: skip

@@ -1,6 +1,7 @@
-"""The daemon's own housekeeping: when it is due says `schedule`, running it is ours.
+"""What each process does for itself again and again: when it is due says `schedule`, running it is
+ours.
 
-A chore runs as a task on the loop, never twice at once, and a fault of one harms no other.
+A duty runs as a task on the loop, never twice at once, and a fault of one harms no other.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ import schedule
 from orchestratord.errors import Unreachable
 from orchestratord.values import world
 
-log = logging.getLogger("orchestratord.chores")
+log = logging.getLogger("orchestratord.duties")
 
-Chore = Callable[[], Awaitable[object]]
+Duty = Callable[[], Awaitable[object]]
 
 
-class Chores:
-    """Runs chores at their intervals until cancelled."""
+class Duties:
+    """Runs duties at their intervals until cancelled."""
 
     def __init__(self) -> None:
         self._timetable = schedule.Scheduler()
-        self._chores: list[tuple[int, str, Chore]] = []
+        self._duties: list[tuple[int, str, Duty]] = []
         self._running: dict[str, asyncio.Task[None]] = {}
         self._looked = datetime.fromtimestamp(world.time())  # what `schedule` goes by
 
-    def every(self, seconds: int, name: str, chore: Chore, *, at_once: bool = False) -> None:
-        """Run `chore` each `seconds`; left out while its last run is still going on. `at_once`: it
+    def every(self, seconds: int, name: str, duty: Duty, *, at_once: bool = False) -> None:
+        """Run `duty` each `seconds`; left out while its last run is still going on. `at_once`: it
         is due from the start, too, for a daemon that never lives so long."""
-        self._chores.append((seconds, name, chore))
-        job = self._timetable.every(seconds).seconds.do(self._begin, name, chore)
+        self._duties.append((seconds, name, duty))
+        job = self._timetable.every(seconds).seconds.do(self._begin, name, duty)
         if at_once:
             job.next_run = self._looked
 
@@ -52,21 +53,21 @@ class Chores:
         if now < self._looked:
             # The clock was set back, or summer time ended: what was due then would wait for long.
             self._timetable.clear()
-            for seconds, name, chore in self._chores:
-                self._timetable.every(seconds).seconds.do(self._begin, name, chore)
+            for seconds, name, duty in self._duties:
+                self._timetable.every(seconds).seconds.do(self._begin, name, duty)
         self._looked = now
         self._timetable.run_pending()
 
-    def _begin(self, name: str, chore: Chore) -> None:
+    def _begin(self, name: str, duty: Duty) -> None:
         if name not in self._running:
-            running = asyncio.get_running_loop().create_task(self._carry_out(name, chore))
+            running = asyncio.get_running_loop().create_task(self._carry_out(name, duty))
             self._running[name] = running
             running.add_done_callback(lambda _: self._running.pop(name, None))
 
-    async def _carry_out(self, name: str, chore: Chore) -> None:
+    async def _carry_out(self, name: str, duty: Duty) -> None:
         try:
-            await chore()
+            await duty()
         except Unreachable as error:
-            log.warning("cannot do the chore %r now; again at its next time: %s", name, error)
+            log.warning("cannot do the duty %r now; again at its next time: %s", name, error)
         except Exception:
-            log.exception("the chore %r failed; it is tried again at its next time", name)
+            log.exception("the duty %r failed; it is tried again at its next time", name)

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from orchestratord.daemon.chores import Chores
+from orchestratord.daemon.duties import Duties
 from orchestratord.errors import QueueError, Unreachable
 
 
-async def test_a_database_that_is_away_is_no_fault_of_the_chore(
+async def test_a_database_that_is_away_is_no_fault_of_the_duty(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def away() -> None:
@@ -19,10 +19,10 @@ async def test_a_database_that_is_away_is_no_fault_of_the_chore(
     async def broken() -> None:
         raise QueueError("the database refused: no such table")
 
-    chores = Chores()
-    chores.every(1, "away", away)
-    chores.every(1, "broken", broken)
-    running = asyncio.create_task(chores.run())
+    duties = Duties()
+    duties.every(1, "away", away)
+    duties.every(1, "broken", broken)
+    running = asyncio.create_task(duties.run())
     async with asyncio.timeout(60):
         while len({record.levelno for record in caplog.records}) < 2:
             await asyncio.sleep(0.05)
