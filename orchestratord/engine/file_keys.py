@@ -26,9 +26,9 @@ class FilePart(Model):
     path: Template
     """The path of the file, in a folder of files.read."""
     type: Template | None = None
-    """Its media type; left out: by the end of its name."""
+    """Its media type; by default from the end of its name."""
     name: Template | None = None
-    """The name that the receiver is given; left out: that of the file."""
+    """The file name for the receiver; by default the file's own."""
 
     def templates(self) -> Iterable[Template]:
         """All that is rendered for each request."""
@@ -36,12 +36,12 @@ class FilePart(Model):
 
 
 class SaveRule(Model):
-    """Where the body of an answer is written to."""
+    """The file for an answer's body."""
 
     folder: str
-    """One of the folders of files.write, as it is written there."""
+    """One of the folders of files.write, as written there."""
     name: Template
-    """The name of the file; another one of that name is replaced."""
+    """The name of the file; the daemon replaces an older one of that name."""
 
 
 class FileToSend(NamedTuple):

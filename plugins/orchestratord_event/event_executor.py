@@ -27,7 +27,7 @@ class EventSpec(ParamRules):
     """The keys of an endpoint with `type: event`."""
 
     schema_: DataSchema | None = Field(None, alias="schema")
-    """What the data of an event have to be: a JSON Schema."""
+    """A JSON Schema for the data of an event."""
 
     @property
     def free(self) -> bool:
