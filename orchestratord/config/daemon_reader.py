@@ -156,8 +156,8 @@ def _check_http(http: Http, keys: KeyProblems) -> None:
     else:
         if not address.is_loopback:
             message = (
-                "nothing encrypts the traffic here, tokens included: bind 127.0.0.1, and let a "
-                "proxy with TLS stand before it"
+                "nothing encrypts the traffic here, tokens included: bind 127.0.0.1, and put a "
+                "proxy with TLS before it"
             )
             keys.warn(message, "http", "bind")
         if address.is_unspecified and not http.hosts:

@@ -273,7 +273,7 @@ class Feedback:
             lane.openings += 1
         log.warning(
             "the breaker of %s is open: %d attempts failed, the last with: %s; its tasks wait, "
-            "and lose no attempt, while single ones find out whether it is back",
+            "and lose no attempt, while probes find out whether it is back",
             name,
             breaker.failures,
             breaker.why,
@@ -383,7 +383,7 @@ class Feedback:
         elif throttle.pace is not None and throttle.pace.rate is not None:
             rate = round(throttle.pace.rate, 1)
             log.warning(
-                "%s is slowed to %g tasks a second since %s: %s; it goes faster by itself, or by "
+                "%s is slowed to %g tasks a second since %s: %s; its rate rises by itself, or by "
                 "`orchestratorctl resume %s`",
                 throttle.name,
                 rate,

@@ -283,9 +283,7 @@ class Reloader:
         """
         cause = result.cause
         if self.last_error is not None and not result.changed:
-            log.info(
-                "the files are good again; generation %d stays in force", self.config.generation
-            )
+            log.info("the files are good again; generation %d goes on", self.config.generation)
             self._publish(cause, Changes(), began)
         self.last_error = None
         restart, self.restart_required = self.restart_required, result.restart_required
@@ -307,7 +305,7 @@ class Reloader:
             )
             begin_step(self._free_replaced(), self._freeing)
         elif cause == SIGHUP:
-            log.info("nothing has changed; generation %d stays in force", self.config.generation)
+            log.info("nothing has changed; generation %d goes on", self.config.generation)
         for key in result.restart_required:
             if result.changed or key not in restart:
                 log.warning("%s changed, which takes a restart; the old value goes on", key)
@@ -398,7 +396,7 @@ class Reloader:
             await self.write()
         except Exception as error:
             # The swap is done; what plugins keep of it in their tables follows.
-            log.error("cannot write what plugins note of the configuration yet: %s", error)
+            log.error("cannot write the notes of plugins on the configuration yet: %s", error)
 
     async def _noted(self, config: Config, tables: Tables) -> list[Effect]:
         """What plugins want written; everything else has its turns while they say it."""

@@ -127,9 +127,9 @@ def check_certificates(installed: Installation) -> Findings:
     found = list(_ends(installed))
     for what, date in found:
         if date < now:
-            yield fail(f"{what} ended on {date:%Y-%m-%d}", renew)
+            yield fail(f"{what} expired on {date:%Y-%m-%d}", renew)
         elif date < now + _SOON:
-            yield warn(f"{what} ends on {date:%Y-%m-%d}", renew)
+            yield warn(f"{what} expires on {date:%Y-%m-%d}", renew)
     first = min((date for _, date in found), default=now)
     if first >= now + _SOON:
         count = counted(len(found), "certificate")

@@ -148,7 +148,7 @@ def check_daemon(installed: Installation) -> Findings:
             yield warn(
                 f"{scope.get('name')} is slowed to {overload.get('rate'):g} tasks a second since "
                 f"{overload.get('since')}: it refuses more with 429 or 503",
-                "it goes faster by itself once that ends; `orchestratorctl resume "
+                "its rate rises by itself once that ends; `orchestratorctl resume "
                 f"{scope.get('name')}` lifts it now, `pace: off` in its YAML for good",
             )
     yield from _ended_services(status)

@@ -59,7 +59,7 @@ def _remedy(item: Mapping[str, Any]) -> str:
     if item["reason"] in DOUBTFUL:
         return (
             f"orchestratorctl list {which} --reason {item['reason']} --params: they may have been "
-            "carried out, so look before each is retried or cancelled"
+            "carried out, so look before you retry or cancel one"
         )
     if item["failed"]:
         return (

@@ -84,8 +84,8 @@ def _told(clock: object) -> Iterator[Finding]:
         yield warn(f"the clock was put {way} by {by}: {last['what']} at {last['at']}", remedy)
     if back:
         yield warn(
-            f"{counted(back['tasks'], 'task')} had times that were still to come at {back['at']}, "
-            "and were brought back",
+            f"{counted(back['tasks'], 'task')} had times in the future at {back['at']}, "
+            "which the daemon corrected",
             f"the clock had been ahead before; {remedy}",
         )
 

@@ -525,8 +525,8 @@ class ShortageLog:
             return
         self._again = world.monotonic() + SHORTAGE_TOLD
         worker_log.error(
-            "this daemon lacks what it takes to send (%s): such attempts are given back, and made "
-            "again after %gs; `orchestratord doctor` shows its limits",
+            "this daemon lacks what it takes to send (%s): such attempts do not count, and are "
+            "repeated after %gs; `orchestratord doctor` shows its limits",
             error,
             delay,
         )

@@ -561,12 +561,12 @@ def test_certificates_of_apis(folder: Path) -> None:
         f"2 certificates of APIs; the first to end does so on {now + 90 * day:%Y-%m-%d}",
     )
     soon = bad(check, write(not_after=now + 3 * day))
-    assert soon.what == f"tls.cert of example (both.pem) ends on {now + 3 * day:%Y-%m-%d}"
+    assert soon.what == f"tls.cert of example (both.pem) expires on {now + 3 * day:%Y-%m-%d}"
     case = write(not_before=now - 9 * day, not_after=now - day)
     ended = bad(check, case)
     assert (ended.status, ended.what) == (
         "fail",
-        f"tls.cert of example (both.pem) ended on {now - day:%Y-%m-%d}",
+        f"tls.cert of example (both.pem) expired on {now - day:%Y-%m-%d}",
     )
     (folder / "both.pem").chmod(0o644)
     secret = bad(config_checks.check_files, case)

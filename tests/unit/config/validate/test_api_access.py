@@ -134,7 +134,7 @@ def test_certificates_that_have_ended(private: ConfigFolder, ca: trustme.CA) -> 
     old = ca.issue_cert("x", not_before=past - timedelta(days=9), not_after=past)
     write(private, ca, old)
     assert private.warnings() == [
-        f"{API}:2:23: tls.cert: its certificate ended on 2026-03-01; renew it"
+        f"{API}:2:23: tls.cert: its certificate expired on 2026-03-01; renew it"
     ]
     (pem,) = certificates(old.cert_chain_pems[0].bytes())
     assert ends(pem) == past
