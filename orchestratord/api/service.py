@@ -282,7 +282,7 @@ class Service:
         Args:
             diff: name the keys that differ; where nothing has changed since, those that the
                 generation in force has changed.
-            accept_removals: also where most of the endpoints that tasks wait for are removed.
+            accept_removals: accept the removal of most endpoints that tasks wait for.
             dry_run: only tell what it would come to.
             folder: then, read in the place of the daemon's own.
 
@@ -862,7 +862,7 @@ class Service:
                 hint = suggest(name, grouped.COLUMNS) or f"; by {known}"
                 raise InvalidParams({"by": f"tasks are not grouped by {name!r}{hint}"})
         if not by or len(set(by)) < len(by):
-            raise InvalidParams({"by": "names each of what tasks are grouped by once"})
+            raise InvalidParams({"by": "names each grouping once"})
         found = await self._store.read(grouped.grouped(wanted, by))
         mask = self.config.redactor.value
         groups = [
