@@ -282,16 +282,6 @@ class ActionsQuery(TypedDict, total=False):
     """The `next` of the page before."""
 
 
-class OutboxQuery(TypedDict, total=False):
-    """Which rows of the outbox."""
-
-    status: Annotated[str, one_of(["waiting", "refused"])]
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
-    """Rows of a page; 100 by default."""
-    after: Annotated[int, Field(ge=1, le=MAX_ID)]
-    """The `next` of the page before."""
-
-
 class ExplainQuery(TypedDict, total=False):
     """An attempt that is explained."""
 

@@ -35,9 +35,9 @@ from orchestratord.api.daemon_documents import (
 )
 from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
-from orchestratord.api.outbox_relay import OutboxRelay
-from orchestratord.api.plugin_pages import contained_pages, plugin_metrics
+from orchestratord.api.plugin_pages import contained_pages, contained_status, plugin_metrics
 from orchestratord.api.run_document import RunDocument, RunsDocument, run_document, runs_document
+from orchestratord.api.server.handler import Asked, Handler
 from orchestratord.api.server.request_body import json_value
 from orchestratord.api.slow_look import SlowLook
 from orchestratord.api.throttle_service import ThrottleService
@@ -178,7 +178,6 @@ class Service:
         clock_watch: ClockWatch,
         team: Team,
         upgrade: Upgrade,
-        relay: OutboxRelay,
     ) -> None:
         self._worker, self._scheduler = worker, scheduler
         self._store, self._host, self._clock = worker.store, worker.host, worker.clock
@@ -190,7 +189,9 @@ class Service:
         self._reloader = reloader
         self._fleet = fleet
         self._clock_watch, self._team, self._upgrade = clock_watch, team, upgrade
-        self._relay = relay
+        self.routes: Mapping[tuple[str, str], Handler] = {}
+        """What answers at each method and path of the API, where it is served."""
+        self._status_parts: list[tuple[str, Callable[[], Any]]] | None = None
         self._started_at = worker.clock.now_ms()
         self._version = importlib.metadata.version("orchestratord")
         self._pausing, self._editing = asyncio.Lock(), asyncio.Lock()
@@ -244,14 +245,21 @@ class Service:
             "database": await status.database_status(store, self._fleet, redactor),
             "daemons": cast("list[daemon_documents.DaemonStatus]", self._fleet.daemons()),
             "clock": cast("daemon_documents.ClockStatus", self._clock_watch.status()),
-            "outbox": cast("daemon_documents.OutboxStatus | None", self._relay.status()),
+            "outbox": None,
             "plugins": status.plugins_status(self._host.plugins.values(), redactor),
             "paused": sorted(await store.read(manual.paused())),
             "stuck_chores": [
                 {"id": one.id, "kind": one.kind, "subject": redactor.text(one.subject)}
                 for one in await store.read(chores.stuck())
             ],
+            **self._of_plugins(),  # type: ignore[typeddict-item]  # keys that no document has
         }
+
+    def _of_plugins(self) -> dict[str, Any]:
+        """What plugins say of themselves in the status, by their keys."""
+        if self._status_parts is None:
+            self._status_parts = list(contained_status(self._host, self))
+        return {key: read() for key, read in self._status_parts}
 
     def plugins(self) -> list[daemon_documents.PluginDocument]:
         """All plugins in the order in which they were loaded, those that did not load as well."""
@@ -658,9 +666,14 @@ class Service:
 
     async def outbox(
         self, *, limit: int = 100, after: int | None = None, refused: bool | None = None
-    ) -> answers.OutboxDocument:
+    ) -> Mapping[str, Any]:
         """A page of the outbox's rows, and the `next` after which there is more. See `Control`."""
-        return await self._relay.page(limit, filters.MAX_ID if after is None else after, refused)
+        if (handler := self.routes.get(("GET", "/v1/outbox"))) is None:
+            raise NotFound("no plugin that is loaded has an outbox")
+        status = "" if refused is None else "refused" if refused else "waiting"
+        query = {"limit": str(limit), "after": str(after or ""), "status": status}
+        found: Mapping[str, Any] = (await handler(Asked({}, query, None, {}))).body
+        return found
 
     # -- what was done manually ----------------------------------------------------------------
 
@@ -712,6 +725,10 @@ class Service:
         if any(table is not None and table.adopted for table in changed):
             self._store.tell("tables")
         return ids[: sum(isinstance(effect, NewTask) for effect in effects)]
+
+    def ago(self, seconds: float) -> int:
+        """The time so many seconds ago. See `Control.ago`."""
+        return self._clock.before(seconds)
 
     def begin_trouble(self, code: str, why: str) -> None:
         """The daemon cannot do all of its work. See `Control.begin_trouble`."""

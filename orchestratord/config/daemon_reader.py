@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from orchestratord.config.database_url import database_url
 from orchestratord.config.inherit import Inherited, SharedReader
-from orchestratord.config.outbox_database import outbox_url
 from orchestratord.config.validate.bind_address import host_problem, parse_bind
 from orchestratord.config.validate.file_folders import STATE, check_folders
 from orchestratord.config.validate.node_reader import NodeReader
@@ -71,11 +70,6 @@ class DaemonReader:
         settings, _, fields = self._reader.read(spot, known, DaemonSettings)
         keys, of_plugins = KeyProblems(self._problems, spot, known), self._of_plugins(root)
         self._check(fields, keys)
-        if fields.get("outbox") is not None:
-            try:
-                outbox_url(fields["outbox"].database, of_plugins)
-            except ValueError as error:
-                keys.error(str(error), "outbox", "database")
         return DaemonFile(settings, of_plugins, defaults)
 
     def _known(self, root: MapNode) -> MapNode:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from orchestratord.model.endpoint import Api, Endpoint, Guards
 from orchestratord.model.outcome import Outcome, Send
@@ -103,11 +103,13 @@ class Need:
         what: what was tried and how it is, such as `the database crm answers`.
         fault: what is wrong with it; empty where nothing is.
         remedy: what to do, where something is wrong.
+        severity: whether what is wrong fails, or warns.
     """
 
     what: str
     fault: str = ""
     remedy: str = ""
+    severity: Literal["error", "warning"] = "error"
 
 
 class Executor(ABC):

@@ -65,7 +65,14 @@ if TYPE_CHECKING:
     from orchestratord.plugin.doctor_check import Check
     from orchestratord.plugin.metric import Counter, Gauge
     from orchestratord.plugin.registry import Reference
-    from orchestratord.plugin.route import Control, Page, PortHandler, PortRequest, Route
+    from orchestratord.plugin.route import (
+        Control,
+        Page,
+        PortHandler,
+        PortRequest,
+        Route,
+        StatusPart,
+    )
     from orchestratord.plugin.verb_row import VerbRow
 
 hookspec = pluggy.HookspecMarker("orchestratord")
@@ -83,11 +90,13 @@ REGISTRATIONS = (
     "register_metrics",
     "register_references",
     "register_checks",
+    "register_status",
     "register_commands",
     "register_verbs",
     "register_editor",
     "example_request",
     "check_endpoint",
+    "check_config",
     "config_adopted",
 )
 DECIDING = ("before_request", "after_request", "before_execute", "after_execute")
@@ -175,6 +184,11 @@ def register_checks() -> Iterable[Check]:
 
 
 @hookspec
+def register_status(control: Control) -> Iterable[StatusPart]:
+    """What `GET /v1/status` says of the plugin."""
+
+
+@hookspec
 def register_commands() -> Iterable[click.Command]:
     """Commands of the plugin's own for `orchestratord`, by their names. They need no daemon, and
     this hook is called where one of them, or `--help`, is asked for: import what takes its time
@@ -205,6 +219,11 @@ def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
     `Problem.key` is the dotted path below the endpoint (`webhooks.0.url`); file and line are found
     from it. An error refuses the configuration, a warning is shown.
     """
+
+
+@hookspec
+def check_config(config: Config) -> Iterable[Problem]:
+    """As `check_endpoint`, of `orchestratord.yaml`: `Problem.key` is the dotted path in that."""
 
 
 @hookspec

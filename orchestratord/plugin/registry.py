@@ -39,7 +39,7 @@ _DAEMON_KEYS = {*DaemonSettings.model_fields, "defaults"}
 _DAEMON_KEY = "key of orchestratord.yaml"
 CORE_TABLES = (
     "actions attempts batch_members batches bulks commits daemons endpoint_state meta "
-    "orchestratord_outbox outbox_taken rates retry_schedule runs schedules schema "
+    "orchestratord_outbox rates retry_schedule runs schedules schema "
     "schema_migration task_counts throttles"
 ).split()
 """Those of the queue."""
@@ -52,8 +52,7 @@ Reference = Callable[[str], str]
 _REFERENCE = "kind of reference"
 DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
 CORE_COMMANDS = (
-    "backoff check config doctor explain grant-producer inbound init move-queue new outbox "
-    "plugins run schema test"
+    "backoff check config doctor explain inbound init move-queue new plugins run schema test"
 ).split()
 """Those of `orchestratord` that no plugin brings; `cli/main.py` has a module for each."""
 

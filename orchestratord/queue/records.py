@@ -11,7 +11,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 from orchestratord.model.recurring_rows import RecurringRows
-from orchestratord.model.task import Action, Attempt, BatchMember, Key, NewTask, RowEffect, Task
+from orchestratord.model.task import (
+    Action,
+    Attempt,
+    BatchMember,
+    Key,
+    NewTask,
+    RowEffect,
+    Slice,
+    Task,
+)
 from orchestratord.queue.daemon_health import Trouble
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusCode, StatusSet
@@ -44,7 +53,7 @@ class Insert:
     begins_run: bool = False
 
 
-StoredEffect = Insert | RowEffect | BatchMember
+StoredEffect = Insert | RowEffect | BatchMember | Slice
 """An `Effect` as it is written."""
 
 

@@ -17,7 +17,7 @@ from orchestratord.errors import Conflict, InvalidParams, NotFound, Replaced
 from orchestratord.model.event import EventType
 from orchestratord.model.task import Key, Reason
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import chores
+from orchestratord.queue.operations import effects
 from orchestratord.queue.operations.bulk import PAUSED, RUNNING
 from orchestratord.queue.records import CANCEL, CHANGED, NO_SUCCESS, RESOLVE, Bulk, Chore
 from orchestratord.values import world
@@ -101,7 +101,7 @@ class BulkRunner:
                 course.counts = counts
                 return course.pause
         except NotFound:  # it was deleted
-            await self._store.write(chores.end_with(chore, ()))
+            await self._store.write(effects.end_chore(chore, ()))
         else:
             if not await self._end(chore, bulk):
                 return 0.0
@@ -182,11 +182,11 @@ class BulkRunner:
         bulk = await self._store.read(bulks.get(bulk.id))
         event = task_events.of_bulk(type_, bulk, self._clock.now_ms())
         new_tasks = self._worker.pipe.new_tasks
-        effects = await new_tasks.of_event(event)
-        inserted = await self._store.write(bulks.end_chore(chore, bulk, effects))
+        follows = await new_tasks.of_event(event)
+        inserted = await self._store.write(bulks.end_chore(chore, bulk, follows))
         if inserted is not None:
             self._events.publish(event)
-            await new_tasks.written(effects, inserted)
+            await new_tasks.written(follows, inserted)
         return inserted is not None
 
     def publish(self, type_: EventType, bulk: Bulk) -> None:

@@ -160,4 +160,6 @@ def check_needs(installed: Installation) -> Findings:
 def findings_of(needs: Iterable[Need]) -> Findings:
     """What plugins say of what they need."""
     for need in needs:
-        yield fail(f"{need.what}: {need.fault}", need.remedy) if need.fault else ok(need.what)
+        told = warn if need.severity == "warning" else fail
+        words = f"{need.what}: {need.fault}" if need.what else need.fault
+        yield told(words, need.remedy) if need.fault else ok(need.what)

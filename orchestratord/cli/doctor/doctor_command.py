@@ -94,7 +94,6 @@ def checks() -> dict[str, _DoctorCheck]:
         failing_checks,
         folder_checks,
         machine_checks,
-        outbox_checks,
         queue_checks,
     )
 
@@ -107,7 +106,6 @@ def checks() -> dict[str, _DoctorCheck]:
         "database": queue_checks.check_database,
         "disk": queue_checks.check_disk,
         "folders": folder_checks.check_folders,
-        "outbox": outbox_checks.check_outbox,
         "needs": config_checks.check_needs,
         "socket": daemon_checks.check_socket,
         "http": daemon_checks.check_http,

@@ -209,7 +209,7 @@ class Pipe:
             self._lanes.ended()
             self._release_slot(task, lane, now)
             effects, run_id = result.effects, run_of(attempt.task)
-            items = await self.new_tasks.items(effects, run_id=run_id) if effects else []
+            items = await self.new_tasks.following(effects, run_id) if effects else []
             if self._claims.closing:
                 return "left"
             self.ends.write_soon(attempt, result, items, now)
@@ -357,7 +357,7 @@ class Pipe:
 
     async def _start(self, attempt: AttemptInProgress, effects: Sequence[Effect]) -> bool:
         task = attempt.task
-        items = await self.new_tasks.items(effects, run_id=run_of(task))
+        items = await self.new_tasks.following(effects, run_of(task))
         alone, begins = self._claims.poison.is_alone(task), begins_run(task, items)
         begun = start(task, self._clock.now_ms(), items, alone=alone, begins_run=begins)
         ours, inserted = await self._store.write(begun)
