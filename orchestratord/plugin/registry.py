@@ -174,7 +174,7 @@ class Registry:
             self.tables[table.name] = table
         for kind, reference in _mapping(plugin, "register_references").items():
             if not (isinstance(kind, str) and re.fullmatch("[a-z]{1,16}", kind)):
-                raise ValueError(f"the kind of reference {kind!r} is no word of small letters")
+                raise ValueError(f"the kind of reference {kind!r} is not a word of small letters")
             self.claim(_REFERENCE, kind, name)
             self.references[kind] = reference
         self.checks += ((name, check) for check in _registered(plugin, "register_checks", Check))

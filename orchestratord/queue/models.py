@@ -357,9 +357,11 @@ class ChoreRow(QueueRow):
 
     id = IdField()
     kind = TextField()
-    """`bulk`: what a bulk still has to do."""
+    """`bulk`: what a bulk still has to do; `slice`: new tasks that are to be written; `batch`: a
+    closed batch whose delivery is."""
     subject = TextField()
-    """What it is about: the id of the bulk."""
+    """What it is about: the id of the bulk or the batch; the name of the slice, which grows with
+    the time."""
     due = BigIntegerField(null=True)
     """When its next step is; NULL where it was set aside, as daemons have died at it."""
     at = BigIntegerField()
@@ -372,6 +374,8 @@ class ChoreRow(QueueRow):
     """How often its step has failed since one was last taken."""
     deaths = IntegerField(constraints=ZERO)
     """How many daemons have died at it since."""
+    data = TextField(null=True)
+    """The tasks of a slice, a JSON list."""
 
     class Meta:
         table_name = "chores"
@@ -563,11 +567,6 @@ class BatchRow(QueueRow):
 
     class Meta:
         table_name = "batches"
-
-
-BatchRow.add_index(
-    ModelIndex(BatchRow, (BatchRow.id,), name="batches_untold", where=BatchRow.task_id.is_null())
-)
 
 
 class Fact(QueueRow):

@@ -33,7 +33,7 @@ from orchestratord.plugin.served import (
 
 MOST_ATTEMPTS = 200
 """For which a strategy is asked for its delays."""
-REMEDY = "mend it, or name it in plugins.disabled"
+REMEDY = "correct it, or name it in plugins.disabled"
 
 
 class ControlStandIn:
