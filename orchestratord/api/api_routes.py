@@ -172,7 +172,7 @@ class ApiRoutes:
         question = asked.body
         if asked.query:
             if question is not None:
-                raise InvalidParams({"body": "says what the query says already"})
+                raise InvalidParams({"body": "repeats the query"})
             question = {name: text for name, text in asked.query.items() if text}
         body = bodies.read_body(bodies.ExplainBody, question).model_dump(exclude_unset=True)
         return Answer(await self._service.explain(_endpoint_id(asked), **body))

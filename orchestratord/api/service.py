@@ -35,7 +35,7 @@ from orchestratord.api.daemon_documents import (
 )
 from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
-from orchestratord.api.plugin_pages import contained_pages, contained_status, plugin_metrics
+from orchestratord.api.plugin_pages import contained_pages, contained_status
 from orchestratord.api.run_document import RunDocument, RunsDocument, run_document, runs_document
 from orchestratord.api.server.handler import Asked, Handler
 from orchestratord.api.server.request_body import json_value
@@ -83,6 +83,7 @@ from orchestratord.plugin.isolation import HookFault, check_sizes, contained
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.plugin.metric import MetricSamples
 from orchestratord.plugin.route import Page
+from orchestratord.plugin.served import plugin_metrics
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import chores, claim, manual, plugin_rows, search
 from orchestratord.queue.operations.schedules import MissedSlots
@@ -182,6 +183,7 @@ class Service:
         self._worker, self._scheduler = worker, scheduler
         self._store, self._host, self._clock = worker.store, worker.host, worker.clock
         self._failing = SlowLook(self._store, Failing([], False))
+        self._missed_deliveries = SlowLook[int](self._store)
         self._due = SlowLook[backlog.DueTasks](self._store)
         self.many = BulkService(worker)
         self.one = TaskService(worker)
@@ -222,6 +224,7 @@ class Service:
         all_workers = await self._team.snapshot(self._worker.snapshot())
         rates = await claim.rates(store, status.lanes_by_day(all_workers))
         snapshot = status.with_rates(all_workers, rates, now)
+        missed = await self._missed_deliveries.latest(failing.missed_deliveries())
         due = await self._due.latest(backlog.due_tasks(now, status.MAX_PARTITIONS))
         return {
             **status.process_status(
@@ -234,9 +237,7 @@ class Service:
             ),
             "health": {"ready": not (troubles := self.troubles()), "troubles": troubles},
             "config": status.config_status(self._reloader),
-            "queue": status.queue_status(
-                await store.counts(), (await self._looked()).missed, due, now, redactor
-            ),
+            "queue": status.queue_status(await store.counts(), missed, due, now, redactor),
             **status.worker_status(snapshot, redactor, None if all_lanes else status.MAX_LANES),
             **await self.failing(),
             "events_dropped": snapshot["events_dropped"],
@@ -282,7 +283,7 @@ class Service:
         Args:
             diff: name the keys that differ; where nothing has changed since, those that the
                 generation in force has changed.
-            accept_removals: also where most of the endpoints that tasks wait for are removed.
+            accept_removals: accept the removal of most endpoints that tasks wait for.
             dry_run: only tell what it would come to.
             folder: then, read in the place of the daemon's own.
 
@@ -831,16 +832,13 @@ class Service:
         Where long lists keep it from being looked up, it is what was known before. Raises
         Unreachable.
         """
-        looked = await self._looked()
+        looked = await self._failing.latest(failing.failing())
         found = [item for item in looked.keys if self._stands(item.key)]
         webhooks = sum(bool(item.key.webhook) for item in found)
         return {
             "failing": [_failing(item, self.config.redactor) for item in found[:MAX_FAILING]],
             "failing_counts": {"call": len(found) - webhooks, "webhook": webhooks},
         }
-
-    async def _looked(self) -> Failing:
-        return await self._failing.latest(failing.failing())
 
     def _stands(self, key: Key) -> bool:
         """Whether the endpoint or webhook is still declared."""
@@ -865,7 +863,7 @@ class Service:
                 hint = suggest(name, grouped.COLUMNS) or f"; by {known}"
                 raise InvalidParams({"by": f"tasks are not grouped by {name!r}{hint}"})
         if not by or len(set(by)) < len(by):
-            raise InvalidParams({"by": "names each of what tasks are grouped by once"})
+            raise InvalidParams({"by": "names each grouping once"})
         found = await self._store.read(grouped.grouped(wanted, by))
         mask = self.config.redactor.value
         groups = [

@@ -169,7 +169,7 @@ def fitted(param: Param, value: Any) -> Any:
         try:
             _ENCODER.encode(value).encode()
         except (ValueError, TypeError, RecursionError):
-            raise ValueError("is nothing that JSON can hold") from None
+            raise ValueError("is not a JSON value") from None
     return int(value) if param.type == "integer" else value
 
 

@@ -103,7 +103,7 @@ class Need:
         what: the subject and its state, such as `the database crm answers`.
         fault: the fault; empty if there is none.
         remedy: the remedy of the fault.
-        severity: whether the fault fails or warns.
+        severity: whether the fault fails, or warns.
     """
 
     what: str

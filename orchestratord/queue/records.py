@@ -283,7 +283,7 @@ class TaskFilter:
         partition: in the partition of this value, of whatever endpoint or webhook.
         run: a call of this run.
         bulk: moved by this bulk, and by none after it.
-        batch: told of by the delivery of this batch.
+        batch: announced by the delivery of this batch.
         webhook: a delivery of the webhook of this name.
     """
 

@@ -29,7 +29,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 @click.command()
 @config_option
-@output_option("text", "json", about="How the findings are written to stdout.")
+@output_option("text", "json", about="The format of the output.")
 def doctor(config: str | None, output: str) -> None:
     """Look for what is wrong with the daemon and on this machine.
 

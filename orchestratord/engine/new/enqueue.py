@@ -188,7 +188,7 @@ def callable_endpoint(config: Config, endpoint_id: str) -> Endpoint:
     return endpoint
 
 
-BOTH = "is given beside delay: one of them says when the first try is due"
+BOTH = "is beside delay: give one of the two"
 
 
 async def new_call(
@@ -248,7 +248,7 @@ async def fitted_call(
     partition = None
     if (rule := endpoint.partition) is not None:
         if (delay > 0 or at is not None) and rule.ordered:
-            why = f"the calls of {endpoint.id} are ordered, and one that is delayed would hold up"
+            why = f"the calls of {endpoint.id} are ordered, and a delayed one would hold up"
             key = "delay" if at is None else "at"
             raise InvalidParams({key: f"{why} those behind it; leave it out"})
         try:
