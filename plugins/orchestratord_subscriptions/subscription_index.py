@@ -251,18 +251,25 @@ class SubscriptionIndex:
 
     async def follow(self, stop: asyncio.Event) -> None:
         """The service: read again what any daemon has changed, within half a second."""
-        assert self._control is not None
         seen: dict[int, int] = {}
         while not stop.is_set():
-            rows = await self._control.rows(CHANGES.name)
-            now = {row["slot"]: row["revision"] for row in rows}
-            moved = {slot for slot, revision in now.items() if seen.get(slot) != revision}
-            left = [one for one in self._asked if one not in self._reads]  # a read of it failed
-            for tenant in [*left, *(one for one in self._tenants if slot_of(one) in moved)]:
-                await self.read(tenant)
-            seen = now
+            try:
+                seen = await self._follow(seen)
+            except Exception as error:
+                log.warning("cannot look for changes of subscriptions yet: %s", error)
             self._evict()
             await _wait(stop, LOOK)
+
+    async def _follow(self, seen: dict[int, int]) -> dict[int, int]:
+        """Read what has changed since the slots had the revisions of `seen`; what they have now."""
+        assert self._control is not None
+        rows = await self._control.rows(CHANGES.name)
+        now = {row["slot"]: row["revision"] for row in rows}
+        moved = {slot for slot, revision in now.items() if seen.get(slot) != revision}
+        left = [one for one in self._asked if one not in self._reads]  # a read of it failed
+        for tenant in [*left, *(one for one in self._tenants if slot_of(one) in moved)]:
+            await self.read(tenant)
+        return now
 
     def _evict(self) -> None:
         for name in list(self._tenants)[:-MOST_IDLE] if len(self._tenants) > MOST_IDLE else ():
