@@ -26,9 +26,9 @@ class FilePart(Model):
     path: Template
     """The path of the file, in a folder of files.read."""
     type: Template | None = None
-    """Its media type; left out: by the end of its name."""
+    """Its media type; by default from the end of its name."""
     name: Template | None = None
-    """The name that the receiver is given; left out: that of the file."""
+    """The file name for the receiver; by default the file's own."""
 
     def templates(self) -> Iterable[Template]:
         """All that is rendered for each request."""
@@ -36,12 +36,12 @@ class FilePart(Model):
 
 
 class SaveRule(Model):
-    """Where the body of an answer is written to."""
+    """The file for an answer's body."""
 
     folder: str
-    """One of the folders of files.write, as it is written there."""
+    """One of the folders of files.write, as written there."""
     name: Template
-    """The name of the file; another one of that name is replaced."""
+    """The name of the file; the daemon replaces an older one of that name."""
 
 
 class FileToSend(NamedTuple):
@@ -78,7 +78,7 @@ def save_as(rule: SaveRule, context: Mapping[str, Any]) -> tuple[str, str]:
     name = to_text(rule.name.render(context))
     fits = _NAME.fullmatch(name) and len(name.encode()) <= 255 and name not in (".", "..")
     if not fits or TEMPORARY.fullmatch(name):
-        raise InvalidPayload(f"save.name: {name[:80]!r} is no name of a file in a folder")
+        raise InvalidPayload(f"save.name: {name[:80]!r} is not the name of a file in a folder")
     return rule.folder, name
 
 

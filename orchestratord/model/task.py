@@ -545,6 +545,18 @@ Effect = NewTask | RowEffect | BatchMember
 """What telling hooks return; written in the transaction of the change that it follows from."""
 
 
+class Slice(NamedTuple):
+    """New tasks that follow from a change, too many to be written with it."""
+
+    name: str
+    tasks: str
+    """JSON."""
+    run_id: int | None
+    """The run to which the calls among them belong …"""
+    calls: int
+    """… and how many these are."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunError:
     """A call of a run that has failed."""

@@ -39,7 +39,7 @@ _DAEMON_KEYS = {*DaemonSettings.model_fields, "defaults"}
 _DAEMON_KEY = "key of orchestratord.yaml"
 CORE_TABLES = (
     "actions attempts batch_members batches bulks commits daemons endpoint_state meta "
-    "orchestratord_outbox outbox_taken rates retry_schedule runs schedules schema "
+    "orchestratord_outbox rates retry_schedule runs schedules schema "
     "schema_migration task_counts throttles"
 ).split()
 """Those of the queue."""
@@ -52,8 +52,7 @@ Reference = Callable[[str], str]
 _REFERENCE = "kind of reference"
 DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
 CORE_COMMANDS = (
-    "backoff check config doctor explain grant-producer inbound init move-queue new outbox "
-    "plugins run schema test"
+    "backoff check config doctor explain inbound init move-queue new plugins run schema test"
 ).split()
 """Those of `orchestratord` that no plugin brings; `cli/main.py` has a module for each."""
 
@@ -174,7 +173,7 @@ class Registry:
             self.tables[table.name] = table
         for kind, reference in _mapping(plugin, "register_references").items():
             if not (isinstance(kind, str) and re.fullmatch("[a-z]{1,16}", kind)):
-                raise ValueError(f"the kind of reference {kind!r} is no word of small letters")
+                raise ValueError(f"the kind of reference {kind!r} is not a word of small letters")
             self.claim(_REFERENCE, kind, name)
             self.references[kind] = reference
         self.checks += ((name, check) for check in _registered(plugin, "register_checks", Check))

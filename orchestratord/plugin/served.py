@@ -7,18 +7,18 @@ out. `check` asks the same without a daemon, so nothing is imported here that on
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from orchestratord.plugin.background_service import Service
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, check_service
 from orchestratord.plugin.registry import CORE
-from orchestratord.plugin.route import Control, Page, PortHandler, Route
+from orchestratord.plugin.route import Control, Page, PortHandler, Route, StatusPart
 
 ROUTES, PORTS, PAGES = "register_routes", "register_ports", "register_pages"
-SERVICES = "register_services"
-_KINDS = {ROUTES: "route", PORTS: "handler", PAGES: "Page"}
+SERVICES, STATUS = "register_services", "register_status"
+_KINDS = {ROUTES: "route", PORTS: "handler", PAGES: "Page", STATUS: "StatusPart"}
 _PARAMETER = re.compile(r"\{[^{}]*\}")
 
 
@@ -70,6 +70,21 @@ def plugin_pages(host: Host, control: Control) -> Iterator[tuple[str, Page]]:
 
     given = host.ask(PAGES, {"control": control})
     return _served(host, PAGES, given, is_page, "the page {0.path}", {})
+
+
+def plugin_status(
+    host: Host, control: Control, taken: Iterable[str]
+) -> Iterator[tuple[str, StatusPart]]:
+    """What plugins have in the status, each with its plugin. `taken`: the keys of the core."""
+
+    def is_part(part: Any) -> bool:
+        return (
+            isinstance(part, StatusPart) and re.fullmatch("[a-z][a-z0-9_]*", part.key) is not None
+        )
+
+    called = "the key {0.key} of the status"
+    owners = {f"the key {key} of the status": CORE for key in taken}
+    return _served(host, STATUS, host.ask(STATUS, {"control": control}), is_part, called, owners)
 
 
 def _served(

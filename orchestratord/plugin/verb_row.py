@@ -40,7 +40,7 @@ class VerbRow:
     def __post_init__(self) -> None:
         """Raise ValueError for what cannot be a verb."""
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"the verb {self.name!r} is no word of small letters")
+            raise ValueError(f"the verb {self.name!r} is not a word of small letters")
         if self.method not in get_args(Method):
             raise ValueError(
                 f"the verb {self.name}: its method is GET, POST, PUT, PATCH or DELETE, not "

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from orchestratord.api.plugin_pages import plugin_metrics
+from orchestratord.api.plugin_pages import contained_status, plugin_metrics
 from orchestratord.api.route_paths import ROUTES
 from orchestratord.engine.retry_delay import base_delay
 from orchestratord.errors import NotFound, Problem
@@ -29,7 +29,7 @@ from orchestratord.plugin.served import (
 
 MOST_ATTEMPTS = 200
 """For which a strategy is asked for its delays."""
-REMEDY = "mend it, or name it in plugins.disabled"
+REMEDY = "correct it, or name it in plugins.disabled"
 
 
 class ControlStandIn:
@@ -105,6 +105,7 @@ async def ask_all(host: Host, config: Config) -> None:
         plugin_routes(host, control, ROUTES),
         plugin_metrics(host),
         plugin_services(host, control),
+        contained_status(host, control),
         plugin_ports(host, control),
     ):
         list(found)

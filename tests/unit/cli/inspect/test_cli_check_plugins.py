@@ -116,7 +116,7 @@ WRONG = {
     ),
     "a verb of two words": (
         "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('a b', '', '/x')]\n",
-        ["the verb 'a b' is no word of small letters"],
+        ["the verb 'a b' is not a word of small letters"],
     ),
     "a verb that deletes": (
         "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('lst', '', '/x', 'DELETE')]\n",

@@ -15,10 +15,11 @@ from typing import Any, LiteralString
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict
 
-from orchestratord.errors import OutboxUnusable, QueueError, RowsUnreadable, Unreachable
-from orchestratord.queue.postgres.outbox_schema import CHANNEL, MISSING
-from orchestratord.queue.postgres.postgres_database import PostgresServer, is_lost
+from orchestratord import OrchestratordError, OutboxUnusable, Unreachable
+from orchestratord_outbox.declaration import RowsUnreadable
+from orchestratord_outbox.outbox_schema import CHANNEL, MISSING
 
 ANOTHER = (
     "the table orchestratord_outbox is another one, of the same name: rename it, or make the "
@@ -30,6 +31,19 @@ LARGEST = 64 << 20
 """Bytes of parameters that are not even read: no setting allows so many."""
 ANSWER_WITHIN = 30.0
 """Seconds for each statement, which only finds a few rows; others may have locked the table."""
+
+UNASKED = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+    "application_name": "orchestratord",
+    "client_encoding": "utf8",
+}
+"""So that a server which is cut off is given up within seconds."""
+PRIMARY = "primary" if psycopg.pq.version() >= 140000 else "read-write"
+"""Which of several hosts libpq is to look for; an older one does not know the first word."""
 
 BEGIN: LiteralString = """
 BEGIN READ ONLY; SELECT set_config('enable_seqscan', 'off', true),
@@ -167,8 +181,9 @@ class OutboxConnection:
         """Connect to the PostgreSQL at `url`, where the outbox is in the search path."""
         try:
             raw = await psycopg.AsyncConnection.connect(
-                PostgresServer(url).conninfo,
+                url,
                 autocommit=True,
+                **_unasked(url),
                 cursor_factory=psycopg.AsyncRawCursor,
                 prepare_threshold=None,
             )
@@ -223,7 +238,7 @@ class OutboxConnection:
         except TimeoutError:
             raise RowsUnreadable(f"rows were not read in {ANSWER_WITHIN:g} s") from None
         except psycopg.Error as error:
-            if is_lost(error) or isinstance(error, psycopg.ProgrammingError):
+            if _is_lost(error) or isinstance(error, psycopg.ProgrammingError):
                 raise _named(error) from None
             raise RowsUnreadable(f"rows cannot be read: {_first_line(error)}") from None
         finally:
@@ -268,6 +283,11 @@ class OutboxConnection:
         not, or (None) all."""
         return [ListedRow(*row) for row in await self._run(LIST, limit, before, refused)]
 
+    async def has_queue(self) -> bool:
+        """Whether a queue was made here."""
+        [(there,)] = await self._run("SELECT to_regclass('retry_schedule') IS NOT NULL")
+        return bool(there)
+
     async def rights(self) -> bool:
         """Whether the relay's user may do all of this. Raises OutboxUnusable."""
         [(allowed, there)] = await self._run(RIGHTS)
@@ -294,20 +314,37 @@ class OutboxConnection:
 
 
 def run_statements(url: str, text: str) -> None:
-    """Run statements in one transaction, in the PostgreSQL at `url`. Raises QueueError."""
+    """Run statements in one transaction, in the PostgreSQL at `url`. Raises OutboxUnusable."""
     try:
-        with psycopg.connect(PostgresServer(url).conninfo) as raw:
+        with psycopg.connect(url, **_unasked(url)) as raw:
             raw.execute(text.encode())
     except psycopg.Error as error:
-        raise QueueError(_first_line(error)) from None
+        raise OutboxUnusable(_first_line(error)) from None
 
 
-def _named(error: psycopg.Error) -> QueueError:
+def _unasked(url: str) -> dict[str, Any]:
+    """What libpq is told where the URL says nothing else."""
+    said = conninfo_to_dict(url)
+    unasked = {name: to for name, to in UNASKED.items() if name not in said}
+    if said.get("target_session_attrs", "any") == "any":
+        # Of several hosts the one that answers first may be a standby.
+        unasked["target_session_attrs"] = PRIMARY
+    return unasked
+
+
+def _is_lost(error: psycopg.Error) -> bool:
+    """Whether the connection is gone, or the server does not want it."""
+    if isinstance(error, psycopg.OperationalError):
+        return error.sqlstate is None or error.sqlstate[:3] == "57P" or error.sqlstate[:2] == "08"
+    return isinstance(error, pg.ReadOnlySqlTransaction | pg.IdleInTransactionSessionTimeout)
+
+
+def _named(error: psycopg.Error) -> OrchestratordError:
     if isinstance(error, pg.UndefinedTable):
         return OutboxUnusable(MISSING)
     if isinstance(error, pg.UndefinedColumn):
         return OutboxUnusable(f"{ANOTHER} ({_first_line(error)})")
-    if is_lost(error):
+    if _is_lost(error):
         return Unreachable(_first_line(error))
     return OutboxUnusable(_first_line(error))
 
