@@ -121,10 +121,10 @@ class Announcer:
         at = world.time()
         asked = [one.when for one in firing if one.when is not None]
         response = outcome.response if outcome and asked else None
+        named = any(one.payload is not None or one.partition is not None for one in firing)
 
         def deliveries(budget: Budget | None = None) -> list[NewTask | BatchMember]:
             data = data_now()
-            named = any(one.payload is not None or one.partition is not None for one in firing)
             context = self._context(task, at) if named else {"params": task.params}
             view = EventView(data, response, config.redactor) if asked else None
             made: list[NewTask | BatchMember] = []
@@ -144,6 +144,8 @@ class Announcer:
 
         if task.is_large or not all(is_quick(when, response) for when in asked):
             return off_loop(deliveries)
+        if not named and not asked:  # nothing is evaluated
+            return deliveries()
         budget = Budget(INLINE_STEPS)
         try:
             return within_budget(budget, deliveries, budget)
