@@ -8,6 +8,7 @@ delivery, which is a task like any other.
     subscription_health   how each fares               subscription_delivery sending
     tenant_service        what can be done with them   routes                the API
     subscription_documents what the API says           checks                what `check` finds
+    tenant_verbs          those of orchestratorctl     tenant_page           that of the dashboard
 
 An announcement of the webhooks plugin goes to the index, which makes deliveries; the executor sends
 them, and how they ended goes to the health.
@@ -31,6 +32,7 @@ from orchestratord import (
     Event,
     Executor,
     Outcome,
+    Page,
     Problem,
     RecurringRows,
     Route,
@@ -39,6 +41,7 @@ from orchestratord import (
     Table,
     Task,
     Upsert,
+    VerbRow,
     hookimpl,
     only_for,
 )
@@ -54,7 +57,9 @@ from orchestratord_subscriptions.subscription import (
 from orchestratord_subscriptions.subscription_delivery import SubscriptionDeliveries
 from orchestratord_subscriptions.subscription_health import SubscriptionHealth
 from orchestratord_subscriptions.subscription_index import UNADDRESSED, SubscriptionIndex
+from orchestratord_subscriptions.tenant_page import tenant_page
 from orchestratord_subscriptions.tenant_service import TenantService
+from orchestratord_subscriptions.tenant_verbs import VERBS
 
 __all__ = ["PUBLIC", "SUBSCRIPTIONS"]
 
@@ -106,6 +111,13 @@ def register_services(control: Control) -> Iterable[Service]:
 
 
 @hookimpl
+def register_pages(control: Control) -> Iterable[Page]:
+    if control.config[SUBSCRIPTIONS] is None:
+        return ()
+    return (tenant_page(TenantService(control, index)),)
+
+
+@hookimpl
 def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
     return checks.problems(endpoint, config)
 
@@ -118,6 +130,11 @@ def config_adopted() -> None:
 @hookimpl
 def observe(events: Sequence[Event]) -> None:
     health.observe(events)
+
+
+@hookimpl
+def register_verbs() -> Iterable[VerbRow]:
+    return VERBS
 
 
 def _mine(kind: str, endpoint: Endpoint) -> bool:
