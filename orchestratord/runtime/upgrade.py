@@ -32,9 +32,6 @@ VARIABLE = "ORCHESTRATORD_HANDED_OVER"
 EXAMINE = "--examine"
 EXAMINED_WITHIN = 60.0
 """Seconds in which the new version has to have read the configuration."""
-BESIDE_FROM = 23
-"""The oldest schema whose workers can go on beside those of this version. Before, workers on a file
-of SQLite knew each other by locks, and would take all that those of this version hold."""
 LAPSES = 120.0
 """Seconds after which another upgrade may be asked for, whatever was heard of the last one: that it
 has failed is told once, and may be lost."""
@@ -55,7 +52,7 @@ class Examined:
     @property
     def fits(self) -> bool:
         """Whether workers of this version may go on while it works."""
-        return self.compatible_from <= schema.VERSION and self.schema >= BESIDE_FROM
+        return self.compatible_from <= schema.VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +227,7 @@ def take_signals(*, reload: bool = True) -> None:
 def what_this_is() -> str:
     """What `Examined` has of this version, as `examine` reads it."""
     version = importlib.metadata.version("orchestratord")
-    beside = max(schema.compatible_from(), BESIDE_FROM)
-    return json.dumps(asdict(Examined(version, schema.VERSION, beside)))
+    return json.dumps(asdict(Examined(version, schema.VERSION, schema.compatible_from())))
 
 
 async def examine() -> Examined:

@@ -269,7 +269,7 @@ class Addressed(Model):
 
 def _with_one_address(schema: dict[str, Any]) -> None:
     schema["required"].remove("url")
-    schema["oneOf"] = [{"required": ["url"]}, {"required": ["subscribers"]}]
+    schema["anyOf"] = [{"required": ["url"]}, {"required": ["subscribers"]}]
 
 
 class Webhook(Addressed):

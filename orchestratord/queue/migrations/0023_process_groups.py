@@ -2,7 +2,7 @@
 work.
 
 Daemons of the versions before go on, and show each worker as a daemon. Workers of the versions
-before share no file with those of this one: they know each other by locks (`BESIDE_FROM`).
+before share no file with those of this one: they know each other by locks.
 """
 
 from __future__ import annotations

@@ -48,7 +48,6 @@ async def test_one_of_which_nothing_is_heard_lapses(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("of_the_queue", "compatible_from", "drains"),
     [
-        (module.BESIDE_FROM - 1, 15, True),  # the way back to workers that know locks for life
         (schema.VERSION, schema.VERSION, False),
         (schema.VERSION + 1, schema.VERSION + 1, True),
     ],
@@ -65,6 +64,6 @@ async def test_workers_go_on_beside_those_only_that_know_each_other(
     assert await upgrade.begin() == {"version": "2.0", "drains_first": drains}
 
 
-def test_workers_of_the_versions_before_are_told_to_drain() -> None:
+def test_a_version_says_whose_workers_may_go_on_beside_its_own() -> None:
     said = Examined(**json.loads(what_this_is()))
-    assert said.compatible_from >= module.BESIDE_FROM > schema.compatible_from()
+    assert said.compatible_from == schema.compatible_from()

@@ -118,11 +118,7 @@ REFUSED = ConfigEvent(EventType.CONFIG_REFUSED, AT, 1, "poll", 2, problems=1, er
 @pytest.mark.parametrize(
     ("event", "same", "another"),
     [
-        # What is told of until that is noted has a name of its own.
-        (PAUSED, {"at": AT + 9, "failed": 6}, {"stop_at": 10}),
-        (ENDED, {"at": AT + 9}, {"bulk": 2}),
         # What each daemon finds out for itself is about the same.
-        (FAILING, {"at": AT + 9, "failing_since": AT - 60_000}, {"endpoint": "a/c"}),
         (TROUBLE, {"at": AT + 9, "why": "in other words"}, {"type": EventType.TROUBLE_ENDED}),
         (REFUSED, {"at": AT + 9, "generation": 7}, {"error": "a.yaml:2: no"}),
     ],
@@ -173,8 +169,8 @@ async def test_how_they_are_gathered(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     assert (found[0].every, found[0].most, found[0].webhook) == (30.0, 100, "operational")
 
 
-async def test_how_a_bulk_went(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    [one] = await told(rig, monkeypatch, ENDED)
+async def test_how_a_bulk_went(rig: Rig) -> None:
+    [one] = recorded(rig, ENDED)
     text = json.loads(one.detail)["text"]
     assert text == "bulk.finished: 1: 9 moved, 4 succeeded, 5 failed"
 
