@@ -154,6 +154,7 @@ if TYPE_CHECKING:
     from orchestratord.plugin.route import StatusPart as StatusPart
     from orchestratord.plugin.route import described as described
     from orchestratord.plugin.verb_row import VerbRow as VerbRow
+    from orchestratord.queue.postgres.postgres_database import PostgresServer as PostgresServer
     from orchestratord.values import world as world
     from orchestratord.values.attached_file import Attachment as Attachment
     from orchestratord.values.budget import INLINE_STEPS as INLINE_STEPS

@@ -13,7 +13,6 @@ from orchestratord.api.serialize import json_bytes
 from orchestratord.errors import OrchestratordError, PluginError
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, call, is_ctrl_c
-from orchestratord.plugin.metric import MetricSamples, samples_of
 from orchestratord.plugin.registry import plain
 from orchestratord.plugin.route import Control, Page, PageVisit
 from orchestratord.plugin.served import plugin_pages, plugin_status
@@ -62,14 +61,3 @@ def contained_status(host: Host, control: Control) -> Iterator[tuple[str, Callab
 
     for plugin, part in plugin_status(host, control, STATUS_KEYS):
         yield part.key, partial(contained, plugin, part.key, part.read)
-
-
-def plugin_metrics(host: Host) -> Iterator[MetricSamples]:
-    """The metrics of all plugins, as they are now."""
-    for plugin, metric in host.registry.metrics:
-        try:
-            yield samples_of(metric)
-        except BaseException as error:  # a plugin may raise anything
-            if is_ctrl_c(error):
-                raise
-            host.fault(plugin, f"metric {metric.name}", error)

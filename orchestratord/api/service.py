@@ -35,7 +35,7 @@ from orchestratord.api.daemon_documents import (
 )
 from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
-from orchestratord.api.plugin_pages import contained_pages, contained_status, plugin_metrics
+from orchestratord.api.plugin_pages import contained_pages, contained_status
 from orchestratord.api.run_document import RunDocument, RunsDocument, run_document, runs_document
 from orchestratord.api.server.handler import Asked, Handler
 from orchestratord.api.server.request_body import json_value
@@ -83,6 +83,7 @@ from orchestratord.plugin.isolation import HookFault, check_sizes, contained
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.plugin.metric import MetricSamples
 from orchestratord.plugin.route import Page
+from orchestratord.plugin.served import plugin_metrics
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import chores, claim, manual, plugin_rows, search
 from orchestratord.queue.operations.schedules import MissedSlots

@@ -710,5 +710,10 @@ class Table:
             raise ValueError(f"the table {self.name!r}: two columns have one name")
         if not self.key or not set(self.key) <= set(self.columns):
             raise ValueError(f"the table {self.name!r}: its key names columns it does not have")
+        for step in self.steps:
+            if not isinstance(step, TableStep) or str in map(type, (step.sqlite, step.postgres)):
+                raise ValueError(
+                    f"the table {self.name!r}: a step is a TableStep, with lists of statements"
+                )
         if self.keep is not None and self.columns.get("at", "").upper() != "INTEGER NOT NULL":
             raise ValueError(f"the table {self.name!r}: what is not kept needs a column `at`")

@@ -12,7 +12,8 @@ from typing import Any
 
 from orchestratord.plugin.background_service import Service
 from orchestratord.plugin.host import Host
-from orchestratord.plugin.isolation import HookFault, check_service
+from orchestratord.plugin.isolation import HookFault, check_service, is_ctrl_c
+from orchestratord.plugin.metric import Counter, Gauge, MetricSamples, samples_of
 from orchestratord.plugin.registry import CORE
 from orchestratord.plugin.route import Control, Page, PortHandler, Route, StatusPart
 
@@ -111,6 +112,21 @@ def _served(
 def _key(what: str) -> str:
     """Two paths are the same, whatever their parameters are called."""
     return _PARAMETER.sub("{}", what)
+
+
+def plugin_metrics(
+    host: Host, metrics: Iterable[tuple[str, Counter | Gauge]] | None = None
+) -> Iterator[MetricSamples]:
+    """Those of all plugins, or of these, as they are now; what cannot be read is a fault."""
+    for plugin, metric in host.registry.metrics if metrics is None else metrics:
+        try:
+            found = samples_of(metric)
+        except BaseException as error:  # a plugin may raise anything
+            if is_ctrl_c(error):
+                raise
+            host.fault(plugin, f"metric {metric.name}", error)
+        else:
+            yield found
 
 
 def plugin_services(host: Host, control: Control) -> Iterator[tuple[str, Service]]:

@@ -15,9 +15,8 @@ from typing import Any, LiteralString
 
 import psycopg
 from psycopg import errors as pg
-from psycopg.conninfo import conninfo_to_dict
 
-from orchestratord import OrchestratordError, OutboxUnusable, Unreachable
+from orchestratord import OrchestratordError, OutboxUnusable, PostgresServer, Unreachable
 from orchestratord_outbox.declaration import RowsUnreadable
 from orchestratord_outbox.outbox_schema import CHANNEL, MISSING
 
@@ -31,19 +30,6 @@ LARGEST = 64 << 20
 """Bytes of parameters that are not even read: no setting allows so many."""
 ANSWER_WITHIN = 30.0
 """Seconds for each statement, which only finds a few rows; others may have locked the table."""
-
-UNASKED = {
-    "connect_timeout": "5",
-    "keepalives_idle": "5",
-    "keepalives_interval": "2",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "10000",
-    "application_name": "orchestratord",
-    "client_encoding": "utf8",
-}
-"""So that a server which is cut off is given up within seconds."""
-PRIMARY = "primary" if psycopg.pq.version() >= 140000 else "read-write"
-"""Which of several hosts libpq is to look for; an older one does not know the first word."""
 
 BEGIN: LiteralString = """
 BEGIN READ ONLY; SELECT set_config('enable_seqscan', 'off', true),
@@ -181,9 +167,8 @@ class OutboxConnection:
         """Connect to the PostgreSQL at `url`, where the outbox is in the search path."""
         try:
             raw = await psycopg.AsyncConnection.connect(
-                url,
+                PostgresServer(url).conninfo,
                 autocommit=True,
-                **_unasked(url),
                 cursor_factory=psycopg.AsyncRawCursor,
                 prepare_threshold=None,
             )
@@ -316,20 +301,10 @@ class OutboxConnection:
 def run_statements(url: str, text: str) -> None:
     """Run statements in one transaction, in the PostgreSQL at `url`. Raises OutboxUnusable."""
     try:
-        with psycopg.connect(url, **_unasked(url)) as raw:
+        with psycopg.connect(PostgresServer(url).conninfo) as raw:
             raw.execute(text.encode())
     except psycopg.Error as error:
         raise OutboxUnusable(_first_line(error)) from None
-
-
-def _unasked(url: str) -> dict[str, Any]:
-    """What libpq is told where the URL says nothing else."""
-    said = conninfo_to_dict(url)
-    unasked = {name: to for name, to in UNASKED.items() if name not in said}
-    if said.get("target_session_attrs", "any") == "any":
-        # Of several hosts the one that answers first may be a standby.
-        unasked["target_session_attrs"] = PRIMARY
-    return unasked
 
 
 def _is_lost(error: psycopg.Error) -> bool:

@@ -85,7 +85,7 @@ def _told(clock: object) -> Iterator[Finding]:
     if back:
         yield warn(
             f"{counted(back['tasks'], 'task')} had times in the future at {back['at']}, "
-            "which the daemon corrected",
+            "which the daemon brought back",
             f"the clock had been ahead before; {remedy}",
         )
 

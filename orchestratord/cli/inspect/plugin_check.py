@@ -14,13 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from orchestratord.api.plugin_pages import contained_status, plugin_metrics
+from pydantic import TypeAdapter
+
+from orchestratord.api.plugin_pages import contained_status
 from orchestratord.api.route_paths import ROUTES
 from orchestratord.engine.retry_delay import base_delay
 from orchestratord.errors import NotFound, Problem
 from orchestratord.model.settings import Config
 from orchestratord.plugin.host import Host
+from orchestratord.plugin.isolation import HookFault
 from orchestratord.plugin.served import (
+    plugin_metrics,
     plugin_pages,
     plugin_ports,
     plugin_routes,
@@ -109,6 +113,13 @@ async def ask_all(host: Host, config: Config) -> None:
         plugin_ports(host, control),
     ):
         list(found)
+    for hook, plugin, setting in host.registry.all_settings():
+        try:
+            TypeAdapter(setting.type)
+        except Exception as error:
+            words = str(error).partition("\n")[0]
+            fault = HookFault(f"returned {setting.key}, whose type is none: {words}")
+            host.fault(plugin, hook, fault)
     policies = {id(one.retry.backoff): one.retry for one in config.endpoints.values()}
     for policy in policies.values():
         for n in range(1, min(policy.max_attempts, MOST_ATTEMPTS)):
