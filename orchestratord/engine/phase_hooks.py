@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from orchestratord.engine.attempt_in_progress import AttemptInProgress, AttemptResult
@@ -63,17 +62,20 @@ class PhaseHooks:
         host, task, endpoint = self._host, reached.task, reached.endpoint
         outcome, phase = reached.outcome, END_PHASES.get(decision.status)
         assert outcome is not None
-        phases = (after, phase) if endpoint is not None else ()
-        concerned = partial(host.concerned, ANNOUNCE, task.kind, endpoint)
-        announced = [name for name in phases if name is not None and concerned(name)]
+        announced = [
+            name
+            for name in ((after, phase) if endpoint is not None else ())
+            if name is not None and host.concerned(ANNOUNCE, task.kind, endpoint, name)
+        ]
         telling = None
         if phase is not None and (endpoint is not None or phase == "on_final_failure"):
             telling = host.concerned(phase, task.kind, endpoint)
         if outcome.final_reason != decision.reason:
             outcome = replace(outcome, final_reason=decision.reason)
         effects: list[Effect] = []
-        self._ask_again(task.key, phase)
-        if announced or telling:  # as for few calls
+        if phase != "on_success":
+            self._ask_again(task.key)
+        if announced or telling:
             reached.outcome, reached.next_try = outcome, decision.next_try
             reached.task = task.after(
                 decision.status, decision.reason, decision.next_try,
@@ -86,15 +88,16 @@ class PhaseHooks:
                 recurring: list[RecurringRows] | None = [] if phase == "on_success" else None
                 effects += await host.collect(phase, reached, recurring)
                 effects += upserts_of(recurring or (), self._clock.now_ms())
-        self._ask_again(task.key, phase)  # what they said meanwhile is from before they were told
+        if phase != "on_success":  # what they said meanwhile is from before they were told
+            self._ask_again(task.key)
         return AttemptResult(
             decision, outcome, row, effects, decision.uncounted, None, reached.request, after,
             endpoint=endpoint,
         )  # fmt: skip
 
-    def _ask_again(self, key: Key, phase: str | None) -> None:
-        """Have hooks asked about the next success of a key, where they are told of another end."""
-        if phase != "on_success" and (plan := self._plans.in_force(key)) is not None:
+    def _ask_again(self, key: Key) -> None:
+        """Have hooks asked about the next success of a key, as they are told of another end."""
+        if (plan := self._plans.in_force(key)) is not None:
             plan.answers = {}
 
     def succeeded(self, attempt: AttemptInProgress, outcome: Outcome) -> AttemptResult:

@@ -23,6 +23,9 @@ _KNOWN = 256
 """Of so many names it is remembered what is shown."""
 _TELLING = 12
 """What is shorter stands in ordinary texts by chance: `demo` in `demonstration`."""
+_TEXT = frozenset({str})
+_FLAT = frozenset({str, int, float, bool, type(None)})
+"""Types of what holds no further values."""
 
 
 @lru_cache(maxsize=1024)
@@ -126,6 +129,11 @@ class Redactor:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
+            if _FLAT.issuperset(map(type, value.values())) and _TEXT.issuperset(map(type, value)):
+                texts = [*value, *[item for item in value.values() if type(item) is str]]
+                together = "\n".join(texts)  # one search for all of them
+                if self.text(together) == together:
+                    return dict(value)
             return {self.text(str(key)): self.value(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.value(item) for item in value]

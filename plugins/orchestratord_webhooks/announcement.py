@@ -125,10 +125,10 @@ class Announcer:
         asked = [one.when for one in firing if one.when is not None]
         told = any(one.subscribers is not None for one in firing)
         response = outcome.response if outcome and asked else None
+        named = any(one.payload is not None or one.partition is not None for one in firing)
 
         def deliveries(budget: Budget | None = None) -> list[Any]:
             data = data_now()
-            named = any(one.payload is not None or one.partition is not None for one in firing)
             context = self._context(task, at) if named else {"params": task.params}
             view = EventView(data, response, config.redactor) if asked else None
             made: list[Any] = []
@@ -152,6 +152,8 @@ class Announcer:
 
         if task.is_large or not all(is_quick(when, response) for when in asked):
             return self._expand_later(off_loop(deliveries)) if told else off_loop(deliveries)
+        if not named and not asked:  # nothing is evaluated, and no subscribers: these have payloads
+            return deliveries()
         budget = Budget(INLINE_STEPS)
         try:
             made = within_budget(budget, deliveries, budget)

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import httpx
-from pydantic_core import from_json
+from pydantic_core import SchemaValidator, core_schema
 
 from orchestratord import (
     OWN_ENDPOINT,
@@ -54,6 +54,8 @@ MAX_ANSWER = 20_000
 """Bytes of a receiver's answer that are read."""
 
 SUCCESS = StatusSet.parse("2xx")
+_JSON = SchemaValidator(core_schema.typed_dict_schema({}, extra_behavior="ignore"))
+"""Reads a JSON object to its end, and keeps nothing of it."""
 
 
 class Deliveries(Executor):
@@ -219,10 +221,10 @@ def _authorization(webhook: Addressed) -> dict[str, str]:
 def _check_json(payload: str) -> None:
     """Raise InvalidPayload where what is stored is no JSON, as after an edit of the table."""
     try:
-        from_json(payload)  # takes a third of the time
+        _JSON.validate_json(payload)  # takes a sixth of the time, and makes no objects
         return
     except (ValueError, TypeError):
-        pass  # or escapes of surrogates, or nesting, that it does not take
+        pass  # or no object, or escapes of surrogates, or nesting, that it does not take
     try:
         json.loads(payload)
     except (ValueError, RecursionError) as error:

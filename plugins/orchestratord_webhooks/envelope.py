@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import codecs
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -96,7 +98,16 @@ def names_of(data: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, A
 
 def time_text(seconds: float) -> str:
     """RFC 3339 in UTC with milliseconds, of seconds since the epoch."""
-    return _moment_text(datetime.fromtimestamp(seconds, UTC))
+    whole = math.floor(seconds)
+    # As `datetime` rounds to microseconds; what is below a millisecond is cut off.
+    further, micros = divmod(round((seconds - whole) * 1_000_000), 1_000_000)
+    return f"{_second_text(whole + further)}.{micros // 1000:03}Z"
+
+
+@lru_cache(maxsize=64)
+def _second_text(second: int) -> str:
+    """All that happens in one second shares this."""
+    return datetime.fromtimestamp(second, UTC).replace(tzinfo=None).isoformat()
 
 
 def payload_of(
@@ -162,20 +173,26 @@ def _request(request: Any, redactor: Redactor) -> dict[str, Any] | None:
 def _response(response: httpx.Response | None, redactor: Redactor) -> dict[str, Any] | None:
     if response is None:
         return None
-    headers: dict[str, str] = {}
-    for name, value in redactor.headers(header_items(response)):
-        if value != "***":
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
     content = response.content
     if len(content) > MAX_BODY:
         content = response.extensions.get("excerpt", content)
-    shown: dict[str, Any] = {"headers": headers, **_body(content, redactor)}
+    shown: dict[str, Any] = {"headers": _headers(response, redactor), **_body(content, redactor)}
     if response.extensions.get("truncated"):
         shown["truncated"] = True
     return shown
 
 
+def _headers(response: httpx.Response, redactor: Redactor) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in redactor.headers(header_items(response)):
+        if value != "***":
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
 def _body(content: bytes, redactor: Redactor) -> dict[str, Any]:
+    if not content:
+        return {"body": ""}
     window = content[: MAX_BODY + _MARGIN]
     beyond = len(content) > len(window)
     try:

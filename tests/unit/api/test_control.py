@@ -88,7 +88,7 @@ async def test_a_call_is_checked_as_the_api_does_and_made_with_others(extra: Any
         ({"key": ""}, InvalidParams, "key: must have 1 to 255"),
         ({"delay": 1e12}, InvalidParams, "delay: is more than ten years"),
         ({"at": float("inf")}, InvalidParams, "at: is more than ten years ahead"),
-        ({"at": 1.0, "delay": 5.0}, InvalidParams, "at: is given beside delay"),
+        ({"at": 1.0, "delay": 5.0}, InvalidParams, "at: is beside delay"),
     ],
 )
 async def test_what_the_api_refuses_is_refused(

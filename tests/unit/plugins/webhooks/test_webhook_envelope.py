@@ -7,8 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from orchestratord_webhooks.declaration import Webhook
-from orchestratord_webhooks.envelope import MAX_PAYLOAD, data_of, payload_of
+from orchestratord_webhooks.envelope import MAX_PAYLOAD, data_of, payload_of, time_text
 from webhook_parts import declared
 
 from orchestratord import InvalidPayload, Outcome, Redactor
@@ -257,3 +259,9 @@ def test_the_size_is_bounded_in_bytes(rig: Rig) -> None:
 def test_half_a_character_harms_nothing(rig: Rig) -> None:
     about = data(answered(200), task=task(params={"text": "a\ud800b"}))
     assert json.loads(rendered(rig, about))["data"]["params"] == {"text": "a?b"}
+
+
+@given(st.floats(0, 4_000_000_000) | st.integers(0, 4_000_000_000_000).map(lambda ms: ms / 1000))
+def test_a_time_is_written_as_datetime_writes_it(seconds: float) -> None:
+    moment = datetime.fromtimestamp(seconds, UTC)
+    assert time_text(seconds) == moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
