@@ -40,4 +40,4 @@ def tenant_page(tenants: TenantService) -> Page:
         more = _NEXT.format(quote(page["next"])) if page["next"] else ""
         return _TABLE.format(rows, more)
 
-    return Page("/tenants", "Tenants", show)
+    return Page("/tenants", "Tenants", show, menu=False)  # most have no tenants

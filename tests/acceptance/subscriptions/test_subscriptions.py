@@ -305,7 +305,7 @@ def test_the_page_of_tenants(make_tenants: MakeTenants, receiver: Receiver) -> N
     tenants.add("acme", "/down")
     tenants.daemon.call(SHOP, tenant="acme", order=1)
     tenants.daemon.settle()
-    transport = httpx.HTTPTransport(uds=str(tenants.daemon.socket))
+    transport = httpx.HTTPTransport(uds=str(tenants.daemon.socket), verify=False)
     with httpx.Client(transport=transport, base_url="http://localhost") as browser:
         page = browser.get("/tenants").text
         listed = browser.get("/retries", params={"tenant": "acme"}).text
