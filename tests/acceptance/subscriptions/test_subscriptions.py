@@ -308,9 +308,11 @@ def test_the_page_of_tenants(make_tenants: MakeTenants, receiver: Receiver) -> N
     transport = httpx.HTTPTransport(uds=str(tenants.daemon.socket), verify=False)
     with httpx.Client(transport=transport, base_url="http://localhost") as browser:
         page = browser.get("/tenants").text
-        listed = browser.get("/retries", params={"tenant": "acme"}).text
+        listed = browser.get(
+            "/retries", params={"endpoint": "subscriptions", "webhook": "acme/*"}
+        ).text
     since = tenants.ask("GET", "/acme").json()["failing_since"]
-    assert '<a href="/retries?tenant=acme">acme</a>' in page
+    assert '<a href="/retries?endpoint=subscriptions&amp;webhook=acme%2F%2A">acme</a>' in page
     assert f"<td>1</td><td>1</td><td>{since}</td><td>0</td>" in page
     assert receiver.url not in page
     assert "/retries/2" in listed
