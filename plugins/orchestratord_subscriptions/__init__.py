@@ -112,8 +112,6 @@ def register_services(control: Control) -> Iterable[Service]:
 
 @hookimpl
 def register_pages(control: Control) -> Iterable[Page]:
-    if control.config[SUBSCRIPTIONS] is None:
-        return ()
     return (tenant_page(TenantService(control, index)),)
 
 

@@ -14,8 +14,8 @@ _TABLE = Markup(
     "<th>Since</th><th>Disabled</th></tr></thead><tbody>{}</tbody></table>{}"
 )
 _ROW = Markup(
-    '<tr><td><a href="/retries?tenant={}">{}</a></td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>'
-    "<td>{}</td></tr>"
+    '<tr><td><a href="/retries?endpoint=subscriptions&amp;webhook={}">{}</a></td><td>{}</td>'
+    "<td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>"
 )
 _NEXT = Markup('<p><a href="/tenants?after={}">More</a></p>')
 
@@ -27,7 +27,7 @@ def tenant_page(tenants: TenantService) -> Page:
         page = await tenants.page(visit.query.get("after", ""), EACH)
         rows = Markup("").join(
             _ROW.format(
-                quote(one["tenant"]),
+                quote(f"{one['tenant']}/*", safe=""),
                 one["tenant"],
                 one["name"] or "",
                 one["subscriptions"],
@@ -40,4 +40,4 @@ def tenant_page(tenants: TenantService) -> Page:
         more = _NEXT.format(quote(page["next"])) if page["next"] else ""
         return _TABLE.format(rows, more)
 
-    return Page("/tenants", "Tenants", show)
+    return Page("/tenants", "Tenants", show, menu=False)  # most have no tenants

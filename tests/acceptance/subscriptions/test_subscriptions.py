@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
@@ -304,13 +305,17 @@ def test_the_page_of_tenants(make_tenants: MakeTenants, receiver: Receiver) -> N
     tenants.add("acme", "/down")
     tenants.daemon.call(SHOP, tenant="acme", order=1)
     tenants.daemon.settle()
-    page = tenants.daemon.request("GET", "/tenants", headers={"Accept": "text/html"}).text
+    transport = httpx.HTTPTransport(uds=str(tenants.daemon.socket), verify=False)
+    with httpx.Client(transport=transport, base_url="http://localhost") as browser:
+        page = browser.get("/tenants").text
+        listed = browser.get(
+            "/retries", params={"endpoint": "subscriptions", "webhook": "acme/*"}
+        ).text
     since = tenants.ask("GET", "/acme").json()["failing_since"]
-    assert '<a href="/retries?tenant=acme">acme</a>' in page
+    assert '<a href="/retries?endpoint=subscriptions&amp;webhook=acme%2F%2A">acme</a>' in page
     assert f"<td>1</td><td>1</td><td>{since}</td><td>0</td>" in page
     assert receiver.url not in page
-    listed = tenants.daemon.request("GET", "/retries?tenant=acme", headers={"Accept": "text/html"})
-    assert "/retries/2" in listed.text
+    assert "/retries/2" in listed
 
 
 def test_a_dead_and_a_hostile_one_harm_only_themselves(
