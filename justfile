@@ -18,12 +18,16 @@ check:
     .venv/bin/lint-imports
     .venv/bin/pytest -q tests/test_house.py tests/unit/test_docs.py
 
+# The docs' sentences and words. just prose docs/limits.md
+prose *pages:
+    scripts/lint-prose {{pages}}
+
 # Writes code as ruff wants it
 format:
     .venv/bin/ruff check --fix .
     .venv/bin/ruff format .
 
-# Tests beside one another; --campaign: with those that take minutes. just test tests/unit/engine
+# Tests beside one another; --all: with the slow ones. just test tests/unit/engine
 test *what:
     .venv/bin/pytest -q -n auto --dist loadfile {{what}}
 
@@ -35,11 +39,9 @@ simulate *what:
 ci:
     bash .ci/run
 
-# The outputs of commands, the API's reference: what is made of docs
+# The parts of docs/ that programs make: outputs of commands, the API's reference, schemas
 docs:
-    {{python}} docs/outputs.py
-    {{python}} docs/api_reference.py
-    {{python}} docs/schema_files.py
+    {{python}} -m scripts.docs
 
 # The site, checked: every page, link and anchor
 site *options:

@@ -83,6 +83,7 @@ def status_page(document: Document, console: Console) -> list[str]:
         *_clock(document.get("clock")),
         *_plugins(document.get("plugins")),
         *_held(document),
+        *_stuck(document),
         *_paused(document),
     ]
     title = f"orchestratord {document.get('version') or ''}".rstrip()
@@ -138,7 +139,8 @@ def watch_page(document: Document, console: Console, trouble: str = "") -> list[
 def _queue(document: Document) -> str:
     """How many tasks there are of each status."""
     counts = document.get("queue") or {}
-    names = ("pending", "running", "failed", "succeeded", "cancelled")
+    names = ["pending", "running", "failed", "succeeded", "cancelled"]
+    names[3:3] = ["missed"] if counts.get("missed") else []
     return ", ".join(f"{number(counts[name])} {name}" for name in names if name in counts) or "-"
 
 
@@ -172,6 +174,15 @@ def _held(document: Document) -> Facts:
     more = [f"{number(count - len(told))} more"] if count > len(told) else []
     words = f"{number(count)} by tasks that failed, to be retried or cancelled: "
     return [("held", Painted(words + ", ".join([*told, *more]), "yellow"))]
+
+
+def _stuck(document: Document) -> Facts:
+    """Which chores the daemon does not try any more."""
+    found = [f"{one['kind']} {one['subject']}" for one in document.get("stuck_chores") or []]
+    if not found:
+        return []
+    words = f"{', '.join(found)}: daemons have died at it; `orchestratord doctor` says what to do"
+    return [("set aside", Painted(words, "yellow"))]
 
 
 def _in_flight(document: Document) -> str:

@@ -9,12 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from orchestratord.api.bodies import RequestBody as RequestBody
+    from orchestratord.api.server.problem_json import Refusal as Refusal
     from orchestratord.cli.config_folder import ConfigFolder as ConfigFolder
+    from orchestratord.cli.opened_config import opened_config as opened_config
     from orchestratord.cli.options import config_option as config_option
+    from orchestratord.config.database_url import queue_url as queue_url
     from orchestratord.config.endpoint_file import EndpointFile as EndpointFile
     from orchestratord.config.params import check_params as check_params
     from orchestratord.config.params import fitted as fitted
     from orchestratord.config.params import rule_problems as rule_problems
+    from orchestratord.config.validate.request_rules import host_and_port as host_and_port
     from orchestratord.config.validate.request_rules import url_problem as url_problem
     from orchestratord.config.validate.secret_keys import is_named_for_secret as is_named_for_secret
     from orchestratord.config.validate.secret_keys import is_secret_key as is_secret_key
@@ -30,19 +35,25 @@ if TYPE_CHECKING:
     from orchestratord.errors import NotFound as NotFound
     from orchestratord.errors import NotWritable as NotWritable
     from orchestratord.errors import OrchestratordError as OrchestratordError
+    from orchestratord.errors import OutboxUnusable as OutboxUnusable
     from orchestratord.errors import Outdated as Outdated
     from orchestratord.errors import PluginError as PluginError
     from orchestratord.errors import Problem as Problem
+    from orchestratord.errors import QueueError as QueueError
     from orchestratord.errors import Reject as Reject
+    from orchestratord.errors import RoleLost as RoleLost
     from orchestratord.errors import SchemaTooCostly as SchemaTooCostly
     from orchestratord.errors import SendError as SendError
     from orchestratord.errors import Snooze as Snooze
     from orchestratord.errors import Unconditional as Unconditional
+    from orchestratord.errors import UniqueKeyReused as UniqueKeyReused
     from orchestratord.errors import Unreachable as Unreachable
+    from orchestratord.errors import Unstorable as Unstorable
     from orchestratord.http.answer_view import UnreadableBody as UnreadableBody
     from orchestratord.http.answer_view import read_body as read_body
     from orchestratord.http.answer_view import read_text as read_text
     from orchestratord.http.answer_view import reads_quickly as reads_quickly
+    from orchestratord.http.egress import Egress as Egress
     from orchestratord.log import escape as escape
     from orchestratord.model.auth import Auth as Auth
     from orchestratord.model.backoff import Backoff as Backoff
@@ -97,6 +108,7 @@ if TYPE_CHECKING:
     from orchestratord.model.settings import DaemonSetting as DaemonSetting
     from orchestratord.model.settings import Port as Port
     from orchestratord.model.task import MOST_MEMBERS as MOST_MEMBERS
+    from orchestratord.model.task import Accepted as Accepted
     from orchestratord.model.task import Action as Action
     from orchestratord.model.task import BatchEntry as BatchEntry
     from orchestratord.model.task import BatchMember as BatchMember
@@ -105,11 +117,13 @@ if TYPE_CHECKING:
     from orchestratord.model.task import Effect as Effect
     from orchestratord.model.task import Explanation as Explanation
     from orchestratord.model.task import NewTask as NewTask
+    from orchestratord.model.task import QueueRows as QueueRows
     from orchestratord.model.task import Reason as Reason
     from orchestratord.model.task import RunError as RunError
     from orchestratord.model.task import RunSummary as RunSummary
     from orchestratord.model.task import Status as Status
     from orchestratord.model.task import Table as Table
+    from orchestratord.model.task import TableStep as TableStep
     from orchestratord.model.task import Task as Task
     from orchestratord.model.task import Upsert as Upsert
     from orchestratord.plugin.background_service import Service as Service
@@ -137,8 +151,10 @@ if TYPE_CHECKING:
     from orchestratord.plugin.route import PortHandler as PortHandler
     from orchestratord.plugin.route import PortRequest as PortRequest
     from orchestratord.plugin.route import Route as Route
+    from orchestratord.plugin.route import StatusPart as StatusPart
     from orchestratord.plugin.route import described as described
     from orchestratord.plugin.verb_row import VerbRow as VerbRow
+    from orchestratord.queue.postgres.postgres_database import PostgresServer as PostgresServer
     from orchestratord.values import world as world
     from orchestratord.values.attached_file import Attachment as Attachment
     from orchestratord.values.budget import INLINE_STEPS as INLINE_STEPS

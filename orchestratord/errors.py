@@ -13,6 +13,7 @@ OrchestratordError
 │   ├── Conflict           the task's state does not allow it
 │   ├── UpgradeUnderWay    a new version is about to take over
 │   ├── UniqueKeyReused    one idempotency key, two different parameter sets
+│   ├── RoleLost           a service writes that another daemon runs by now
 │   ├── StorageFull        the disk has no room for new work
 │   ├── Unreachable        the database cannot be used now; it is tried again
 │   ├── OutboxUnusable     the database has no outbox, or does not let it be relayed
@@ -222,6 +223,13 @@ class UniqueKeyReused(QueueError):
     """The idempotency key was used at this endpoint before, with other parameters."""
 
 
+class RoleLost(QueueError):
+    """Another daemon runs this service of a plugin by now: nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__("another daemon runs this service by now")
+
+
 class Unstorable(QueueError):
     """The database will never take it: a value cannot be stored, or breaks a constraint."""
 
@@ -248,11 +256,6 @@ class Unreachable(QueueError):
 
 class OutboxUnusable(QueueError):
     """The database that is to have the outbox has none, or refuses what the relay asks."""
-
-
-class RowsUnreadable(QueueError):
-    """The rows of the outbox that wait could not be read together: its server ran out of time, or
-    of memory."""
 
 
 class DatabaseInUse(QueueError):

@@ -24,7 +24,8 @@ import httpx
 from pydantic import TypeAdapter
 from starlette.routing import compile_path
 
-from orchestratord.errors import PluginError, Problem, SendError
+from orchestratord.engine.new.enqueue import callable_endpoint, fitted_call
+from orchestratord.errors import PluginError, Problem, SendError, UniqueKeyReused
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.endpoint import SUCCESS, Api, Endpoint
 from orchestratord.model.event import Event
@@ -34,11 +35,13 @@ from orchestratord.model.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.retry_policy import CALL_WHEN, RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import (
+    Accepted,
     ClosedBatch,
     Delete,
     Effect,
     Explanation,
     NewTask,
+    QueueRows,
     RunSummary,
     Task,
     Upsert,
@@ -47,8 +50,16 @@ from orchestratord.model.task import (
 from orchestratord.plugin.hookspecs import RUN_END
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import check_service
-from orchestratord.plugin.route import Answer, Caller, Control, PageVisit, PortRequest
+from orchestratord.plugin.route import (
+    Answer,
+    Caller,
+    Control,
+    PageVisit,
+    PortRequest,
+    StatusPart,
+)
 from orchestratord.values.clock import Clock
+from orchestratord.values.json_body import parse_json
 from orchestratord.values.redact import Redactor
 
 START = 1_800_000_000.0
@@ -143,6 +154,8 @@ class FakeControl:
         accepted: the calls that were made: endpoint and parameters.
         written: all that `write` was given.
         published: the events that it told of.
+        recorded: those that it wrote something with.
+        troubles: what it says is wrong now, by its code.
     """
 
     def __init__(self, config: Config) -> None:
@@ -151,6 +164,8 @@ class FakeControl:
         self.accepted: list[tuple[str, Mapping[str, Any]]] = []
         self.written: list[Effect] = []
         self.published: list[Event] = []
+        self.recorded: list[Event] = []
+        self.troubles: dict[str, str] = {}
         self._once: set[tuple[object, ...]] = set()
 
     def __getattr__(self, name: str) -> Any:
@@ -175,15 +190,54 @@ class FakeControl:
         self.accepted.append((endpoint_id, params))
         return len(self.accepted)
 
+    async def checked_call(
+        self,
+        endpoint_id: str,
+        params: Mapping[str, Any] | bytes,
+        *,
+        delay: float = 0.0,
+        at: float | None = None,
+        key: str | None = None,
+    ) -> NewTask:
+        """A call that the endpoint takes. Raises NotFound, Conflict and InvalidParams."""
+        given = parse_json(params.decode()) if isinstance(params, bytes) else params
+        due = None if at is None else round(at)
+        endpoint = callable_endpoint(self.config, endpoint_id)
+        return await fitted_call(self.config, endpoint, given, delay=delay, at=due, key=key)
+
+    async def accept_each(
+        self, calls: Sequence[NewTask], rows: QueueRows | None = None, keys: Sequence[str] = ()
+    ) -> list[Accepted | UniqueKeyReused | None]:
+        """Remember the calls that no row of `once` keeps back; of `rows`, all are to be had."""
+        found: list[Accepted | UniqueKeyReused | None] = []
+        for call in calls:
+            id_ = await self.accept(call.endpoint_id, call.params, call.once)
+            found.append(None if id_ is None else Accepted(id_, "pending"))
+        return found
+
     async def rows(
-        self, table: str, where: Mapping[str, Any] = MappingProxyType({})
+        self,
+        table: str,
+        where: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        order: str | None = None,
+        limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """The rows of a table whose columns have these values."""
         found = self.tables.get(table, [])
-        return [dict(row) for row in found if row.items() >= where.items()]
+        these = [
+            dict(row)
+            for row in found
+            if all(
+                row.get(name) in (value if isinstance(value, list | tuple | set) else (value,))
+                for name, value in where.items()
+            )
+        ]
+        return (sorted(these, key=lambda row: row[order]) if order else these)[:limit]
 
-    async def write(self, effects: Sequence[Effect]) -> list[int]:
-        """Change the rows; the ids of new tasks."""
+    async def write(self, effects: Sequence[Effect], events: Sequence[Event] = ()) -> list[int]:
+        """Change the rows; the ids of new tasks. The events are remembered as `recorded`."""
+        self.recorded += events
         self.written += effects
         for effect in effects:
             if isinstance(effect, Upsert | Delete):
@@ -197,6 +251,18 @@ class FakeControl:
                 old.update(effect.values)
                 old.update({name: old.get(name, 0) + by for name, by in effect.add.items()})
         return [n for n, one in enumerate(self.written, 1) if isinstance(one, NewTask)]
+
+    def ago(self, seconds: float) -> int:
+        """The time so many seconds before `START`, milliseconds since the epoch."""
+        return int((START - seconds) * 1000)
+
+    def begin_trouble(self, code: str, why: str) -> None:
+        """Remember a trouble."""
+        self.troubles.setdefault(code, why)
+
+    def end_trouble(self, code: str) -> None:
+        """Forget it."""
+        self.troubles.pop(code, None)
 
     def publish(self, event: Event) -> None:
         """Remember an event."""
@@ -302,6 +368,15 @@ class Rig:
         """What `check_endpoint` finds; `config` where the endpoint is not alone."""
         arguments = {"endpoint": endpoint, "config": config or self.config(endpoint)}
         return self._ask("check_endpoint", arguments)
+
+    def check_config(self, config: Config) -> list[Problem]:
+        """What `check_config` finds."""
+        return self._ask("check_config", {"config": config})
+
+    def status(self, control: Control | FakeControl) -> dict[str, Any]:
+        """What the plugin says of itself in the status."""
+        parts: list[StatusPart] = self._ask("register_status", {"control": control})
+        return {part.key: part.read() for part in parts}
 
     def adopt(
         self,

@@ -25,12 +25,12 @@ settings.load_profile("project")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--campaign", action="store_true", help="campaigns, too: minutes of kills")
+    parser.addoption("--all", action="store_true", help="slow tests, too, as CI runs them")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput") and config.args_source is not config.ArgsSource.TESTPATHS:
-        config.option.campaign = True  # what is named is run
+        config.option.all = True  # what is named is run
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -39,17 +39,26 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out campaigns that are not asked for.
+    """Leave out slow tests that are not asked for.
 
     Files are in the order of their folders, so that what waits for long begins before the unit
     tests, which fill the rest; one of these takes half a minute.
     """
-    if not config.option.campaign:
-        out = [item for item in items if item.get_closest_marker("campaign")]
+    if not config.option.all:
+        out = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=out)
         left = set(out)
         items[:] = [item for item in items if item not in left]
     items.sort(key=lambda item: item.path.name != "test_docs_outputs.py")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what this run left out."""
+    if not terminalreporter.config.option.all:
+        terminalreporter.write_line(
+            "The slow tests were left out (kills for minutes, fleets, upgrades, clocks that jump): "
+            "`--all` runs them, too."
+        )
 
 
 def pytest_collection_finish() -> None:

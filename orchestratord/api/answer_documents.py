@@ -106,41 +106,40 @@ class TaskDocument(TypedDict):
     endpoint: Name
     """`api/name`."""
     webhook: str | None
-    """Of a delivery: the webhook's name."""
+    """The webhook of a delivery."""
     phase: str | None
-    """Of a delivery: the phase that it tells of."""
+    """The phase that a delivery announces."""
     status: _Status
     reason: _Reason | None
-    """Why it failed for good; of what was cancelled, `ambiguous`, `poisoned` and `replaced`."""
+    """Why it failed for good; a cancelled task keeps `ambiguous`, `poisoned` and `replaced`."""
     attempts: int
-    """How many an answer or an error has ended; while one runs, it is counted."""
+    """Attempts that an answer or error ended, and the one under way."""
     max_attempts: int
     deaths: int
-    """Starts that ended with the daemon's death."""
+    """Attempts that ended with the daemon's death."""
     looks: int
-    """How often an answer said that it is not done yet (`poll`)."""
+    """How often an answer said not done yet (`poll`)."""
     looked_since: Time | None
-    """When the first of these came."""
+    """The time of the first such answer."""
     waits_for: str | None
-    """Why a plugin's hook put it off until `next_try`; null where none did."""
+    """Why a plugin's hook put it off until `next_try`, or null."""
     next_try: Time | None
-    """When it is due; null unless it is pending."""
+    """When it is due; null unless pending."""
     params: Any
-    """In a list, more than 2,000 characters of them are cut."""
+    """A list cuts them after 2,000 characters."""
     truncated: bool
-    """Whether `params` are cut."""
+    """True if `params` are cut."""
     parent_id: int | None
-    """The task that it follows from."""
+    """The task that caused it."""
     run_id: int | None
-    """Of a call: the run that it belongs to, the id of the call that began it; null for a call that
-    nothing caused and that has no child tasks."""
+    """The run of a call: the id of its first call. Null for a lone call without child tasks."""
     partition: str | None
     bulk_id: int | None
     """The last bulk that moved it."""
     replaces: int | None
-    """The task that it was made of, with other parameters, and whose place it takes."""
+    """The task that it repeats with other parameters."""
     last_status_code: Code
-    """A number, `error` where no answer came, `ok` of a statement, or null."""
+    """A number, `error` for no answer, `ok` for a statement, or null."""
     last_error: str | None
     created_at: Time
     updated_at: Time
@@ -162,8 +161,8 @@ _For = TypedDict(
                 "snooze",
             ],
             Field(
-                description="`parked`: it is paused, disabled, or lacks its plugin; `snooze`: a "
-                "plugin's hook put it off"
+                description="`parked`: paused, disabled, or without its plugin; `snooze`: put off "
+                "by a plugin's hook"
             ),
         ]
     },
@@ -172,16 +171,15 @@ _For = TypedDict(
 
 @example(_WAIT)
 class WaitDocument(_For):
-    """What a pending task waits for beside its `next_try`."""
+    """What else than its `next_try` a pending task waits for."""
 
     why: str
     lane: str | None
     since: Time | None
     until: Time | None
-    """When the lane may begin its next task, which may be another one; null where that depends on
-    something else."""
+    """When the lane may begin its next task, maybe another one; null if unknown."""
     task: int | None
-    """Which one has the turn, or holds the partition."""
+    """The task that has the turn or holds the partition."""
 
 
 @example(_ATTEMPT)
@@ -194,9 +192,9 @@ class AttemptDocument(TypedDict):
     status_code: Code
     error: str | None
     delay: float | None
-    """Seconds until the next one; null where there is none."""
+    """Seconds until the next one, or null."""
     why: str
-    """How the delay came about, or why there is none."""
+    """How the delay was chosen, or why there is none."""
 
 
 @example(
@@ -217,20 +215,20 @@ class TaskPageDocument(TaskDocument):
 
     waits: WaitDocument | None
     replaced_by: int | None
-    """The task that is carried out in its place, or was: this one is left alone."""
+    """The task that runs, or ran, in its place."""
     holds_partition: bool
-    """Whether those behind it wait until it is retried or cancelled."""
+    """True if tasks behind it wait until a person retries or cancels it."""
     idempotency_key: str | None
-    """What its receiver tells a repeat by: the Idempotency-Key of its requests, the webhook-id of a
-    delivery. Null where it is sent none, or the endpoint declares one of its own."""
+    """The Idempotency-Key that it sends, or the webhook-id of a delivery. Null if it sends none or
+    the endpoint declares its own."""
     client_key: str | None
-    """The Idempotency-Key with which a client has made the call."""
+    """The Idempotency-Key of the client that made the call."""
     payload: str | None
-    """Of a delivery: its body."""
+    """The body of a delivery."""
     response: Any
     """The last answer."""
     attempt_log: list[AttemptDocument]
-    """All attempts, the oldest one first."""
+    """All attempts, the oldest first."""
 
 
 class TasksDocument(TypedDict):
@@ -238,18 +236,18 @@ class TasksDocument(TypedDict):
 
     retries: list[TaskDocument]
     next: Annotated[int | str | None, Field(examples=[17])]
-    """What to give as `after` for the next page; null at the end."""
+    """The `after` of the next page; null at the end."""
 
 
 class AcceptedCall(TypedDict):
-    """A call that is on disk."""
+    """A call, on disk."""
 
     id: TaskId
     status: _Status
 
 
 class AcceptedBatch(TypedDict):
-    """A batch of calls that is on disk."""
+    """A batch of calls, on disk."""
 
     ids: Annotated[list[int], Field(examples=[[42, 43]])]
     """In the order of the batch."""
@@ -265,34 +263,34 @@ class AcceptedBatch(TypedDict):
     }
 )
 class RequestDocument(TypedDict, total=False):
-    """What would be sent, secrets masked: a request of HTTP, or a statement."""
+    """An HTTP request or a statement, with secrets masked."""
 
     method: str
     url: str
     headers: dict[str, str]
     body: str | None
     body_file: str
-    """Instead of `body`: the file that holds it."""
+    """The file of the body, instead of `body`."""
     curl: str
     """The request as a command line."""
     database: str
     statement: str
     params: Any
     added: list[str]
-    """Headers that are added when it is sent."""
+    """Headers that the daemon adds when it sends."""
 
 
 # -- Many tasks ------------------------------------------------------------------------------------
 
 
 class BegunBulk(TypedDict):
-    """A bulk, which goes on by itself."""
+    """A bulk that has begun."""
 
     matched: Annotated[int, Field(examples=[1207])]
     bulk: Annotated[int, Field(examples=[3])]
     """Its id."""
     left_out: Counts
-    """Reason → how many tasks are left alone for it."""
+    """Reason → tasks that the bulk leaves alone for it."""
 
 
 class CountDocument(TypedDict):
@@ -309,9 +307,9 @@ class SurveyDocument(TypedDict):
     matched: Annotated[int, Field(examples=[1207])]
     bulk: None
     left_out: Counts
-    """Reason → how many tasks are left alone for it."""
+    """Reason → tasks that the bulk leaves alone for it."""
     counts: list[CountDocument]
-    """The most numerous ones first."""
+    """The largest first."""
     examples: list[TaskDocument]
 
 
@@ -342,36 +340,36 @@ class SurveyDocument(TypedDict):
     }
 )
 class BulkDocument(TypedDict):
-    """Many tasks retried, cancelled or resolved, and how far that has come."""
+    """A retry, cancel or resolve of many tasks, and its progress."""
 
     id: int
     action: Annotated[str, Field(json_schema_extra={"enum": ["retry", "cancel", "resolve"]})]
     status: Annotated[
         str, Field(json_schema_extra={"enum": ["running", "paused", "finished", "cancelled"]})
     ]
-    """`finished`: all are moved; `paused`: after `stop_after` failures, until it is resumed."""
+    """`finished`: moved all; `paused`: after `stop_after` failures, until a person resumes it."""
     matched: int
     moved: int
     skipped: int
     why_skipped: Counts
-    """`changed`, or the reason for which they would have failed again → how many."""
+    """`changed`, or the reason why they would fail again → tasks."""
     succeeded: int
-    """Of those that it moved, as all that follow; 0 but of a retry."""
+    """Moved tasks that have succeeded. 0 unless a retry, as the next two."""
     failed: int
-    """For good."""
+    """Moved tasks that have failed for good."""
     waiting: int
-    """That have not ended. The rest of them was cancelled, or moved by a later bulk."""
+    """Moved tasks that have not ended. The rest were cancelled or moved by a later bulk."""
     stop_after: int
-    """Failures after which it pauses; 0 for never."""
+    """Failures after which the bulk pauses; 0 for never."""
     filter: Any
     include_ambiguous: bool | None
-    """Null but of a retry."""
+    """Null unless a retry."""
     rate: str | None
     created_at: Time
     finished_at: Time | None
-    """When it had moved all, or was cancelled."""
+    """When it had moved all tasks or was cancelled."""
     ended_at: Time | None
-    """When the last of those that it moved had ended."""
+    """When the last moved task had ended."""
 
 
 class BulksDocument(TypedDict):
@@ -415,50 +413,7 @@ class ActionLog(TypedDict):
 
     actions: list[ActionDocument]
     next: int | None
-    """What to give as `after` for the next page; null at the end."""
-
-
-# -- The outbox ------------------------------------------------------------------------------------
-
-
-@example(
-    {
-        "id": 6,
-        "endpoint": "shop/sendOrder",
-        "status": "refused",
-        "reason": "invalid_params",
-        "error": 'id: expected a whole number, not "x"',
-        "problem": {"code": "invalid_params", "status": 422},
-        "key": "order-8",
-        "params": '{"id": "x"}',
-        "created_at": "2026-11-24T22:00:00.000Z",
-        "refused_at": "2026-11-24T22:00:00.090Z",
-    }
-)
-class OutboxRowDocument(TypedDict):
-    """A row of the outbox that makes no task, or none yet."""
-
-    id: int
-    endpoint: str
-    status: Literal["waiting", "refused"]
-    reason: str | None
-    error: str | None
-    """The problem, in one line."""
-    problem: Any
-    """What the API would have answered."""
-    key: str | None
-    params: str
-    """JSON, cut after 4,000 characters."""
-    created_at: Time
-    refused_at: Time | None
-
-
-class OutboxDocument(TypedDict):
-    """A page of rows of the outbox."""
-
-    outbox: list[OutboxRowDocument]
-    next: int | None
-    """What to give as `after` for the next page; null at the end."""
+    """The `after` of the next page; null at the end."""
 
 
 # -- Endpoints -------------------------------------------------------------------------------------
@@ -478,14 +433,14 @@ class OutboxDocument(TypedDict):
     is_open=True,
 )
 class EndpointDocument(TypedDict):
-    """An endpoint: how it stands, and its merged declaration, secrets masked, by its keys."""
+    """An endpoint: its state, and the keys of its merged declaration with secrets masked."""
 
     id: Name
     enabled: bool
     webhooks: Any
     paused: bool
     next_run: Time | None
-    """When its schedule calls it next."""
+    """The next time of its schedule."""
     source: str
     """Its file."""
 
@@ -502,24 +457,24 @@ class PausedDocument(TypedDict):
     id: Name
     paused: bool
     lifted: NotRequired[bool]
-    """Of a resume: whether something throttled it."""
+    """After a resume: true if a throttle ended."""
 
 
 class LiftedDocument(TypedDict):
-    """What goes on."""
+    """The result of a resume."""
 
     name: Annotated[str, Field(examples=["api:shop"])]
     lifted: bool
-    """Whether something throttled it."""
+    """True if a throttle ended."""
 
 
 class DecisionDocument(TypedDict):
-    """What would become of the call."""
+    """The predicted decision about the call."""
 
     outcome: Literal["succeeded", "retry", "failed"]
     reason: _Reason | None
     covered: bool
-    """Whether `retry.when` holds the status code."""
+    """True if `retry.when` has the status code."""
     why: str
     delay: float | None
     """Seconds, before jitter."""
@@ -528,7 +483,7 @@ class DecisionDocument(TypedDict):
 
 
 class ConsequenceDocument(TypedDict):
-    """What would follow, or why it would not."""
+    """A predicted consequence, or why there is none."""
 
     plugin: str
     kind: str
@@ -537,25 +492,25 @@ class ConsequenceDocument(TypedDict):
     happens: bool
     why: str
     partition: str | None
-    """That of the task."""
+    """The partition of the task."""
     request: RequestDocument | None
     error: str | None
-    """Why there is no request where there should be one."""
+    """Why the request cannot be built."""
 
 
 class FoundDocument(TypedDict):
-    """What an expression found in the answer."""
+    """The result of an expression."""
 
     key: str
-    """Where it stands: `fail_if`, `retry.if`, `success_if`."""
+    """Its key: `fail_if`, `retry.if`, `success_if`."""
     expression: str
     value: Any
     error: str | None
-    """Why it cannot be told."""
+    """Why there is no result."""
 
 
 class ExplanationDocument(TypedDict):
-    """What would follow from an answer."""
+    """The predicted consequences of an answer."""
 
     endpoint: Name
     enabled: bool
@@ -563,20 +518,20 @@ class ExplanationDocument(TypedDict):
     max_attempts: int
     params: Any
     partition: str | None
-    """That of the call."""
+    """The partition of the call."""
     request: RequestDocument | None
     hooks: dict[str, list[str]]
-    """The before_ and the after_ phase → the plugins that may decide otherwise there."""
+    """Deciding phase → the plugins that may change the prediction."""
     status_code: Code
     error: str | None
     expressions: list[FoundDocument]
-    """Those that judge the answer."""
+    """The expressions that judge the answer."""
     rate_limit: str | None
     decision: DecisionDocument | None
     reached: list[str]
-    """The phases that the attempt goes through."""
+    """The phases of the attempt."""
     phases: list[str]
-    """Those that `consequences` is about."""
+    """The phases of `consequences`."""
     consequences: list[ConsequenceDocument]
     notes: list[str]
-    """What plugins did wrong meanwhile."""
+    """Faults of plugins meanwhile."""

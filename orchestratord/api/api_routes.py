@@ -22,7 +22,6 @@ from orchestratord.api.answer_documents import (
     EndpointsDocument,
     ExplanationDocument,
     LiftedDocument,
-    OutboxDocument,
     PausedDocument,
     RequestDocument,
     SurveyDocument,
@@ -56,7 +55,6 @@ from orchestratord.errors import (
     Conflict,
     InvalidParams,
     NotFound,
-    OutboxUnusable,
     Overtaken,
     Replaced,
     SchemaTooCostly,
@@ -90,12 +88,12 @@ class ApiRoutes:
 
     @described(answers={200: OkDocument})
     async def healthz(self, asked: Asked) -> Answer:
-        """Whether the daemon lives."""
+        """Answer while the daemon lives."""
         return Answer({"status": "ok"})
 
     @described(answers={200: ReadyDocument}, problems=["not_ready"])
     async def readyz(self, asked: Asked) -> Answer:
-        """Whether new work would be taken and carried out."""
+        """Answer 200 while the daemon takes new work and carries it out."""
         if troubles := self._service.troubles():
             errors = [{"key": found["code"], "message": found["why"]} for found in troubles]
             why = "; ".join(found["why"] for found in troubles)
@@ -104,22 +102,22 @@ class ApiRoutes:
 
     @described(answers={200: StatusDocument})
     async def status(self, asked: Asked) -> Answer:
-        """How the daemon is."""
+        """Show the state of the daemon."""
         return Answer(await self._service.status())
 
     @described(answers={200: PluginsDocument})
     async def plugins(self, asked: Asked) -> Answer:
-        """All plugins, those that are switched off or did not load as well."""
+        """List all plugins, disabled and failed ones too."""
         return Answer({"plugins": self._service.plugins()})
 
     @described(
         query=bodies.EventsQuery,
-        headers={"Last-Event-ID": "the number of the last event that the client has"},
+        headers={"Last-Event-ID": "number of the last event that the client received"},
         answers={200: event_stream.MEDIA_TYPE},
         problems=["too_many_followers"],
     )
     async def events(self, asked: Asked) -> Answer:
-        """What happens, as it happens."""
+        """Stream events as they happen."""
         bodies.refuse_unknown(asked.query, bodies.EventsQuery)
         wanted, after = (
             event_stream.read_wanted(asked.query),
@@ -131,7 +129,7 @@ class ApiRoutes:
 
     @described(body=bodies.ReloadBody, answers={200: ReloadDocument}, problems=[ConfigError])
     async def reload(self, asked: Asked) -> Answer:
-        """Read the configuration again, and take it up."""
+        """Reload the configuration."""
         body = bodies.read_body(bodies.ReloadBody, asked.body)
         if body.folder and not (body.dry_run and asked.local):
             why = "is for dry runs over the control socket"
@@ -147,19 +145,19 @@ class ApiRoutes:
 
     @described(answers={202: UpgradeDocument}, problems=[Conflict, UpgradeUnderWay])
     async def upgrade(self, asked: Asked) -> Answer:
-        """Go on as the version that is installed by now."""
+        """Restart as the installed version."""
         answer = await self._service.upgrade()
         return Answer(answer, 202, done=Action("upgrade", detail=answer))
 
     @described(answers={200: EndpointsDocument}, problems=[InvalidParams])
     async def endpoints(self, asked: Asked) -> Answer:
-        """All endpoints as they are declared and merged."""
+        """List all endpoints with their merged declarations."""
         bodies.refuse_unknown(asked.query)
         return Answer({"endpoints": await self._service.endpoints()})
 
     @described(answers={200: EndpointDocument})
     async def endpoint(self, asked: Asked) -> Answer:
-        """One endpoint."""
+        """Show one endpoint."""
         return Answer(await self._service.endpoint(_endpoint_id(asked)))
 
     @described(
@@ -169,24 +167,24 @@ class ApiRoutes:
         problems=[Conflict, ConfigError, SchemaTooCostly],
     )
     async def explain(self, asked: Asked) -> Answer:
-        """What would follow from an answer."""
+        """Predict the consequences of an answer."""
         bodies.refuse_unknown(asked.query, bodies.ExplainQuery)
         question = asked.body
         if asked.query:
             if question is not None:
-                raise InvalidParams({"body": "says what the query says already"})
+                raise InvalidParams({"body": "repeats the query"})
             question = {name: text for name, text in asked.query.items() if text}
         body = bodies.read_body(bodies.ExplainBody, question).model_dump(exclude_unset=True)
         return Answer(await self._service.explain(_endpoint_id(asked), **body))
 
     @described(
-        headers={"Idempotency-Key": "for 24 hours, the same key is the same call"},
+        headers={"Idempotency-Key": "the same key is the same call for 24 hours"},
         body=bodies.CallBody,
         answers={200: AcceptedCall | AcceptedBatch, 202: AcceptedCall | AcceptedBatch},
         problems=[Conflict, SchemaTooCostly, UniqueKeyReused],
     )
     async def call(self, asked: Asked) -> Answer:
-        """Make a call, or a batch of them."""
+        """Make a call or a batch of calls."""
         endpoint_id = _endpoint_id(asked)
         # A mistyped endpoint is told of before anything else.
         self._service.declared(endpoint_id)
@@ -216,12 +214,12 @@ class ApiRoutes:
 
     @described(body=bodies.NoBody, answers={200: PausedDocument})
     async def pause(self, asked: Asked) -> Answer:
-        """Let an endpoint's calls wait."""
+        """Pause an endpoint: its calls wait."""
         return await self._set_paused(asked, True)
 
     @described(body=bodies.NoBody, answers={200: PausedDocument})
     async def resume(self, asked: Asked) -> Answer:
-        """Let an endpoint's calls go on, whatever they have waited for."""
+        """Resume an endpoint and end its throttles."""
         answer = await self._set_paused(asked, False)
         # One that is paused may not be declared any more.
         answer.body["lifted"] = await self._service.throttles.lift(_endpoint_id(asked), known=True)
@@ -229,7 +227,7 @@ class ApiRoutes:
 
     @described(body=bodies.ResumeBody, answers={200: LiftedDocument}, problems=[NotFound])
     async def lift(self, asked: Asked) -> Answer:
-        """Let a lane, a URL, an endpoint or a webhook go on that is throttled."""
+        """End the throttle of a lane, URL, endpoint or webhook."""
         name = bodies.read_body(bodies.ResumeBody, asked.body).name
         answer = {"name": name, "lifted": await self._service.throttles.lift(name)}
         return Answer(answer, done=Action("resume", detail=answer))
@@ -243,7 +241,7 @@ class ApiRoutes:
 
     @described(query=bodies.TasksQuery, answers={200: TasksDocument})
     async def retries(self, asked: Asked) -> Answer:
-        """Tasks, the newest ones first, a page at a time."""
+        """List tasks, the newest first."""
         bodies.refuse_unknown(asked.query, bodies.TasksQuery)
         given = {name: value for name, value in asked.query.items() if name in NAMES}
         limit = bodies.read_number(asked.query, "limit", bodies.MAX_PAGE) or _PAGE
@@ -257,7 +255,7 @@ class ApiRoutes:
 
     @described(query=GroupQuery, answers={200: GroupsDocument})
     async def grouped(self, asked: Asked) -> Answer:
-        """How many tasks there are, by endpoint, reason, status code and so on."""
+        """Count tasks by endpoint, reason, status code and so on."""
         bodies.refuse_unknown(asked.query, GroupQuery)
         given = {name: value for name, value in asked.query.items() if name in NAMES}
         by = items(asked.query["by"]) if asked.query.get("by") else DEFAULT_BY
@@ -265,20 +263,20 @@ class ApiRoutes:
 
     @described(answers={200: SchedulesDocument}, problems=[InvalidParams])
     async def schedules(self, asked: Asked) -> Answer:
-        """All schedules: when each calls its endpoint next, and how it went last."""
+        """List all schedules with their next and last runs."""
         bodies.refuse_unknown(asked.query)
         return Answer({"schedules": await self._service.schedules()})
 
     @described(query=bodies.TaskPageQuery, answers={200: TaskPageDocument})
     async def retry(self, asked: Asked) -> Answer:
-        """One task in full, once it has ended if `wait` is given."""
+        """Show one task in full; with `wait`, once it has ended."""
         bodies.refuse_unknown(asked.query, bodies.TaskPageQuery)
         wait = bodies.read_wait(asked.query, bodies.MAX_WAIT)
         return Answer(await self._service.retry(_id(asked, "task"), wait))
 
     @described(answers={200: RequestDocument}, problems=[Conflict])
     async def request(self, asked: Asked) -> Answer:
-        """What a task would send."""
+        """Show the request that a task would send."""
         return Answer(await self._service.request(_id(asked, "task")))
 
     @described(
@@ -287,7 +285,7 @@ class ApiRoutes:
         problems=[Conflict, Overtaken, Replaced, SchemaTooCostly],
     )
     async def trigger(self, asked: Asked) -> Answer:
-        """Have a task tried now, or a child task with other parameters in its place."""
+        """Retry a task now, or make a child task with other parameters."""
         body, id_ = bodies.read_body(bodies.TriggerBody, asked.body), _id(asked, "task")
         if not (body.params or body.text_params):
             return _done("retry", await self._service.trigger(id_, force=body.force))
@@ -304,14 +302,13 @@ class ApiRoutes:
 
     @described(body=bodies.NoBody, answers={202: TaskDocument}, problems=[Conflict, Replaced])
     async def cancel(self, asked: Asked) -> Answer:
-        """Give a task up."""
+        """Cancel a task."""
         bodies.read_body(bodies.NoBody, asked.body)
         return _done("cancel", await self._service.cancel(_id(asked, "task")))
 
     @described(body=bodies.ResolveBody, answers={202: TaskDocument}, problems=[Conflict, Replaced])
     async def resolve(self, asked: Asked) -> Answer:
-        """Say how a task ended that waits or has failed: what follows, follows as if its answer
-        had come."""
+        """Say how a pending or failed task ended."""
         body = bodies.read_body(bodies.ResolveBody, asked.body)
         task = await self._service.one.resolve(
             _id(asked, "task"), body.status, note=body.note, body=body.body
@@ -322,20 +319,19 @@ class ApiRoutes:
 
     @described(body=bodies.RetryAllBody, answers={200: SurveyDocument, 202: BegunBulk})
     async def trigger_all(self, asked: Asked) -> Answer:
-        """Have all tasks tried that match a filter."""
+        """Retry all tasks that match a filter."""
         body = bodies.read_body(bodies.RetryAllBody, asked.body)
         more = {"include_ambiguous": body.include_ambiguous, "force": body.force}
         return await self._begin_bulk(RETRY, body, body.stop_after, **more)
 
     @described(body=bodies.BulkBody, answers={200: SurveyDocument, 202: BegunBulk})
     async def cancel_all(self, asked: Asked) -> Answer:
-        """Give all tasks up that match a filter."""
+        """Cancel all tasks that match a filter."""
         return await self._begin_bulk(CANCEL, bodies.read_body(bodies.BulkBody, asked.body))
 
     @described(body=bodies.ResolveAllBody, answers={200: SurveyDocument, 202: BegunBulk})
     async def resolve_all(self, asked: Asked) -> Answer:
-        """Say how all tasks ended that match a filter: each as by its own `resolve`, with an empty
-        answer."""
+        """Resolve all tasks that match a filter, each with an empty answer."""
         body = bodies.read_body(bodies.ResolveAllBody, asked.body)
         return await self._begin_bulk(
             RESOLVE, body, resolution={"as": body.status, "note": body.note}
@@ -357,69 +353,56 @@ class ApiRoutes:
 
     @described(query=bodies.RunsQuery, answers={200: RunsDocument}, problems=[InvalidParams])
     async def runs(self, asked: Asked) -> Answer:
-        """A page of runs that have child tasks or whose end is waited for, the newest first."""
+        """List runs that have child tasks or an `on_run_end`, the newest first."""
         limit, after = _page(asked, bodies.RunsQuery)
         status = asked.query.get("status") or None
         if status not in (None, "running", "ended"):
             raise InvalidParams({"status": "must be running or ended"})
-        return Answer(await self._service.newest_runs(limit, after or MAX_ID, status))
+        found = await self._service.newest_runs(limit=limit, after=after, status=status)
+        return Answer(found)
 
     @described(query=bodies.RunQuery, answers={200: RunDocument}, problems=[InvalidParams])
     async def run(self, asked: Asked) -> Answer:
-        """A run: what a call has led to, with its first tasks."""
+        """Show a run with its first tasks."""
         limit, _ = _page(asked, bodies.RunQuery)
         return Answer(await self._service.run(_id(asked, "run"), limit))
 
     @described(query=BatchQuery, answers={200: BatchPageDocument})
     async def batch(self, asked: Asked) -> Answer:
-        """What the delivery of a batch tells of, member by member."""
+        """List the members of a delivered batch."""
         limit, after = _page(asked, BatchQuery)
         return Answer(await self._service.batch(_id(asked, "batch"), limit, after or 0))
 
     @described(answers={200: BulksDocument}, problems=[InvalidParams])
     async def bulks(self, asked: Asked) -> Answer:
-        """The latest bulks."""
+        """List the latest bulks."""
         bodies.refuse_unknown(asked.query)
         return Answer({"bulks": await self._service.bulks()})
 
     @described(answers={200: BulkDocument})
     async def bulk(self, asked: Asked) -> Answer:
-        """How far a bulk has come."""
+        """Show the progress of a bulk."""
         return Answer(await self._service.bulk(_id(asked, "bulk")))
 
     @described(body=bodies.NoBody, answers={202: BulkDocument})
     async def cancel_bulk(self, asked: Asked) -> Answer:
-        """End a bulk early."""
+        """Cancel a bulk."""
         bodies.read_body(bodies.NoBody, asked.body)
         bulk = await self._service.many.cancel(_id(asked, "bulk"))
         return Answer(bulk, 202, done=Action("stop bulk", bulk=bulk["id"]))
 
     @described(body=bodies.NoBody, answers={202: BulkDocument}, problems=[Conflict])
     async def resume_bulk(self, asked: Asked) -> Answer:
-        """Have a retry of many go on that has paused after so many failures."""
+        """Resume a bulk that paused after failures."""
         bodies.read_body(bodies.NoBody, asked.body)
         bulk = await self._service.many.resume(_id(asked, "bulk"))
         return Answer(bulk, 202, done=Action("resume bulk", bulk=bulk["id"]))
 
     @described(query=bodies.ActionsQuery, answers={200: ActionLog})
     async def actions(self, asked: Asked) -> Answer:
-        """What was done manually, newest first."""
+        """List manual actions, the newest first."""
         limit, after = _page(asked, bodies.ActionsQuery)
         return Answer(await self._service.actions(limit=limit, after=after))
-
-    @described(
-        query=bodies.OutboxQuery,
-        answers={200: OutboxDocument},
-        problems=[NotFound, OutboxUnusable],
-    )
-    async def outbox(self, asked: Asked) -> Answer:
-        """A page of the outbox's rows."""
-        limit, after = _page(asked, bodies.OutboxQuery)
-        status = asked.query.get("status") or None
-        if status not in (None, "waiting", "refused"):
-            raise InvalidParams({"status": "must be waiting or refused"})
-        refused = None if status is None else status == "refused"
-        return Answer(await self._service.outbox(limit=limit, after=after, refused=refused))
 
 
 def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
@@ -429,6 +412,7 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
     for plugin, route in plugin_routes(host, service, ROUTES):
         handlers[route.method, route.path] = plugin_api.Contained(host, plugin, route)
     handlers.setdefault(("GET", "/"), _front)
+    service.routes = handlers
     by_path: dict[str, dict[str, Handler]] = {}
     for (method, path), handler in handlers.items():
         by_path.setdefault(path, {})[method] = handler
@@ -447,6 +431,8 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
         else:
             plain[path] = endpoint
 
+    disabled = [name for name, one in host.plugins.items() if one.status == "disabled"]
+
     async def run(scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})
         endpoint = plain.get(path := scope["path"])
@@ -454,7 +440,8 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
             if (found := match(path)) is not None:
                 scope["path_params"], endpoint = found.groupdict(), of_pattern
                 break
-        response = await (endpoint or no_route)(Request(scope, receive))
+        request = Request(scope, receive)
+        response = await (no_route(request, disabled) if endpoint is None else endpoint(request))
         await response(scope, receive, send)
 
     return run

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -97,24 +97,29 @@ FirstTry = Annotated[
 class RequestBody(Described, BaseModel):
     """Base of all request bodies: an unknown key is an error, not a wish that goes unheard."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """The body `value`, None for no body. Raises InvalidParams."""
+        return read_body(cls, value)
 
 
 class ReloadBody(RequestBody):
     """What a reload is asked for."""
 
     diff: StrictBool = False
-    """Name the keys that differ; where nothing does, those of the last reload that changed any."""
+    """Name the keys that differ; if none does, those of the last reload that changed any."""
     dry_run: StrictBool = False
-    """Only tell what it would come to."""
+    """Change nothing; answer with the consequences."""
     folder: Annotated[StrictStr, Field(pattern="^/")] | None = None
-    """Of a dry run: read in the place of the daemon's own; over the control socket alone."""
+    """For a dry run over the control socket: read this folder instead of the daemon's."""
     accept_removals: StrictBool = False
-    """Also where most of the endpoints that tasks wait for are removed."""
+    """Accept the removal of most endpoints that tasks wait for."""
 
 
 class NoBody(RequestBody):
-    """Nothing can be said; an empty object is taken."""
+    """Empty: `{}` or nothing."""
 
 
 class ResumeBody(RequestBody):
@@ -128,32 +133,31 @@ class CallBody(RequestBody):
     """A call, or a batch of calls."""
 
     params: dict[str, Any] = EMPTY
-    """By their names."""
+    """Parameters by name."""
     text_params: dict[str, StrictStr] = EMPTY
-    """More parameters, as texts that become what the endpoint declares."""
+    """More parameters as texts; the daemon converts each to its declared type."""
     batch: list[dict[str, Any]] | None = None
-    """The params of each call, 10,000 at most; `params` does not go with it."""
+    """The params of each call, 10,000 at most; excludes `params`."""
     delay: Duration = 0.0
-    """Until the first try."""
+    """Time until the first try."""
     at: FirstTry | None = None
-    """When the first try is due, instead of `delay`: 2026-11-24T22:00:00Z; what is past is due now.
-    """
+    """Time of the first try, instead of `delay`: 2026-11-24T22:00:00Z. A past time is due now."""
 
 
 class ExplainBody(RequestBody):
     """An attempt that is explained."""
 
     phase: Annotated[StrictStr, one_of(PHASES)] | None = None
-    """What follows from this one alone."""
+    """Predict the consequences of this phase only."""
     status_code: StrictInt | StrictStr | None = None
-    """The answer that is supposed to come."""
+    """The simulated answer."""
     error: Annotated[StrictStr, one_of(ERRORS)] | None = None
-    """In which way none comes."""
+    """The simulated error, instead of an answer."""
     attempt: Annotated[int, Field(ge=1, le=1000)] = 1
     params: dict[str, Any] = {}
-    """Those that are required and left out are made up."""
+    """The daemon invents required ones that are missing."""
     draft: Annotated[dict[str, Any], Field(json_schema_extra={"maxProperties": 1})] = {}
-    """A key of the endpoint that is united by name → its list, as it would stand in the file."""
+    """A key of the endpoint, such as `webhooks` → its list as it would stand in the file."""
 
     def answer(self) -> FakeAnswer | None:
         """The answer that is supposed to come, if any. Raises InvalidParams."""
@@ -170,7 +174,7 @@ class ExplainBody(RequestBody):
                 wrong["status_code"] = str(error)
             else:
                 if self.error is not None and code != "error":
-                    wrong["error"] = f"says that no answer comes, status_code that {code} does"
+                    wrong["error"] = f"means no answer, status_code means the answer {code}"
         elif self.error is None and phase is not None and not phase.startswith("before_"):
             wrong["status_code"] = f"is required: {phase} comes after an answer"
         if wrong:
@@ -184,11 +188,11 @@ class TriggerBody(RequestBody):
     """A retry of one task."""
 
     force: StrictBool = False
-    """Also if it has succeeded."""
+    """Repeat a task that has succeeded."""
     params: dict[str, Any] = {}
-    """Parameters to change: a child task is made that has them, and the task stays as it is."""
+    """Changed parameters: the daemon makes a child task that has them."""
     text_params: dict[str, StrictStr] = {}
-    """More of them, as texts that become what the endpoint declares."""
+    """More of them as texts; the daemon converts each to its declared type."""
 
 
 class ResolveBody(RequestBody):
@@ -196,20 +200,20 @@ class ResolveBody(RequestBody):
 
     status: Annotated[Literal["succeeded", "failed"], Field(alias="as")]
     note: Annotated[StrictStr, Field(max_length=MAX_NOTE)] | None = None
-    """Why, for the action log and the timeline."""
+    """The reason, for the action log and the timeline."""
     body: Any = None
-    """Of the answer: JSON, or a text."""
+    """The body of the answer: JSON or a text."""
 
 
 class BulkBody(RequestBody):
     """A cancel of all tasks that match."""
 
     filter: Annotated[dict[str, Any], ShownAs(TaskFilterBody)]
-    """At least one condition. Without a status: the failed ones, of a cancel those that wait."""
+    """At least one condition. The default status is failed, for a cancel pending."""
     dry_run: StrictBool = False
-    """Only count them."""
+    """Change nothing; count the tasks."""
     rate: Annotated[float, BeforeValidator(parse_rate), _RATE] | None = None
-    """At most so many at a time, such as `10/s`."""
+    """The speed limit, such as `10/s`."""
 
 
 class ResolveAllBody(BulkBody):
@@ -217,18 +221,18 @@ class ResolveAllBody(BulkBody):
 
     status: Annotated[Literal["succeeded", "failed"], Field(alias="as")]
     note: Annotated[StrictStr, Field(max_length=MAX_NOTE)] | None = None
-    """Why, for the action log and each timeline."""
+    """The reason, for the action log and each timeline."""
 
 
 class RetryAllBody(BulkBody):
     """A retry of all tasks that match."""
 
     include_ambiguous: StrictBool = False
-    """Retry what may have been carried out, and what ended the daemon, as well."""
+    """Include `ambiguous` and `poisoned` tasks."""
     stop_after: Annotated[StrictInt, Field(ge=0, le=MAX_ID)] = STOP_AFTER
-    """Failures after which it pauses, and can be resumed; 0 for never."""
+    """Failures after which the bulk pauses; 0 for never."""
     force: StrictBool = False
-    """Repeat those that succeeded as well, where the filter names that status."""
+    """Repeat tasks that have succeeded, if the filter names that status."""
 
 
 # -- Query strings ---------------------------------------------------------------------------------
@@ -238,7 +242,7 @@ class TasksQuery(TaskQuery, total=False):
     """A page of tasks."""
 
     order: Annotated[str, one_of(ORDERS)]
-    """`ended`: those that have ended, the last one first; a page may be short or empty then."""
+    """`ended`: ended tasks, the last one first; a page may then be short or empty."""
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
     """Tasks of a page; 100 by default."""
     after: str
@@ -249,7 +253,7 @@ class TaskPageQuery(TypedDict, total=False):
     """One task."""
 
     wait: str
-    """A duration, 30 s at most: answer once the task has ended, or then as it is."""
+    """Wait up to this duration, 30 s at most, for the task's end."""
 
 
 class RunQuery(TypedDict, total=False):
@@ -278,33 +282,23 @@ class ActionsQuery(TypedDict, total=False):
     """The `next` of the page before."""
 
 
-class OutboxQuery(TypedDict, total=False):
-    """Which rows of the outbox."""
-
-    status: Annotated[str, one_of(["waiting", "refused"])]
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
-    """Rows of a page; 100 by default."""
-    after: Annotated[int, Field(ge=1, le=MAX_ID)]
-    """The `next` of the page before."""
-
-
 class ExplainQuery(TypedDict, total=False):
     """An attempt that is explained."""
 
     phase: Annotated[str, one_of(PHASES)]
-    """What follows from this one alone."""
+    """Predict the consequences of this phase only."""
     status_code: str
-    """The answer that is supposed to come."""
+    """The simulated answer."""
     error: Annotated[str, one_of(ERRORS)]
-    """In which way none comes."""
+    """The simulated error, instead of an answer."""
     attempt: Annotated[int, Field(ge=1, le=1000)]
 
 
 class EventsQuery(TypedDict, total=False):
-    """Which events; one that has no such field is not among them."""
+    """Filters of events; an event without the field does not match."""
 
     endpoint: Annotated[str, Field(pattern=f"^{ENDPOINTS}$")]
-    """`api/name`, `api/*`, or `orchestratord`: what is of the daemon itself."""
+    """`api/name`, `api/*`, or `orchestratord` for the daemon's own."""
     kind: list[str]
     """`call`, `webhook`."""
     status: list[Annotated[str, one_of(Status)]]
@@ -371,7 +365,7 @@ def refuse_unknown(query: Mapping[str, str], understood: type | None = None) -> 
     known = tuple(understood.__annotations__) if understood is not None else ()
     if unknown := [name for name in query if name not in known][:MOST_UNKNOWN]:
         if not known:
-            raise InvalidParams(dict.fromkeys(unknown, "there are no parameters here"))
+            raise InvalidParams(dict.fromkeys(unknown, "this endpoint has no parameters"))
         raise InvalidParams(
             {name: f"there is no such parameter{suggest(name, known)}" for name in unknown}
         )
@@ -381,7 +375,7 @@ def _problem_text(model: type[RequestBody], error: ErrorDetails) -> str:
     value = error["input"]
     if error["type"] == "extra_forbidden":
         if not model.model_fields:
-            return "unknown key; nothing can be said here"
+            return "unknown key; this takes no keys"
         return f"unknown key{suggest(str(error['loc'][-1]), model.model_fields)}"
     if error["type"] in _EXPECTED:
         return f"expected {_EXPECTED[error['type']]}, not {_in_json(value)}"

@@ -7,13 +7,14 @@ from typing_extensions import TypedDict
 
 from orchestratord.api.answer_documents import Code, Name, Time, example
 from orchestratord.api.filters import TaskQuery
+from orchestratord.plugin.verb_row import Method
 from orchestratord.queue.reports.grouped import COLUMNS
 
 # -- The configuration, plugins --------------------------------------------------------------------
 
 
 class ProblemDocument(TypedDict):
-    """Something wrong in the configuration, and its place."""
+    """A configuration error or warning and its place."""
 
     file: str
     line: int | None
@@ -26,7 +27,7 @@ class ProblemDocument(TypedDict):
 
 
 class NumbersOfChanges(TypedDict):
-    """How many endpoints a reload has touched."""
+    """How many endpoints a reload changed."""
 
     added: int
     removed: int
@@ -34,7 +35,7 @@ class NumbersOfChanges(TypedDict):
 
 
 class ChangesDocument(TypedDict):
-    """What a reload changed; `counts` counts also what is not named."""
+    """The changes of a reload, up to 1,000 of each kind; `counts` has all."""
 
     added: list[str]
     removed: list[str]
@@ -48,9 +49,9 @@ class DifferenceDocument(TypedDict):
     """One key that differs."""
 
     endpoint: str | None
-    """Null: of the daemon."""
+    """Null for a key of the daemon."""
     key: str | None
-    """Null: only a secret differs."""
+    """Null if only a secret differs."""
     before: Any
     after: Any
 
@@ -82,7 +83,7 @@ class DifferenceDocument(TypedDict):
     }
 )
 class ReloadDocument(TypedDict):
-    """What a reload did."""
+    """The result of a reload."""
 
     generation: int
     changed: bool
@@ -90,30 +91,30 @@ class ReloadDocument(TypedDict):
     cause: str
     changes: ChangesDocument
     restart_required: list[str]
-    """Keys whose new value counts after a restart."""
+    """Keys that need a restart."""
     warnings: list[ProblemDocument]
     diff: NotRequired[list[DifferenceDocument]]
-    """Where it was asked for: the keys that differ."""
+    """The keys that differ, if asked for."""
 
 
 class UpgradeDocument(TypedDict):
-    """The version that goes on."""
+    """The version that takes over."""
 
     version: Annotated[str, Field(examples=["1.2.0"])]
     drains_first: bool
-    """Whether what is in flight is waited for before."""
+    """True if the daemon waits for attempts in flight first."""
 
 
 class ServiceStatus(TypedDict):
-    """What a plugin has beside the worker, as it is in the first worker of this daemon."""
+    """A service of a plugin, as the first worker of this daemon sees it."""
 
     name: str
     where: Literal["one", "each"]
-    """Whether it runs once for all workers and daemons, or in each."""
+    """Once for all workers and daemons, or in each."""
     state: Literal["running", "elsewhere", "waiting"]
-    """`waiting`: it has ended, and is begun again soon."""
+    """`waiting`: it has ended and starts again soon."""
     error: str | None
-    """Why it ended last."""
+    """Why it last ended."""
 
 
 class PluginStatus(TypedDict):
@@ -134,10 +135,10 @@ class VerbDocument(TypedDict):
     name: Annotated[str, Field(examples=["stock"])]
     about: str
     path: Annotated[str, Field(examples=["/v1/stock/{item}"])]
-    """The route that it asks."""
-    method: Literal["GET", "POST"]
+    """Its route."""
+    method: Method
     arguments: Annotated[dict[str, str], Field(examples=[{"item": "what is asked for"}])]
-    """`word`, `[word]`, `--option=VALUE` or `--switch` → what the help says of it."""
+    """`word`, `[word]`, `--option=VALUE` or `--switch` → its help text."""
 
 
 class PluginDocument(PluginStatus):
@@ -178,7 +179,7 @@ class NoDashboard(TypedDict):
 
 
 class TroubleDocument(TypedDict):
-    """What keeps the daemon from its work."""
+    """A trouble that keeps the daemon from its work."""
 
     code: str
     why: str
@@ -186,14 +187,14 @@ class TroubleDocument(TypedDict):
 
 
 class HealthDocument(TypedDict):
-    """Whether new work would be taken and carried out."""
+    """Whether the daemon takes new work and carries it out."""
 
     ready: bool
     troubles: list[TroubleDocument]
 
 
 class RefusedConfig(TypedDict):
-    """Why the files were refused last."""
+    """Why the daemon last refused the files."""
 
     at: Time | None
     errors: list[ProblemDocument]
@@ -230,19 +231,22 @@ class QueueStatus(TypedDict):
     running: int
     succeeded: int
     failed: int
+    """Without those that were `missed`."""
+    missed: int
+    """Deliveries that failed without an attempt while their webhook was disabled."""
     cancelled: int
     due: int
     oldest_due_age: float | None
-    """Seconds; null where nothing is due."""
+    """Seconds; null if nothing is due."""
     held: int
-    """Tasks that would be due if it were their turn in their partition."""
+    """Tasks that would be due but wait for their turn in a partition."""
     held_partitions: int
     held_by: list[HeldPartition]
     """Some of them."""
 
 
 class RateStatus(TypedDict):
-    """A rate limit, and how much of it is used."""
+    """A rate limit and its use."""
 
     limit: Annotated[str, Field(examples=["100/min"])]
     times: int
@@ -251,33 +255,33 @@ class RateStatus(TypedDict):
 
 
 class BreakerStatus(TypedDict):
-    """A circuit breaker that is open."""
+    """An open circuit breaker."""
 
     state: Literal["open", "half_open"]
     since: Time | None
     why: str
     probes: int
-    """That have failed."""
+    """Failed probes."""
     next_probe: Time | None
 
 
 class ToldStatus(TypedDict):
-    """What a Retry-After has told."""
+    """A pause that a Retry-After asked for."""
 
     until: Time | None
     why: str
 
 
 class OverloadStatus(TypedDict):
-    """A receiver that refuses less where it is sent less."""
+    """A reduced rate for an overloaded receiver."""
 
     since: Time | None
     rate: float
-    """Tasks a second that begin."""
+    """Tasks that begin a second."""
 
 
 class ScopeStatus(TypedDict):
-    """What can be throttled: a lane, a URL, an endpoint or a webhook."""
+    """A lane, URL, endpoint or webhook and its throttles."""
 
     name: Annotated[str, Field(examples=["api:shop"])]
     due: int
@@ -297,14 +301,14 @@ class LaneStatus(ScopeStatus):
 
 
 class LaneBreaker(BreakerStatus):
-    """A breaker that is open, of whichever lane."""
+    """An open circuit breaker and its lane."""
 
     lane: str
     due: int
 
 
 class EndRates(TypedDict):
-    """Attempts that ended, a second, over the last ten seconds."""
+    """Attempts that ended a second, over the last ten seconds."""
 
     succeeded: float
     retried: float
@@ -313,31 +317,30 @@ class EndRates(TypedDict):
 
 
 class FailingStatus(TypedDict):
-    """An endpoint or webhook that fails now: what its tasks say that have failed, or wait for
-    another try, since it last succeeded."""
+    """An endpoint or webhook that fails now: failed and waiting tasks since its last success."""
 
     endpoint: Name
     webhook: str | None
-    """Null: its calls fail."""
+    """Null if calls fail."""
     failures: int
-    """Attempts of these tasks."""
+    """Failed attempts of these tasks."""
     failed: int
     """Tasks that have failed for good."""
     waiting: int
     """Tasks that wait for another try."""
     complete: bool
-    """False where not all of them were looked at."""
+    """False if the daemon did not look at all of them."""
     since: Time | None
     """When the first of these attempts began."""
     last: Time | None
     reason: str | None
-    """Why the latest of them failed for good; null where it is tried again."""
+    """Why the latest failed for good; null if it will be tried again."""
     status_code: Code
     error: str | None
 
 
 class WorkerStatus(TypedDict):
-    """What the workers are at."""
+    """The state of the workers."""
 
     in_flight: int
     concurrency: int
@@ -355,9 +358,9 @@ class FailingCounts(TypedDict):
     """How many fail now."""
 
     call: int
-    """Endpoints whose calls do."""
+    """Endpoints whose calls fail."""
     webhook: int
-    """Webhooks whose deliveries do."""
+    """Webhooks whose deliveries fail."""
 
 
 class FailingKeys(TypedDict):
@@ -375,12 +378,12 @@ class DatabaseStatus(TypedDict):
     size: int
     """Bytes."""
     accepting: bool
-    """Whether it takes new work."""
+    """True if it takes new work."""
     unreachable: str | None
     listening: bool | None
-    """Whether daemons tell each other at once; null where it is this one's alone."""
+    """True if daemons notify each other at once; null if one daemon owns it."""
     holding_back: list[str]
-    """What keeps it from cleaning up."""
+    """What holds back its cleanup."""
 
 
 class WaitingLane(TypedDict):
@@ -392,11 +395,25 @@ class WaitingLane(TypedDict):
 
 
 class Lacks(TypedDict):
-    """What others have and this daemon has not."""
+    """Endpoints and plugins that other daemons have and this one lacks."""
 
     endpoints: list[str]
     endpoints_count: int
     plugins: list[str]
+
+
+class WorkerSeen(TypedDict):
+    """A worker of a daemon, as its row in `daemons` shows it."""
+
+    worker: int
+    """Its number, from 1."""
+    pid: int
+    version: str
+    started_at: Time | None
+    heartbeat_at: Time | None
+    alive: bool
+    troubles: list[str]
+    """What keeps it from its work."""
 
 
 class DaemonStatus(TypedDict):
@@ -412,6 +429,7 @@ class DaemonStatus(TypedDict):
     alive: bool
     this: bool
     waiting: list[WaitingLane]
+    workers: list[WorkerSeen]
     lacks: Lacks
 
 
@@ -425,7 +443,7 @@ class ClockChangeStatus(TypedDict):
 
 
 class BroughtBackStatus(TypedDict):
-    """What lay ahead of now though it could not."""
+    """Impossible future times that the daemon brought back."""
 
     at: Time | None
     tasks: int
@@ -433,11 +451,11 @@ class BroughtBackStatus(TypedDict):
 
 
 class ClockStatus(TypedDict):
-    """The clock that counts."""
+    """The clock in use."""
 
     source: Literal["machine", "database"]
     machine_ahead: float
-    """Seconds by which this machine's clock is ahead of it."""
+    """How many seconds this machine's clock is ahead of it."""
     last_change: ClockChangeStatus | None
     brought_back: BroughtBackStatus | None
 
@@ -458,16 +476,25 @@ class OutboxStatus(TypedDict):
     """The outbox."""
 
     database: str | None
-    """Null: the queue's own."""
+    """Null for the queue's own."""
     relays: bool
-    """Whether this daemon does."""
+    """True if this daemon relays."""
     error: str | None
     waiting: int | None
-    """Rows; null unless this daemon relays."""
+    """Rows; null unless this daemon relays, as `refused`."""
     refused: int | None
     taken_total: int
-    """Since the daemon started, as is `refused_total`."""
+    """Since the daemon's start, as `refused_total`."""
     refused_total: int
+
+
+class StuckChore(TypedDict):
+    """A chore of the daemon itself."""
+
+    id: int
+    kind: str
+    subject: str
+    """What it is about: the id of a bulk, for instance."""
 
 
 class StatusDocument(ProcessStatus, WorkerStatus, FailingKeys):
@@ -478,17 +505,19 @@ class StatusDocument(ProcessStatus, WorkerStatus, FailingKeys):
     queue: QueueStatus
     events_dropped: int
     unheld_claims: int
-    """Tasks that ran and that nothing in the daemon held, since it started: a bug, or a database
-    that did not answer. Each of them is pending again, or `ambiguous`."""
+    """Running tasks without an attempt, since the start: a bug, or a database that did not answer.
+    Each is pending again or `ambiguous`."""
     upgrade_failed: str | None
-    """Why the last upgrade that was asked for did not happen; null while it is under way."""
+    """Why the last upgrade failed; null while it is under way."""
     database: DatabaseStatus
     daemons: list[DaemonStatus]
     clock: ClockStatus
     outbox: OutboxStatus | None
     plugins: list[PluginStatus]
     paused: list[str]
-    """Endpoints."""
+    """Paused endpoints."""
+    stuck_chores: list[StuckChore]
+    """What the daemon does not try any more, since daemons have died at it; 20 at most."""
 
 
 # The documents of what is said of all tasks at once.
@@ -498,13 +527,12 @@ class GroupQuery(TaskQuery, total=False):
     """Which tasks, and what they are grouped by."""
 
     by: Annotated[str, Field(json_schema_extra={"examples": ["endpoint,reason,status_code"]})]
-    """Names with commas between them, each once: see the keys of a group; `endpoint,reason,
-    status_code` where it is left out."""
+    """Keys of a group, separated by commas; default `endpoint,reason,status_code`."""
 
 
 @example({"endpoint": "shop/getOrder", "reason": "exhausted", "status_code": 503, "tasks": 5000})
 class GroupDocument(TypedDict, total=False):
-    """Tasks that have something in common: what they were grouped by, and how many there are."""
+    """A group of tasks: its keys and its size."""
 
     endpoint: Name
     webhook: str | None
@@ -517,18 +545,18 @@ class GroupDocument(TypedDict, total=False):
 
 
 class GroupsDocument(TypedDict):
-    """How many tasks there are, by what they were grouped by; the most numerous group first."""
+    """Groups of tasks, the largest first."""
 
     groups: list[GroupDocument]
     complete: bool
-    """False where only the newest tasks were counted, or the most numerous groups are shown."""
+    """False if the daemon counted only the newest tasks or shows only the largest groups."""
 
 
 class BatchQuery(TypedDict, total=False):
     """Which members of a batch."""
 
     limit: Annotated[int, Field(ge=1, le=1000)]
-    """At most so many, 100 where it is left out."""
+    """Members of a page; 100 by default."""
     after: Annotated[int, Field(ge=1, lt=10**19)]
     """The `next` of the page before."""
 
@@ -544,34 +572,34 @@ class BatchQuery(TypedDict, total=False):
     }
 )
 class BatchMemberDocument(TypedDict):
-    """What a batch tells of with others."""
+    """An event of a batch."""
 
     at: Time
     endpoint: Name
-    """`orchestratord` where it happened in the daemon itself."""
+    """`orchestratord` for an event of the daemon itself."""
     task: int | None
-    """What it happened to; it may be kept no more."""
+    """The task of the event; it may be deleted."""
     reason: str | None
-    """Why that failed; the type of an event in the daemon."""
+    """Why the task failed, or the type of a daemon event."""
     status_code: Code
     event: dict[str, Any] | None
-    """An event in the daemon, as an entry of `first`; null where the task says it."""
+    """A daemon event, as in `first`; null for the event of a task."""
 
 
 class BatchPageDocument(TypedDict):
-    """A batch that has closed, and its members in the order in which they happened."""
+    """A closed batch and its members in order."""
 
     id: Annotated[int, Field(examples=[8])]
     endpoint: Name
-    """Of the first member."""
+    """The endpoint of the first member."""
     webhook: Annotated[str, Field(examples=["ops"])]
     phase: Annotated[str, Field(examples=["operational"])]
     opened_at: Time
     closed_at: Time
     count: int
-    """Of all members."""
+    """The number of members."""
     delivery: int | None
-    """The task that tells of it."""
+    """The task that delivers it."""
     members: list[BatchMemberDocument]
     next: int | None
     """The `after` of the next page."""
@@ -587,37 +615,37 @@ class BatchPageDocument(TypedDict):
     }
 )
 class MissedDocument(TypedDict):
-    """The slots of a schedule that were missed last: they passed while no daemon looked."""
+    """The last missed slots of a schedule: they passed while no daemon ran."""
 
     slots: int
-    """1,000 stands for 1,000 or more."""
+    """1,000 means 1,000 or more."""
     first: Time | None
     last: Time | None
     noticed_at: Time | None
     ran: bool
-    """Whether one call was made for them, late."""
+    """True if the daemon made one late call for them."""
 
 
 class ScheduleDocument(TypedDict):
-    """A schedule: when it calls its endpoint next, and how it went last."""
+    """A schedule with its next and its last run."""
 
     endpoint: Name
     schedule: Any
-    """As it is declared."""
+    """Its declaration."""
     enabled: bool
     paused: bool
     next_run: Time | None
     last_run: Time | None
-    """The slot of the last task that it made; null until there was one."""
+    """The slot of its last task, or null."""
     task: int | None
-    """The task of the last run; it may have been deleted."""
+    """The last run's task; it may be deleted."""
     status: str | None
-    """That task's; null once it was deleted."""
+    """The task's status; null once deleted."""
     reason: str | None
     status_code: Code
     finished_at: Time | None
     last_success_at: Time | None
-    """When the endpoint's last call began that succeeded, by its schedule or otherwise."""
+    """When the endpoint's last successful call began, scheduled or not."""
     missed: MissedDocument | None
 
 

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from orchestratord.api.answer_documents import example
 from orchestratord.errors import InvalidParams
-from orchestratord.model.endpoint import MAX_PARTITION, OWN_ENDPOINT
+from orchestratord.model.endpoint import MAX_PARTITION, OWN_ENDPOINTS, SUBSCRIPTIONS
 from orchestratord.model.task import DOUBTFUL, Reason, Status
 from orchestratord.queue.operations.bulk import with_default
 from orchestratord.queue.records import CANCEL, RESOLVE, RETRY, Place, TaskFilter
@@ -31,7 +31,9 @@ def one_of(words: Iterable[str]) -> Any:
 
 
 _ONE_CODE = r"[1-5]\d\d|[1-5][xX]{2}|[1-5]\d\d-[1-5]\d\d|error|ok"
-ENDPOINTS = rf"([A-Za-z0-9][A-Za-z0-9._-]*/([A-Za-z0-9][A-Za-z0-9._-]*|\*)|{OWN_ENDPOINT})"
+ENDPOINTS = (
+    rf"([A-Za-z0-9][A-Za-z0-9._-]*/([A-Za-z0-9][A-Za-z0-9._-]*|\*)|{'|'.join(OWN_ENDPOINTS)})"
+)
 
 
 def _several(words: Iterable[str]) -> Any:
@@ -62,7 +64,7 @@ class TaskQuery(TypedDict, total=False):
     reason: list[Annotated[str, one_of(Reason)]]
     """Failed for any of these."""
     endpoint: Annotated[str, Field(pattern=f"^{ENDPOINTS}$")]
-    """`api/name`, `api/*`, or `orchestratord`: what is of the daemon itself."""
+    """`api/name`, `api/*`, `orchestratord`: what is of the daemon itself, or `subscriptions`."""
     kind: str
     """`call` or `webhook`."""
     since: str
@@ -86,8 +88,10 @@ class TaskQuery(TypedDict, total=False):
     """Moved by this bulk, and by none after it."""
     batch: _ID
     """Told of by the delivery of this batch."""
+    tenant: Annotated[str, Field(max_length=MAX_TEXT)]
+    """Deliveries to subscriptions of this tenant; takes the place of `endpoint` and `webhook`."""
     webhook: Annotated[str, Field(max_length=MAX_TEXT)]
-    """Deliveries of the webhook of this name."""
+    """Deliveries of the webhook of this name; `acme/*`: to all subscriptions of the tenant acme."""
 
 
 @example({"endpoint": "shop/*", "status_code": "5xx", "since": "1d"})
@@ -102,7 +106,7 @@ class TaskFilterBody(TypedDict, total=False):
     reason: _REASONS | list[Annotated[str, one_of(Reason)]] | None
     """Failed for any of these."""
     endpoint: Annotated[str, Field(pattern=f"^({ENDPOINTS})?$")] | None
-    """`api/name`, `api/*`, or `orchestratord`: what is of the daemon itself."""
+    """`api/name`, `api/*`, `orchestratord`: what is of the daemon itself, or `subscriptions`."""
     kind: str | None
     """`call` or `webhook`."""
     since: _TIME | None
@@ -126,8 +130,10 @@ class TaskFilterBody(TypedDict, total=False):
     """Moved by this bulk, and by none after it."""
     batch: _ID | Annotated[str, Field(pattern=r"^([0-9]{1,19})?$")] | None
     """Told of by the delivery of this batch."""
+    tenant: Annotated[str, Field(max_length=MAX_TEXT)] | None
+    """Deliveries to subscriptions of this tenant; takes the place of `endpoint` and `webhook`."""
     webhook: Annotated[str, Field(max_length=MAX_TEXT)] | None
-    """Deliveries of the webhook of this name."""
+    """Deliveries of the webhook of this name; `acme/*`: to all subscriptions of the tenant acme."""
 
 
 NAMES = tuple(TaskQuery.__annotations__)
@@ -182,6 +188,7 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
         "bulk": lambda value: _id(value, "bulk"),
         "batch": _id,
         "webhook": _text,
+        "tenant": _text,
     }
     found: dict[str, Any] = {}
     problems: dict[str, str] = {}
@@ -197,6 +204,8 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
                 problems[name] = str(error)
     if problems:
         raise InvalidParams(problems)
+    if (tenant := found.pop("tenant", None)) is not None:
+        found |= {"endpoint": SUBSCRIPTIONS, "webhook": f"{tenant}/*"}
     return TaskFilter(**found)
 
 
@@ -234,7 +243,9 @@ def read_bulk_filter(
     if action == RETRY and not (include_ambiguous or wanted.reason or wanted.ids):
         wanted = replace(wanted, left_out=DOUBTFUL)
     if action == RESOLVE and not (wanted.reason or wanted.ids):
-        wanted = replace(wanted, left_out=(Reason.RESOLVED.value,))
+        # What a webhook misses while it is disabled is kept to be replayed.
+        out = (Reason.RESOLVED.value, Reason.WEBHOOK_DISABLED.value)
+        wanted = replace(wanted, left_out=out)
     if Status.CANCELLED in wanted.status and not wanted.reason:
         wanted = replace(wanted, left_out=(*wanted.left_out, Reason.REPLACED.value))
     return wanted
@@ -302,7 +313,7 @@ def reasons(value: Any) -> tuple[str, ...]:
 
 
 def endpoint_filter(value: Any) -> str:
-    """`api/name`, `api/*`, or `orchestratord`. Raises ValueError for anything else."""
+    """`api/name`, `api/*`, or one of `OWN_ENDPOINTS`. Raises ValueError for anything else."""
     if not isinstance(value, str) or not _ENDPOINT.fullmatch(value):
         raise ValueError(
             f"{value!r} is not an endpoint: write api/name, or api/* for all of an api"

@@ -46,8 +46,8 @@ _PATH: Mapping[str, Mapping[str, Any]] = {
 }
 _EXAMPLES = {"id": 42, "api": "shop", "name": "getOrder", "webhook": "ops"}
 _TEXT = """The API of orchestratord, over its control socket and, where `http` is configured, over
-TCP. Over the socket no token is needed; there the file's mode says who may use it. A field that a
-reader does not know is to be passed over."""
+TCP. The socket needs no token: the file's mode decides who may use it. Ignore fields that you do
+not know."""
 
 Handlers = Mapping[tuple[str, str], Callable[..., Any]]
 

@@ -33,6 +33,8 @@ class Contained:
 
     async def __call__(self, asked: Asked) -> Answer:
         """Call it. Raises the errors that a handler may raise, and Refusal for all others."""
+        if self._route.confidential and not asked.writes:
+            raise Refusal("read_only", "this token is for looking only, and this is confidential")
         caller = Caller(asked.who, asked.headers, asked.writes, asked.session)
         try:
             given = [asked.path, asked.query, asked.body]

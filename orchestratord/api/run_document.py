@@ -24,7 +24,7 @@ from orchestratord.values.redact import Redactor
 
 
 class RunTaskCounts(TypedDict):
-    """How many calls of a run there are, by where they stand."""
+    """The calls of a run by their status."""
 
     total: int
     pending: int
@@ -35,7 +35,7 @@ class RunTaskCounts(TypedDict):
 
 
 class RunErrorDocument(TypedDict):
-    """A call of a run that has failed."""
+    """A failed call of a run."""
 
     task_id: TaskId
     endpoint: Name
@@ -72,32 +72,31 @@ class RunErrorDocument(TypedDict):
     }
 )  # fmt: skip
 class RunDocument(TypedDict):
-    """A run: a call that nothing caused, and all calls that follow from it."""
+    """A run: the call that began it and all calls that follow from it."""
 
     id: TaskId
     """The call that began it."""
     endpoint: Name
-    """Of that call."""
+    """The endpoint of that call."""
     status: Annotated[Literal["running", "ended"], Field(examples=["ended"])]
     end: int
-    """How often it has ended; a manual retry opens it again. 0 before its first end, and for a call
+    """How often it has ended: a manual retry opens it again. 0 before its first end and for a call
     without child tasks."""
     counts: RunTaskCounts
     failed_endpoints: Counts
-    """Endpoint → how many of its calls failed, of those that are still kept."""
+    """Endpoint → its failed calls that the daemon still keeps."""
     first_errors: list[RunErrorDocument]
-    """Of those, the first ten that failed."""
+    """The first ten of them."""
     started_at: Time
     ended_at: Time | None
     duration_ms: int
     """Until its end, or until now."""
     tasks: list[TaskDocument]
-    """The first of its calls, in the order in which they were made; `parent_id` says which follows
-    from which."""
+    """Its first calls in order, each after its `parent_id`."""
     deliveries: list[TaskDocument]
-    """Of webhooks, that these calls caused: the first of them."""
+    """The first deliveries that these calls caused."""
     truncated: bool
-    """Whether it has more calls than these that are still kept."""
+    """True if the daemon keeps more calls of it."""
 
 
 class ListedRun(TypedDict):
@@ -107,7 +106,7 @@ class ListedRun(TypedDict):
     endpoint: Name
     status: Annotated[Literal["running", "ended"], Field(examples=["ended"])]
     counts: Annotated[Counts, Field(examples=[{"total": 21, "succeeded": 20, "failed": 1}])]
-    """Of its calls: the `total`, and how many have ended, and how."""
+    """Its calls: the `total`, and those that have ended by their status."""
     started_at: Time
     ended_at: Time | None
 

@@ -15,13 +15,14 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from orchestratord.api import answer_documents as answers
 from orchestratord.api import daemon_documents, filters, serialize, status
-from orchestratord.api.bodies import ExplainBody, read_body
+from orchestratord.api.bodies import ExplainBody, check_key, read_body
 from orchestratord.api.daemon_documents import (
     BatchMemberDocument,
     BatchPageDocument,
@@ -34,14 +35,20 @@ from orchestratord.api.daemon_documents import (
 )
 from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
-from orchestratord.api.outbox_relay import OutboxRelay
-from orchestratord.api.plugin_pages import contained_pages, plugin_metrics
+from orchestratord.api.plugin_pages import contained_pages, contained_status
 from orchestratord.api.run_document import RunDocument, RunsDocument, run_document, runs_document
+from orchestratord.api.server.handler import Asked, Handler
+from orchestratord.api.server.request_body import json_value
 from orchestratord.api.slow_look import SlowLook
 from orchestratord.api.throttle_service import ThrottleService
 from orchestratord.config.params import exemplary, rule_problems
 from orchestratord.engine import task_events
-from orchestratord.engine.new.enqueue import Accepted, callable_endpoint, fitted_call, new_call
+from orchestratord.engine.new.enqueue import (
+    accepted,
+    callable_endpoint,
+    fitted_call,
+    new_call,
+)
 from orchestratord.engine.new.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import (
@@ -52,19 +59,37 @@ from orchestratord.errors import (
     OrchestratordError,
     PluginError,
     Stopping,
+    UniqueKeyReused,
 )
 from orchestratord.model.edit import Declaration, Edit
-from orchestratord.model.endpoint import OWN_ENDPOINT, Endpoint
+from orchestratord.model.endpoint import OWN_ENDPOINTS, Endpoint
 from orchestratord.model.event import EndpointEvent, Event, EventType
 from orchestratord.model.settings import Config
-from orchestratord.model.task import FINAL, Action, Effect, Key, NewTask, Reason, Task, Upsert
+from orchestratord.model.task import (
+    FINAL,
+    Accepted,
+    Action,
+    Delete,
+    Effect,
+    Key,
+    NewTask,
+    QueueRows,
+    Reason,
+    Task,
+    Upsert,
+)
 from orchestratord.plugin.executor import Doomed
 from orchestratord.plugin.isolation import HookFault, check_sizes, contained
+from orchestratord.plugin.long_work import off_loop
 from orchestratord.plugin.metric import MetricSamples
 from orchestratord.plugin.route import Page
-from orchestratord.queue.operations import claim, manual, plugin_rows, search
+from orchestratord.plugin.served import plugin_metrics
+from orchestratord.queue.housekeeping import prune
+from orchestratord.queue.operations import chores, claim, manual, plugin_rows, search
 from orchestratord.queue.operations.schedules import MissedSlots
+from orchestratord.queue.records import RETRY
 from orchestratord.queue.reports import backlog, batch_page, failing, grouped
+from orchestratord.queue.reports.failing import Failing
 from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.reload import COMMAND, Reloader
@@ -75,8 +100,9 @@ from orchestratord.simulate.next_request import repeat_key, request_of, upcoming
 from orchestratord.simulate.report import report_json, request_json, with_curl
 from orchestratord.simulate.timetable import timetable
 from orchestratord.values import world
-from orchestratord.values.clock import rfc3339
-from orchestratord.values.json_body import MAX_BATCH
+from orchestratord.values.clock import first_try, rfc3339
+from orchestratord.values.durations import MAX_DURATION
+from orchestratord.values.json_body import INLINE_BYTES, MAX_BATCH
 from orchestratord.values.redact import Redactor
 from orchestratord.values.suggest import suggest
 
@@ -153,11 +179,11 @@ class Service:
         clock_watch: ClockWatch,
         team: Team,
         upgrade: Upgrade,
-        relay: OutboxRelay,
     ) -> None:
         self._worker, self._scheduler = worker, scheduler
         self._store, self._host, self._clock = worker.store, worker.host, worker.clock
-        self._failing = SlowLook(self._store, failing.Failing([], False))
+        self._failing = SlowLook(self._store, Failing([], False))
+        self._missed_deliveries = SlowLook[int](self._store)
         self._due = SlowLook[backlog.DueTasks](self._store)
         self.many = BulkService(worker)
         self.one = TaskService(worker)
@@ -165,7 +191,9 @@ class Service:
         self._reloader = reloader
         self._fleet = fleet
         self._clock_watch, self._team, self._upgrade = clock_watch, team, upgrade
-        self._relay = relay
+        self.routes: Mapping[tuple[str, str], Handler] = {}
+        """What answers at each method and path of the API, where it is served."""
+        self._status_parts: list[tuple[str, Callable[[], Any]]] | None = None
         self._started_at = worker.clock.now_ms()
         self._version = importlib.metadata.version("orchestratord")
         self._pausing, self._editing = asyncio.Lock(), asyncio.Lock()
@@ -196,6 +224,7 @@ class Service:
         all_workers = await self._team.snapshot(self._worker.snapshot())
         rates = await claim.rates(store, status.lanes_by_day(all_workers))
         snapshot = status.with_rates(all_workers, rates, now)
+        missed = await self._missed_deliveries.latest(failing.missed_deliveries())
         due = await self._due.latest(backlog.due_tasks(now, status.MAX_PARTITIONS))
         return {
             **status.process_status(
@@ -208,7 +237,7 @@ class Service:
             ),
             "health": {"ready": not (troubles := self.troubles()), "troubles": troubles},
             "config": status.config_status(self._reloader),
-            "queue": status.queue_status(await store.counts(), due, now, redactor),
+            "queue": status.queue_status(await store.counts(), missed, due, now, redactor),
             **status.worker_status(snapshot, redactor, None if all_lanes else status.MAX_LANES),
             **await self.failing(),
             "events_dropped": snapshot["events_dropped"],
@@ -217,10 +246,21 @@ class Service:
             "database": await status.database_status(store, self._fleet, redactor),
             "daemons": cast("list[daemon_documents.DaemonStatus]", self._fleet.daemons()),
             "clock": cast("daemon_documents.ClockStatus", self._clock_watch.status()),
-            "outbox": cast("daemon_documents.OutboxStatus | None", self._relay.status()),
+            "outbox": None,
             "plugins": status.plugins_status(self._host.plugins.values(), redactor),
             "paused": sorted(await store.read(manual.paused())),
+            "stuck_chores": [
+                {"id": one.id, "kind": one.kind, "subject": redactor.text(one.subject)}
+                for one in await store.read(chores.stuck())
+            ],
+            **self._of_plugins(),  # type: ignore[typeddict-item]  # keys that no document has
         }
+
+    def _of_plugins(self) -> dict[str, Any]:
+        """What plugins say of themselves in the status, by their keys."""
+        if self._status_parts is None:
+            self._status_parts = list(contained_status(self._host, self))
+        return {key: read() for key, read in self._status_parts}
 
     def plugins(self) -> list[daemon_documents.PluginDocument]:
         """All plugins in the order in which they were loaded, those that did not load as well."""
@@ -243,7 +283,7 @@ class Service:
         Args:
             diff: name the keys that differ; where nothing has changed since, those that the
                 generation in force has changed.
-            accept_removals: also where most of the endpoints that tasks wait for are removed.
+            accept_removals: accept the removal of most endpoints that tasks wait for.
             dry_run: only tell what it would come to.
             folder: then, read in the place of the daemon's own.
 
@@ -395,9 +435,12 @@ class Service:
         """A run, with up to `limit` of its tasks. Raises NotFound."""
         return await run_document(self._store, run_id, limit, self.config.redactor)
 
-    async def newest_runs(self, limit: int, after: int, status: str | None) -> RunsDocument:
+    async def newest_runs(
+        self, *, limit: int = 100, after: int | None = None, status: str | None = None
+    ) -> RunsDocument:
         """A page of runs, the newest first, below the id `after`."""
-        return await runs_document(self._store, limit, after, status, self.config.redactor)
+        redactor = self.config.redactor
+        return await runs_document(self._store, limit, after or filters.MAX_ID, status, redactor)
 
     async def bulks(self) -> list[answers.BulkDocument]:
         """The latest bulks, the latest first."""
@@ -533,8 +576,7 @@ class Service:
         new = await new_call(self.config, endpoint, params, texts, delay=delay, at=at, key=key)
         [inserted] = await self._worker.enqueue.accept([replace(new, once=once) if once else new])
         if not inserted.duplicate or once is not None:
-            # It may run already.
-            return Accepted(inserted.id, "succeeded" if inserted.happened else "pending")
+            return accepted(inserted)._replace(repeated=False)  # it may run already
         first = await self._store.read(search.get(inserted.id))
         return Accepted(first.id, first.status, repeated=True)
 
@@ -588,15 +630,51 @@ class Service:
         """Make a call of a plugin's; its id, None where the row `once` is there already."""
         return (await self.call(endpoint_id, params, once=once)).id or None
 
+    async def checked_call(
+        self,
+        endpoint_id: str,
+        params: Mapping[str, Any] | bytes,
+        *,
+        delay: float = 0.0,
+        at: float | None = None,
+        key: str | None = None,
+    ) -> NewTask:
+        """A call of a plugin's, checked and not made. See `Control.checked_call`."""
+        if not delay <= MAX_DURATION:
+            raise InvalidParams({"delay": "is more than ten years"})
+        try:
+            due = None if at is None else first_try(at)
+        except ValueError as error:
+            raise InvalidParams({"at": str(error)}) from None
+        check_key(key, "key")
+        if isinstance(params, bytes):
+            large = len(params) > INLINE_BYTES
+            params = await off_loop(json_value, params) if large else json_value(params)
+        if not isinstance(params, Mapping):
+            raise InvalidParams({"params": "expected a JSON object"})
+        endpoint = callable_endpoint(self.config, endpoint_id)
+        return await fitted_call(self.config, endpoint, params, delay=delay, at=due, key=key)
+
+    async def accept_each(
+        self, calls: Sequence[NewTask], rows: QueueRows | None = None, keys: Sequence[str] = ()
+    ) -> list[Accepted | UniqueKeyReused | None]:
+        """Make calls of a plugin's together, each by itself. See `Control.accept_each`."""
+        return await self._worker.enqueue.accept_each(calls, rows, keys)
+
     async def waiting(self, endpoint_id: str, most: int) -> int:
         """How many calls of an endpoint wait, counted up to `most`."""
         return await self._store.read(search.waiting(endpoint_id, most))
 
     async def outbox(
         self, *, limit: int = 100, after: int | None = None, refused: bool | None = None
-    ) -> answers.OutboxDocument:
+    ) -> Mapping[str, Any]:
         """A page of the outbox's rows, and the `next` after which there is more. See `Control`."""
-        return await self._relay.page(limit, filters.MAX_ID if after is None else after, refused)
+        if (handler := self.routes.get(("GET", "/v1/outbox"))) is None:
+            raise NotFound("no plugin that is loaded has an outbox")
+        status = "" if refused is None else "refused" if refused else "waiting"
+        query = {"limit": str(limit), "after": str(after or ""), "status": status}
+        found: Mapping[str, Any] = (await handler(Asked({}, query, None, {}))).body
+        return found
 
     # -- what was done manually ----------------------------------------------------------------
 
@@ -618,26 +696,72 @@ class Service:
     # -- what plugins keep and tell ------------------------------------------------------------
 
     async def rows(
-        self, table: str, where: Mapping[str, Any] = MappingProxyType({})
+        self,
+        table: str,
+        where: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        after: Mapping[str, Any] = MappingProxyType({}),
+        order: str | None = None,
+        limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """The rows of a plugin's table; with `where`, those alone with these values."""
-        return await plugin_rows.rows(self._store, table, where)
+        """The rows of a plugin's table. See `Control.rows`."""
+        return await plugin_rows.rows(self._store, table, where, after, order, limit)
 
-    async def write(self, effects: Sequence[Effect]) -> list[int]:
-        """Write in one transaction; the ids of the new tasks, in order. Raises HookFault for what
-        is larger than what a hook may return."""
+    async def write(
+        self,
+        effects: Sequence[Effect],
+        events: Sequence[Event] = (),
+        expected: Sequence[Upsert] = (),
+    ) -> list[int]:
+        """Write in one transaction, with what `on_event` returns of `events`; the ids of the new
+        tasks among `effects`, in order. See `Control`. Raises HookFault for what is larger than
+        what a hook may return."""
         check_sizes(effects, self.config.daemon.max_params)
-        ids = await self._worker.enqueue.write(effects)
-        self._store.tell("tables")
-        return ids
+        config, now = self._worker.placement.config, self._clock.now_ms() / 1000
+        told = (self._host.record(event, config, now) for event in events)
+        whole = [*effects, *chain.from_iterable(told)]
+        ids = await self._worker.enqueue.write(whole, expected)
+        tables = self._host.registry.tables
+        changed = (tables.get(one.table) for one in whole if isinstance(one, Upsert | Delete))
+        if any(table is not None and table.adopted for table in changed):
+            self._store.tell("tables")
+        return ids[: sum(isinstance(effect, NewTask) for effect in effects)]
+
+    def ago(self, seconds: float) -> int:
+        """The time so many seconds ago. See `Control.ago`."""
+        return self._clock.before(seconds)
+
+    def begin_trouble(self, code: str, why: str) -> None:
+        """The daemon cannot do all of its work. See `Control.begin_trouble`."""
+        self._store.health.begin(code, self.config.redactor.text(why))
+
+    def end_trouble(self, code: str) -> None:
+        """It can again."""
+        self._store.health.end(code)
+
+    async def trim(
+        self, reason: str, keeps: Callable[[str, str], tuple[float, int] | None]
+    ) -> Mapping[tuple[str, str], int]:
+        """Delete the oldest deliveries that failed for a reason. See `Control.trim`."""
+        deleted = await prune.trim(self._store, reason, lambda key: keeps(*key))
+        return {(key.endpoint_id, key.webhook): count for key, count in deleted.items()}
+
+    async def retry_all(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        force: bool = False,
+    ) -> answers.SurveyDocument | answers.BegunBulk:
+        """Have all tasks tried that a filter matches. See `Control`."""
+        return await self.many.begin(RETRY, filter, force=force)
 
     def publish(self, event: Event) -> None:
         """Tell of what happened, once it is written."""
         self._host.events.publish(event)
 
-    def standing_changed(self, endpoint_id: str) -> None:
-        """Look again at where the tasks of an endpoint stand."""
-        self._worker.placement.standing_changed(endpoint_id)
+    def standing_changed(self, endpoint_id: str, webhook: str | None = None) -> None:
+        """Look again at where the tasks of an endpoint, or of one webhook, stand."""
+        self._worker.placement.standing_changed(endpoint_id, webhook)
 
     # -- what stands in the files --------------------------------------------------------------
 
@@ -719,7 +843,7 @@ class Service:
     def _stands(self, key: Key) -> bool:
         """Whether the endpoint or webhook is still declared."""
         known = self._worker.placement.config.endpoints
-        if key.endpoint_id not in known and key.endpoint_id != OWN_ENDPOINT:
+        if key.endpoint_id not in known and key.endpoint_id not in OWN_ENDPOINTS:
             return False
         standing = self._worker.placement.of(key)
         return not (isinstance(standing, Doomed) and standing.reason in _GONE)
@@ -739,7 +863,7 @@ class Service:
                 hint = suggest(name, grouped.COLUMNS) or f"; by {known}"
                 raise InvalidParams({"by": f"tasks are not grouped by {name!r}{hint}"})
         if not by or len(set(by)) < len(by):
-            raise InvalidParams({"by": "names each of what tasks are grouped by once"})
+            raise InvalidParams({"by": "names each grouping once"})
         found = await self._store.read(grouped.grouped(wanted, by))
         mask = self.config.redactor.value
         groups = [

@@ -26,27 +26,27 @@ class Shared(Model):
     timeout: Annotated[Duration, Field(gt=0)] = 30.0
     """How long an attempt may take, from connecting to the last byte: 30s."""
     retry: RetryPolicy = Field(default_factory=dict, validate_default=True)
-    """When a failed call is tried again, and how often."""
+    """When, and how often, to try a failed call again."""
 
 
 class EndpointKeys(Shared):
     """An endpoint's keys, but for those of its `type` and of plugins."""
 
     type: str = HTTP
-    """What carries the call out: `http`, or the type of a plugin, such as `sql`."""
+    """The kind of endpoint: `http`, or a type of a plugin, such as `sql`."""
     idempotent: bool | None = None
-    """Whether it is safe to repeat a call; left out, the method says it."""
+    """A repeat of the call is safe. By default, the method decides."""
     enabled: bool = True
-    """Whether calls are taken; where it is false they are refused, and tasks wait."""
+    """`false`: the API refuses calls, and tasks wait."""
     params: Mapping[str, Param] = {}
-    """The parameters of a call, and what each may be."""
+    """The parameters of a call and their types."""
     schedule: Schedule | None = None
-    """When it is called by itself."""
+    """When the daemon calls it by itself."""
     partition: PartitionKey | None = None
-    """What its calls are divided by, into parts that have fair turns, or an order: a template over
-    `params`, or `{by, ordered, concurrency, on_failure}`."""
+    """Divides its calls into partitions with fair turns, or an order: a template over `params`, or
+    `{by, ordered, concurrency, on_failure}`."""
     tests: tuple[TestCase, ...] = ()
-    """Test cases: answers, and what has to follow, for `orchestratord test`."""
+    """Test cases for `orchestratord test`: answers and their expected consequences."""
 
 
 _NOT_WRITTEN = ("name", "egress")
@@ -64,7 +64,7 @@ ApiKeys: type[BaseModel] = create_model(
     **{key: field for key, field in _fields(Api.model_fields).items() if key not in _NOT_WRITTEN},
     egress=(
         EgressSettings,
-        Field(EgressSettings(), description="Which private addresses may be dialled as well."),
+        Field(EgressSettings(), description="More private addresses that this API may use."),
     ),
 )
 """The keys of api.yaml, but for the defaults that it gives its endpoints."""
@@ -91,9 +91,9 @@ def daemon_model(
     settings: Iterable[Setting[Any]], own: Iterable[DaemonSetting[Any]]
 ) -> type[BaseModel]:
     """orchestratord.yaml, all keys in one model; `own` are the keys of plugins in that file."""
-    title = "What endpoints get where neither they nor their api.yaml say something else."
+    title = "Values for endpoints that neither they nor their api.yaml set."
     defaults = _described("Defaults", Shared, title, _of(settings), Guards)
-    about = "What all endpoints get that neither they nor their api.yaml say."
+    about = "Values for all endpoints that neither they nor their api.yaml set."
     empty = Field(default_factory=lambda: defaults.model_construct(), description=about)
     fields = {"defaults": (defaults, empty), **_of(own)}
     return _described("Daemon", DaemonSettings, DaemonSettings.__doc__, fields)

@@ -25,16 +25,15 @@ from pydantic import IPvAnyNetwork
 
 from orchestratord import log as logs
 from orchestratord.api.api_routes import application
-from orchestratord.api.outbox_relay import OutboxRelay
 from orchestratord.api.server.guard import Guard
 from orchestratord.api.server.port_application import no_handler, port_applications
 from orchestratord.api.server.server import Listener, Listening, Server, TcpListener
 from orchestratord.api.service import Service
-from orchestratord.config.database_url import database_url
+from orchestratord.config.database_url import queue_url
 from orchestratord.config.loader import Loader
 from orchestratord.config.validate.socket_path import socket_path
 from orchestratord.config.watch import Watcher
-from orchestratord.daemon.chores import Chores
+from orchestratord.daemon.duties import Duties
 from orchestratord.daemon.shutdown import Deadline
 from orchestratord.daemon.supervisor import BEYOND_HELP
 from orchestratord.daemon.watchdog import Watchdog, end
@@ -51,10 +50,13 @@ from orchestratord.model.settings import Http
 from orchestratord.plugin.host import Host
 from orchestratord.queue.daemon_health import DATABASE, DaemonHealth, is_of_database
 from orchestratord.queue.database import Workers
+from orchestratord.queue.housekeeping import batch_closing
 from orchestratord.queue.housekeeping.prune import prune as prune_some
 from orchestratord.queue.housekeeping.recount import recount
+from orchestratord.queue.operations import bulk, chores
 from orchestratord.queue.store import Store
 from orchestratord.runtime.batch_closer import BatchCloser
+from orchestratord.runtime.chore_runner import ChoreRunner, Step
 from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.event_observer import event_observer
 from orchestratord.runtime.fleet import Fleet
@@ -101,7 +103,7 @@ class DaemonStart:
     @property
     def url(self) -> str:
         """Of the database."""
-        return database_url(self.loader.config.daemon.database, self.folder, os.environ)
+        return queue_url(self.loader.config)
 
     @property
     def socket_path(self) -> Path:
@@ -200,7 +202,6 @@ class Daemon:
         )
         self._clock_watch = ClockWatch(worker, self._scheduler, fleet.throttles, first=place.first)
         self._upgrade = Upgrade(seat)
-        self._relay = OutboxRelay(worker, reloader, start.url)
         self._service = Service(
             worker,
             self._scheduler,
@@ -209,9 +210,9 @@ class Daemon:
             self._clock_watch,
             team,
             self._upgrade,
-            self._relay,
         )
         self._plugin_services = PluginServices(host, store)
+        self._closer = BatchCloser(worker)
         loops: dict[str, Worker | Scheduler | Fleet]
         loops = {"worker": worker, "fleet": self._fleet, "scheduler": self._scheduler}
         beats = partial(_beats, store.health, worker.lanes, loops)
@@ -282,7 +283,7 @@ class Daemon:
             log.info("draining: up to %gs for what is in flight%s", drain_timeout, why)
             watcher.stop()
         self._reloader.stop()
-        for name in ("scheduler", "bulks", "outbox", "slices", "runs"):
+        for name in ("scheduler", "chores", "runs"):
             if name in tasks:
                 tasks[name].cancel()
         end_by = world.monotonic() + drain_timeout
@@ -404,15 +405,14 @@ class Daemon:
             "fleet": self._fleet.run(),
             "clock": self._clock_watch.run(),
             "watchdog": self._feed_watchdog(),
-            "slices": self._worker.enqueue.write_slices(),
             "runs": RunEndTeller(self._worker).ask_at_ends(),
             "scheduler": self._scheduler.run(),
-            "bulks": self._service.many.runner.run(),
             "chores": self._chores().run(),
+            "duties": self._duties().run(),
         }
         if self._member is not None:
             return {**parts, "member": self._member.run()}
-        return {**parts, "outbox": self._relay.run(), "team": self._team.run()}
+        return {**parts, "team": self._team.run()}
 
     async def _close(self) -> None:
         """Close what holds connections."""
@@ -474,8 +474,16 @@ class Daemon:
         at, version = self._clock.now_ms(), importlib.metadata.version("orchestratord")
         self._host.events.publish(DaemonEvent(type_, at, version))
 
-    def _chores(self) -> Chores:
-        chores = Chores()
+    def _chores(self) -> ChoreRunner:
+        steps: dict[str, Step] = {
+            bulk.CHORE: self._service.many.runner.step,
+            chores.SLICE: self._worker.enqueue.write_slice,
+            batch_closing.CHORE: self._closer.deliver,
+        }
+        return ChoreRunner(self._store, steps)
+
+    def _duties(self) -> Duties:
+        duties = Duties()
 
         async def prune() -> None:
             retention, size = self._reloader.config.daemon.retention, PRUNE_SLICE
@@ -487,15 +495,10 @@ class Daemon:
                     size //= 4
                 await asyncio.sleep(0.05)  # in between, others get their turn
 
-        closer = BatchCloser(self._worker)
-
-        async def close() -> None:
-            await closer.look(self._reloader.config)
-
-        chores.every(30, "prune", prune, at_once=True)
-        chores.every(1, "close batches of webhooks", close)
+        duties.every(30, "prune", prune, at_once=True)
+        duties.every(1, "close batches of webhooks", self._closer.close)
         if not self._place.first:
-            return chores
+            return duties
 
         async def status() -> None:
             self._notifier.status(self._reloader.status_line)
@@ -508,20 +511,20 @@ class Daemon:
         async def publish() -> None:
             health.look_at_troubles(self._loader.config.redactor)
 
-        chores.every(1, "publish troubles", publish)
-        chores.every(60, "look for endpoints that only fail", health.look_at_endpoints)
-        chores.every(1, "count tasks anew", partial(recount, self._store), at_once=True)
-        chores.every(3600, "remove what crashes have left of answers", tidy, at_once=True)
-        chores.every(60, "look up what the status says", self._service.status, at_once=True)
-        chores.every(5, "judge a refused configuration again", self._reloader.judge_again)
-        chores.every(10, "write what plugins note", self._reloader.write)
+        duties.every(1, "publish troubles", publish)
+        duties.every(60, "look for endpoints that only fail", health.look_at_endpoints)
+        duties.every(1, "count tasks anew", partial(recount, self._store), at_once=True)
+        duties.every(3600, "remove what crashes have left of answers", tidy, at_once=True)
+        duties.every(60, "look up what the status says", self._service.status, at_once=True)
+        duties.every(5, "judge a refused configuration again", self._reloader.judge_again)
+        duties.every(10, "write what plugins note", self._reloader.write)
         # What SQLite's caches leave free between what lives stays with the process otherwise, and
         # grows: under 77 calls a second from 63 to 75 MiB in an hour. musl's libc has no such call.
         if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-            chores.every(15, "give memory back", lambda: asyncio.to_thread(trim, 0))
+            duties.every(15, "give memory back", lambda: asyncio.to_thread(trim, 0))
         if self._notifier.listening:
-            chores.every(10, "write the status line", status)
-        return chores
+            duties.every(10, "write the status line", status)
+        return duties
 
     async def _feed_watchdog(self) -> None:
         """Show that the loop goes round, to the watchdog and to systemd."""

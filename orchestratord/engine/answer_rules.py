@@ -67,7 +67,8 @@ class AnswerRules:
             said = f"{name} holds: {expression.source}"
             if holds and name in ("fail_if", "poll.fail_if"):
                 failed = replace(outcome, verdict="failure", final_reason="not_retryable")
-                return replace(failed, error=f"{code}, but {said}")
+                # The answer itself says what became of the call, a 500 too: it is not ambiguous.
+                return replace(failed, maybe_done=False, error=f"{code}, but {said}")
             if holds and name == "retry.if":  # it says itself that it was not done
                 return replace(
                     outcome, verdict="retry", maybe_done=False, error=f"{code}, and {said}"

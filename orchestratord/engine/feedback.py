@@ -53,6 +53,7 @@ log = logging.getLogger("orchestratord.worker")
 
 TOO_MUCH = frozenset({429, 503})
 """Answers that say so; their Retry-After is for all, and not only for this one."""
+_NO_BREAKER = BreakerRule.model_construct(failures=0)
 LASTING_MS = 60_000
 """For so long a scope has to have been slowed to be told of."""
 MOST_CHANGES = 1_000
@@ -209,6 +210,8 @@ class Feedback:
         key, rule = plan.key, plan.target.guarded_by.breaker
         # The receiver of deliveries may have webhooks with other rules.
         rule_of_lane = plan.config.guards.breaker if key.webhook else rule
+        if not plan.target.lane_breaker:
+            rule_of_lane = _NO_BREAKER
         of_lane, own = lane.throttle, self._scopes.by_name.get(own_scope(key))
         for throttle, off in ((of_lane, rule_of_lane.off), (own, rule.off)):
             if throttle is not None and (off or not down):
@@ -270,7 +273,7 @@ class Feedback:
             lane.openings += 1
         log.warning(
             "the breaker of %s is open: %d attempts failed, the last with: %s; its tasks wait, "
-            "and lose no attempt, while single ones find out whether it is back",
+            "and lose no attempt, while probes find out whether it is back",
             name,
             breaker.failures,
             breaker.why,
@@ -380,7 +383,7 @@ class Feedback:
         elif throttle.pace is not None and throttle.pace.rate is not None:
             rate = round(throttle.pace.rate, 1)
             log.warning(
-                "%s is slowed to %g tasks a second since %s: %s; it goes faster by itself, or by "
+                "%s is slowed to %g tasks a second since %s: %s; its rate rises by itself, or by "
                 "`orchestratorctl resume %s`",
                 throttle.name,
                 rate,
@@ -446,7 +449,7 @@ class Feedback:
                 pace.end(now)  # another daemon may have taken the last of it
             elif throttle.pace_published is None and now - pace.since >= LASTING_MS:
                 throttle.pace_published = pace.since
-                self._began(throttle, OVERLOAD, "it refuses more the more it is sent", None, now)
+                self._began(throttle, OVERLOAD, "it refuses more at a higher rate", None, now)
         elif throttle.pace_published is not None or (pace is not None and pace.is_over(now)):
             self._end_pace(throttle, now)
 

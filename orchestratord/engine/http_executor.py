@@ -17,17 +17,15 @@ from pydantic import Field, ValidationInfo, model_validator
 from pydantic_core import to_json
 
 from orchestratord.engine.answer_rules import AnswerRules
-from orchestratord.engine.file_transfer import (
-    BODY_PARTS,
-    SAVE_AS,
+from orchestratord.engine.file_keys import (
     FilePart,
     FileToSend,
     SaveRule,
     media_type,
     multipart,
     save_as,
-    with_files,
 )
+from orchestratord.engine.file_transfer import BODY_PARTS, SAVE_AS, with_files
 from orchestratord.engine.request_checks import problems
 from orchestratord.engine.retry_delay import parse_reset
 from orchestratord.errors import InvalidPayload, Problem, Reject, SendError, SendErrorKind
@@ -93,10 +91,10 @@ class HttpBody(Model):
     form: Mapping[str, Template] | None = None
     """Fields of a form, as `application/x-www-form-urlencoded`."""
     text: Template | None = None
-    """A text, which is a template."""
+    """A template, whose result is the body."""
     file: SentFile | None = None
-    """The path of a file that is sent as it is, relative to the config folder; with a template in
-    it, in a folder of files.read, and read while it is sent."""
+    """The file to send, relative to the config folder. With a template, a file in a folder of
+    files.read, which the daemon reads while it sends."""
     multipart: Mapping[str, Template | FilePart] | None = None
     """The fields of a form with files in it, as `multipart/form-data`: texts, and {path: …}."""
 
@@ -161,7 +159,7 @@ class ParamPath(Template):
 
 
 class WholeTarget(Model):
-    """Where a request goes that a parameter says, host and all."""
+    """A parameter that has the whole URL of the request."""
 
     from_: ParamPath = Field(alias="from")
     """The parameter, such as params.location: a URL of base_url's origin, or relative to it."""
@@ -173,29 +171,29 @@ class HttpSpec(Model):
     method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = "GET"
     """The method of the request."""
     path: Template | WholeTarget
-    """Added to the API's base_url; values in it are percent-encoded, `/` included. For GET and HEAD
-    {from: params.location} takes all of it from a parameter."""
+    """The path after the API's base_url. Values in it are percent-encoded, `/` included. For GET
+    and HEAD, {from: params.location} takes the whole URL from a parameter."""
     query: Mapping[str, Template] = {}
-    """The parameters of the query; one that renders to null is left out."""
+    """The parameters of the query. A value that renders to null leaves one out."""
     headers: Mapping[str, Template] = {}
-    """Headers of the request, beside those of the API; one that renders to null is left out."""
+    """Headers of the request, over those of the API. A value that renders to null leaves one
+    out."""
     body: HttpBody | None = None
     """The body of the request: `json`, `form`, `text`, `file` or `multipart`."""
     save: SaveRule | None = None
-    """Where the body of an answer with a code of 2xx is written to: {folder: …, name: …}."""
+    """The file for the body of a 2xx answer: {folder: …, name: …}."""
     success: StatusSet = SUCCESS
-    """Status codes that are a success, such as 2xx; anything else is a failure."""
+    """Status codes of success, such as 2xx; all others are failures."""
     success_if: AnswerExpression | None = None
-    """JMESPath over the answer, `{status_code, headers, body, text}`, or its body alone, which has
-    to hold for a success, too."""
+    """JMESPath over the answer, `{status_code, headers, body, text}`, or its body alone: false
+    means no success."""
     fail_if: AnswerExpression | None = None
-    """JMESPath over the answer: where it holds the call has failed for good, whatever the code."""
+    """JMESPath over the answer: true means failed for good, whatever the status code."""
     poll: PollRule | None = None
-    """What is waited for where an answer says that it is not done yet: {until: …}."""
+    """Asks again while an answer says not done yet: {until: …}."""
     error_message: ErrorMessage | None = None
-    """JMESPath over `{status_code, headers, body, text}` of an answer that is a failure: where it
-    says what is wrong, such as body.error.message; left out: that of api.yaml, or the usual
-    places."""
+    """JMESPath to the error text in a failed answer, `{status_code, headers, body, text}`, such as
+    body.error.message. By default that of api.yaml, or the usual places."""
 
     @property
     def target(self) -> Template:
@@ -457,7 +455,7 @@ class RequestPlan:
 def checked(name: str, value: str) -> str:
     """The value of a header. Raises InvalidPayload where it or its name cannot be one."""
     if not _TOKEN.fullmatch(name):
-        raise InvalidPayload(f"{name!r} is no name of a header")
+        raise InvalidPayload(f"{name!r} is not the name of a header")
     if _CONTROL.search(value):
         raise InvalidPayload(f"the header {name} would hold a control character")
     return value

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 from orchestratord.engine.attempt_in_progress import AttemptInProgress, AttemptResult
-from orchestratord.engine.call_tree import run_of
 from orchestratord.engine.plan import MOST_CODES, Plan, Plans, Recurrence
 from orchestratord.engine.poison import POISON_AFTER
 from orchestratord.engine.retry import AMBIGUOUS, Decision
@@ -21,9 +20,7 @@ from orchestratord.model.task import Attempt, Effect, Key, NewTask, Reason, Stat
 from orchestratord.plugin.executor import Executor, Target
 from orchestratord.plugin.hookspecs import ANNOUNCE, END_PHASES
 from orchestratord.plugin.host import Host, Reached
-from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.operations.insert import HAPPENED_CODE
-from orchestratord.queue.operations.slices import SLICE, sliced
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.attempt")
@@ -48,12 +45,7 @@ class PhaseHooks:
             return ()
         reached = attempt.reached(None)
         reached.phase = before
-        effects = await self._host.collect(ANNOUNCE, reached)
-        return effects if len(effects) <= SLICE else await self._in_slices(effects, attempt.task)
-
-    async def _in_slices(self, effects: list[Effect], task: Task) -> list[Effect]:
-        """Effects that are more than one transaction should write, with slices of them."""
-        return await off_loop(sliced, effects, self._clock.now_ms(), run_of(task))
+        return await self._host.collect(ANNOUNCE, reached)
 
     async def ask(
         self,
@@ -107,8 +99,6 @@ class PhaseHooks:
                 await self._ask_success(reached, result, plan, len(telling))
             elif phase is not None and telling:
                 result.effects += await host.collect(phase, reached)
-            if len(result.effects) > SLICE:
-                result.effects = await self._in_slices(result.effects, task)
         if phase != "on_success":  # what they said meanwhile is from before they were told
             self._ask_again(task.key)
         return result

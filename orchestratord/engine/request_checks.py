@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestratord.config.validate.undefined_names import written
-from orchestratord.engine.file_transfer import FilePart
+from orchestratord.engine.file_keys import FilePart
 from orchestratord.errors import Problem
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import FilesSettings

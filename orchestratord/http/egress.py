@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -183,6 +183,11 @@ class Egress:
 
     rules: tuple[Rule, ...] = ()
     denied_listeners: frozenset[tuple[str, int]] = frozenset()
+
+    @classmethod
+    def of(cls, rules: Iterable[str]) -> Egress:
+        """What these entries of `egress.allow` open. Raises ValueError."""
+        return cls(tuple(map(parse_rule, rules)))
 
     def check(self, address: str, port: int, host: str) -> None:
         """Allow a connection, or raise.

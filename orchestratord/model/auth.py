@@ -50,14 +50,14 @@ class PemFile(Attachment):
 
 
 class Tls(Model):
-    """Which authorities an API's TLS trusts, and which certificate it shows."""
+    """The authorities that an API's TLS trusts, and its client certificate."""
 
     ca: PemFile | None = None
-    """The authorities that are trusted, instead of the usual ones."""
+    """The trusted authorities, instead of the usual ones."""
     cert: PemFile | None = None
-    """The certificate that is shown, with its chain."""
+    """The client certificate, with its chain."""
     key: PemFile | None = None
-    """Its private key, where that is not in the same file."""
+    """Its private key, if it is in another file."""
 
     @field_validator("ca")
     @classmethod
@@ -78,7 +78,7 @@ class Tls(Model):
     def _check_key(cls, value: PemFile | None, info: ValidationInfo) -> PemFile | None:
         cert: PemFile | None = info.data.get("cert")
         if value is not None and value.name == _WRITTEN:
-            raise ValueError("a private key is not written here; name its file")
+            raise ValueError("write the name of the key's file here, not the key")
         if value is not None and cert is not None:
             show(_context(), cert.content, value.content)
         return value
@@ -211,39 +211,37 @@ class _Literal(Model):
 
 
 class OAuth2(_Literal):
-    """A token by OAuth 2.0: for client credentials, for a refresh token, or for a signed
-    assertion."""
+    """An OAuth 2.0 token for client credentials, a refresh token, or a signed assertion."""
 
     token_url: str
-    """The URL at which tokens are given."""
+    """The URL of the token server."""
     grant: Literal["client_credentials", "jwt_bearer"] = "client_credentials"
-    """What a token is asked for with: the client's credentials, or an assertion (jwt_bearer), as
-    Google's service accounts and Salesforce have it."""
+    """How to ask for a token: by the client's credentials, or by an assertion (jwt_bearer), as for
+    Google's service accounts and Salesforce."""
     client_id: str | None = None
-    """Who asks for a token."""
+    """The client that asks for a token."""
     client_secret: Secret | None = None
     """The client's secret, best a reference: ${credential:name}."""
     scope: str | None = None
-    """What the token is for; several scopes are separated by spaces."""
+    """The scopes of the token, separated by spaces."""
     audience: str | None = None
-    """Whom the token is for, where the server asks for it; with a private_key, whom the assertion
-    is for, which is token_url where it is left out."""
+    """The audience of the token, if the server wants it; with a private_key, the audience of the
+    assertion, by default token_url."""
     refresh_token: KeptSecret | None = None
-    """A secret by which tokens are asked for, instead of the client's credentials alone."""
+    """A secret that gets tokens, instead of the client's credentials alone."""
     algorithm: Literal["RS256", "ES256"] = "RS256"
-    """How assertions are signed."""
+    """The algorithm that signs assertions."""
     private_key: Secret | None = None
-    """The key in PEM that signs assertions, by reference: ${credential:name}. It takes the place of
+    """The PEM key that signs assertions, by reference: ${credential:name}. It replaces
     client_secret."""
     key_id: str | None = None
-    """The name that the server knows the key by (`kid`)."""
+    """The server's name for the key (`kid`)."""
     issuer: str | None = None
-    """Who signs (`iss`); left out: client_id."""
+    """The signer (`iss`); by default client_id."""
     subject: str | None = None
-    """For whom the token is (`sub`), such as a user; left out: client_id, and none for
-    jwt_bearer."""
+    """The user of the token (`sub`); by default client_id, and none for jwt_bearer."""
     assertion_lifetime: Annotated[Duration, Field(ge=1, le=3600)] = 300.0
-    """How long an assertion holds; each request has a new one: 5m."""
+    """How long an assertion is valid: 5m. Each request has a new one."""
 
     @field_validator("private_key")
     @classmethod
@@ -278,7 +276,7 @@ class Basic(_Literal):
     """HTTP Basic."""
 
     username: str
-    """The user name by which the API knows the daemon."""
+    """The user name of the daemon at the API."""
     password: Secret
     """The password, best a reference: ${credential:name}."""
 
@@ -293,16 +291,16 @@ class HeaderAuth(_Literal):
 
 
 class Auth(_Literal):
-    """How a receiver is told who calls; one of the four."""
+    """How to authenticate at a receiver; one of the four."""
 
     bearer: Secret | None = None
-    """A token, which is sent as `Authorization: Bearer …`; best a reference."""
+    """A token, sent as `Authorization: Bearer …`; best a reference."""
     basic: Basic | None = None
-    """A user and a password, which are sent as `Authorization: Basic …`."""
+    """A user and a password, sent as `Authorization: Basic …`."""
     header: HeaderAuth | None = None
     """A header of any name with a secret value, such as X-Api-Key."""
     oauth2: OAuth2 | None = None
-    """A token by OAuth 2.0, which the daemon asks for and renews by itself."""
+    """An OAuth 2.0 token, which the daemon requests and renews by itself."""
 
     @property
     def sent(self) -> tuple[str, str]:

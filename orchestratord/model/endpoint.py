@@ -48,13 +48,13 @@ class Param(Model):
     """One parameter of an endpoint."""
 
     type: Literal["string", "integer", "number", "boolean", "array", "object"] | None = None
-    """What the value has to be; without a type any JSON value is taken."""
+    """The type of the value; by default any JSON."""
     required: bool = False
-    """Whether a call has to give it."""
+    """Every call must give it."""
     default: Any = None
-    """What it is where a call does not give it; null if nothing is written."""
+    """The value if a call does not give it; by default null."""
     description: str = ""
-    """What it is for; the dashboard and OpenAPI show it."""
+    """Its purpose, for the dashboard and OpenAPI."""
 
 
 class ParamRules(Model):
@@ -84,7 +84,7 @@ class ParamRules(Model):
 
 
 class Schedule(Model):
-    """When an endpoint is called by itself: `every`, `every` with `at`, or `cron`."""
+    """When the daemon calls an endpoint by itself: `every`, `every` with `at`, or `cron`."""
 
     every: str | float | None = None
     """A duration such as 15m, counted from the Unix epoch, or `minute`, `hour`, `day`, `monday` …
@@ -96,13 +96,13 @@ class Schedule(Model):
     cron: str | None = None
     """Five fields: minute, hour, day, month, weekday, such as `*/15 * * * *`."""
     params: Mapping[str, Any] = {}
-    """What each call of the schedule is given."""
+    """The parameters of each call."""
     overlap: Literal["skip", "allow"] = "skip"
-    """Whether a call is made while the one before is not done: `skip` or `allow`."""
+    """`skip`: makes no call while the one before is not done. `allow`: makes it."""
     catch_up: bool = True
-    """Whether slots that were missed while nothing ran become one call."""
+    """Make one call for slots that passed while no daemon ran."""
     splay: Duration = 0.0
-    """Each call is delayed by up to this, by always the same for one endpoint: 5m."""
+    """Delays each call by up to this, always the same for one endpoint: 5m."""
 
     @model_validator(mode="before")
     @classmethod
@@ -126,9 +126,9 @@ class BreakerRule(Model):
     """When the breakers of an API's calls, or of a webhook, open."""
 
     failures: int = Field(default=20, ge=1, le=100_000)
-    """How many attempts have to have failed, and nine of ten of all."""
+    """The number of failed attempts that opens it, if they are nine of ten."""
     window: Annotated[Duration, Field(gt=0)] = 120.0
-    """The time in which the failures are counted: 2m."""
+    """The time in which failures count: 2m."""
 
     @property
     def off(self) -> bool:
@@ -159,17 +159,17 @@ BreakerKey = Annotated[BreakerRule, BeforeValidator(_read), Field(json_schema_ex
 
 
 class PartitionRule(Model):
-    """How the tasks of one endpoint or webhook are divided, and what holds within a part."""
+    """How the tasks of an endpoint or webhook are divided into partitions."""
 
     by: Template
-    """A template: tasks for which it makes the same text are in the same partition."""
+    """A template: tasks with the same result are in the same partition."""
     ordered: bool = False
-    """Whether the tasks of a partition are sent one after the other, as they were accepted."""
+    """Send the tasks of a partition one after the other, in the order of acceptance."""
     concurrency: int | None = Field(None, ge=1)
-    """How many tasks of a partition are in flight at most, in all daemons; left out: any number."""
+    """The most tasks of a partition in flight, in all daemons; by default any number."""
     on_failure: Literal["continue", "hold"] = "continue"
-    """What a task that failed for good does to those behind it, where they are ordered: lets them
-    go on (`continue`), or has them wait for a person (`hold`)."""
+    """What happens in an ordered partition after a final failure: the next tasks go on
+    (`continue`), or wait for a person (`hold`)."""
 
     def of(self, context: Mapping[str, Any]) -> Partition:
         """The partition of one task.
@@ -244,8 +244,7 @@ class Guards(Model):
     breaker: BreakerKey = BreakerRule()
     """When the circuit breakers of its tasks open: {failures: 20, window: 2m}, or `off`."""
     pace: Pace = "on"
-    """Whether fewer tasks are sent to what answers 429 or 503, where that has fewer refused; `off`:
-    never."""
+    """`on`: sends fewer tasks to a receiver that answers 429 or 503, if that helps. `off` never."""
 
 
 class Api(Guards):
@@ -253,33 +252,35 @@ class Api(Guards):
 
     name: str
     base_url: str | None = None
-    """The URL that the paths of all endpoints are added to: https://api.example.com/v2."""
+    """The URL before the paths of all endpoints: https://api.example.com/v2."""
     headers: Mapping[str, Template] = {}
-    """Headers of every request; one that renders to null is left out."""
+    """Headers of every request. A value that renders to null leaves one out."""
     auth: Auth | None = None
-    """How the API is told who calls: `bearer`, `basic`, `header` or `oauth2`."""
+    """How to authenticate at the API: `bearer`, `basic`, `header` or `oauth2`."""
     tls: Tls | None = None
-    """Which authorities are trusted, and which certificate is shown."""
+    """The trusted authorities and the client certificate."""
     proxy: Proxy | None = None
-    """The URL of the proxy that its calls go through: http://proxy.example.com:3128."""
+    """The URL of the proxy for its calls: http://proxy.example.com:3128."""
     max_response: Size = Field(MAX_RESPONSE, ge=0, le=1 << 30)
-    """How much of an answer is read, such as 1MiB; a longer body is cut, the status decides."""
+    """The most bytes to read of an answer's body, such as 1MiB. The daemon cuts a longer body; its
+    status code still counts."""
     concurrency: int = Field(10, ge=1)
-    """How many of its calls are in flight at once in one daemon, at most."""
+    """The most calls in flight at once, in each daemon."""
     global_concurrency: int | None = Field(None, ge=1)
-    """How many of its calls are in flight at once in all daemons together, at most."""
+    """The most calls in flight at once, in all daemons together."""
     rate_limit: RateLimit | None = None
-    """How many of its calls begin at most, in all daemons together: 10/s, 100/min, 5000/d."""
+    """The most calls that begin in a unit of time, in all daemons together: 10/s, 100/min,
+    5000/d."""
     error_message: ErrorMessage | None = None
-    """JMESPath over `{body, headers, status_code}` of an answer that is a failure: where it says
-    what is wrong, such as body.error.message; left out: the usual places."""
+    """JMESPath to the error text in a failed answer, `{status_code, headers, body, text}`, such as
+    body.error.message. By default, the daemon looks in the usual places."""
     retry_after_scope: Literal["api", "endpoint"] = "api"
-    """What waits where an answer carries Retry-After: all calls of the `api`, or the `endpoint`."""
+    """The calls that wait for a Retry-After: all of the `api`, or those of the `endpoint`."""
     quota: Quota | None = None
-    """The headers by which it says how much may still be asked of it, and when there is more: where
-    nothing is left, what waits is that of `retry_after_scope`."""
+    """The headers with the rest of the API's quota and the time of the next one. If nothing is
+    left, the calls of `retry_after_scope` wait."""
     follow_redirects: bool = False
-    """Whether redirects are followed, at most 3 within the same origin."""
+    """Follow redirects, up to 3, within the same origin."""
     egress: tuple[str, ...] = ()
     """Rules of `egress.allow`, the daemon's included."""
 
@@ -318,6 +319,9 @@ class Setting(Generic[T]):
 OWN_ENDPOINT = "orchestratord"
 """Stands in the place of an endpoint where a delivery tells of the daemon itself; none that files
 declare is called so, as theirs have a slash."""
+SUBSCRIPTIONS = "subscriptions"
+"""Stands there for deliveries to the subscriptions of tenants."""
+OWN_ENDPOINTS = (OWN_ENDPOINT, SUBSCRIPTIONS)
 
 
 @dataclass(frozen=True, slots=True)

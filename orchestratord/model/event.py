@@ -75,6 +75,9 @@ _RECORDED = frozenset(
         EventType.THROTTLE_ENDED,
         EventType.SCHEDULE_MISSED,
         EventType.OUTBOX_REFUSED,
+        EventType.BULK_PAUSED,
+        EventType.BULK_FINISHED,
+        EventType.ENDPOINT_FAILING,
     }
 )
 

@@ -12,13 +12,13 @@ from orchestratord.values.durations import Duration
 
 
 class PollRule(Model):
-    """When an API is asked again that has not done yet what it was asked for."""
+    """When to ask an API again that has not done its work yet."""
 
     until: AnswerExpression
-    """JMESPath over the answer: where it holds, what was asked for is done."""
+    """JMESPath over the answer: true means that the work is done."""
     fail_if: AnswerExpression | None = None
-    """JMESPath over the answer: where it holds, it has failed for good."""
+    """JMESPath over the answer: true means that the work failed for good."""
     every: Annotated[Duration, Field(gt=0)] = 10.0
-    """How long after an answer it is asked again, unless the answer has a Retry-After: 10s."""
+    """How long after an answer to ask again, unless it has a Retry-After: 10s."""
     for_: Annotated[Duration, Field(alias="for", gt=0)] = 3600.0
-    """How long after the first answer it is given up: 1h."""
+    """How long after the first answer to give up: 1h."""

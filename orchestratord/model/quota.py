@@ -29,13 +29,13 @@ HeaderName = Annotated[str, AfterValidator(_header_name)]
 
 
 class Quota(Model):
-    """Where an API says how much may still be asked of it: the names of headers. The fields
-    `RateLimit` and `RateLimit-Policy` of the IETF are understood without being named."""
+    """The headers with an API's quota. The daemon also understands the IETF fields `RateLimit` and
+    `RateLimit-Policy`, without their names here."""
 
     remaining: HeaderName | None = None
-    """The header that says how many requests are left, such as X-RateLimit-Remaining."""
+    """The header with the number of requests left, such as X-RateLimit-Remaining."""
     reset: HeaderName | None = None
-    """The header that says when there are more: a time, or in how many seconds."""
+    """The header with the end of the quota: a time, or seconds from now."""
 
     @model_validator(mode="after")
     def _check_both(self) -> Quota:

@@ -30,24 +30,23 @@ class RetryPolicy(Model):
     backoff: Backoff = Field(default_factory=Fixed)
     """A strategy's name, or a mapping with `strategy` and its options."""
     max_attempts: int = Field(15, ge=1, le=1000)
-    """How often it is tried in all; the first attempt counts."""
+    """The most attempts in all, the first one included."""
     max_delay: Duration = 3600.0
     """The longest delay between two attempts, whatever the backoff says: 1h."""
     jitter: float = Field(0.1, ge=0, le=1)
-    """How much chance is in each delay: 0.1 is ±10 %, 0 is none."""
+    """The random part of each delay: 0.1 is ±10 %, 0 is none."""
     give_up_after: Duration | None = None
-    """How long after it was created or last retried manually a task is given up: 1d."""
+    """How long after its creation or last manual retry a task is given up: 1d."""
     inline: int = Field(0, ge=0, le=10)
-    """Tries at once, inside one attempt and its timeout, where a repeat is safe."""
+    """Tries again at once, within one attempt and its timeout, if a repeat is safe."""
     when: StatusSet = CALL_WHEN
-    """Answers that are tried again: `5xx`, `429`, `error` for no answer, or a list of these."""
+    """Answers to try again: `5xx`, `429`, `error` for no answer, or a list of these."""
     if_: AnswerExpression | None = Field(None, alias="if")
-    """JMESPath over an answer that came: where it holds it is tried again, whatever its code, a
-    POST too."""
+    """JMESPath over an answer: true tries again, whatever its status code, a POST too."""
     respect_retry_after: bool = True
-    """Whether the later of the backoff and the answer's Retry-After counts."""
+    """Wait for the later of the backoff and the answer's Retry-After."""
     max_retry_after: Duration = 86400.0
-    """How long a Retry-After may put off the next attempt, at most: 1d."""
+    """The longest delay that a Retry-After may ask for: 1d."""
 
     @model_validator(mode="before")
     @classmethod

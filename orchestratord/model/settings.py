@@ -54,18 +54,18 @@ class Retention(Model):
     """How long finished tasks are kept, in seconds."""
 
     succeeded: Duration = 86400.0
-    """How long tasks that succeeded are kept: 1d, 12h."""
+    """How long to keep succeeded tasks: 1d, 12h."""
     failed: Duration = 30 * 86400.0
-    """How long tasks that failed are kept, and can be retried manually."""
+    """How long to keep failed tasks, and allow manual retries."""
     cancelled: Duration = 7 * 86400.0
-    """How long cancelled tasks are kept."""
+    """How long to keep cancelled tasks."""
 
 
 class Log(Model):
     """What is logged, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """What is logged: `debug`, `info`, `warning` or `error`, each with what is worse."""
+    """The least severe lines to log: `debug`, `info`, `warning` or `error`."""
     format: Literal["text", "json"] = "text"
     """`text`, a line for people, or `json`, an object a line for programs."""
 
@@ -76,20 +76,20 @@ class Plugins(Model):
     dirs: tuple[str, ...] = ()
     """Folders with single-file plugins, relative to the config folder."""
     disabled: tuple[str, ...] = ()
-    """The names of installed plugins that are not loaded."""
+    """The names of installed plugins to leave out."""
     optional: tuple[str, ...] = ()
-    """The names of plugins without which the daemon starts where they cannot be loaded."""
+    """The names of plugins that may fail to load."""
     timeout: Duration = 10.0
     """How long an `async def` hook may take: 10s, 500ms."""
     settings: Mapping[str, Mapping[str, Any]] = {}
-    """What plugins are given, by their names."""
+    """Settings of plugins, by their names."""
 
 
 class EgressSettings(Model):
-    """Which private addresses may be dialled."""
+    """Private addresses that requests may use."""
 
     allow: tuple[str, ...] = ()
-    """The private addresses that may be dialled: `10.0.0.0/8`, or `127.0.0.1:9000` with a port."""
+    """Private addresses that requests may use: `10.0.0.0/8`, or `127.0.0.1:9000` with a port."""
 
     @model_validator(mode="before")
     @classmethod
@@ -101,35 +101,28 @@ class EgressSettings(Model):
 
 
 class FilesSettings(Model):
-    """Which folders requests may send files from, and save answers to."""
+    """The folders for files to send and answers to save."""
 
     read: tuple[str, ...] = ()
-    """The folders that requests may send files from; each an absolute path."""
+    """The folders with files to send, as absolute paths."""
     write: tuple[str, ...] = ()
-    """The folders that answers may be saved to; each an absolute path."""
+    """The folders for saved answers, as absolute paths."""
     max_file: Annotated[Size, Field(ge=1)] = 1 << 30
-    """How large a file may be that is sent or saved: 1GiB, 500MB."""
-
-
-class OutboxSettings(Model):
-    """Where applications commit calls in their own transactions."""
-
-    database: str
-    """Which of the `databases`: the PostgreSQL that has the outbox."""
+    """The most bytes of a file to send or save: 1GiB, 500MB."""
 
 
 class Http(Model):
     """The API over TCP."""
 
     bind: str = "127.0.0.1:8420"
-    """Where the dashboard and the API listen: an address and a port; port 0 takes a free one."""
+    """The address and port of the dashboard and the API; port 0 takes a free one."""
     token: Secret
-    """A secret of 16 characters or more; who has it may do everything."""
+    """A secret of 16 characters or more that may do everything."""
     read_token: Secret | None = None
-    """Another secret; who has it may look and change nothing."""
+    """Another secret, which may only read."""
     hosts: tuple[str, ...] = ()
-    """The values of the header Host that are answered; by default the address that is bound, and
-    localhost, with the port."""
+    """The accepted values of the header Host; by default the bound address and localhost, with the
+    port."""
 
 
 class Port(Model):
@@ -139,43 +132,41 @@ class Port(Model):
     """
 
     bind: str
-    """Where it listens: an address and a port; port 0 takes a free one."""
+    """The address and port to listen at; port 0 takes a free one."""
     proxies: tuple[IPvAnyNetwork, ...] = ()
-    """The addresses of proxies in front of it, which may take as many connections as there are."""
+    """The addresses of proxies in front of it, without a limit of connections."""
 
 
 class DaemonSettings(Model):
     """`orchestratord.yaml`; every key is optional."""
 
     database: str | None = None
-    """Where the queue is kept: `sqlite:////absolute/path`, `sqlite:///path` below the config
+    """The database of the queue: `sqlite:////absolute/path`, `sqlite:///path` below the config
     folder, or `postgresql://user@host/database`."""
     control_socket: str | None = None
-    """The path of the socket at which orchestratorctl finds the daemon, 107 bytes at most."""
+    """The path of the control socket for orchestratorctl, at most 107 bytes."""
     http: Http | None = None
-    """The dashboard and the API over TCP; off where it is missing."""
+    """The dashboard and the API over TCP; off if missing."""
     concurrency: int = Field(100, ge=1, le=100_000)
-    """How many attempts this daemon has in flight at once, at most."""
+    """The most attempts in flight at once in this daemon."""
     workers: Workers = 1
-    """How many processes carry out attempts: a number, or `auto` for one for each core."""
+    """The number of processes that carry out attempts, or `auto` for one on each core."""
     drain_timeout: Duration = 25.0
-    """How long attempts in flight may take to end when the daemon stops: 25s, 1m."""
+    """How long a stopping daemon waits for attempts in flight: 25s, 1m."""
     lease: Duration = 90.0
-    """How long a claim of this daemon is valid without being renewed; then others take over."""
+    """How long a claim of this daemon is valid without renewal; then others take over."""
     max_params: Size = Field(256 << 10, ge=2, le=16 << 20)
-    """How large the parameters of one call may be, as JSON: 256KiB, 1MiB."""
+    """The most bytes of one call's parameters, as JSON: 256KiB, 1MiB."""
     retention: Retention = Retention()
-    """How long finished tasks are kept."""
+    """How long the daemon keeps finished tasks."""
     egress: EgressSettings = EgressSettings()
-    """Which private addresses may be dialled, by all APIs."""
+    """Private addresses that all APIs may use."""
     files: FilesSettings = FilesSettings()
     """Which folders requests may send files from, and save answers to."""
-    outbox: OutboxSettings | None = None
-    """Where applications commit calls in their own transactions, if not in the queue's database."""
     log: Log = Log()
-    """Which lines are logged, and in which form."""
+    """The level and form of log lines."""
     plugins: Plugins = Plugins()
-    """Which plugins are loaded, from where, and what they are given."""
+    """Which plugins to load, from where, and their settings."""
 
     @property
     def worker_count(self) -> int:

@@ -415,6 +415,32 @@ class Delete:
     key: Mapping[str, Any]
 
 
+class Accepted(NamedTuple):
+    """A call that is on disk: its id, `pending` or `succeeded`, and whether it is `repeated`.
+
+    Of a repeated one the key was used before, and this is the first call; its status may be another
+    by now."""
+
+    id: int
+    status: str
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRows:
+    """Rows in the queue's own database that calls are made of, each of which goes with its call, in
+    one transaction; as two statements of SQL. The `?` of each stands for the rows' keys, which are
+    texts: a JSON array.
+
+    Args:
+        lock: returns the keys of those rows that are to be had, and locks these until COMMIT.
+        take: deletes, or marks, the rows whose calls are made.
+    """
+
+    lock: str
+    take: str
+
+
 RowEffect = Upsert | Delete
 """What is done to a row of a plugin's own table."""
 
@@ -517,6 +543,18 @@ class ClosedBatch:
 
 Effect = NewTask | RowEffect | BatchMember
 """What telling hooks return; written in the transaction of the change that it follows from."""
+
+
+class Slice(NamedTuple):
+    """New tasks that follow from a change, too many to be written with it."""
+
+    name: str
+    tasks: str
+    """JSON."""
+    run_id: int | None
+    """The run to which the calls among them belong …"""
+    calls: int
+    """… and how many these are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -622,6 +660,15 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class TableStep:
+    """A step of a table's, as statements of SQL for each database, carried out once in a
+    transaction. In those of PostgreSQL `{schema}` stands for the schema of the queue's tables."""
+
+    sqlite: Sequence[str] = ()
+    postgres: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """A table of a plugin, brought by `register_tables`.
 
@@ -631,8 +678,13 @@ class Table:
         key: the columns of its primary key.
         version: raise it when `columns` grows; new columns are added to a table that exists.
         keep: seconds for which a row is kept, by its column `at` (milliseconds since the epoch), an
-            INTEGER NOT NULL; None for ever. What goes by itself may be much: `config_adopted` is
-            not given the rows of such a table.
+            INTEGER NOT NULL; None for ever. What goes by itself may be much: such a table is not
+            `adopted`.
+        adopted: whether `config_adopted` is given all rows, at each reload and whenever another
+            daemon has written some. False where there may be very many: read them by
+            `Control.rows`.
+        steps: what makes it, the first one, and what has changed it since: `columns` and `key` say
+            what comes of them all. A table that was there before it had steps has had the first.
     """
 
     name: str
@@ -640,6 +692,8 @@ class Table:
     key: tuple[str, ...]
     version: int = 1
     keep: float | None = None
+    adopted: bool = True
+    steps: Sequence[TableStep] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no table can be made of."""
@@ -656,5 +710,10 @@ class Table:
             raise ValueError(f"the table {self.name!r}: two columns have one name")
         if not self.key or not set(self.key) <= set(self.columns):
             raise ValueError(f"the table {self.name!r}: its key names columns it does not have")
+        for step in self.steps:
+            if not isinstance(step, TableStep) or str in map(type, (step.sqlite, step.postgres)):
+                raise ValueError(
+                    f"the table {self.name!r}: a step is a TableStep, with lists of statements"
+                )
         if self.keep is not None and self.columns.get("at", "").upper() != "INTEGER NOT NULL":
             raise ValueError(f"the table {self.name!r}: what is not kept needs a column `at`")

@@ -100,18 +100,18 @@ Code = Annotated[
 
 
 class FakeAnswer(Model):
-    """An answer that did not come over the network, or the error instead of one."""
+    """A simulated answer, or the error instead of one."""
 
     status_code: Code | None = None
-    """A number; `error` for no answer to a request that was sent."""
+    """A number; `error` for a sent request without an answer."""
     headers: Mapping[str, str] = {}
     """The headers of the answer."""
     body: Any = None
-    """A text as it stands; anything else is sent as JSON."""
+    """A text as written; other values become JSON."""
     file: BodyFile | None = None
-    """The path of a file that is the body, relative to the config folder."""
+    """The file with the body, relative to the config folder."""
     error: SendErrorKind | None = None
-    """In which way no answer comes."""
+    """The kind of error instead of an answer."""
 
     @model_validator(mode="after")
     def _one(self) -> FakeAnswer:
@@ -133,31 +133,31 @@ class FakeAnswer(Model):
 
 
 class ExpectedRequest(Model):
-    """What the request has to be. What is left out is not looked at."""
+    """The expected request. The test ignores parts that are left out."""
 
     method: str | None = None
     """The method, such as POST."""
     url: str | None = None
-    """The whole URL that is sent to, with its query."""
+    """The whole URL, with its query."""
     headers: Mapping[str, str] = {}
-    """These, with these values; there may be others."""
+    """These headers, among others."""
     body: Any = None
-    """A text as it stands; anything else is compared as JSON."""
+    """A text as written; other values are compared as JSON."""
     database: str | None = None
     """The name of the database, for a statement."""
     statement: str | None = None
     """The statement; white space may differ."""
     params: Mapping[str, Any] | None = None
-    """Exactly the values that are bound to the statement."""
+    """Exactly the values bound to the statement."""
 
 
 class ExpectedCall(Model):
-    """A call that has to follow."""
+    """An expected call."""
 
     call: str
     """The endpoint, `api/name`."""
     params: Mapping[str, Any] | None = None
-    """Exactly these, defaults included; left out: any."""
+    """Exactly these, with defaults; by default any."""
 
 
 def _parse_call(value: Any) -> Any:
@@ -165,20 +165,20 @@ def _parse_call(value: Any) -> Any:
 
 
 class Expected(Model):
-    """What has to follow. What is left out is not looked at."""
+    """The expected consequences. The test ignores those that are left out."""
 
     outcome: Verdict | None = None
-    """`succeeded`, `retry` (there will be another attempt) or `failed` (for good)."""
+    """`succeeded`, `retry` (another attempt follows) or `failed` (for good)."""
     reason: Reason | None = None
     """Why it failed for good."""
     delay: Span | None = None
-    """Until the next attempt, before jitter: a duration, or the two ends of a range."""
+    """The delay until the next attempt, before jitter: a duration or a range."""
     webhooks: tuple[str, ...] | None = None
     """The names of exactly those that fire, in any order."""
     calls: tuple[Annotated[ExpectedCall, BeforeValidator(_parse_call)], ...] | None = None
-    """Exactly the calls that follow, in their order: `api/name`, or with `params`."""
+    """Exactly the calls that follow, in order: `api/name`, or with `params`."""
     request: ExpectedRequest | None = None
-    """What is sent; what is left out is not looked at."""
+    """The request; the test ignores parts that are left out."""
 
     @model_validator(mode="after")
     def _fitting(self) -> Expected:
@@ -194,17 +194,18 @@ class Expected(Model):
 
 
 class TestCase(Model):
-    """One test of an endpoint: what is given, and what is expected."""
+    """A test case of an endpoint: an answer and its expected consequences."""
 
     name: str = ""
-    """What the test is called in the output."""
+    """Its name in the output."""
     params: Mapping[str, Any] = {}
     """The parameters of the call."""
     attempt: int = Field(1, ge=1, le=1000)
-    """Which attempt of the call it is, from 1."""
+    """The number of the attempt, from 1."""
     now: Moment = Field(default_factory=lambda: from_rfc3339(NOON) / 1000)
-    """What time it is: 2027-01-01T12:00:00Z."""
+    """The time: 2027-01-01T12:00:00Z."""
     answer: FakeAnswer | None = None
-    """What comes back: a status code with headers and a body, or an error. An event has none."""
+    """The simulated answer: a status code with headers and a body, or an error. An event has
+    none."""
     expect: Expected
-    """What has to follow from it."""
+    """The expected consequences."""

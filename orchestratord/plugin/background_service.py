@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
 Where = Literal["one", "each"]
 State = Literal["running", "elsewhere", "waiting"]
+
+
+ROLE: ContextVar[str | None] = ContextVar("role", default=None)
+"""Within a service of which one runs: the role that its daemon holds for it. What the service has
+written is written while that is so, and not else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +26,8 @@ class Service:
         run: an `async def` of an event that is set where it is to end. One that ends before that,
             or raises, is begun again after a delay that grows.
         where: `one`: it runs once for all workers and daemons that share the queue. `each`: in each
-            worker of each daemon.
+            worker of each daemon. What a service with `one` writes by `Control` raises `RoleLost`,
+            and is not written, where another daemon runs it by now.
     """
 
     name: str

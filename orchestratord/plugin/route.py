@@ -8,11 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from orchestratord.errors import OrchestratordError
+from orchestratord.errors import OrchestratordError, UniqueKeyReused
 from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.event import Event
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Action, Effect, Upsert
+from orchestratord.model.task import Accepted, Action, Effect, NewTask, QueueRows, Upsert
 from orchestratord.plugin.metric import MetricSamples
 
 if TYPE_CHECKING:
@@ -63,6 +63,17 @@ class Control(Protocol):
 
     async def run(self, run_id: int, limit: int = 100) -> Mapping[str, Any]:
         """A run, with its first tasks: the document of `GET /v1/runs/{id}`. Raises NotFound."""
+
+    async def newest_runs(
+        self, *, limit: int = 100, after: int | None = None, status: str | None = None
+    ) -> Mapping[str, Any]:
+        """A page of runs, the newest first: the document of `GET /v1/runs`.
+
+        Args:
+            limit: at most 1,000.
+            after: the `next` of the page before.
+            status: `running` or `ended`; None for both.
+        """
 
     async def bulk(self, bulk_id: int) -> Mapping[str, Any]:
         """A bulk: the document of `GET /v1/bulks/{id}`. Raises NotFound."""
@@ -122,6 +133,49 @@ class Control(Protocol):
             NotFound, Conflict (the endpoint is disabled), InvalidParams, StorageFull, Unreachable.
         """
 
+    async def checked_call(
+        self,
+        endpoint_id: str,
+        params: Mapping[str, Any] | bytes,
+        *,
+        delay: float = 0.0,
+        at: float | None = None,
+        key: str | None = None,
+    ) -> NewTask:
+        """A call that is checked as the API checks it, and not made: `accept_each` makes it. The
+        function `rule_problems` then asks those rules of many calls that are costly.
+
+        Args:
+            endpoint_id: `api/name`.
+            params: by their names, as JSON values; or JSON.
+            delay: seconds until the first try.
+            at: when that is due instead, milliseconds since the epoch.
+            key: its idempotency key.
+
+        Raises:
+            NotFound, Conflict (the endpoint is disabled), InvalidParams; Refusal for what is not
+            JSON.
+        """
+
+    async def accept_each(
+        self, calls: Sequence[NewTask], rows: QueueRows | None = None, keys: Sequence[str] = ()
+    ) -> list[Accepted | UniqueKeyReused | None]:
+        """Make calls together, in one transaction, each by itself; what became of each, in order.
+
+        None stands for one whose row of `once` was there already, or whose row of `rows` is not to
+        be had, since it is gone or others have locked it just now; UniqueKeyReused for one whose
+        key was used with other parameters. What keeps one back keeps back no other.
+
+        Args:
+            calls: as `checked_call` returns them, perhaps with `once`.
+            rows: what they are made of, in the queue's own database: each goes with its call.
+            keys: of these, one for each call.
+
+        Raises:
+            StorageFull, Unreachable, RoleLost; Unstorable, ValueError and the like where the queue
+            can never take one of them: then none is made.
+        """
+
     async def waiting(self, endpoint_id: str, most: int) -> int:
         """How many calls of an endpoint wait, counted up to `most`."""
 
@@ -175,16 +229,89 @@ class Control(Protocol):
         """
 
     async def rows(
-        self, table: str, where: Mapping[str, Any] = MappingProxyType({})
+        self,
+        table: str,
+        where: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        after: Mapping[str, Any] = MappingProxyType({}),
+        order: str | None = None,
+        limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """The rows of one of the plugin's own tables; with `where`, those alone whose columns of
-        these names have these values, of the column's type; None is NULL."""
+        """Rows of one of the plugin's own tables.
 
-    async def write(self, effects: Sequence[Effect]) -> list[int]:
-        """Write in one transaction; the ids of the new tasks, in order."""
+        Args:
+            table: its name.
+            where: only rows whose columns of these names have these values, of the column's type;
+                None is NULL, and a list stands for any of its values.
+            after: only rows in which this column is greater than this value: for a page, the last
+                column of the key.
+            order: the column that they are sorted by, instead of the key.
+            limit: how many at most; None for all.
+        """
 
-    def standing_changed(self, endpoint_id: str) -> None:
-        """Look again at where the tasks of this endpoint stand: something about them changed."""
+    def ago(self, seconds: float) -> int:
+        """The time so many seconds ago, milliseconds since the epoch, as the daemon counts with it:
+        what its clock has jumped over does not count."""
+
+    def begin_trouble(self, code: str, why: str) -> None:
+        """Something keeps this daemon from its work: `readyz`, the status and an event say so, by
+        this code, until `end_trouble`."""
+
+    def end_trouble(self, code: str) -> None:
+        """It is over, if it was."""
+
+    async def trim(
+        self, reason: str, keeps: Callable[[str, str], tuple[float, int] | None]
+    ) -> Mapping[tuple[str, str], int]:
+        """Delete the oldest deliveries that failed for a reason; how many of which endpoint and
+        webhook.
+
+        Args:
+            reason: such as `webhook_disabled`.
+            keeps: for how many seconds a webhook of an endpoint keeps them, and how many; None for
+                as long as `retention` says.
+
+        Raises Unreachable.
+        """
+
+    async def write(
+        self,
+        effects: Sequence[Effect],
+        events: Sequence[Event] = (),
+        expected: Sequence[Upsert] = (),
+    ) -> list[int]:
+        """Write in one transaction; the ids of the new tasks, in order.
+
+        Args:
+            effects: what to write.
+            events: what `on_event` returns of these is written with it; their types are `recorded`.
+                To `publish` them has no hook return anything.
+            expected: rows as they have to stand: where one has other `values` by now, nothing is
+                written. A row that is not there has None in each column.
+
+        Raises:
+            Conflict: a row is not as it is `expected`.
+        """
+
+    async def retry_all(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        force: bool = False,
+    ) -> Mapping[str, Any]:
+        """Have all tasks tried that a filter matches: the answer of `POST /v1/retries/trigger`.
+
+        Args:
+            filter: as `retries` takes it.
+            force: repeat what has succeeded too, where the filter says so.
+
+        Raises:
+            InvalidParams.
+        """
+
+    def standing_changed(self, endpoint_id: str, webhook: str | None = None) -> None:
+        """Look again at where the tasks of this endpoint stand, or with `webhook` only those of its
+        webhook of this name: something about them changed."""
 
     def publish(self, event: Event) -> None:
         """Tell of what happened, once it is written."""
@@ -357,17 +484,32 @@ class Route:
     """One route of the API.
 
     Args:
-        method: `GET`, `POST` or `PUT`.
+        method: `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
         path: with `{names}` in braces, such as `/v1/endpoints/{api}/{name}/webhooks`.
         handler: an `async def` of (path parameters, query parameters, JSON body or None); raises
             NotFound, Conflict and the like for errors.
         caller: the handler takes a fourth argument, the `Caller`.
+        confidential: a token that may only look is refused, though it is a `GET`.
     """
 
     method: str
     path: str
     handler: Callable[..., Awaitable[Answer]]
     caller: bool = False
+    confidential: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPart:
+    """What `GET /v1/status` says of the plugin.
+
+    Args:
+        key: under which it stands there, one that nothing else has.
+        read: a quick `def`: what JSON can say, without secrets.
+    """
+
+    key: str
+    read: Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)

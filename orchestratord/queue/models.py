@@ -330,14 +330,8 @@ class BulkRow(QueueRow):
     created_at = BigIntegerField()
     updated_at = BigIntegerField()
     finished_at = BigIntegerField(null=True)
-    owner = TextField(null=True)
-    """Which daemon carries it out, as in `locked_by` of a task."""
-    lease_until = BigIntegerField(null=True)
-    """Until when no other daemon does, if that one says nothing."""
     action = TextField(constraints=[SQL("DEFAULT 'retry'")])
     """retry, cancel or resolve."""
-    wanted = TextField(null=True)
-    """The filter, where daemons of schema 7 do not understand it: `filter` finds nothing then."""
     why_skipped = TextField(constraints=NO_PARAMS)
     """How many were skipped and why, a JSON object: `changed`, or the reason for which they would
     only wait or fail again."""
@@ -351,20 +345,45 @@ class BulkRow(QueueRow):
     """At how many in `failed` it pauses next: `stop_after` more than when it was last resumed."""
     ended_at = BigIntegerField(null=True)
     """When the last of those that it moved had ended."""
-    untold = BigIntegerField(constraints=ZERO)
-    """1: it has paused, or ended, and no event has told so yet."""
     resolution = TextField(null=True)
-    """Of a resolve: `as`, `note` and `wanted`, a JSON object; `filter` finds nothing then, so that
-    a daemon that does not know of it moves nothing."""
+    """Of a resolve: `as` and `note`, a JSON object."""
 
     class Meta:
         table_name = "bulks"
 
 
-GOES_ON = (BulkRow.status == "running") | (
-    BulkRow.ended_at.is_null() & (BulkRow.status << ("finished", "cancelled"))
-)
-"""Of a bulk: it moves tasks, or what it has moved has not ended."""
+class ChoreRow(QueueRow):
+    """What the daemon itself does later, in steps; deleted with the last of them."""
+
+    id = IdField()
+    kind = TextField()
+    """`bulk`: what a bulk still has to do; `slice`: new tasks that are to be written; `batch`: a
+    closed batch whose delivery is."""
+    subject = TextField()
+    """What it is about: the id of the bulk or the batch; the name of the slice, which grows with
+    the time."""
+    due = BigIntegerField(null=True)
+    """When its next step is; NULL where it was set aside, as daemons have died at it."""
+    at = BigIntegerField()
+    """When that was written."""
+    owner = TextField(null=True)
+    """Which daemon is at it, as in `locked_by` of a task."""
+    lease_until = BigIntegerField(null=True)
+    """Until when no other daemon is, if that one says nothing."""
+    failures = IntegerField(constraints=ZERO)
+    """How often its step has failed since one was last taken."""
+    deaths = IntegerField(constraints=ZERO)
+    """How many daemons have died at it since."""
+    data = TextField(null=True)
+    """The tasks of a slice, a JSON list."""
+
+    class Meta:
+        table_name = "chores"
+        postgres = REWRITTEN
+
+
+ChoreRow.add_index(ChoreRow.kind, ChoreRow.subject, name="chores_subject", unique=True)
+ChoreRow.add_index(ChoreRow.due, ChoreRow.id, name="chores_due")
 
 
 class DaemonRow(QueueRow):
@@ -483,23 +502,6 @@ class TaskCountRow(QueueRow):
         postgres = REWRITTEN
 
 
-class OutboxTaken(QueueRow):
-    """Which rows of an application's outbox have been taken: each makes one task, though the daemon
-    dies before the row is deleted. Where the outbox is in the queue's own database, the row goes in
-    the transaction that makes the task, and none stands here."""
-
-    uid = TextField(primary_key=True)
-    """The row's, random."""
-    at = BigIntegerField()
-    """When it was taken. Some time after that, once the row is gone, so is this."""
-
-    class Meta:
-        table_name = "outbox_taken"
-
-
-OutboxTaken.add_index(OutboxTaken.at, name="outbox_taken_at")
-
-
 class BatchMemberRow(QueueRow):
     """An event that a webhook with `batch` tells of with others; written with its cause."""
 
@@ -567,17 +569,11 @@ class BatchRow(QueueRow):
         table_name = "batches"
 
 
-BatchRow.add_index(
-    ModelIndex(BatchRow, (BatchRow.id,), name="batches_untold", where=BatchRow.task_id.is_null())
-)
-
-
 class Fact(QueueRow):
     """Facts about the queue itself, by name: `instance`, `clock`, `removed_endpoints`,
-    `tasks_counted`, `outbox_relay` and `service:plugin/name` for each role and who holds it,
-    `outbox_refusal:database` while a row of that outbox is to be
-    marked, `missed_slots:api/name` for each schedule of which some were, and
-    `failing_told:api/name` for each endpoint that was told of as failing."""
+    `tasks_counted`, `service:plugin/name` for each role and who holds it, `missed_slots:api/name`
+    for each schedule of which some were, `failing_told:api/name` for each endpoint that was told of
+    as failing, and `steps:table` for how many steps a plugin's table has had."""
 
     name = TextField(primary_key=True)
     value = TextField()
@@ -618,8 +614,8 @@ class CommitRow(QueueRow):
 
 TABLES: tuple[type[Model], ...] = (
     RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, DaemonRow,
-    ActionRow, RateRow, ThrottleRow, OutboxTaken, BatchMemberRow, BatchRow, RunRow, TaskCountRow,
-    Fact, SchemaRow,
+    ActionRow, RateRow, ThrottleRow, BatchMemberRow, BatchRow, RunRow, TaskCountRow,
+    ChoreRow, Fact, SchemaRow,
 )  # fmt: skip
 """Of both databases."""
 POSTGRES_TABLES: tuple[type[Model], ...] = (*TABLES, CommitRow)

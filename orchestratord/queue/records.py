@@ -11,7 +11,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 from orchestratord.model.recurring_rows import RecurringRows
-from orchestratord.model.task import Action, Attempt, BatchMember, Key, NewTask, RowEffect, Task
+from orchestratord.model.task import (
+    Action,
+    Attempt,
+    BatchMember,
+    Key,
+    NewTask,
+    RowEffect,
+    Slice,
+    Task,
+)
 from orchestratord.queue.daemon_health import Trouble
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusCode, StatusSet
@@ -44,7 +53,7 @@ class Insert:
     begins_run: bool = False
 
 
-StoredEffect = Insert | RowEffect | BatchMember
+StoredEffect = Insert | RowEffect | BatchMember | Slice
 """An `Effect` as it is written."""
 
 
@@ -274,7 +283,7 @@ class TaskFilter:
         partition: in the partition of this value, of whatever endpoint or webhook.
         run: a call of this run.
         bulk: moved by this bulk, and by none after it.
-        batch: told of by the delivery of this batch.
+        batch: announced by the delivery of this batch.
         webhook: a delivery of the webhook of this name.
     """
 
@@ -342,10 +351,6 @@ class Bulk:
     finished_at: int | None
     action: str = RETRY
     """`RETRY`, `CANCEL` or `RESOLVE`."""
-    owner: str | None = None
-    """Which daemon carries it out."""
-    lease_until: int | None = None
-    """Until when no other daemon does, if that one says nothing; by the database's clock."""
     why_skipped: Mapping[str, int] = field(default_factory=dict)
     """How many were skipped for what: `CHANGED`, or the reason for which they would fail again."""
     succeeded: int = 0
@@ -368,6 +373,19 @@ class Bulk:
     def counts(self) -> tuple[int, ...]:
         """How far it is and how it went, in numbers that grow."""
         return self.moved, self.skipped, self.succeeded, self.failed
+
+
+class Chore(NamedTuple):
+    """What the daemon itself does later, claimed here."""
+
+    id: int
+    kind: str
+    subject: str
+    """What it is about: an id, for most kinds."""
+    failures: int = 0
+    """How often its step has failed since one was last taken."""
+    deaths: int = 0
+    """How many daemons have died at it since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +452,8 @@ class DaemonSeen:
     process_group: str
     worker: int
     troubles: Sequence[Trouble]
+    workers: Sequence[DaemonSeen] = ()
+    """Those of the daemon, where this is all of them as one."""
 
     @classmethod
     def of_each_daemon(cls, workers: Iterable[DaemonSeen]) -> list[DaemonSeen]:
@@ -445,11 +465,13 @@ class DaemonSeen:
         found = []
         for group in groups.values():
             # While one version becomes the next there are two of each number.
-            first = min(group, key=lambda one: (one.worker, -one.started_at))
+            group.sort(key=lambda one: (one.worker, -one.started_at))
             beat_at = max(one.beat_at for one in group)
             until = max(one.lease_until for one in group)
             lanes = [lane for one in group for lane in one.lanes]
-            found.append(replace(first, beat_at=beat_at, lease_until=until, lanes=lanes))
+            found.append(
+                replace(group[0], beat_at=beat_at, lease_until=until, lanes=lanes, workers=group)
+            )
         return found
 
 

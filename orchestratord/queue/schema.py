@@ -25,7 +25,7 @@ _COCKROACH = "playhouse.cockroachdb"
 
 BASELINE = 7
 """The oldest schema that can be brought on: the number of the first migration."""
-VERSION = 23
+VERSION = 24
 """The schema that this code reads and writes: the number of the last one."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -45,6 +45,8 @@ LOCK_TRIES = 8
 """How often a lock is asked for, where others use the tables that are to change."""
 
 _HISTORY = "schema_migration"
+_STEPS = "steps:"
+"""How the name of the fact begins that says how many steps a plugin's table has had."""
 _TEXT = PostgresTables.field_types["TEXT"]
 _POSTGRES = {"TEXT": _TEXT, "INTEGER": "BIGINT", "REAL": "DOUBLE PRECISION"}
 _TYPES = {"TEXT": "TEXT", "INTEGER": "BIGINT", "REAL": "DOUBLE PRECISION"}
@@ -219,12 +221,15 @@ def fact(orm: peewee.Database, name: str) -> str | None:
 
 
 def create_plugin_tables(orm: peewee.Database, tables: Iterable[Table]) -> None:
-    """Create the tables of plugins and add the columns that they have gained."""
+    """Create the tables of plugins, take their steps, and add the columns that they have gained.
+
+    Raises PluginError where a step fails; nothing of its table is changed then.
+    """
     for table in tables:
         with orm.atomic():
-            if orm.table_exists(table.name):
-                _add_columns(orm, table)
-            else:
+            if table.steps or table.name in _notes(orm):
+                _take_steps(orm, table)
+            elif not orm.table_exists(table.name):
                 columns = [f'"{name}" {_kind(orm, kind)}' for name, kind in table.columns.items()]
                 key = ", ".join(f'"{name}"' for name in table.key)
                 body = ", ".join([*columns, f"PRIMARY KEY ({key})"])
@@ -232,12 +237,55 @@ def create_plugin_tables(orm: peewee.Database, tables: Iterable[Table]) -> None:
                 _run(orm, f'CREATE TABLE "{table.name}" ({body}){room}')
                 if table.keep is not None:
                     _run(orm, f'CREATE INDEX "{table.name}_at" ON "{table.name}" ("at")')
+            if not orm.table_exists(table.name):
+                raise PluginError(f"the steps of the table {table.name!r} do not make it")
+            _add_columns(orm, table)
+            _check_same(table, orm.get_columns(table.name))
+
+
+def _take_steps(orm: peewee.Database, table: Table) -> None:
+    """Take the steps that are new, and note the last one."""
+    done = _steps_taken(orm, table)
+    schema = ""
+    if isinstance(orm, PostgresqlDatabase):
+        [(schema,)] = orm.execute_sql("SELECT quote_ident(current_schema())").fetchall()  # type: ignore[no-untyped-call]
+    for number, step in enumerate(table.steps[done:], done + 1):
+        try:
+            for statement in step.postgres if schema else step.sqlite:
+                _run(orm, statement.replace("{schema}", schema))
+        except peewee.PeeweeException as error:
+            why = str(error).strip().partition("\n")[0]
+            raise PluginError(f"step {number} of the table {table.name!r} fails: {why}") from error
+    note = {"name": _STEPS + table.name, "value": str(len(table.steps))}
+    Fact.insert(note).on_conflict(
+        conflict_target=[Fact.name], update={"value": note["value"]}
+    ).bind(orm).execute()
+
+
+def _notes(orm: peewee.Database) -> dict[str, str]:
+    """Of each table that has had steps, how many."""
+    rows = Fact.select().where(Fact.name.startswith(_STEPS)).bind(orm)
+    return {row.name.removeprefix(_STEPS): row.value for row in rows}
+
+
+def _steps_taken(orm: peewee.Database, table: Table) -> int:
+    """The number of the last step. Raises PluginError where its plugin does not know that."""
+    known, noted = len(table.steps), _notes(orm).get(table.name)
+    taken = int(orm.table_exists(table.name)) if noted is None else int(noted)
+    if taken > known:
+        raise PluginError(
+            f"the table {table.name!r} has had {taken} steps in the database, and its plugin, "
+            f"which is older, declares {known}; install the version that took them"
+        )
+    return taken
 
 
 def _lacking(orm: peewee.Database, tables: Iterable[Table]) -> bool:
-    """Whether a table of a plugin, or a column of one, is not there. Raises PluginError."""
-    there = set(orm.get_tables())
+    """Whether a table of a plugin, a column, or a step of one, is not there. Raises PluginError."""
+    there, notes = set(orm.get_tables()), _notes(orm)
     for table in tables:
+        if notes.get(table.name, "0") != str(len(table.steps)):
+            return True
         if table.name not in there:
             return True
         found = orm.get_columns(table.name)
@@ -251,7 +299,10 @@ def _check_same(table: Table, found: Iterable[Any]) -> None:
     """Raise PluginError where a table is another than its plugin declares: columns that it has
     gained are added, and nothing else is changed."""
     whose = f"the table {table.name!r} is another in the database than its plugin declares it"
-    remedy = "install the plugin's former version, or rename the table in the database"
+    remedy = (
+        "install the plugin's former version, rename the table in the database, or let a step of "
+        "the table change it"
+    )
     key = sorted(column.name for column in found if column.primary_key)
     if key != sorted(table.key):
         raise PluginError(f"{whose}: the key is {key}, and not {sorted(table.key)}; {remedy}")

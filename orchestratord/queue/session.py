@@ -46,9 +46,7 @@ OUTCOMES = ManyRows(
     """
 UPDATE bulks SET succeeded = succeeded + new.column2, failed = failed + new.column3,
     status = CASE WHEN status = 'running' AND failed + new.column3 >= stop_at THEN 'paused'
-        ELSE status END,
-    untold = CASE WHEN status = 'running' AND failed + new.column3 >= stop_at THEN 1
-        ELSE untold END
+        ELSE status END
 FROM (VALUES {rows}) AS new WHERE bulks.id = new.column1
 """,
     "bigint",
@@ -59,8 +57,9 @@ FROM (VALUES {rows}) AS new WHERE bulks.id = new.column1
 failures pause it, in the transaction of the last one."""
 
 
-NOTED = tuple(
-    "moves due successes paused runs outcomes touched limited elected missed later".split()
+NOTED = (
+    *("moves", "due", "successes", "paused", "runs", "outcomes", "chore_added"),
+    *("touched", "limited", "elected", "missed", "later"),
 )
 """What a session notes for one transaction, and begins each with none of."""
 
@@ -108,6 +107,8 @@ class Session(ABC):
     outcomes: Counter[tuple[int, str]] = field(default_factory=Counter)
     """Bulks, and a final status: how many more of their tasks have it."""
 
+    chore_added: bool = False
+    """The transaction has added a chore."""
     touched: set[Line] = field(default_factory=set)
     """Lines of partitions in which the transaction has changed something."""
     limited: set[Line] = field(default_factory=set)

@@ -54,14 +54,18 @@ def charged(db: Connection) -> dict[str, tuple[int, list[list[int]]]]:
 
 
 def charge_past(session: Session, past: Past) -> None:
-    """Charge lanes that count nothing any more with what began before, by the attempts of the
-    queue: it was moved here, or its daemons had no such limit."""
+    """Charge lanes with what began before, where the attempts of the queue are more than what was
+    charged: its daemon counted by itself, or had no such limit."""
     db, now = session.db, session.leases.now(session.clock)
     for lane, (limit, times) in sorted(past.items()):
         stamps = _locked(db, lane)
-        # Who has charged it has done this before.
-        if stamps is not None and not RateWindow(limit, json.loads(stamps)).stamps(now):
-            window = RateWindow(limit, [(at, 1) for at in times])
+        if stamps is None:  # another daemon, which has charged it, is just claiming
+            continue
+        window = RateWindow(limit, json.loads(stamps))
+        began = RateWindow(limit, [(at, 1) for at in times])
+        if (missing := began.count(now) - window.count(now)) > 0:
+            for at in times[-missing:]:
+                window.charge(1, at)
             db.run(CHARGE, (json.dumps(window.stamps(now)), lane))
 
 

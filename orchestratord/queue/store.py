@@ -80,6 +80,8 @@ class Store:
         """Where it is, without a password."""
         self.health = writer.health
         """How the database is, and what else is wrong with the daemon."""
+        self.chore_added = writer.chore_added
+        """Set when a chore was added that this process may do."""
         self.wakeups = wakeups
         """What other daemons tell."""
         self.elected = elected

@@ -106,6 +106,7 @@ class Writer:
             elected: is told of partitions in which the turn of another task has come.
         """
         self.health = DaemonHealth()
+        self.chore_added = asyncio.Event()
         self._database = database
         self._failures = database.failures
         self._setup = setup
@@ -447,6 +448,8 @@ class Writer:
         self._messenger.committed(session)
         if session.elected:
             self._elected.put(Wakeup(due=session.elected))
+        if session.chore_added:
+            self._call_on_loop(self.chore_added.set)
 
     def _refuse(self, session: Session, operations: list[Write[Any]], cause: Exception) -> bool:
         """Refuse them. A full disk refuses new work first: what is queued may still fit, and goes

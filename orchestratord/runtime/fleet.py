@@ -158,6 +158,18 @@ class Fleet:
                     "alive": self._alive(daemon),
                     "this": daemon.process_group == self._group,
                     "waiting": [_shown(lane) for lane in daemon.lanes],
+                    "workers": [
+                        {
+                            "worker": one.worker,
+                            "pid": one.pid,
+                            "version": one.version,
+                            "started_at": rfc3339(one.started_at),
+                            "heartbeat_at": rfc3339(one.beat_at),
+                            "alive": self._alive(one),
+                            "troubles": [trouble.why for trouble in one.troubles],
+                        }
+                        for one in daemon.workers
+                    ],
                     "lacks": {
                         "endpoints": lacks[:LACKING],
                         "endpoints_count": len(lacks),

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 from orchestratord.errors import OrchestratordError
-from orchestratord.plugin.background_service import Service, ServiceState
+from orchestratord.plugin.background_service import ROLE, Service, ServiceState
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, contained
 from orchestratord.plugin.route import Control
@@ -89,7 +90,12 @@ class PluginServices:
                 await self._pause(HOLD)
                 continue
             began = world.monotonic()
-            fault = await self._run(service, state, role)
+            try:
+                fault = await self._run(service, state, role)
+            except asyncio.CancelledError:  # the daemon has waited for it long enough
+                if state.state == "running":
+                    self._host.fault(plugin, f"service {service.name}", HookFault(*_GOES_ON))
+                raise
             if fault is None:
                 continue
             self._host.fault(plugin, f"service {service.name}", fault)
@@ -111,7 +117,10 @@ class PluginServices:
         wrong with that; None for nothing."""
         stop = asyncio.Event()
         state.state = "running"
-        run: Run = asyncio.create_task(contained(_called(service, stop)), name=service.name)
+        context = copy_context()
+        context.run(ROLE.set, None if role is None else role.name)
+        step = contained(_called(service, stop))
+        run: Run = asyncio.create_task(step, name=service.name, context=context)
         try:
             while not self._stopping.is_set() and (role is None or await role.hold()):
                 await self._pause(None if role is None else HOLD, run)
@@ -157,7 +166,7 @@ class _Role:
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
-        self._name = name
+        self.name = name
         self._held = False
         self._held_at = 0.0
 
@@ -174,12 +183,12 @@ class _Role:
 
     async def _take(self) -> bool:
         owner = self._store.owner
-        if not self._held and await self._store.read(held_elsewhere(self._name, owner)):
+        if not self._held and await self._store.read(held_elsewhere(self.name, owner)):
             return False
-        return await self._store.write(hold_role(self._name)) is not None
+        return await self._store.write(hold_role(self.name)) is not None
 
     async def release(self) -> None:
         """Let another daemon have it at once."""
         if self._held:
             with suppress(OrchestratordError):
-                await self._store.write(release_role(self._name))
+                await self._store.write(release_role(self.name))

@@ -362,7 +362,7 @@ class Reloader:
         return {
             name: await plugin_rows.rows(self._store, name)
             for name, table in self._host.registry.tables.items()
-            if table.keep is None
+            if table.adopted and table.keep is None
         }
 
     async def _adopt(self, config: Config, tables: Tables) -> None:
@@ -396,7 +396,7 @@ class Reloader:
             await self.write()
         except Exception as error:
             # The swap is done; what plugins keep of it in their tables follows.
-            log.error("cannot write what plugins note of the configuration yet: %s", error)
+            log.error("cannot write the notes of plugins on the configuration yet: %s", error)
 
     async def _noted(self, config: Config, tables: Tables) -> list[Effect]:
         """What plugins want written; everything else has its turns while they say it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache, lru_cache
 from importlib.metadata import distribution
+from pathlib import Path
 
 LATEST = "latest"
 """The version of the pages: a problem keeps its type where the daemon is upgraded."""
@@ -55,6 +56,18 @@ def schema(file: str) -> str:
 def finding(check: str) -> str:
     """Where the findings of one check of `doctor` are explained."""
     return page(TROUBLESHOOTING, anchor(f"doctor {check}"))
+
+
+def installed(address: str) -> str:
+    """The installed file of the page at `address`, with the anchor; `address` if there is none.
+
+    pip installs the pages beside the package, for machines that cannot open the address.
+    """
+    name, _, anchor = address.removeprefix(f"{base()}/").partition("/")
+    for file in distribution("orchestratord").files or ():
+        if file.match(f"share/doc/orchestratord/{name}.md"):
+            return f"{Path(file.locate()).resolve()}{anchor}"
+    return address
 
 
 @lru_cache(maxsize=256)

@@ -112,6 +112,11 @@ class RateWindow:
             self._back = self._grid - 1
             self._length += self._back
 
+    def count(self, now: int) -> int:
+        """How many began and count still."""
+        self._expire(now)
+        return self.used
+
     def free(self, now: int) -> int:
         """How many may be reserved now."""
         self._expire(now)

@@ -33,7 +33,7 @@ class Exponential(Backoff):
     delay: Duration = 5.0
     """The delay after the first failure: 5s."""
     factor: float = Field(2.0, gt=0, allow_inf_nan=False)
-    """By what each delay is multiplied."""
+    """The factor from one delay to the next."""
 
     def seconds(self, n: int) -> float:
         if not self.delay:
@@ -52,7 +52,7 @@ class Listed(Backoff):
     """Each delay is written down; the last one is repeated."""
 
     delays: tuple[Duration, ...] = Field(min_length=1)
-    """The delays one after the other; the last one is repeated: [5s, 1m, 10m]."""
+    """The delays in order; the last one repeats: [5s, 1m, 10m]."""
 
     def seconds(self, n: int) -> float:
         return self.delays[self._place(n) - 1]

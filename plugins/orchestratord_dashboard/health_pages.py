@@ -38,8 +38,8 @@ def pages(control: Control) -> Iterable[DashboardPage]:
         found.sort(key=webhook_order)
         shown, more = _page(found, page)
         waiting = await control.backlog([(row["endpoint_id"], row["name"]) for row in shown])
-        records = await _records(control, shown)
-        webhooks = list(zip(shown, records, waiting, strict=True))
+        records, missed = await _records(control, shown), await _missed(control, shown)
+        webhooks = list(zip(shown, records, waiting, missed, strict=True))
         return {"webhooks": webhooks, "count": len(rows), "text": text, **more}
 
     yield DashboardPage("/schedules", "health/schedules.html", "schedules", show_schedules)
@@ -59,6 +59,16 @@ async def _records(control: Control, rows: Iterable[Row]) -> list[EndpointAttemp
             record.attempts += hour["attempts"]
             record.failures += hour["failed"]
     return list(records.values())
+
+
+async def _missed(control: Control, rows: Sequence[Row]) -> list[int]:
+    """How many deliveries these webhooks missed while they were disabled, and can be replayed."""
+    counts: Mapping[Any, int] = {}
+    if any(row["last_disabled_at"] is not None for row in rows):
+        asked = {"status": "failed", "reason": "webhook_disabled"}
+        found = await control.grouped(asked, ("endpoint", "webhook"))
+        counts = {(one["endpoint"], one["webhook"]): one["tasks"] for one in found["groups"]}
+    return [counts.get((row["endpoint_id"], row["name"]), 0) for row in rows]
 
 
 def is_wrong(schedule: Row) -> bool:

@@ -10,7 +10,7 @@ from orchestratord import Control, InvalidParams, OrchestratordError, PageVisit
 from orchestratord_dashboard import charts, template_filters
 from orchestratord_dashboard.attempt_history import AttemptHistory, TimeBucket
 from orchestratord_dashboard.page_renderer import DashboardPage
-from orchestratord_dashboard.task_pages import STATES
+from orchestratord_dashboard.task_pages import STATES, after_of
 from orchestratord_dashboard.throttled_lanes import throttled
 
 RANGES = {"1h": (60, 1), "24h": (24 * 60, 15)}
@@ -19,13 +19,12 @@ MAX_ROWS = 8
 """Of each list."""
 ACTIONS = 50
 """Entries of the action log on a page."""
-_MAX_ID = (1 << 63) - 1
 QUIET = 50
 """Attempts a second up to which a browser hears of each one."""
 
 
 def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
-    """The pages at `/`, `/actions` and `/outbox`."""
+    """The pages at `/`, `/daemons`, `/actions` and `/outbox`."""
 
     async def show(visit: PageVisit) -> Mapping[str, Any]:
         wanted = visit.query.get("range", "1h")
@@ -54,33 +53,31 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
             "fails": [("Failing calls", calls), ("Failing deliveries", deliveries)],
             "throttled": list(throttled(status)),
             "most_rows": MAX_ROWS,
-            "fleet": fleet(status["daemons"]),
+            "fleet": by_life(status["daemons"]) if len(status["daemons"]) > 1 else [],
             "due": await control.due_next(MAX_ROWS),
             "quiet": sum(status["rates"].values()) < QUIET,
         }
 
+    async def show_daemons(visit: PageVisit) -> Mapping[str, Any]:
+        status = await control.status()
+        return {"daemons": by_life(status["daemons"]), "version": status["version"]}
+
     async def show_actions(visit: PageVisit) -> Mapping[str, Any]:
-        after = _number(visit.query.get("after"))
+        after = after_of(visit)
         found = await control.actions(limit=ACTIONS, after=after)
         return {"actions": found["actions"], "older": found["next"], "newest": after is not None}
 
     async def show_outbox(visit: PageVisit) -> Mapping[str, Any]:
         try:
-            found = await control.outbox(limit=ACTIONS, after=_number(visit.query.get("after")))
+            found = await control.outbox(limit=ACTIONS, after=after_of(visit))
         except OrchestratordError as error:
             return {"rows": [], "older": None, "error": control.config.redactor.text(str(error))}
         return {"rows": found["outbox"], "older": found["next"], "error": None}
 
     yield DashboardPage("/", "overview.html", "overview", show)
+    yield DashboardPage("/daemons", "daemons.html", "daemons", show_daemons)
     yield DashboardPage("/outbox", "outbox.html", "overview", show_outbox)
     yield DashboardPage("/actions", "actions.html", "actions", show_actions)
-
-
-def _number(text: str | None) -> int | None:
-    """The number after which a page begins. Raises InvalidParams."""
-    if text and not (text.isascii() and text.isdigit() and int(text) <= _MAX_ID):
-        raise InvalidParams({"after": "must be a number"})
-    return int(text) if text else None
 
 
 def apart(
@@ -91,10 +88,8 @@ def apart(
     return calls, [item for item in failing if item["webhook"] is not None]
 
 
-def fleet(daemons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The daemons of a queue that has several, this one first, dead ones last; else none."""
-    if len(daemons) < 2:
-        return []
+def by_life(daemons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The daemons of a queue, this one first, dead ones last."""
     return sorted(daemons, key=lambda one: (not one["this"], not one["alive"], one["started_at"]))
 
 

@@ -1,4 +1,4 @@
-"""A run: how many of its calls are where, how long it took, and which follows from which."""
+"""The newest runs, and one: where its calls are, how long it took, which follows from which."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestratord import Control, PageVisit
+from orchestratord import Control, InvalidParams, PageVisit
 from orchestratord_dashboard.page_renderer import DashboardPage
-from orchestratord_dashboard.task_pages import STATES, number
+from orchestratord_dashboard.task_pages import STATES, after_of, number
 
+RUNS = 50
+"""On a page."""
 TASKS = 500
 """Of one run, that are shown."""
 SIBLINGS = 25
@@ -19,7 +21,14 @@ DEEPEST = 5
 
 
 def pages(control: Control) -> Iterable[DashboardPage]:
-    """The page at `/runs`."""
+    """The pages at `/runs`."""
+
+    async def show_runs(visit: PageVisit) -> Mapping[str, Any]:
+        after, status = after_of(visit), visit.query.get("status") or None
+        if status not in (None, "running", "ended"):
+            raise InvalidParams({"status": "must be running or ended"})
+        found = await control.newest_runs(limit=RUNS, after=after, status=status)
+        return {**found, "newest": after is None, "status": status}
 
     async def show_run(visit: PageVisit) -> Mapping[str, Any]:
         run = await control.run(number(visit.path["id"], "run"), TASKS)
@@ -31,7 +40,8 @@ def pages(control: Control) -> Iterable[DashboardPage]:
             "tree": tree([*run["tasks"], *run["deliveries"]], run["id"]),
         }
 
-    yield DashboardPage("/runs/{id}", "run.html", "retries", show_run)
+    yield DashboardPage("/runs", "runs.html", "runs", show_runs)
+    yield DashboardPage("/runs/{id}", "run.html", "runs", show_run)
 
 
 def tree(tasks: Sequence[Mapping[str, Any]], root: int) -> list[dict[str, Any]]:

@@ -120,6 +120,14 @@ def address(given: Mapping[str, Any]) -> str:
     return f"/retries?{query}" if query else "/retries"
 
 
+def after_of(visit: PageVisit) -> int | None:
+    """The number after which a page begins. Raises InvalidParams."""
+    text = visit.query.get("after", "")
+    if text and not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise InvalidParams({"after": "must be a number"})
+    return int(text) if text else None
+
+
 def number(text: str, what: str) -> int:
     """The number of a task or bulk in an address. Raises NotFound for what cannot be one."""
     if not (text.isascii() and text.isdigit() and len(text) < 19):

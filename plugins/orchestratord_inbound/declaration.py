@@ -42,18 +42,18 @@ Header = Annotated[str, AfterValidator(_header)]
 
 
 class CustomScheme(Model):
-    """How a sender signs that none of the named schemes fits."""
+    """How a sender signs, if no named scheme fits."""
 
     header: Header
-    """The header in which the signature stands."""
+    """The header with the signature."""
     algorithm: Literal["sha1", "sha256", "sha512"] = "sha256"
-    """What the HMAC is made with."""
+    """The hash function of the HMAC."""
     encoding: Literal["hex", "base64"] = "hex"
-    """How the signature is written."""
+    """The notation of the signature."""
     prefix: str = ""
-    """What stands before it in the header, such as `sha256=`."""
+    """The text before the signature in the header, such as `sha256=`."""
     timestamp: Header | None = None
-    """The header with the seconds since the epoch, where `TIME.BODY` is signed; it may be five
+    """The header with the seconds since the epoch, if the sender signs `TIME.BODY`. It may be five
     minutes old."""
 
 
@@ -94,24 +94,23 @@ def _of_memory(limit: RateLimit) -> RateLimit:
 
 
 class Inbound(Model):
-    """How requests of a sender become events of an endpoint."""
+    """How a sender's requests become events of an endpoint."""
 
     path: Annotated[str, AfterValidator(_path)]
-    """Where the sender posts to, such as /in/stripe."""
+    """The path for the sender's requests, such as /in/stripe."""
     verify: Annotated[Named | CustomScheme, BeforeValidator(_scheme)]
     """How the sender signs: `standard`, `stripe`, `github`, `slack`, `shopify`, or a mapping."""
     secret: Secrets
-    """What it signs with; a list, newest first, while it is rotated."""
+    """The sender's signing secret; a list, newest first, during a rotation."""
     dedupe: Expression | None = None
-    """JMESPath over headers, query and body: requests for which it is the same are one event, for
-    seven days. Left out: the id that the sender signs, where it does (`standard`, `stripe`,
-    `slack`)."""
+    """JMESPath over headers, query and body: requests with the same result are one event, for seven
+    days. By default, the id that the sender signs (`standard`, `stripe`, `slack`)."""
     verify_token: Secret | None = None
-    """What Meta shows when it asks whether the address is right."""
+    """The token that Meta shows to verify the address."""
     rate_limit: Annotated[RateLimit, AfterValidator(_of_memory)] | None = None
-    """How many requests are taken at most, such as 100/s; the rest are told to come again."""
+    """The most requests in a unit of time, such as 100/s. The daemon answers 429 to the rest."""
     max_body: Annotated[Size, Field(ge=1)] | None = None
-    """How large a body may be, such as 64KiB; at most, and else, `max_params`."""
+    """The most bytes of a body, such as 64KiB; `max_params` is the default and the maximum."""
 
     @model_validator(mode="before")
     @classmethod
@@ -135,6 +134,6 @@ PORT: DaemonSetting[Port | None] = DaemonSetting(
     "inbound",
     Port,
     default=None,
-    description="Where webhooks come in: `{bind: 127.0.0.1:8430}`.",
+    description="The address for incoming webhooks: `{bind: 127.0.0.1:8430}`.",
 )
 """The key of orchestratord.yaml; `config[PORT]` reads it."""

@@ -235,6 +235,8 @@ class EventCounters:
             durations = self.durations.of(of_task)
         if outcome == "retried":
             ends.append(self.retries.of(of_task))
+        elif unstarted and reason == "webhook_disabled":
+            outcome = "missed"
         elif outcome == "failed":
             ends.append(self.final_failures.of((endpoint, kind, reason or "")))
         if webhook is not None and outcome not in ("retried", "snoozed"):

@@ -122,7 +122,7 @@ class SqlSpec(Model):
     """The keys of an endpoint with `type: sql`."""
 
     database: str
-    """Which of the `databases` in orchestratord.yaml."""
+    """One of the `databases` in orchestratord.yaml."""
     statement: Annotated[
         str,
         BeforeValidator(_bound),
@@ -130,6 +130,6 @@ class SqlSpec(Model):
             {"type": "string", "description": "one statement; :name stands for a parameter"}
         ),
     ]
-    """One statement, in which `:name` stands for a parameter."""
+    """One statement; `:name` inserts a parameter."""
     success_if: Expression | None = None
-    """JMESPath over the answer; where it does not hold, the statement is rolled back."""
+    """JMESPath over the answer: false rolls the statement back."""

@@ -68,30 +68,30 @@ Over = Annotated[
 
 
 class Then(Model):
-    """A call that follows from the end of another one, or of a run."""
+    """A call that follows the end of another call, or of a run."""
 
     call: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
-    """The endpoint that is called, `api/name`."""
+    """The endpoint to call, `api/name`."""
     on: Literal["success", "failure", "run_end"] = "success"
-    """What it follows from: that the call succeeded (`success`), or failed for good (`failure`); or
-    that the run which began with it has ended (`run_end`)."""
+    """The cause: the call succeeded (`success`), failed for good (`failure`), or the run that it
+    began has ended (`run_end`)."""
     params: Mapping[str, Given] = {}
-    """What it is given: JMESPath over the answer. What is null is left out."""
+    """The parameters: JMESPath over the answer. Null leaves one out."""
     when: Over | None = None
-    """Only where this is neither null, false nor empty."""
+    """JMESPath: call only if the result is not null, false or empty."""
     each: Over | None = None
-    """One call for each item of this list; `item` is the item in `params` and `when`."""
+    """JMESPath to a list: one call for each item; `item` is the item in `params` and `when`."""
     delay: Duration | None = None
-    """How long after what it follows from the call is due: 5m."""
+    """How long after its cause the call is due: 5m."""
     at: Over | None = None
-    """When the call is due, instead of `delay`: JMESPath that finds a time, such as body.due_at."""
+    """JMESPath to the time of the call, instead of `delay`, such as body.due_at."""
     limit: int | None = Field(None, ge=1, le=100_000)
-    """Calls of a chain, one caused by the other, that this may not make longer."""
+    """The longest chain of calls, each caused by the one before."""
 
     @model_validator(mode="after")
     def _check_first_try(self) -> Then:
         if self.delay is not None and self.at is not None:
-            raise ValueError("give delay or at: each says when the call is due")
+            raise ValueError("give delay or at, not both")
         return self
 
 
@@ -100,6 +100,6 @@ THEN: Setting[tuple[Then, ...]] = Setting(
     tuple[Then, ...],
     default=(),
     merge="replace",
-    description="The calls that follow from its success, its failure, or the end of its run.",
+    description="The calls that follow its success, its failure, or the end of its run.",
 )
 """The key of the YAML; `endpoint[THEN]` reads it."""

@@ -11,6 +11,7 @@ task like any other, which `Deliveries` carries out.
     signature           what is signed            delivery       sending it
     health              how each webhook fares    routes         the API
     batches             many events, one delivery attempt_counts how many failed lately
+    subscribers         what goes to subscriptions
     operational_webhook what orchestratord.yaml declares, and is told of
     operational         having that told
     checks              what `check` finds
@@ -22,6 +23,7 @@ how it ended to `health`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from orchestratord import (
@@ -38,6 +40,7 @@ from orchestratord import (
     Outcome,
     Problem,
     Route,
+    Service,
     Setting,
     Table,
     Task,
@@ -49,9 +52,10 @@ from orchestratord import (
 from orchestratord_webhooks import batches, checks, operational
 from orchestratord_webhooks.announcement import Announcer
 from orchestratord_webhooks.attempt_counts import COUNTS
-from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
-from orchestratord_webhooks.delivery import Deliveries
-from orchestratord_webhooks.health import TABLE, Health
+from orchestratord_webhooks.declaration import WEBHOOKS, MissedRule, Retry, Webhook
+from orchestratord_webhooks.delivery import CONCURRENCY, Deliveries, DeliveryPlan
+from orchestratord_webhooks.envelope import time_text
+from orchestratord_webhooks.health import MANUALLY, TABLE, Health
 from orchestratord_webhooks.operational_webhook import (
     LANE,
     OPERATIONAL_WEBHOOKS,
@@ -59,8 +63,25 @@ from orchestratord_webhooks.operational_webhook import (
     of_held_partition,
 )
 from orchestratord_webhooks.routes import WebhookRoutes
+from orchestratord_webhooks.signature import SigningKey
+from orchestratord_webhooks.subscribers import Announcement
 
-__all__ = ["WEBHOOKS", "Webhook"]
+__all__ = [
+    "CONCURRENCY",
+    "MANUALLY",
+    "WEBHOOKS",
+    "Announcement",
+    "Deliveries",
+    "DeliveryPlan",
+    "Health",
+    "MissedRule",
+    "Retry",
+    "SigningKey",
+    "Webhook",
+    "announcer",
+    "time_text",
+]
+"""What the plugin `subscriptions` builds on."""
 
 health = Health(lambda: deliveries.now(), lambda since: deliveries.skipped_since(since))
 deliveries: Deliveries = Deliveries(health)
@@ -93,6 +114,11 @@ def register_routes(control: Control) -> Iterable[Route]:
     teller.bind(control)
     health.bind(control)
     return WebhookRoutes(control, health, announcer).all()
+
+
+@hookimpl
+def register_services(control: Control) -> Iterable[Service]:
+    return (Service("missed deliveries", partial(health.keep_missed, control)),)
 
 
 @hookimpl

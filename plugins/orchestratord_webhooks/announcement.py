@@ -33,6 +33,7 @@ from orchestratord_webhooks.declaration import WEBHOOKS, NotFiring, Webhook
 from orchestratord_webhooks.envelope import data_of, names_of, payload_of, run_data_of
 from orchestratord_webhooks.event_view import EventView, is_quick
 from orchestratord_webhooks.health import Health
+from orchestratord_webhooks.subscribers import ToSubscribers, announcement, expanded
 from orchestratord_webhooks.webhook_templates import RUN_END
 
 log = logging.getLogger("orchestratord.webhooks")
@@ -60,6 +61,8 @@ class Announcer:
         self._health = health
         self._context = context
         self._large: set[tuple[str, str]] = set()
+        self.to_subscribers: ToSubscribers | None = None
+        """What makes the deliveries to subscriptions; the plugin that has these sets it."""
 
     @hookimpl
     @only_for(_awaits)
@@ -114,23 +117,28 @@ class Announcer:
         firing = [
             webhook
             for webhook in endpoint[WEBHOOKS]
-            if self._obstacle(webhook, phase, status_code, endpoint) is None
+            if webhook.obstacle(phase, status_code) is None
         ]
         if not firing:
             return []
         at = world.time()
         asked = [one.when for one in firing if one.when is not None]
+        told = any(one.subscribers is not None for one in firing)
         response = outcome.response if outcome and asked else None
         named = any(one.payload is not None or one.partition is not None for one in firing)
 
-        def deliveries(budget: Budget | None = None) -> list[NewTask | BatchMember]:
+        def deliveries(budget: Budget | None = None) -> list[Any]:
             data = data_now()
             context = self._context(task, at) if named else {"params": task.params}
             view = EventView(data, response, config.redactor) if asked else None
-            made: list[NewTask | BatchMember] = []
+            made: list[Any] = []
             for one in firing:
                 holds, error = _holds(one, view, budget)
                 if not holds:
+                    continue
+                if one.subscribers is not None:
+                    about = one, data, context, at, config.redactor, task, error
+                    made.append(announcement(*about))
                     continue
                 if one.batch is not None and not error:
                     made.append(member_of(one, endpoint, data))
@@ -143,14 +151,19 @@ class Announcer:
             return made
 
         if task.is_large or not all(is_quick(when, response) for when in asked):
-            return off_loop(deliveries)
-        if not named and not asked:  # nothing is evaluated
+            return self._expand_later(off_loop(deliveries)) if told else off_loop(deliveries)
+        if not named and not asked:  # nothing is evaluated, and no subscribers: these have payloads
             return deliveries()
         budget = Budget(INLINE_STEPS)
         try:
-            return within_budget(budget, deliveries, budget)
+            made = within_budget(budget, deliveries, budget)
+            return expanded(made, self.to_subscribers) if told else made
         except TooCostly:
-            return off_loop(deliveries)
+            return self._expand_later(off_loop(deliveries)) if told else off_loop(deliveries)
+
+    async def _expand_later(self, made: Awaitable[list[Any]]) -> list[NewTask | BatchMember]:
+        found = expanded(await made, self.to_subscribers)
+        return found if isinstance(found, list) else await found
 
     @hookimpl
     @only_for(_declares)
@@ -179,13 +192,19 @@ class Announcer:
         view = EventView(data, outcome.response if outcome else None, config.redactor)
         explanations: list[Explanation] = []
         for webhook in webhooks:
-            obstacle = self._obstacle(webhook, phase, status_code, endpoint)
-            delivery = None
+            disabled = self._health.disabled(endpoint.id, webhook.name)
+            obstacle = webhook.obstacle(phase, status_code) or disabled
+            delivery, tenant = None, ""
             error = ""
             if obstacle is None:
                 holds, error = _holds(webhook, view)
                 if not holds:
                     obstacle = NotFiring.NOT_WHEN
+                elif webhook.subscribers is not None:
+                    about = webhook, data, context, now, config.redactor, task, error
+                    told = announcement(*about)
+                    tenant = f"; to the subscriptions of {told.tenant or 'no tenant'}"
+                    error = told.error or error
                 elif webhook.batch is not None and not error:
                     delivery = example_of(webhook, endpoint, data, now, config.redactor)
                 else:
@@ -197,20 +216,13 @@ class Announcer:
                     kind="webhook",
                     name=webhook.name,
                     phase=webhook.phase,
-                    happens=delivery is not None,
-                    why=error or _why(webhook, obstacle, status_code),
+                    happens=delivery is not None or bool(tenant),
+                    why=error or f"{_why(webhook, obstacle, status_code)}{tenant}",
                     task=delivery,
                     adds=signature.HEADERS if webhook.secret else signature.HEADERS[:2],
                 )
             )
         return explanations
-
-    def _obstacle(
-        self, webhook: Webhook, phase: str, status_code: int | str | None, endpoint: Endpoint
-    ) -> NotFiring | str | None:
-        """Why it does not fire: what its YAML says, or what has disabled it; None: it fires."""
-        obstacle = webhook.obstacle(phase, status_code)
-        return obstacle or self._health.refuses(endpoint.id, webhook.name)
 
     def delivery(
         self,

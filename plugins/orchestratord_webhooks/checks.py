@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from orchestratord import Endpoint, Problem, format_duration, suggest
 from orchestratord_webhooks import signature, webhook_templates
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
-from orchestratord_webhooks.webhook_templates import payload_names, wrong_names
+from orchestratord_webhooks.webhook_templates import NOWHERE, payload_names, wrong_names
 
 HTTP, SQL, EVENT = "http", "sql", "event"
 SHORT = 12 * 3600.0
@@ -28,7 +28,7 @@ def problems(endpoint: Endpoint) -> Iterator[Problem]:
         if endpoint.type == EVENT and webhook.phase not in OF_EVENTS:
             message = f"an event has no phase {webhook.phase}: write phase: on_success"
             yield Problem(message, key=f"webhooks.{index}.phase", own=True)
-        for key, message in _errors(webhook):
+        for key, message in (*_errors(webhook), *_errors_of_subscribers(webhook, endpoint)):
             yield Problem(message, key=f"webhooks.{index}.{key}")
         for key, message in _warnings(webhook, endpoint):
             yield Problem(message, key=f"webhooks.{index}.{key}", severity="warning")
@@ -42,13 +42,30 @@ def _errors(webhook: Webhook) -> Iterator[tuple[str, str]]:
             yield "payload", wrong
         return
     if payload is not None and (wrong := wrong_names(payload, webhook_templates.OF_BATCH)):
-        yield "payload", f"{wrong}, which tells of a batch"
+        yield "payload", f"{wrong}, which announces a batch"
     if webhook.partition is not None:
         yield "partition", "a batch has no partition; take `partition` or `batch` out"
     rendered = {f"headers.{name}": value for name, value in webhook.headers.items()}
     for key, template in {"url": webhook.url.template, **rendered}.items():
         if wrong := wrong_names(template, webhook_templates.DELIVERY_OF_BATCH):
-            yield key, f"{wrong}, as its deliveries tell of many calls"
+            yield key, f"{wrong}, as its deliveries announce many calls"
+
+
+OF_ADDRESS = frozenset(
+    "url secret headers auth include timeout retry breaker pace batch disable_after".split()
+)
+"""Keys of a webhook that goes to one address."""
+
+
+def _errors_of_subscribers(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]:
+    """Each key that does not go with `subscribers`, and why."""
+    if webhook.subscribers is None:
+        return
+    if webhook.payload is None:
+        yield "subscribers", "strangers are sent no envelope: write a payload beside it"
+    for key in sorted(webhook.model_fields_set & OF_ADDRESS):
+        if key != "url" or webhook.url is not NOWHERE:
+            yield key, "each subscription has its own; take it out, or subscribers"
 
 
 def _warnings(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]:
@@ -69,7 +86,7 @@ def _warnings(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]
         named["auth"] = webhook.auth.sent[0]
     for key, name in named.items():
         if name.lower() in signature.HEADERS:
-            yield key, f"{name} is set by the signature; what stands here is not sent"
+            yield key, f"{name} is set by the signature; the value here is not sent"
     if webhook.disable_after is not None and webhook.disable_after < SHORT:
         message = (
             f"a receiver that is down for {format_duration(webhook.disable_after)} loses what "

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     PlainSerializer,
@@ -47,6 +48,7 @@ from orchestratord_webhooks import webhook_templates
 from orchestratord_webhooks.event_view import WHOLE
 from orchestratord_webhooks.signature import SigningKey, SigningKeys
 from orchestratord_webhooks.webhook_templates import (
+    NOWHERE,
     OF_BATCH,
     OF_RUN_END,
     PAYLOAD,
@@ -74,7 +76,7 @@ Part = Literal["params", "request", "response"]
 
 
 class Retry(RetryPolicy):
-    """When a delivery is tried again; nothing of it comes from the retry of the calls."""
+    """When to try a delivery again; it inherits nothing from the retry of calls."""
 
     default_backoff: ClassVar[Mapping[str, Any]] = {"strategy": "list", "delays": DELAYS}
 
@@ -140,6 +142,11 @@ def _reachable(url: WebhookUrl) -> WebhookUrl:
     return url
 
 
+def _known_in_payload(template: Template) -> Template:
+    check_names(template, PAYLOAD | OF_RUN_END)
+    return template
+
+
 def _known_names(rule: PartitionKey) -> PartitionKey:
     check_names(rule.by, PAYLOAD | OF_RUN_END)
     return rule
@@ -160,12 +167,21 @@ Payload = Annotated[
 
 
 class BatchRule(Model):
-    """When the events of a webhook are told of together, in one delivery."""
+    """When a webhook sends several events in one delivery."""
 
     every: Annotated[Duration, Field(gt=0)] = 300.0
     """How long after its first event a batch closes: 5m."""
     max: int = Field(1_000, ge=1, le=MOST_MEMBERS)
-    """With how many events it closes before."""
+    """The number of events that closes a batch earlier."""
+
+
+class MissedRule(Model):
+    """The missed deliveries that the daemon keeps while a webhook is disabled."""
+
+    for_: Annotated[Duration, Field(alias="for", gt=0)] = 7 * 86400.0
+    """How long to keep each: 7d."""
+    max: int = Field(10_000, ge=0, le=1_000_000)
+    """The most to keep; the oldest go first."""
 
 
 class NotFiring(Enum):
@@ -181,31 +197,31 @@ class Addressed(Model):
     """What is told to a receiver, and how: what every webhook has."""
 
     name: str = Field("", pattern=_NAME, max_length=LONGEST_TEXT)
-    """Unique within its endpoint; derived from phase, status code and host where it is left out."""
+    """Unique within its endpoint; by default made of phase, status code and host."""
     url: Annotated[UrlKey, AfterValidator(_reachable)]
-    """Where deliveries go; templates may stand in the path and the query."""
+    """The URL of the receiver; path and query may have templates."""
     secret: SigningKeys = ()
-    """What deliveries are signed with; without one they are not."""
+    """The secret that signs deliveries; without one, they have no signature."""
     headers: Mapping[
         Annotated[str, AfterValidator(_header_name)], Annotated[Template, AfterValidator(_sendable)]
     ] = {}
     """Headers of each delivery."""
     auth: Annotated[Auth, AfterValidator(_usable)] | None = None
-    """How the receiver is told who calls: `bearer`, `basic`, `header` or `oauth2`."""
+    """How to authenticate at the receiver: `bearer`, `basic`, `header` or `oauth2`."""
     payload: Payload | None = None
-    """What is sent instead of the standard envelope."""
+    """The body to send instead of the standard envelope."""
     timeout: Annotated[Duration, Field(gt=0)] = 15.0
     """How long a delivery may take: 15s."""
     retry: Retry = Field(default_factory=dict, validate_default=True)
-    """When a failed delivery is tried again; nothing is inherited from the endpoint's retry."""
+    """When to try a delivery again; it inherits nothing from the endpoint's retry."""
     breaker: BreakerKey | None = None
-    """When the circuit breakers of its deliveries open: {failures: 20, window: 2m}, or `off`; left
-    out: what `defaults` says."""
+    """When the circuit breakers of its deliveries open: {failures: 20, window: 2m}, or `off`; by
+    default as in `defaults`."""
     pace: Pace | None = None
-    """Whether fewer deliveries are sent to what answers 429 or 503, where that has fewer refused;
-    `off`: never; left out: what `defaults` says."""
+    """`on`: sends fewer deliveries to a receiver that answers 429 or 503, if that helps. `off`:
+    never. By default as in `defaults`."""
     enabled: bool = True
-    """Whether it fires; where it is false, deliveries that wait stay waiting."""
+    """`false`: it does not fire, and its waiting deliveries keep waiting."""
 
     _fingerprint: str = PrivateAttr("")
 
@@ -244,35 +260,50 @@ class Addressed(Model):
         if not isinstance(value, Mapping):
             return handler(value)
         named = {"name": cls.default_name(value), **value}
+        if "subscribers" in value and "url" not in value:
+            named["url"] = NOWHERE
         webhook = handler(named)
         webhook._fingerprint = _fingerprint(named, webhook.secret)
         return webhook
 
 
+def _with_one_address(schema: dict[str, Any]) -> None:
+    schema["required"].remove("url")
+    schema["oneOf"] = [{"required": ["url"]}, {"required": ["subscribers"]}]
+
+
 class Webhook(Addressed):
     """One webhook of an endpoint."""
+
+    model_config = ConfigDict(json_schema_extra=_with_one_address)
+
+    subscribers: Annotated[Template, AfterValidator(_known_in_payload)] | None = None
+    """Whose subscriptions it goes to, instead of one `url`: a template that makes the id of a
+    tenant, such as `"{{ params.tenant }}"`."""
 
     phase: Annotated[
         str, AfterValidator(_known_phase), WithJsonSchema({"type": "string", "enum": list(PHASES)})
     ]
-    """When it fires: a phase of the lifecycle, such as after_request or on_final_failure."""
+    """The phase that it announces, such as after_request or on_final_failure."""
     status_code: StatusSet | None = None
-    """Which answers it fires for: `5xx`, `404`, `error`, or a list; left out: all."""
+    """The answers that it fires for: `5xx`, `404`, `error`, or a list; by default all."""
     when: Expression | None = None
-    """JMESPath over the envelope's data, with `response.body` parsed, which has to hold for it to
-    fire: `"response.body.total > `100`"`; left out: it always does."""
+    """JMESPath over the envelope's data, with `response.body` parsed: it fires only if true, such
+    as `"response.body.total > `100`"`; by default always."""
     include: tuple[Part, ...] | None = None
-    """What of the envelope's data is sent; left out: all."""
+    """The parts of the envelope's data to send; by default all."""
     partition: Annotated[PartitionKey, AfterValidator(_known_names)] | None = None
-    """What its deliveries are divided by, into parts that have fair turns, or an order: a template
-    over the envelope's data, or `{by, ordered, concurrency, on_failure}`."""
+    """Divides its deliveries into partitions with fair turns, or an order: a template over the
+    envelope's data, or `{by, ordered, concurrency, on_failure}`."""
     batch: BatchRule | None = None
-    """Tells of several events in one delivery: {every: 5m, max: 1000}. A batch opens with its first
-    event, of whichever endpoint, and closes when it is full or its time is over."""
+    """Sends several events in one delivery: {every: 5m, max: 1000}. A batch opens with the first
+    event of any endpoint, and closes when it is full or its time is over."""
 
     disable_after: Annotated[Duration, Field(gt=0)] | None = None
-    """After how long without a success it is disabled: 5d; left out: never. What happens from then
-    on is kept as failed deliveries, which `webhooks enable --replay` sends."""
+    """How long without a success disables it: 5d; by default never."""
+    keep_missed: MissedRule = Field(default_factory=dict, validate_default=True)
+    """Keeps the deliveries that it misses while it is disabled, as failed ones: {for: 7d, max:
+    10000}. `webhooks enable --replay` sends them."""
 
     def obstacle(self, phase: str, status_code: int | str | None) -> NotFiring | None:
         """Why it does not fire for this phase, decided with this status code; None: it does."""
@@ -322,6 +353,8 @@ def name_of(declared: Mapping[str, Any]) -> str:
     codes = declared.get("status_code")
     words = [declared.get("phase"), *(codes if isinstance(codes, list | tuple) else [codes])]
     url = declared.get("url")
+    if url is None and "subscribers" in declared:
+        words.append("subscribers")
     if isinstance(url, str) and not (isinstance(url, Text) and url.secret):
         host = re.match(r"https?://(?:[^/?#@]*@)?([^/?#]*)", url, re.IGNORECASE)
         words.append(host[1] if host else None)
@@ -344,6 +377,6 @@ WEBHOOKS: Setting[tuple[Webhook, ...]] = Setting(
     default=(),
     merge="by_name",
     name_of=name_of,
-    description="Which webhooks are told of what becomes of a call.",
+    description="Webhooks that announce the phases of a call.",
 )
 """The key of the YAML; `endpoint[WEBHOOKS]` reads it."""

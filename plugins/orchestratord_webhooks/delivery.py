@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, cast
@@ -46,6 +46,7 @@ from orchestratord_webhooks.operational_webhook import (
     find_operational,
     own_endpoint,
 )
+from orchestratord_webhooks.signature import SigningKey
 
 CONCURRENCY = 10
 """Deliveries in flight to one receiver's host and port."""
@@ -138,10 +139,9 @@ class Deliveries(Executor):
             raise InvalidPayload(f"the request cannot be built: {error}") from None
 
     async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
-        webhook: Addressed = target.detail.webhook
-        signed = signature.signed(
-            webhook.secret, self.message_id(task), int(self.now()), request.content
-        )
+        now = self.now()
+        keys = target.detail.keys(now)
+        signed = signature.signed(keys, self.message_id(task), int(now), request.content)
         # Whatever else has set one of these: they are the signature's.
         put_headers(request, signed, instead_of=signature.HEADERS)
         fresh, inline = False, target.retry.inline
@@ -180,6 +180,10 @@ class DeliveryPlan:
     def __init__(self, webhook: Addressed) -> None:
         self.webhook = webhook
         self.sends_json = not isinstance(webhook.payload, Template)
+
+    def keys(self, now: float) -> Sequence[SigningKey]:
+        """What they are signed with `now` (seconds since the epoch), newest first."""
+        return self.webhook.secret
 
     @cached_property
     def form(self) -> Form | None:
@@ -242,12 +246,12 @@ def _judge(response: httpx.Response, retry: RetryPolicy, task: Task) -> Outcome:
         return outcome
     if task.endpoint_id == OWN_ENDPOINT:  # who runs the daemon is never told no more
         return replace(outcome, verdict="retry")
-    error = "410 Gone: the receiver wants no more of them"
+    error = "410 Gone: the receiver wants no more"
     return outcome.failure(error, reason="webhook_disabled")
 
 
 def _header(name: str, template: Template, context: Mapping[str, Any]) -> str:
     value: str = template.render(context, quote=str)
     if not value.isascii() or any(character in value for character in "\r\n\0"):
-        raise InvalidPayload(f"the header {name} would hold what no header can")
+        raise InvalidPayload(f"the header {name} would hold a character that no header may have")
     return value

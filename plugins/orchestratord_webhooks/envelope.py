@@ -139,6 +139,11 @@ def payload_of(
         else:
             text = redactor.text(webhook.payload.render(names, quote=str))
         encoded = text.encode("utf-8", "replace")
+    return checked_size(encoded)
+
+
+def checked_size(encoded: bytes) -> str:
+    """A payload as it is stored. Raises InvalidPayload where it is too large."""
     if len(encoded) > MAX_PAYLOAD:
         size = len(encoded)
         raise InvalidPayload(f"the payload has {size} bytes; at most {MAX_PAYLOAD} are sent")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -36,7 +37,7 @@ from orchestratord import (
     only_for,
 )
 from orchestratord_webhooks.attempt_counts import HOUR_MS, AttemptCounts
-from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
+from orchestratord_webhooks.declaration import WEBHOOKS, MissedRule, Webhook
 from orchestratord_webhooks.operational_webhook import (
     OPERATIONAL_WEBHOOKS,
     OperationalWebhook,
@@ -65,19 +66,24 @@ TABLE = Table(
         "failing_since": "INTEGER",  # when the first of them was
         "failing_id": "INTEGER",  # the delivery that it was of
         "last_disabled_at": "INTEGER",  # the last time, also where that was lifted
+        "missed_deleted": "INTEGER",  # deliveries that `keep_missed` had no room or time for
     },
     key=("endpoint_id", "name"),
-    version=3,
+    version=4,
 )
 
 MAX_ERROR = 2_000
 """Characters."""
 GONE = "410 Gone"
 NO_SUCCESS = "no success for "
-"""Before how long: what `disable_after` disabled, and goes on to be told of what happens."""
+"""Before how long: what `disable_after` disabled."""
 APART_MS = 12 * 3600 * 1000
 """How far apart two deliveries have to have failed for that: a receiver that is away for the only
 delivery of a week is not gone."""
+MISSED = "webhook_disabled"
+"""Why deliveries fail that a disabled webhook misses."""
+MISSED_EACH = 30.0
+"""Seconds between two looks whether there are more of them than `keep_missed` says."""
 MANUALLY = "by hand"
 """As the API has it."""
 IN_FLIGHT = 5.0
@@ -100,11 +106,14 @@ Row = Mapping[str, Any]
 
 
 def _delivers(kind: str, endpoint: Endpoint) -> bool:
-    return kind == "webhook"
+    return kind == "webhook" and (endpoint.id == OWN_ENDPOINT or "/" in endpoint.id)
 
 
 class Health:
-    """What is known of the webhooks that are declared."""
+    """What is known of the webhooks that are declared. Another plugin's are a subclass's, which
+    says where their rows are and what is declared of them."""
+
+    table = TABLE.name
 
     def __init__(
         self, now: Callable[[], float], skipped: Callable[[int], int] = lambda since: 0
@@ -133,15 +142,46 @@ class Health:
         """Judge by this daemon from now on."""
         self._control = control
 
-    def refuses(self, endpoint_id: str, name: str) -> str | None:
-        """Why no more deliveries are made for it; None also where they are made and fail at once,
-        to be sent when it is enabled."""
-        reason = self.disabled(endpoint_id, name)
-        return None if reason is not None and reason.startswith(NO_SUCCESS) else reason
-
     def disabled(self, endpoint_id: str, name: str) -> str | None:
-        """Why a webhook is disabled; None where it is not."""
+        """Why a webhook is disabled, so that its deliveries are made and fail at once, to be sent
+        when it is enabled; None where it is not."""
         return self._disabled.get((endpoint_id, name))
+
+    # -- what a subclass says otherwise ------------------------------------------------------
+
+    def key_of(self, name: Name) -> dict[str, str]:
+        """The key of the row of a webhook."""
+        return key_of(name)
+
+    def disable_after(self, name: Name, config: Config) -> float | None:
+        """After how many seconds without a success it is disabled; None for never."""
+        endpoint = config.endpoints.get(name[0])
+        webhook = find(endpoint, name[1]) if endpoint else None
+        return None if webhook is None else webhook.disable_after
+
+    def missed_rule(self, name: Name, config: Config) -> MissedRule | None:
+        """What is kept of what it misses; None for what is not this one's."""
+        endpoint = config.endpoints.get(name[0])
+        webhook = find(endpoint, name[1]) if endpoint else None
+        return webhook.keep_missed if webhook else None
+
+    def is_todays(self, name: Name, endpoint: Endpoint | None) -> bool:
+        """False where a reload has changed the webhook since: another URL may not be gone."""
+        webhook = find(endpoint, name[1]) if endpoint else None
+        return webhook is not None and webhook.fingerprint == self._fingerprints[name]
+
+    def counted(self, name: Name, now: int, *, failed: bool) -> tuple[list[Upsert], list[Delete]]:
+        """What counts an attempt that was decided at `now` (milliseconds), and what deletes the
+        hours that are over."""
+        attempt, over = self._counts.count(name, now, failed=failed)
+        return [attempt], over
+
+    def forget(self, name: Name) -> None:
+        """A webhook is gone: nothing is written of it any more."""
+        for known in (self._fingerprints, self._disabled, self._gone_at, self._enabled_at):
+            known.pop(name, None)
+        for failing in (self._failing, self._failing_anywhere, self._last_disabled):
+            failing.pop(name, None)
 
     # -- the configuration -------------------------------------------------------------------
 
@@ -223,9 +263,9 @@ class Health:
         self._failing.pop(name, None)
         now = int(self._now() * 1000)
         values = self._last(outcome, DECIDED_AT) | {"last_success_at": DECIDED_AT, **_NO_FAILURES}
-        counted, over = self._counts.count(name, now, failed=False)
-        rows = Upsert(TABLE.name, key_of(name), values), counted
-        recurring = RecurringRows(rows, until=counted.key["since"] + HOUR_MS)
+        counted, over = self.counted(name, now, failed=False)
+        rows = Upsert(self.table, self.key_of(name), values), *counted
+        recurring = RecurringRows(rows, until=now - now % HOUR_MS + HOUR_MS)
         return [*recurring.upserts(now), *over] if over else recurring
 
     @hookimpl
@@ -245,24 +285,25 @@ class Health:
             return []  # nothing was tried: it says nothing about the receiver
         now = int(self._now() * 1000)
         if outcome.lost:  # likewise, but it was made
-            attempt, over = self._counts.count(name, now, failed=True)
-            return [attempt, *over]
+            counted, over = self.counted(name, now, failed=True)
+            return [*counted, *over]
         values, told = self._last(outcome, now), list[BatchMember]()
-        if task.reason == "webhook_disabled" and self._is_todays(name, endpoint):
+        if task.reason == "webhook_disabled" and self.is_todays(name, endpoint):
             values["disabled_reason"] = GONE
             if name not in self._disabled:  # else it was another one in flight that said so first
                 values |= _disabling(now, GONE)
                 told = self._members(_disabled_event(name, GONE, now), config)
             self._disabled[name] = GONE
             self._gone_at[name] = self._now()
-        counted: list[Upsert | Delete] = []
+        attempt: list[Upsert | Delete] = []
         if code is not None:  # or its payload did not render
-            attempt, over = self._counts.count(name, now, failed=True)
-            counted = [attempt, *over]
+            counted, over = self.counted(name, now, failed=True)
+            attempt = [*counted, *over]
             # Each time: the success of another daemon may have cleared it.
             since, first = self._failing.setdefault(name, (now, task.id))
             values |= {"failing_since": since, "failing_id": first}
-        return [*told, Upsert(TABLE.name, key_of(name), values, add={"failures": 1}), *counted]
+        row = Upsert(self.table, self.key_of(name), values, add={"failures": 1})
+        return [*told, row, *attempt]
 
     def _last(self, outcome: Outcome, at: Any) -> dict[str, Any]:
         """What the row says of the last attempt."""
@@ -300,14 +341,13 @@ class Health:
 
     def _is_due(self, name: Name, event: TaskEvent, control: Control) -> float | None:
         """The `disable_after` of a webhook, where it is over by what this daemon knows."""
-        endpoint = control.config.endpoints.get(name[0])
-        webhook = find(endpoint, name[1]) if endpoint else None
-        if webhook is None or webhook.disable_after is None or name in self._disabled:
+        after = self.disable_after(name, control.config)
+        if after is None or name in self._disabled:
             return None
         since, first = self._failing_anywhere.get(name, (event.at, event.id))
-        apart = max(APART_MS, round(webhook.disable_after * 1000))
+        apart = max(APART_MS, round(after * 1000))
         since += self._skipped(since)
-        return webhook.disable_after if event.id != first and event.at - since >= apart else None
+        return after if event.id != first and event.at - since >= apart else None
 
     async def _judge(self, name: Name, after: float, control: Control) -> None:
         """Disable a webhook, unless another daemon has had a success meanwhile. Where the database
@@ -319,7 +359,7 @@ class Health:
 
     async def _disable_failing(self, name: Name, after: float, control: Control) -> None:
         since = self._failing_anywhere.get(name, (0, 0))[0]
-        rows = await control.rows(TABLE.name, key_of(name))
+        rows = await control.rows(self.table, self.key_of(name))
         if not rows or name in self._disabled or name not in self._failing_anywhere:
             return
         if (rows[0]["last_success_at"] or 0) > since:
@@ -328,11 +368,6 @@ class Health:
             return
         await self.disable(name, control, f"{NO_SUCCESS}{format_duration(after)}")
 
-    def _is_todays(self, name: Name, endpoint: Endpoint | None) -> bool:
-        """False where a reload has changed the webhook since: another URL may not be gone."""
-        webhook = find(endpoint, name[1]) if endpoint else None
-        return webhook is not None and webhook.fingerprint == self._fingerprints[name]
-
     def _line(self, error: str) -> str:
         """An error as the table holds it: a receiver may have written what it likes into it."""
         return self._redactor.text(" ".join(error.split()))[:MAX_ERROR]
@@ -340,18 +375,17 @@ class Health:
     # -- a person ----------------------------------------------------------------------------
 
     async def disable(self, name: Name, control: Control, reason: str = MANUALLY) -> None:
-        """Stop its deliveries: those that wait fail, and events make no more, unless `reason`
-        begins with `NO_SUCCESS`."""
+        """Stop its deliveries: those that wait fail, and so do those that events make."""
         now = int(self._now() * 1000)
         event = _disabled_event(name, reason, now)
         was_enabled = name not in self._disabled
         values, told = {"disabled_reason": reason}, list[BatchMember]()
         if was_enabled:
             values, told = _disabling(now, reason), self._members(event, control.config)
-        await control.write([*told, Upsert(TABLE.name, key_of(name), values)])
+        await control.write([*told, Upsert(self.table, self.key_of(name), values)])
         self._disabled[name] = reason
         self._gone_at[name] = self._now()
-        control.standing_changed(name[0])
+        control.standing_changed(*name)
         if was_enabled:
             control.publish(event)
 
@@ -375,18 +409,41 @@ class Health:
 
     async def enable(self, name: Name, control: Control) -> None:
         """Let its deliveries go on."""
-        for row in await control.rows(TABLE.name, key_of(name)):
+        for row in await control.rows(self.table, self.key_of(name)):
             self._was_disabled(name, row["last_disabled_at"])
-        await control.write([Upsert(TABLE.name, key_of(name), {**_LIFTED, **_NO_FAILURES})])
+        lifted = {**_LIFTED, **_NO_FAILURES}
+        await control.write([Upsert(self.table, self.key_of(name), lifted)])
         was_disabled = self._disabled.pop(name, None) is not None
         self._enabled_at[name] = self._now()
         self._gone_at.pop(name, None)
         self._failing.pop(name, None)
         self._failing_anywhere.pop(name, None)
-        control.standing_changed(name[0])
+        control.standing_changed(*name)
         if was_disabled:
             now = int(self._now() * 1000)
             control.publish(WebhookEvent(EventType.WEBHOOK_ENABLED, now, *name))
+
+    async def delete_missed(self, control: Control) -> None:
+        """Delete what `keep_missed` does not keep of what webhooks missed, and count it."""
+
+        def keeps(endpoint_id: str, name: str) -> tuple[float, int] | None:
+            rule = self.missed_rule((endpoint_id, name), control.config)
+            return (rule.for_, rule.max) if rule else None
+
+        deleted = await control.trim(MISSED, keeps)
+        await control.write(
+            [
+                Upsert(self.table, self.key_of(name), {}, add={"missed_deleted": count})
+                for name, count in deleted.items()
+            ]
+        )
+
+    async def keep_missed(self, control: Control, stopping: asyncio.Event) -> None:
+        """Do that again and again, until the daemon stops."""
+        while not stopping.is_set():
+            await self.delete_missed(control)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), MISSED_EACH)
 
 
 def why_disabled(endpoint_id: str, webhook: str, reason: str) -> str:
@@ -402,13 +459,15 @@ def _disabled_event(name: Name, reason: str, now: int) -> WebhookEvent:
 
 
 def _disabling(now: int, reason: str) -> dict[str, Any]:
-    return {"disabled_at": now, "disabled_reason": reason, "last_disabled_at": now}
+    of_this_time = {"last_disabled_at": now, "missed_deleted": 0}
+    return {"disabled_at": now, "disabled_reason": reason, **of_this_time}
 
 
 def _declared(config: Config) -> Iterator[tuple[str, Webhook | OperationalWebhook]]:
     for endpoint in config.endpoints.values():
         for webhook in endpoint[WEBHOOKS]:
-            yield endpoint.id, webhook
+            if webhook.subscribers is None:
+                yield endpoint.id, webhook
     for operational in config[OPERATIONAL_WEBHOOKS]:
         yield OWN_ENDPOINT, operational
 

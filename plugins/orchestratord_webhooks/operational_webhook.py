@@ -96,26 +96,26 @@ def _types(given: tuple[str, ...]) -> tuple[str, ...]:
         if word.endswith(".*"):
             matching = [one for one in _KNOWN if one.startswith(word[:-1])]
         if not matching:
-            raise ValueError(f"{word!r} is not an event that is told of{suggest(word, _KNOWN)}")
+            raise ValueError(f"{word!r} is not an event of such webhooks{suggest(word, _KNOWN)}")
         found += matching
     return tuple(dict.fromkeys(found))
 
 
 class OperationalWebhook(Addressed):
-    """Who is told of what happens in the daemon itself."""
+    """A webhook for the daemon's own events."""
 
     phase: ClassVar[str] = PHASE
     status_code: ClassVar[None] = None
 
     name: str = Field(PHASE, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_TEXT)
-    """A name that no other of these webhooks has; its state is kept under it."""
+    """A unique name; the daemon keeps the webhook's state under it."""
     events: Annotated[tuple[str, ...], AfterValidator(_types)] = tuple(
         one for one in TYPES if one in _KNOWN
     )
-    """Which types of events are told of: `breaker.opened`, `config.*`; left out, what a person
-    should look at."""
+    """The types of events to send: `breaker.opened`, `config.*`; by default those that need a
+    person."""
     batch: BatchRule = BatchRule(every=30.0, max=100)
-    """How long events are gathered for one delivery, and how many: {every: 30s, max: 100}."""
+    """How long to gather events for one delivery, and how many: {every: 30s, max: 100}."""
 
     @classmethod
     def default_name(cls, declared: Mapping[str, Any]) -> str:
@@ -147,7 +147,7 @@ OPERATIONAL_WEBHOOKS: DaemonSetting[tuple[OperationalWebhook, ...]] = DaemonSett
     "operational_webhooks",
     Annotated[tuple[OperationalWebhook, ...], AfterValidator(_named_once)],
     default=(),
-    description="Which webhooks are told of what happens in the daemon itself.",
+    description="Webhooks that receive the daemon's own events.",
 )
 """The key of orchestratord.yaml; `config[OPERATIONAL_WEBHOOKS]` reads it."""
 

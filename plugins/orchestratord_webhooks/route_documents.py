@@ -12,11 +12,11 @@ class HealthQuery(TypedDict, total=False):
     """Which webhooks."""
 
     endpoint: str
-    """Those of this endpoint, `api/name`, alone; `orchestratord` for operational webhooks."""
+    """Only the webhooks of this endpoint, `api/name`; `orchestratord` for operational ones."""
 
 
 class WebhookHealth(TypedDict):
-    """A webhook, and how it fares."""
+    """A webhook and its health."""
 
     endpoint: Annotated[str, Field(examples=["shop/getOrder"])]
     """`orchestratord` for an operational webhook."""
@@ -29,24 +29,28 @@ class WebhookHealth(TypedDict):
     disabled_at: Time | None
     disabled_reason: str | None
     last_disabled_at: Time | None
-    """The last time, also where that was lifted."""
+    """The last time, even if it is enabled again."""
+    missed: int
+    """Deliveries that it missed while it was disabled, and that a replay sends."""
+    missed_deleted: int
+    """Those deleted since it was last disabled, as `keep_missed` says."""
     last_status_code: int | str | None
     last_error: str | None
     last_attempt_at: Time | None
     last_success_at: Time | None
     failures: int
-    """Deliveries that failed in a row."""
+    """Failed deliveries in a row."""
     counted_since: Time
-    """When the last hour of the clock began, from which on the three that follow count: of all
-    daemons, also before they were started."""
+    """The start of the last full hour. The next three count since then, for all daemons, restarts
+    included."""
     attempts: int
     failed_attempts: int
     success_rate: Annotated[float | None, Field(examples=[0.975])]
-    """The part of these attempts that succeeded, from 0 to 1; null where there were none."""
+    """The successful part of these attempts, 0 to 1; null without attempts."""
 
 
 class ReplayFilter(TypedDict):
-    """Finds deliveries that have failed because their webhook was disabled; for a retry of many."""
+    """A filter for a bulk retry of the deliveries that failed while their webhook was disabled."""
 
     kind: str
     endpoint: str
@@ -57,14 +61,14 @@ class ReplayFilter(TypedDict):
 
 
 class EnabledWebhook(WebhookHealth):
-    """A webhook that is enabled again."""
+    """A webhook that was enabled again."""
 
     replay: ReplayFilter | None
-    """Finds what has failed since it was disabled last; null where it never was."""
+    """Finds the deliveries that failed since it was last disabled; null if it never was."""
 
 
 class WebhooksHealth(TypedDict):
-    """Webhooks, and how they fare."""
+    """Webhooks and their health."""
 
     webhooks: list[WebhookHealth]
 
@@ -74,29 +78,29 @@ class InheritedWebhook(TypedDict):
 
     origin: str
     overridden: bool
-    """One of the endpoint's own has its name."""
+    """True if the endpoint has its own webhook of this name."""
     webhook: Any
 
 
 class DeclaredWebhooks(TypedDict):
-    """The webhooks that an endpoint's own file declares."""
+    """The webhooks in an endpoint's own file."""
 
     webhooks: list[Any]
-    """As they stand in the file; a secret that is written out is `***`."""
+    """As in the file; `***` for each secret in clear text."""
     names: list[str]
-    """Of each its name, also where that is derived."""
+    """The name of each, also if it is derived."""
     references: list[list[str]]
-    """Of each the references that it may hold."""
+    """The references that each may hold."""
     inherited: list[InheritedWebhook]
     file: str
     writable: bool
     reason: str | None
-    """Why it cannot be written."""
+    """Why the file is not writable."""
     etag: str
 
 
 class ProblemOfEdit(TypedDict):
-    """Something wrong in the configuration, and its place."""
+    """A configuration error and its place."""
 
     file: str
     line: int | None
@@ -110,27 +114,26 @@ class EditedWebhooks(DeclaredWebhooks):
     """The webhooks of an endpoint after an edit."""
 
     diff: str
-    """What changed in the file, or would change."""
+    """The change of the file."""
     written: bool
     problems: list[ProblemOfEdit]
-    """Why what was written could not be taken up, or would be refused."""
+    """Why the daemon refused, or would refuse, the change."""
     generation: NotRequired[int]
-    """Of the configuration that is in force now; not where it was only tried."""
+    """The current configuration; missing after a dry run."""
 
 
 class WriteQuery(TypedDict, total=False):
     """How to write."""
 
     dry_run: bool
-    """Write nothing: say what would change, and why it would be refused."""
+    """Write nothing; answer with `diff` and `problems`."""
 
 
 class WrittenWebhooks(TypedDict):
-    """The list that takes the place of the one in the file; what was read beside it is passed
-    over."""
+    """The new list. The daemon ignores the other fields, so you can send back your GET's answer."""
 
     webhooks: Annotated[list[Any], Field(examples=[[]])]
-    """The whole list; an empty one takes the key out of the file."""
+    """The whole list; an empty one removes the key from the file."""
     names: NotRequired[Any]
     references: NotRequired[Any]
     inherited: NotRequired[Any]

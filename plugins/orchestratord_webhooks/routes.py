@@ -35,7 +35,16 @@ from orchestratord_webhooks.batches import example_of
 from orchestratord_webhooks.checks import SQL
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.envelope import time_text
-from orchestratord_webhooks.health import TABLE, Health, Name, Row, find, key_of, unwritten_row
+from orchestratord_webhooks.health import (
+    MISSED,
+    TABLE,
+    Health,
+    Name,
+    Row,
+    find,
+    key_of,
+    unwritten_row,
+)
 from orchestratord_webhooks.operational import example_delivery
 from orchestratord_webhooks.operational_webhook import OperationalWebhook, find_operational
 from orchestratord_webhooks.route_documents import (
@@ -95,7 +104,7 @@ class WebhookRoutes:
 
     @described(query=HealthQuery, answers={200: WebhooksHealth}, problems=[NotFound])
     async def list_health(self, path: Params, query: Params, body: Any) -> Answer:
-        """Every declared webhook and how it fares; `endpoint` narrows it to one endpoint's."""
+        """List the declared webhooks with their health."""
         wanted = query.get("endpoint")
         if wanted and wanted != OWN_ENDPOINT:
             _endpoint(self._control.config, wanted)
@@ -105,19 +114,19 @@ class WebhookRoutes:
 
     @described(answers={200: DeclaredWebhooks}, problems=[ConfigError, Conflict])
     async def list_declared(self, path: Params, query: Params, body: Any) -> Answer:
-        """The webhooks of an endpoint as they stand in its file, and those that it inherits."""
+        """Show the webhooks in an endpoint's file and those that it inherits."""
         endpoint_id = f"{path['api']}/{path['name']}"
         return _declared(await self._control.declaration(endpoint_id, WEBHOOKS.key))
 
     @described(
         query=WriteQuery,
-        headers={"If-Match": "the ETag that was read"},
+        headers={"If-Match": "the `ETag` of your GET"},
         body=WrittenWebhooks,
         answers={200: EditedWebhooks},
         problems=[Unconditional, Outdated, NotWritable, ConfigError, Conflict],
     )
     async def write(self, path: Params, query: Params, body: Any, caller: Caller) -> Answer:
-        """Write the webhooks of an endpoint to its file; with `dry_run=true`, only try it."""
+        """Write an endpoint's webhooks to its file."""
         wrong = {name: "there is no such parameter" for name in query if name != "dry_run"}
         dry_run = query.get("dry_run", "false")
         if dry_run not in ("true", "false"):
@@ -150,7 +159,7 @@ class WebhookRoutes:
 
     @described(answers={200: EnabledWebhook}, problems=[Conflict])
     async def enable(self, path: Params, query: Params, body: Any) -> Answer:
-        """Lift what disabled a webhook; `replay` is the filter of what failed because of it."""
+        """Enable a webhook that was disabled."""
         endpoint, webhook = self._find(path)
         if not webhook.enabled:
             raise Conflict(
@@ -171,13 +180,13 @@ class WebhookRoutes:
             "endpoint": name[0],
             "webhook": name[1],
             "status": "failed",
-            "reason": "webhook_disabled",
+            "reason": MISSED,
             "ended_since": time_text(self._health.failed_since(name, last_disabled_at)),
         }
 
     @described(answers={200: WebhookHealth})
     async def disable(self, path: Params, query: Params, body: Any) -> Answer:
-        """Disable a webhook until it is enabled manually, or its YAML changes."""
+        """Disable a webhook until a person enables it or its YAML changes."""
         endpoint, webhook = self._find(path)
         name = (endpoint.id, webhook.name)
         await self._health.disable(name, self._control)
@@ -185,7 +194,7 @@ class WebhookRoutes:
 
     @described(answers={202: TestDelivery}, problems=[Conflict])
     async def test(self, path: Params, query: Params, body: Any) -> Answer:
-        """Send an example of what the webhook would get, as a delivery like any other."""
+        """Send a webhook an example delivery."""
         endpoint, webhook = self._find(path)
         if not webhook.enabled or self._health.disabled(endpoint.id, webhook.name):
             raise Conflict(f"{webhook.name} is disabled: nothing is delivered to it")
@@ -208,7 +217,7 @@ class WebhookRoutes:
 
     @described(answers={202: TestDelivery}, problems=[Conflict])
     async def test_operational(self, path: Params, query: Params, body: Any) -> Answer:
-        """Send an operational webhook an example of what it would get."""
+        """Send an operational webhook an example delivery."""
         webhook = self._find_operational(path)
         task = example_delivery(webhook, self._control.config, world.time())
         (task_id,) = await self._control.write([task])
@@ -217,13 +226,13 @@ class WebhookRoutes:
 
     @described(answers={200: WebhookHealth}, problems=[Conflict])
     async def enable_operational(self, path: Params, query: Params, body: Any) -> Answer:
-        """Do nothing: an operational webhook is never disabled."""
+        """Change nothing: operational webhooks stay enabled."""
         webhook = self._find_operational(path)
         return Answer(await self._row((OWN_ENDPOINT, webhook.name), webhook))
 
     @described(answers={}, problems=[Conflict])
     async def disable_operational(self, path: Params, query: Params, body: Any) -> Answer:
-        """Refused: an operational webhook is never disabled, unless its YAML says so."""
+        """Refuse: only its YAML disables an operational webhook."""
         webhook = self._find_operational(path)
         raise Conflict(
             f"the operational webhook {webhook.name} is never disabled; to send it nothing, set "
@@ -246,6 +255,8 @@ class WebhookRoutes:
         webhook = find(endpoint, path["webhook"])
         if webhook is None:
             raise NotFound(f"{endpoint.id} has no webhook {path['webhook']!r}")
+        if webhook.subscribers is not None:
+            raise Conflict(f"{webhook.name} goes to subscriptions: see `subscriptions` instead")
         return endpoint, webhook
 
     async def _row(self, name: Name, webhook: Webhook | OperationalWebhook) -> WebhookHealth:
@@ -263,7 +274,12 @@ class WebhookRoutes:
         of_one = {"endpoint_id": endpoints.pop()} if len(endpoints) == 1 else {}
         counts = recent(await self._control.rows(COUNTS.name, of_one), now)
         none = RecentAttempts(counted_since(now))
-        return [_shown(row, counts.get((row["endpoint_id"], row["name"]), none)) for row in rows]
+        missed = await missed_of(self._control, rows)
+        names = [(row["endpoint_id"], row["name"]) for row in rows]
+        return [
+            _shown(row, counts.get(name, none), missed.get(name, 0))
+            for row, name in zip(rows, names, strict=True)
+        ]
 
 
 def _declared(found: Declaration, **more: Any) -> Answer:
@@ -305,7 +321,19 @@ def _endpoint(config: Config, endpoint_id: str) -> Endpoint:
         raise NotFound.of("endpoint", endpoint_id) from None
 
 
-def _shown(row: Mapping[str, Any], counts: RecentAttempts) -> WebhookHealth:
+async def missed_of(control: Control, rows: Sequence[Row]) -> dict[Name, int]:
+    """How many deliveries are kept of each webhook that it missed while it was disabled."""
+    endpoints = {row["endpoint_id"] for row in rows if row["last_disabled_at"] is not None}
+    if not endpoints:
+        return {}
+    asked = {"status": "failed", "reason": MISSED, "kind": "webhook"}
+    if len(endpoints) == 1:
+        asked["endpoint"] = endpoints.pop()
+    found = await control.grouped(asked, ("endpoint", "webhook"))
+    return {(one["endpoint"], one["webhook"]): one["tasks"] for one in found["groups"]}
+
+
+def _shown(row: Mapping[str, Any], counts: RecentAttempts, missed: int) -> WebhookHealth:
     """A row of the table for people: one word on whether it is enabled, times as texts."""
     code = row["last_status_code"]
     return {
@@ -318,6 +346,8 @@ def _shown(row: Mapping[str, Any], counts: RecentAttempts) -> WebhookHealth:
         "disabled_at": _time(row["disabled_at"]),
         "disabled_reason": row["disabled_reason"],
         "last_disabled_at": _time(row["last_disabled_at"]),
+        "missed": missed,
+        "missed_deleted": row["missed_deleted"] or 0,
         "last_status_code": int(code) if code is not None and code.isdigit() else code,
         "last_error": row["last_error"],
         "last_attempt_at": _time(row["last_attempt_at"]),

@@ -122,6 +122,8 @@ class WebhookUrl:
     @classmethod
     def parse(cls, value: Any) -> WebhookUrl:
         """Read a URL. Raises ValueError, without the URL: it may be a secret as a whole."""
+        if isinstance(value, WebhookUrl):
+            return value
         if not isinstance(value, str):
             raise ValueError("a URL is a text, such as https://ops.example.com/hook")
         pieces = value.parts if isinstance(value, Text) else ((value, False),)
@@ -143,6 +145,10 @@ class WebhookUrl:
             if any(unquote(segment) in (".", "..") for segment in path):
                 raise InvalidPayload("a value would make the path of the webhook's URL climb")
         return url
+
+
+NOWHERE = WebhookUrl(Template(""), "", "", "")
+"""That of a webhook which goes to subscribers."""
 
 
 def _receiver(pieces: tuple[tuple[str, bool], ...]) -> str:

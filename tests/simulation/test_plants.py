@@ -19,7 +19,7 @@ def test_each_plant_has_its_seed() -> None:
     assert SHOWN_BY.keys() == PLANTS.keys()
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", SHOWN_BY)
 def test_a_planted_fault_is_found(plant: str) -> None:
     done = run("--find", plant, "--jobs", "1", timeout=280)

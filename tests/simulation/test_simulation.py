@@ -24,7 +24,7 @@ def run(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[st
 
 
 CAMPAIGN = [
-    pytest.param(seeds, marks=pytest.mark.campaign) for seeds in ("11:100", "101:200", "201:300")
+    pytest.param(seeds, marks=pytest.mark.slow) for seeds in ("11:100", "101:200", "201:300")
 ]
 """Parts, none of which takes too long for a test on a busy machine."""
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import inspect
 import json
 import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, NamedTuple, get_args
 
 import click
@@ -31,6 +30,8 @@ from orchestratord.model.task import Reason
 from orchestratord.plugin import hookspecs
 from orchestratord.queue.daemon_health import Code
 from orchestratord.testing import Rig
+from scripts.docs import site_hooks
+from scripts.docs.package_readme import package_readme
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -49,7 +50,7 @@ VARIABLES = {
 }
 CREDENTIALS = (
     "api_token", "api_read_token", "oauth2_secret", "ops_hook", "ops_new", "ops_old", "pager",
-    "proxy_password", "salesforce_secret", "stripe",
+    "proxy_password", "salesforce_secret", "slack", "stripe", "subscriptions_key",
 )  # fmt: skip
 
 
@@ -341,28 +342,18 @@ def test_the_locked_versions_are_those_that_the_tests_ran_with() -> None:
     assert locked <= ran, "run: just lock"
 
 
-def script_of_docs(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_site_shows_pages_as_github_does() -> None:
     page = SimpleNamespace(file=SimpleNamespace(src_uri="how-to/alerts.md"))
     text = "| `a\\|b` | `c` or \\| |\n`a\\|b` [x](../../README.md) [y](../api.md)"
     source = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
-    assert script_of_docs("site_hooks").on_page_markdown(text, page) == (
+    assert site_hooks.on_page_markdown(text, page) == (
         f"| `a|b` | `c` or \\| |\n`a\\|b` [x]({source}/blob/main/README.md) [y](../api.md)"
     )
 
 
 def test_links_of_the_readme_work_on_a_package_index() -> None:
-    module = script_of_docs("package_readme")
     readme = (ROOT / "README.md").read_text()
-    text = module.package_readme(readme, "https://git.test/x", "1.2.3")
+    text = package_readme(readme, "https://git.test/x", "1.2.3")
     assert "](https://git.test/x/raw/v1.2.3/docs/images/overview.png)" in text
     assert "](https://git.test/x/blob/v1.2.3/docs/tutorial.md)" in text
     links = re.findall(r"\]\(([^)]+)\)", text)
@@ -476,6 +467,9 @@ def test_every_yaml_example_is_good(
         _write(tmp_path, "orchestratord.yaml", f"databases: {{warehouse: {DATABASE}}}\n")
     if "inbound:" in page and name != "orchestratord.yaml":
         _write(tmp_path, "orchestratord.yaml", "inbound: {bind: 127.0.0.1:8430}\n")
+    if "subscribers:" in block.text:
+        key = base64.b64encode(bytes(32)).decode()
+        _write(tmp_path, "orchestratord.yaml", f"subscriptions: {{key: {key}}}\n")
     for file in re.findall(r"schema: \{file: ([\w./-]+)\}", page):
         _write(tmp_path, file, "{}")
     if partial and "/endpoints/" in name:
@@ -505,7 +499,7 @@ def test_every_yaml_example_is_good(
         text = settings.read_text() if settings.exists() else ""
         settings.write_text(f"{text}\nplugins: {{dirs: [plugins]}}\n")
     for credential in CREDENTIALS:
-        key = base64.b64encode(credential.ljust(24).encode()).decode()
+        key = base64.b64encode(credential.ljust(32).encode()).decode()
         _write(tmp_path, f"credentials/{credential}", key)
     if "service_account_key" in block.text:
         _write(tmp_path, "credentials/service_account_key", signing_key())

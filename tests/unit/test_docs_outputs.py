@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
-import pytest
+from scripts.docs import outputs
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def outputs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_outputs", ROOT / "docs" / "outputs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_they_are_what_the_commands_write(outputs: ModuleType) -> None:
+def test_they_are_what_the_commands_write() -> None:
     seen = 0
     for path in outputs.PAGES:
         page = path.read_text()
         seen += page.count("\n$ orchestrator")
-        assert outputs.remade(page) == page, "run: python docs/outputs.py"
+        assert outputs.remade(page) == page, "run: python -m scripts.docs"
     assert seen >= 25
 
 
-def test_no_console_block_is_left_out(outputs: ModuleType) -> None:
+def test_no_console_block_is_left_out() -> None:
     for path in [*outputs.PAGES, *ROOT.glob("*.md")]:
         page = path.read_text()
         carried_out = len(outputs._BLOCK.findall(page)) if path in outputs.PAGES else 0
         assert page.count("```console") == carried_out, path.name
 
 
-def test_only_the_output_is_made_anew(outputs: ModuleType) -> None:
+def test_only_the_output_is_made_anew() -> None:
     page = (
         "before\n```console\n$ orchestratord check x\nold\n\nolder\n$ sed x\n$ cat\nold\n```\n"
         "after\n```text\nx\n```\n"
@@ -48,7 +36,7 @@ def test_only_the_output_is_made_anew(outputs: ModuleType) -> None:
     )
 
 
-def test_times_and_numbers_make_no_difference(outputs: ModuleType) -> None:
+def test_times_and_numbers_make_no_difference() -> None:
     one = "ID  TOOK\n 3  930ms\nat 2026-11-24T22:00:00.123Z, instance a1b2, 2m3s"
     two = "ID   TOOK\n13   1.2s\nat 2027-01-01T00:00:00.000Z, instance 77ff, 4s"
     assert outputs.shape(one) == outputs.shape(two)

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 import shutil
 import subprocess
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from scripts.docs import man
+
 ROOT = Path(__file__).parents[2]
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("man", ROOT / "docs" / "man.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-man = _load()
 
 
 def program(name: str) -> str:
@@ -36,7 +24,7 @@ def program(name: str) -> str:
 
 def test_pip_of_an_older_python_gets_to_say_which_is_needed() -> None:
     """It loads the build hook first, and the constraints."""
-    text = (ROOT / "docs" / "man.py").read_text()
+    text = (ROOT / "scripts" / "docs" / "man.py").read_text()
     tree = ast.parse(text, feature_version=(3, 8))
     imported = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
     names = {alias.name for node in imported for alias in node.names}

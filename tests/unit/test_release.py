@@ -54,3 +54,16 @@ def test_a_new_version_is_prepared_in_all_these_places(tmp_path: Path) -> None:
     assert json.loads((clone / "docs/openapi.json").read_text())["info"]["version"] == "97.98.99"
     chapter = re.compile(r"^## Unreleased\n\n## 97\.98\.99 \(", re.MULTILINE)
     assert chapter.search((clone / "CHANGELOG.md").read_text())
+
+
+def test_what_others_publish_is_pinned_by_its_hash() -> None:
+    uses = re.compile(r"uses: (?!\./)\S+@(\S+)")
+    workflows = "".join(path.read_text() for path in (ROOT / ".github" / "workflows").iterdir())
+    assert len(uses.findall(workflows)) >= 6
+    assert all(re.fullmatch(r"[0-9a-f]{40}", found) for found in uses.findall(workflows))
+    images = "".join(
+        (ROOT / "deploy" / name).read_text() for name in ("compose.yaml", "Containerfile")
+    )
+    found = re.findall(r"docker\.io/\S+", images)
+    assert len(found) == 4
+    assert all(re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image) for image in found)

@@ -25,7 +25,7 @@ class BulkService:
 
     def __init__(self, worker: Worker) -> None:
         self.runner = BulkRunner(worker)
-        """Has to be run beside the worker."""
+        """Takes the steps of the chores of bulks."""
         self._store = worker.store
         self._worker = worker
         self._clock = worker.clock
@@ -80,7 +80,7 @@ class BulkService:
             examples = await self._store.read(bulks.examples(survey, EXAMPLES))
             return serialize.survey_json(survey, examples, self._redactor)
         bulk = await self._store.write(bulks.create(action, survey, rate, stop_after, resolution))
-        self.runner.begin(bulk, EventType.BULK_BEGAN)
+        self.runner.publish(EventType.BULK_BEGAN, bulk)
         return {"matched": bulk.matched, "bulk": bulk.id, "left_out": dict(survey.left_out)}
 
     async def newest(self) -> list[answers.BulkDocument]:
@@ -97,11 +97,11 @@ class BulkService:
         before = await self._store.read(bulks.row_of(bulk_id))
         bulk = await self._store.write(bulks.cancel(bulk_id))
         if bulk.status != before.status:
-            self.runner.cancelled(bulk)
+            self.runner.publish(EventType.BULK_CANCELLED, bulk)
         return await self.get(bulk_id)
 
     async def resume(self, bulk_id: int) -> answers.BulkDocument:
         """Have one that has paused go on. Raises NotFound, Conflict."""
         bulk = await self._store.write(bulks.resume(bulk_id))
-        self.runner.begin(bulk, EventType.BULK_RESUMED)
+        self.runner.publish(EventType.BULK_RESUMED, bulk)
         return await self.get(bulk_id)

@@ -37,7 +37,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class RefusalKind(NamedTuple):
-    """What a `code` stands for. `remedy` is Markdown, as the page of it in the docs has it."""
+    """The meaning of a `code`. `remedy` is Markdown for its page in the docs."""
 
     status: int
     what: str
@@ -47,41 +47,40 @@ class RefusalKind(NamedTuple):
 PROBLEMS: Mapping[str, RefusalKind] = {
     "bad_request": RefusalKind(
         400,
-        "this is not a request in HTTP/1.1",
-        "Send HTTP/1.1: one `Host`, one length, no line that is folded. A proxy in between "
-        "may have to be told so.",
+        "this is not an HTTP/1.1 request",
+        "Send HTTP/1.1: one `Host`, one length, no folded lines. Check the settings of a proxy in "
+        "between.",
     ),
     "bad_json": RefusalKind(
         400,
-        "the body is not JSON, or says something twice",
-        "Look at the place that `detail` names. A key that stands twice in one object is an "
-        "error too.",
+        "the body is not JSON, or an object has a key twice",
+        "Look at the place that `detail` names.",
     ),
     "bad_form": RefusalKind(
         400,
-        "the login form is not one",
-        "Log in by the form that the dashboard shows; programs send `Authorization: Bearer TOKEN`.",
+        "this is not the login form",
+        "Log in by the dashboard's form; programs send `Authorization: Bearer TOKEN`.",
     ),
     "no_token": RefusalKind(
         401,
-        "no token is shown",
+        "the request has no token",
         "Send `Authorization: Bearer TOKEN`, with a token of `http.token` or `http.read_token`.",
     ),
     "wrong_token": RefusalKind(
         401,
-        "the token is not known here",
-        "Look at what `http.token` of orchestratord.yaml refers to: it may have been rotated.",
+        "the daemon does not know the token",
+        "Look at the secret that `http.token` of orchestratord.yaml names: it may have changed.",
     ),
     "read_only": RefusalKind(
         403,
-        "the token is for looking only",
+        "the token may only read",
         "Use a token of `http.token`; those of `http.read_token` change nothing.",
     ),
     "cross_site": RefusalKind(
         403,
-        "a page of another site sent it",
-        "Let the page ask a server of its own, which has the token: browsers are not to write"
-        " here for other sites.",
+        "a page of another site sent the request",
+        "Let the page ask its own server, which has the token: a browser may not write here for "
+        "other sites.",
     ),
     "not_writable": RefusalKind(
         403,
@@ -92,52 +91,51 @@ PROBLEMS: Mapping[str, RefusalKind] = {
     "not_found": RefusalKind(
         404,
         "there is no such route, endpoint, task, webhook or bulk",
-        "Look for the name or id: `orchestratorctl endpoints`, `orchestratorctl list`. Tasks "
-        "that have ended are deleted after `retention`.",
+        "Look for the name or id: `orchestratorctl endpoints`, `orchestratorctl list`. The daemon "
+        "deletes ended tasks after `retention`.",
     ),
     "method_not_allowed": RefusalKind(
         405,
         "the route does not take this method",
-        "Use a method that the header `Allow` names.",
+        "Use a method from the header `Allow`.",
     ),
     "timeout": RefusalKind(
         408,
         "the request did not arrive in time",
-        "Send the request again, faster: it was too slow, or the network lost a part.",
+        "Send the request again: it was too slow, or the network lost a part.",
     ),
     "conflict": RefusalKind(
         409,
         "the state of the task, endpoint or webhook does not allow it",
-        "Read `detail`, which says what the state is: a task that runs or has succeeded, an "
-        "endpoint with `enabled: false`.",
+        "Read the state in `detail`: a task that runs or has succeeded, an endpoint with "
+        "`enabled: false`.",
     ),
     "overtaken": RefusalKind(
         409,
-        "a later task of its partition has started already",
-        "Look whether what came later stands on its own; if the order does not matter here, "
-        "retry with `force`.",
+        "a later task of its partition has started",
+        "Check the later tasks; if the order does not matter here, retry with `force`.",
     ),
     "replaced": RefusalKind(
         409,
-        "the task is replaced by another one, made of it with other parameters",
-        "Retry or cancel the task that `detail` names. Once that is cancelled, this one is free.",
+        "a task with other parameters replaces this one",
+        "Retry or cancel the task that `detail` names. Once you cancel it, this one is free.",
     ),
     "upgrade_under_way": RefusalKind(
         409,
         "a new version of the daemon is about to take over",
-        "Wait until it has, or has failed: the log says which, and `upgrade_failed` of "
-        "`/v1/status` why. After two minutes another upgrade may be asked for.",
+        "Wait for the end of the upgrade. If it fails, `upgrade_failed` of `/v1/status` says why. "
+        "After two minutes you may ask for another upgrade.",
     ),
     "outbox_unusable": RefusalKind(
         409,
-        "the table of the outbox is missing, or may not be used",
+        "the outbox's table is missing, or the daemon may not use it",
         "Make the table by `orchestratord outbox schema --apply`, or grant the daemon's user "
         "what `detail` says.",
     ),
     "outdated": RefusalKind(
         412,
         "the file, or what it inherits, has changed since it was read",
-        "Read it again, apply your change to what is there now, and send that with its `ETag`.",
+        "Read it again, apply your change to the new content, and send that with the new `ETag`.",
     ),
     "too_large": RefusalKind(
         413,
@@ -146,45 +144,44 @@ PROBLEMS: Mapping[str, RefusalKind] = {
     ),
     "not_json": RefusalKind(
         415,
-        "over TCP: the body is not said to be application/json",
+        "over TCP: the body's `Content-Type` is not application/json",
         "Send `Content-Type: application/json`.",
     ),
     "not_a_form": RefusalKind(
         415,
-        "the login form is not said to be one",
-        "Log in by the form that the dashboard shows.",
+        "the login form has the wrong `Content-Type`",
+        "Log in by the dashboard's form.",
     ),
     "unknown_host": RefusalKind(
         421,
         "over TCP: `http.hosts` does not name this host",
-        "Add the name in your address bar to `http.hosts`, with its port where it has one.",
+        "Add the name in your address bar to `http.hosts`, with its port if it shows one.",
     ),
     "invalid_params": RefusalKind(
         422,
-        "something in it does not fit; `errors` names everything",
+        "some values do not fit; `errors` names each",
         "Correct what `errors` names: `orchestratord config show ENDPOINT` has the declared "
         "`params`.",
     ),
     "schema_too_costly": RefusalKind(
         422,
-        "to check the data by the endpoint's `schema` takes too long, or too much memory",
-        "Look for what the schema makes costly: a pattern with a repetition in a repetition, an "
+        "the check by the endpoint's `schema` takes too long or too much memory",
+        "Look for a costly part of the schema: a pattern with a repetition in a repetition, an "
         "`anyOf` that leads back to itself. Send large batches in smaller parts.",
     ),
     "invalid_payload": RefusalKind(
         422,
-        "the request or payload cannot be built",
-        "Look with `orchestratord explain ENDPOINT` at what the templates make of these params.",
+        "the templates cannot build the request or payload",
+        "See the result of the templates by `orchestratord explain ENDPOINT` with these params.",
     ),
     "idempotency_key_reused": RefusalKind(
         422,
-        "the key was used at this endpoint, with other parameters",
-        "Use a key of its own for each call that is another one. If it is the same one, its "
-        "params must not change.",
+        "an earlier call at this endpoint used the key with other parameters",
+        "Use a new key for each new call. A repeat must send the same params.",
     ),
     "bad_config": RefusalKind(
         422,
-        "the configuration is not good; `errors` names everything",
+        "the configuration has errors; `errors` names each",
         "Correct what `errors` names, with file and line; `orchestratord check` says the same.",
     ),
     "if_match_required": RefusalKind(
@@ -194,47 +191,45 @@ PROBLEMS: Mapping[str, RefusalKind] = {
     ),
     "head_too_large": RefusalKind(
         431,
-        "line and headers are larger than 64 KiB",
+        "the request line and headers exceed 64 KiB",
         "Send fewer or shorter headers and cookies.",
     ),
     "internal": RefusalKind(
         500,
         "the daemon failed; its log says more",
-        "Look into the log at that moment: it has the traceback. It is a bug; please report it.",
+        "Find the traceback in the log at that moment. It is a bug; please report it.",
     ),
     "plugin_fault": RefusalKind(
         500,
         "a plugin failed; the daemon's log says more",
-        "Look into the log at that moment: it names the plugin. Its author can help.",
+        "Find the plugin's name in the log at that moment. Its author can help.",
     ),
     "not_ready": RefusalKind(
         503,
-        "no new work would be carried out now; `errors` says why",
+        "the daemon cannot carry out new work now; `errors` says why",
         "Look up each `key` of `errors` in [troubleshooting](troubleshooting.md#by-code).",
     ),
     "stopping": RefusalKind(
         503,
-        "the daemon is being stopped",
-        "Ask again in a moment: systemd or the orchestrator starts it again. Where it ends "
-        "for good, nothing was lost.",
+        "the daemon is stopping",
+        "Ask again in a moment: systemd or the orchestrator starts it again. If it stops for "
+        "good, nothing is lost.",
     ),
     "busy": RefusalKind(
         503,
         "there are too many connections or large bodies; ask again",
-        "Ask again after `Retry-After`. Keep connections open and use them again, and send "
-        "batches.",
+        "Ask again after `Retry-After`. Reuse connections, and send batches.",
     ),
     "too_many_followers": RefusalKind(
         503,
-        "as many clients as can follow the events do so",
-        "End followers that are not needed (`orchestratorctl events`, open dashboards), or "
+        "too many clients follow the events",
+        "End followers that you do not need (`orchestratorctl events`, open dashboards), or "
         "share one.",
     ),
     "shortage": RefusalKind(
         503,
-        "the daemon has no file descriptor, or no memory, left for this request",
-        "Raise `LimitNOFILE=` and `MemoryMax=` of the unit; `orchestratord doctor` shows what"
-        " they are.",
+        "the daemon has no file descriptor or memory left for this request",
+        "Raise `LimitNOFILE=` and `MemoryMax=` of the unit; `orchestratord doctor` shows them.",
     ),
     "memory_exhausted": RefusalKind(
         503,
@@ -243,9 +238,8 @@ PROBLEMS: Mapping[str, RefusalKind] = {
     ),
     "database_unreachable": RefusalKind(
         503,
-        "the database cannot be reached now",
-        "Look at the PostgreSQL server and the way to it; the daemon goes on as soon as it is"
-        " back.",
+        "the daemon cannot reach the database now",
+        "Check the PostgreSQL server and the network. The daemon goes on once it is back.",
     ),
     "database_locked": RefusalKind(
         503,
@@ -255,34 +249,33 @@ PROBLEMS: Mapping[str, RefusalKind] = {
     ),
     "storage_read_only": RefusalKind(
         503,
-        "the disk cannot be written to",
+        "the daemon cannot write to the disk",
         "Make the file and its file system writable for the daemon's user.",
     ),
     "storage_error": RefusalKind(
         503,
         "the disk fails",
-        "Look into the kernel's log (`dmesg`) before anything else, and copy what you can.",
+        "Read the kernel's log (`dmesg`) first, and copy all that you can.",
     ),
     "database_damaged": RefusalKind(
         503,
-        "the database is damaged; the daemon ends",
+        "the database is damaged; the daemon stops",
         "Stop the daemon, keep a copy, and restore a [backup](operations.md#backups).",
     ),
     "database_gone": RefusalKind(
         503,
-        "the file of the database is gone; the daemon ends",
-        "Put the file back, if you have moved it. The next start uses what is there.",
+        "the file of the database is gone; the daemon stops",
+        "Put the file back if you have moved it. The next start uses the file that it finds.",
     ),
     "fatal": RefusalKind(
         503,
-        "the daemon ends, for what its log says",
-        "Look at the log's last lines. Under systemd it is started again, and goes on with "
-        "what was under way.",
+        "the daemon stops; its log says why",
+        "Read the log's last lines. systemd starts it again, and it goes on with its work.",
     ),
     "storage_full": RefusalKind(
         507,
         "the disk has no room for new work",
-        "Make room on the disk, then shorten `retention`; to delete tasks frees nothing at once.",
+        "Make room on the disk, then shorten `retention`. Deleted tasks free no space at once.",
     ),
 }
 """The `code` of a problem → the status of the answer, what has happened, and what to do."""

@@ -29,13 +29,14 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 @click.command()
 @config_option
-@output_option("text", "json", about="How the findings are written to stdout.")
+@output_option("text", "json", about="The format of the output.")
 def doctor(config: str | None, output: str) -> None:
     """Look for what is wrong with the daemon and on this machine.
 
-    Configuration, files, plugins, certificates, the queue's database, disk, the databases of
-    endpoints, control socket, API over TCP, endpoints and webhooks that fail now, clock and limits:
-    each line says ok, warn or fail, what is so, what to do, and where the documentation says more.
+    Configuration, files, plugins, certificates, the queue's database, disk, the folders of
+    `files`, the databases of endpoints, control socket, API over TCP, endpoints and webhooks that
+    fail now, clock and limits: each line says ok, warn or fail, what is so, what to do, and where
+    the documentation says more.
     Exits with 1 if something fails.
     Nothing is changed, and nothing is sent but a question to the daemon and to the databases.
     """
@@ -91,8 +92,8 @@ def checks() -> dict[str, _DoctorCheck]:
         config_checks,
         daemon_checks,
         failing_checks,
+        folder_checks,
         machine_checks,
-        outbox_checks,
         queue_checks,
     )
 
@@ -104,7 +105,7 @@ def checks() -> dict[str, _DoctorCheck]:
         "certs": config_checks.check_certificates,
         "database": queue_checks.check_database,
         "disk": queue_checks.check_disk,
-        "outbox": outbox_checks.check_outbox,
+        "folders": folder_checks.check_folders,
         "needs": config_checks.check_needs,
         "socket": daemon_checks.check_socket,
         "http": daemon_checks.check_http,
@@ -118,6 +119,7 @@ def checks() -> dict[str, _DoctorCheck]:
 
 def _print(about: str, finding: Finding) -> None:
     from orchestratord.log import escape
+    from orchestratord.values import doc_links
 
     colour = None if os.environ.get("NO_COLOR") else _COLOURS[finding.status]
     first, *rest = _lines(escape(finding.what))
@@ -126,7 +128,8 @@ def _print(about: str, finding: Finding) -> None:
     for line in rest + [("  " if number else "→ ") + text for number, text in enumerate(remedy)]:
         click.echo(" " * _INDENT + line)
     if finding.help:
-        click.echo(" " * _INDENT + click.style(finding.help, dim=colour is not None))
+        more = doc_links.installed(finding.help)
+        click.echo(" " * _INDENT + click.style(more, dim=colour is not None))
 
 
 def _lines(text: str) -> list[str]:

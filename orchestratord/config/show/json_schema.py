@@ -20,7 +20,7 @@ from orchestratord.values.yaml_value import REFERENCE
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-_TYPE = "What carries the call out."
+_TYPE = "The kind of endpoint."
 _STRATEGY = "How the delay grows from one attempt to the next."
 _ABOUT = ("title", "description", "default")
 

@@ -91,6 +91,8 @@ def trace(
     spec = endpoint.spec
     if isinstance(spec, BaseModel):
         for key, name in keyed_fields(type(spec)):
+            if key in traced and key not in own:  # it is the API's
+                continue
             entries = _with_headers(own, above) if key == "headers" else own
             add(key, getattr(spec, name), partial(_dumped, spec, name), entries)
     if "headers" not in traced:

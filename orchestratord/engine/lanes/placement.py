@@ -118,8 +118,15 @@ class Placement:
             if before.get(name) != elsewhere.get(name):
                 self.standing_changed(name)
 
-    def standing_changed(self, endpoint_id: str | None) -> None:
-        """Place the keys of an endpoint (all of them for None) anew."""
+    def standing_changed(self, endpoint_id: str | None, webhook: str | None = None) -> None:
+        """Place the keys of an endpoint (all of them for None) anew; with `webhook`, that one."""
+        if endpoint_id is not None and webhook is not None:
+            key = Key(endpoint_id, webhook)
+            self.plans.pop(key, None)
+            if self._known.pop(key, None) is not None:
+                self.place(key)
+                self._lanes.wake.set()
+            return
         self.forget(endpoint_id)
         for key in self._lanes.all_keys():
             if endpoint_id is None or key.endpoint_id == endpoint_id:
@@ -251,14 +258,14 @@ class Placement:
         alike = self._elsewhere.get(key.endpoint_id, True)
         if isinstance(standing, Doomed) and standing.after and not alike:
             # What is gone here may be there still, where the configuration is another one.
-            return Parked("another daemon declares the endpoint otherwise"), executor
+            return Parked("another daemon declares the endpoint differently"), executor
         return standing, executor
 
     def _own_endpoint(self, key: Key) -> Endpoint | None:
         """That of deliveries which are of no endpoint that is declared."""
         if not key.webhook or "/" in key.endpoint_id:
             return None
-        executor = self._registry.executor(Kind.WEBHOOK, "")
+        executor = self._registry.owner_of_endpoint(key.endpoint_id)
         return None if executor is None else executor.own_endpoint(key.endpoint_id, self.config)
 
     def _standing(

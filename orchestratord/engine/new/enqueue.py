@@ -5,32 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from orchestratord.config.params import check_call, rule_problems
 from orchestratord.engine.new.call_partition import partition_of
 from orchestratord.engine.new.new_tasks import NewTasks
-from orchestratord.errors import Conflict, InvalidParams, InvalidPayload, NotFound
+from orchestratord.errors import (
+    Conflict,
+    InvalidParams,
+    InvalidPayload,
+    NotFound,
+    UniqueKeyReused,
+)
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Effect, Kind, NewTask
+from orchestratord.model.task import Accepted, Effect, Kind, NewTask, QueueRows, Upsert
+from orchestratord.plugin.background_service import ROLE
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import Write
 from orchestratord.queue.housekeeping.batch_closing import write_delivery
 from orchestratord.queue.operations.effects import enqueue, write_effects
-from orchestratord.queue.operations.slices import oldest_slice, write_slice
-from orchestratord.queue.outbox.outbox_take import OutboxTask, Result, take
-from orchestratord.queue.records import Insert, Inserted
+from orchestratord.queue.operations.enqueue_each import enqueue_each
+from orchestratord.queue.operations.roles import fenced
+from orchestratord.queue.operations.slices import tasks_of, write_slice
+from orchestratord.queue.records import Chore, Insert, Inserted, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values.json_body import INLINE_BYTES, is_larger
 
 log = logging.getLogger("orchestratord.worker")
-
-LOOK = 30.0
-"""Seconds between two looks for slices that a daemon which died has left."""
 
 T = TypeVar("T")
 
@@ -38,12 +42,10 @@ Operation = Callable[[Any], Write[list[Inserted]]]
 """Makes the operation that writes what it is given."""
 
 
-class Accepted(NamedTuple):
-    """A call that is on disk. `repeated`: its key was used before, and this is the first call."""
-
-    id: int
-    status: str
-    repeated: bool = False
+def accepted(inserted: Inserted) -> Accepted:
+    """As which one is accepted that is written, or was before."""
+    status = "succeeded" if inserted.happened else "pending"
+    return Accepted(inserted.id, status, repeated=inserted.duplicate)
 
 
 class Enqueue:
@@ -62,9 +64,11 @@ class Enqueue:
         """
         return await self._whole(tasks, enqueue)
 
-    async def write(self, effects: Sequence[Effect]) -> list[int]:
-        """Write effects in one transaction; the ids of the new tasks, in order."""
-        return [item.id for item in await self._whole(effects, write_effects)]
+    async def write(self, effects: Sequence[Effect], expected: Sequence[Upsert] = ()) -> list[int]:
+        """Write effects in one transaction; the ids of the new tasks, in order. Raises Conflict
+        where a row of a plugin's table is not as it is `expected`."""
+        operation = partial(write_effects, expected=expected)
+        return [item.id for item in await self._whole(effects, operation)]
 
     def write_soon(self, effects: Sequence[Effect]) -> None:
         """Write what plugins return of events, which have happened already."""
@@ -78,49 +82,53 @@ class Enqueue:
             log.error("lost %d effects that on_event returned: %s", len(effects), error)
 
     async def write_by(self, effects: Sequence[Effect], operation: Operation) -> None:
-        """Write effects by this operation."""
-        await self._whole(effects, operation)
+        """Write effects, which may be many, by this operation."""
+        await self._written(await self._new_tasks.following(effects), operation)
 
-    async def write_slices(self) -> None:
-        """Write what waits in slices, also what other daemons have left, until cancelled."""
-        while True:
-            self._new_tasks.slices_wait.clear()
-            try:
-                while (found := await self._store.read(oldest_slice())) is not None:
-                    written = await self._whole(found.tasks, partial(write_slice, found))
-                    if made := sum(not item.duplicate for item in written):
-                        log.info("wrote %d more tasks of a slice", made)
-            except Exception as error:
-                log.error("cannot write the next slice of tasks yet: %s", error)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._new_tasks.slices_wait.wait(), LOOK)
+    async def write_slice(self, chore: Chore) -> None:
+        """Write the tasks of a slice, which is a chore's."""
+        tasks = await self._store.read(tasks_of(chore))
+        written = await self._whole(tasks, partial(write_slice, chore, tasks))
+        if made := sum(not item.duplicate for item in written):
+            log.info("wrote %d more tasks of a slice", made)
 
-    async def write_batch(self, batch_id: int, delivery: NewTask) -> bool:
+    async def write_batch(self, chore: Chore, delivery: NewTask) -> bool:
         """Write the delivery of a closed batch; False where another daemon has."""
-        written = await self._whole([delivery], partial(write_delivery, batch_id))
+        written = await self._whole([delivery], partial(write_delivery, chore))
         return not written[0].duplicate
 
-    async def take(self, rows: Sequence[OutboxTask], *, same_database: bool) -> list[Result]:
-        """Make tasks of rows of the outbox; what became of each. Raises what the operation `take`
-        raises; then nothing was written."""
-        return await self._shielded(self._take(rows, same_database))
+    async def accept_each(
+        self, calls: Sequence[NewTask], rows: QueueRows | None, keys: Sequence[str]
+    ) -> list[Accepted | UniqueKeyReused | None]:
+        """Write new calls together, each by itself; what became of each. The arguments are those of
+        the operation `enqueue_each`. Raises what it raises; then nothing was written."""
+        return await self._shielded(self._accept_each(calls, rows, keys))
 
-    async def _take(self, rows: Sequence[OutboxTask], same_database: bool) -> list[Result]:
-        items = await self._new_tasks.items([row.task for row in rows])
+    async def _accept_each(
+        self, calls: Sequence[NewTask], rows: QueueRows | None, keys: Sequence[str]
+    ) -> list[Accepted | UniqueKeyReused | None]:
+        items = await self._new_tasks.items(calls)
         inserts = [item for item in items if isinstance(item, Insert)]
-        results = await self._store.write(take(rows, inserts, same_database=same_database))
+        operation = fenced(enqueue_each(inserts, rows, keys), ROLE.get())
+        results = await self._store.write(operation)
+        found: list[Accepted | UniqueKeyReused | None] = []
         written, inserted = [], []
         for insert, result in zip(inserts, results, strict=True):
-            if isinstance(result, Inserted):
-                written.append(insert)
-                inserted.append(result)
+            if not isinstance(result, Inserted):
+                found.append(result)
+                continue
+            found.append(accepted(result))
+            written.append(insert)
+            inserted.append(result)
         await self._new_tasks.written(written, inserted)
-        return results
+        return found
 
     async def _whole(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
-        items = await self._new_tasks.items(effects)
+        return await self._written(await self._new_tasks.items(effects), operation)
+
+    async def _written(self, items: Sequence[StoredEffect], operation: Operation) -> list[Inserted]:
         self._new_tasks.expect(items)
-        loop, written = asyncio.get_running_loop(), operation(items)
+        loop, written = asyncio.get_running_loop(), fenced(operation(items), ROLE.get())
         told: asyncio.Future[list[Inserted]] = loop.create_future()
         written.about = items, told
         self.under_way.add(told)
@@ -180,7 +188,7 @@ def callable_endpoint(config: Config, endpoint_id: str) -> Endpoint:
     return endpoint
 
 
-BOTH = "is given beside delay: one of them says when the first try is due"
+BOTH = "is beside delay: give one of the two"
 
 
 async def new_call(
@@ -240,7 +248,7 @@ async def fitted_call(
     partition = None
     if (rule := endpoint.partition) is not None:
         if (delay > 0 or at is not None) and rule.ordered:
-            why = f"the calls of {endpoint.id} are ordered, and one that is delayed would hold up"
+            why = f"the calls of {endpoint.id} are ordered, and a delayed one would hold up"
             key = "delay" if at is None else "at"
             raise InvalidParams({key: f"{why} those behind it; leave it out"})
         try:

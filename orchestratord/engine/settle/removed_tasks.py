@@ -78,7 +78,7 @@ def refusal(
     which = f"{len(lacking):,} of the {len(waiting):,} endpoints with tasks waiting are not"
     if len(lacking) == len(waiting):
         which = "none of the endpoints with tasks waiting is"
-    text = f"{which} declared: {named}; their tasks would fail. If they are to go: {remedy}"
+    text = f"{which} declared: {named}; their tasks would fail. To accept that: {remedy}"
     return (Problem(text, file="apis"),)
 
 
@@ -295,4 +295,6 @@ class RemovedTasks:
             endpoint = config.endpoints.get(key.endpoint_id)
             result = await self._hooks.fail(task, endpoint, config, reason, standing.why)
             await self._ends.settle(task, result, config, None, self._clock.now_ms())
-            self._failed[standing.why] += 1
+            # Of a disabled webhook only what had been tried: it goes on missing what happens.
+            if reason != Reason.WEBHOOK_DISABLED or task.attempts > 1:
+                self._failed[standing.why] += 1

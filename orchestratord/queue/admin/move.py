@@ -22,7 +22,7 @@ from orchestratord.model.task import Table
 from orchestratord.queue import facts, schema
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.database import Database
-from orchestratord.queue.models import TABLES, DaemonRow, Fact, RateRow, RetrySchedule, SchemaRow
+from orchestratord.queue.models import TABLES, DaemonRow, Fact, RetrySchedule, SchemaRow
 from orchestratord.queue.postgres.claim_postgres import CLOCK
 from orchestratord.queue.schema import HALF, LEAVING, MOVED, NEVER
 from orchestratord.queue.sqlite.sqlite_database import SqliteFile
@@ -36,7 +36,7 @@ PAGE = 500
 PAGE_BYTES = 8 << 20
 """… and about so many bytes."""
 
-MODELS = [one for one in TABLES if one not in (DaemonRow, RateRow, Fact, SchemaRow)]
+MODELS = [one for one in TABLES if one not in (DaemonRow, Fact, SchemaRow)]
 """What is moved; daemons are not, nor what each database keeps of itself."""
 
 STATE = "move"

@@ -37,6 +37,7 @@ from orchestratord.queue.models import (
     BatchMemberRow,
     BatchRow,
     BulkRow,
+    ChoreRow,
     DaemonRow,
     EndpointState,
     ThrottleRow,
@@ -225,6 +226,8 @@ def _others(session: Session, successes: Mapping[str, int | None]) -> int:
     throttles = ThrottleRow.update(since=now, until=ThrottleRow.until - (since - now))
     others += session.db.run(*sql(throttles.where(since > latest)))
     others += shared_rates.bring_back(session)
+    chores = ChoreRow.update(at=now, due=ChoreRow.due - (ChoreRow.at - now))
+    others += session.db.run(*sql(chores.where(ChoreRow.at > latest)))
     return others + _batches(session, now, latest) + _leases(session)
 
 
@@ -238,7 +241,7 @@ def _batches(session: Session, now: int, latest: int) -> int:
 
 
 def _leases(session: Session) -> int:
-    """Claims, bulks and daemons that would be taken for alive for longer than any lease lasts."""
+    """Claims, chores and daemons that would be taken for alive for longer than any lease lasts."""
     now, own = session.leases.now(session.clock), round(session.leases.seconds * 1000)
     length = DaemonRow.lease_until - DaemonRow.beat_at
     daemons = DaemonRow.update(beat_at=now, lease_until=now + length)
@@ -246,5 +249,5 @@ def _leases(session: Session) -> int:
     row = session.db.one(*sql(DaemonRow.select(fn.MAX(length))))
     last = now + max(own, (row[0] if row is not None else None) or 0)
     changed += session.db.run(BRING_LEASES_BACK, (last, last + AHEAD_MS))
-    bulks = BulkRow.update(lease_until=last).where(BulkRow.lease_until > last + AHEAD_MS)
-    return changed + session.db.run(*sql(bulks))
+    chores = ChoreRow.update(lease_until=last).where(ChoreRow.lease_until > last + AHEAD_MS)
+    return changed + session.db.run(*sql(chores))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from orchestratord.model.settings import Retention
-from orchestratord.model.task import Status
-from orchestratord.queue.batch import Rank, Read, reads, writes
-from orchestratord.queue.connection import BY_FINISHED, BY_ID, BY_PARTITION, Connection
+from orchestratord.model.task import Key, Status
+from orchestratord.queue.batch import Rank, Read, long_reads, reads, writes
+from orchestratord.queue.connection import (
+    BY_FINISHED,
+    BY_ID,
+    BY_PARTITION,
+    BY_REASON,
+    Connection,
+    Row,
+)
 from orchestratord.queue.operations.insert import UNIQUE_KEY
 from orchestratord.queue.records import HoldingBack
 from orchestratord.queue.session import Session
@@ -39,14 +46,25 @@ OPEN_RUN = """
 EXISTS (SELECT 1 FROM runs WHERE runs.id = retry_schedule.id AND (open_tasks > 0 OR untold = 1))
 """
 
+_UNHELD = f"turn_at = 0 AND (COALESCE(partition_rule, 0) >= 0 OR NOT ({LAST_STARTED}))"
+
 # An idempotency key has to be found for 24 hours, however short its task is kept.
 OLD = f"""
 SELECT id FROM retry_schedule {BY_FINISHED}
 WHERE status = ? AND finished_at IS NOT NULL AND finished_at < ?
-    AND (unique_key IS NULL OR created_at <= ?) AND turn_at = 0
-    AND (COALESCE(partition_rule, 0) >= 0 OR NOT ({LAST_STARTED}))
+    AND (unique_key IS NULL OR created_at <= ?) AND {_UNHELD}
     AND (run_id IS NULL OR run_id <> id OR NOT {OPEN_RUN}) AND {UNREPLACED}
 ORDER BY finished_at LIMIT ?
+"""
+
+_OF_REASON = f"FROM retry_schedule {BY_REASON} WHERE reason = ? AND status = 'failed'"
+KEPT = f"""
+SELECT endpoint_id, webhook, count(*), min(finished_at) {_OF_REASON} GROUP BY endpoint_id, webhook
+"""
+_OF_KEY = f"SELECT id {_OF_REASON} AND endpoint_id = ? AND webhook = ?"
+LAST = f"{_OF_KEY} ORDER BY id DESC LIMIT 1 OFFSET ?"
+OLDEST = f"""
+{_OF_KEY} AND (finished_at < ? OR id <= ?) AND {_UNHELD} AND {UNREPLACED} ORDER BY id LIMIT ?
 """
 
 DELETE = f"""
@@ -106,6 +124,57 @@ async def prune(store: Store, kept: Retention, limit: int = 500) -> int:
         if table.keep is not None:
             gone += await store.write(delete_old_rows(table.name, table.keep, limit))
     return gone
+
+
+async def trim(
+    store: Store, reason: str, keeps: Callable[[Key], tuple[float, int] | None], limit: int = 500
+) -> dict[Key, int]:
+    """Delete the oldest deliveries that failed for a reason: of each webhook those that it does not
+    keep; how many.
+
+    Args:
+        store: the queue.
+        reason: why they failed.
+        keeps: for how many seconds a webhook keeps them, and how many; None for all.
+        limit: how many are deleted in one transaction.
+    """
+    gone: dict[Key, int] = {}
+    for endpoint_id, webhook, count, first in await store.read(kept(reason)):
+        key = Key(endpoint_id, webhook)
+        if (limits := keeps(key)) is None:
+            continue
+        before, most = store.clock.before(limits[0]), limits[1]
+        if first >= before and count <= most:
+            continue
+        last = await store.read(last_of(reason, key, most))
+        while ids := await store.read(oldest_of(reason, key, before, last, limit)):
+            deleted = await store.write(delete(Status.FAILED, 0.0, ids))
+            gone[key] = gone.get(key, 0) + deleted
+            if not deleted:
+                break
+    return gone
+
+
+@long_reads
+def kept(db: Connection, reason: str) -> list[Row]:
+    """Endpoint, webhook, how many of its deliveries have failed for a reason, and when the first
+    of them did."""
+    return db.all(KEPT, (reason,))
+
+
+@reads
+def last_of(db: Connection, reason: str, key: Key, most: int) -> int:
+    """The newest of these deliveries that is not among the last `most`; 0 where all are."""
+    row = db.one(LAST, (reason, *key, most))
+    return 0 if row is None else row[0]
+
+
+@reads
+def oldest_of(
+    db: Connection, reason: str, key: Key, before: int, last: int, limit: int
+) -> list[int]:
+    """The oldest of them: what failed `before` then (milliseconds), or has an id up to `last`."""
+    return [id_ for (id_,) in db.all(OLDEST, (reason, *key, before, last, limit))]
 
 
 @reads

@@ -15,17 +15,24 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from peewee import fn
-
 from orchestratord.errors import Conflict, NotFound
 from orchestratord.model.task import KEEPS_DOUBT, Key, Reason, Status, Task
 from orchestratord.queue.batch import Rank, Write, long_reads, reads, writes
 from orchestratord.queue.connection import BY_BULK, BY_ID, Connection, ManyRows
-from orchestratord.queue.models import GOES_ON, BulkRow, sql
-from orchestratord.queue.operations import partitions, search
+from orchestratord.queue.models import BulkRow, sql
+from orchestratord.queue.operations import chores, partitions, search
+from orchestratord.queue.operations.effects import apply_effects
 from orchestratord.queue.operations.partitions import give_place, lock_tasks
 from orchestratord.queue.records import CANCEL as CANCELLING
-from orchestratord.queue.records import CHANGED, OVERTAKEN, Bulk, TaskFilter
+from orchestratord.queue.records import (
+    CHANGED,
+    OVERTAKEN,
+    Bulk,
+    Chore,
+    Inserted,
+    StoredEffect,
+    TaskFilter,
+)
 from orchestratord.queue.records import RESOLVE as RESOLVING
 from orchestratord.queue.records import RETRY as RETRYING
 from orchestratord.queue.rows import params_of
@@ -34,18 +41,11 @@ from orchestratord.queue.store import Store
 
 # ruff: noqa: S608  # what is pasted here are columns and question marks, never values
 
-COLUMNS = [
-    fn.COALESCE(BulkRow.wanted, BulkRow.filter_)
-    if field.name == "filter"
-    else BulkRow._meta.columns[field.name]
-    for field in fields(Bulk)
-    if field.name != "waiting"
-]
+COLUMNS = [BulkRow._meta.columns[field.name] for field in fields(Bulk) if field.name != "waiting"]
 RUNNING, PAUSED, FINISHED, CANCELLED = "running", "paused", "finished", "cancelled"
 """What a bulk is; while it is `PAUSED` it moves nothing, and can be resumed."""
-_OVER = (BulkRow.status == PAUSED) | BulkRow.ended_at.is_null(False)
-UNPUBLISHED = sql(BulkRow.select(*COLUMNS).where(BulkRow.untold == 1, _OVER).order_by(BulkRow.id))
-GOING_ON = sql(BulkRow.select(*COLUMNS).where(GOES_ON).order_by(BulkRow.id))
+CHORE = "bulk"
+"""The kind of chore that moves the tasks of a bulk, waits for their ends, and tells of the last."""
 ONE, _ = sql(BulkRow.select(*COLUMNS).where(BulkRow.id == 0))
 
 MOST_WAITING = 10_000
@@ -144,10 +144,6 @@ async def step(
     they would only wait or fail again. What is to be resolved is so by `resolve`. Raises NotFound.
     """
     seen = await store.read(row_of(bulk_id))
-    if seen.action == RESOLVING:  # of which each task is written by itself: only by one daemon
-        seen, _ = await store.write(move_on(seen, (), {}, seen.cursor, last=False))
-        if seen.owner != store.owner:
-            return seen, {}
     if seen.status != RUNNING:
         return seen, {}
     found = await store.read(upcoming(seen, limit))
@@ -221,24 +217,16 @@ def create(
     stop_after: int = 0,
     resolution: Mapping[str, Any] | None = None,
 ) -> Bulk:
-    """Write down what is to be done with these tasks; the bulk, which others step.
+    """Write down what is to be done with these tasks; the bulk, and a chore that moves them.
 
     One that has nothing to do is finished at once. `rate`: tasks a second. `stop_after`: failures
     after which it pauses; 0 for never. `resolution`: as in `Bulk`.
     """
     now = session.now()
     wanted, matched = survey.filter, survey.matched
-    old = wanted
-    if wanted.reason or wanted.left_out or resolution is not None:
-        # A daemon of schema 7 that takes it over moves nothing, rather than too much.
-        old = replace(wanted, reason=(), left_out=(), ids=())
-    dumped = search.dump(wanted) if old != wanted else None
-    if resolution is not None:  # one of schema 20 neither
-        resolution, dumped = {**resolution, "wanted": dumped}, None
     status = RUNNING if matched else FINISHED
     new = BulkRow.insert(
-        filter_=search.dump(old),
-        wanted=dumped,
+        filter_=search.dump(wanted),
         resolution=None if resolution is None else json.dumps(resolution),
         rate=rate,
         status=status,
@@ -251,10 +239,10 @@ def create(
         stop_after=stop_after,
         stop_at=stop_after or None,
         action=action,
-        owner=session.owner,
-        lease_until=session.lease_until(),
     )
-    return _get(session.db, session.db.insert(*sql(new)))
+    bulk = _get(session.db, session.db.insert(*sql(new)))
+    chores.add(session, CHORE, bulk.id, now)
+    return bulk
 
 
 def with_default(action: str, wanted: TaskFilter) -> TaskFilter:
@@ -289,11 +277,10 @@ def move_on(
 ) -> Write[Moved]:
     """Move these tasks, and the cursor to where it says; the bulk now, and key → moved tasks.
 
-    `seen` is the bulk as it was when `ids` were looked for; where it has moved on since, or another
-    daemon carries it out, nothing is done. `skipped`: how many beside them are not to be moved, and
-    why. `last`: there are none after these, and the bulk adds up: a task that matched once, and did
-    not when its turn came, is skipped; one that came to match meanwhile is moved, and counts among
-    those that matched.
+    `seen` is the bulk as it was when `ids` were looked for; where it has moved on since, nothing is
+    done. `skipped`: how many beside them are not to be moved, and why. `last`: there are none after
+    these, and the bulk adds up: a task that matched once, and did not when its turn came, is
+    skipped; one that came to match meanwhile is moved, and counts among those that matched.
     """
     return Write(Rank.MOVE, None, _all_moves, Move(seen, ids, skipped, cursor, last))
 
@@ -322,7 +309,7 @@ def _lock_tasks(session: Session, moves: Sequence[Move]) -> None:
 def _carry_out(session: Session, move: Move) -> Moved:
     seen, ids = move.seen, move.ids
     bulk = _get(session.db, seen.id, session.db.for_update)
-    if bulk.status != RUNNING or bulk.cursor != seen.cursor or _others(session, bulk):
+    if bulk.status != RUNNING or bulk.cursor != seen.cursor:
         return bulk, {}
     now = session.now()
     why = Counter(bulk.why_skipped)
@@ -363,44 +350,12 @@ def _carry_out(session: Session, move: Move) -> Moved:
         "moved": moved,
         "skipped": why.total(),
         "why_skipped": json.dumps(+why),
-        "owner": session.owner,
-        "lease_until": session.lease_until(),
     }
     if move.last:
         changes |= {"status": FINISHED, "finished_at": now}
         if bulk.action != RETRYING:
-            changes |= {"ended_at": now, "untold": 1}
+            changes |= {"ended_at": now}
     return _change(session, bulk.id, changes, now), keys
-
-
-@writes(Rank.KEEP)
-def take(session: Session, bulk_id: int) -> bool:
-    """Carry it out, or tell of it, here; False where another daemon does, or it was deleted."""
-    row = session.db.one(ONE + session.db.for_update, (bulk_id,))
-    if row is None or _others(session, _bulk_of(row)):
-        return False
-    ours = BulkRow.update(owner=session.owner, lease_until=session.lease_until())
-    session.db.run(*sql(ours.where(BulkRow.id == bulk_id)))
-    return True
-
-
-@writes(Rank.KEEP)
-def release(session: Session) -> None:
-    """Leave those that are carried out here to other daemons, which need not wait then."""
-    ours = BulkRow.owner == session.owner, GOES_ON
-    session.db.run(*sql(BulkRow.update(owner=None, lease_until=None).where(*ours)))
-
-
-def _others(session: Session, bulk: Bulk) -> bool:
-    """Whether another daemon carries it out."""
-    return not _left_to(session.db, bulk, session.owner, session.leases.now(session.clock))
-
-
-def _left_to(db: Connection, bulk: Bulk, owner: str, now: int) -> bool:
-    """Whether no other daemon than `owner` carries it out at `now`."""
-    if bulk.owner is None or bulk.owner == owner:
-        return True
-    return not db.lives(bulk.owner, bulk.lease_until or 0, now)
 
 
 def _move(
@@ -439,6 +394,7 @@ def cancel(session: Session, bulk_id: int) -> Bulk:
     if bulk.status not in (RUNNING, PAUSED):
         return bulk
     now = session.now()
+    chores.add(session, CHORE, bulk_id, now)
     return _change(session, bulk_id, {"status": CANCELLED, "finished_at": now}, now)
 
 
@@ -452,44 +408,34 @@ def resume(session: Session, bulk_id: int) -> Bulk:
     changes = {
         "status": RUNNING,
         "stop_at": bulk.failed + bulk.stop_after if bulk.stop_after else None,
-        "untold": 0,
-        "owner": session.owner,
-        "lease_until": session.lease_until(),
     }
+    chores.add(session, CHORE, bulk_id, session.now())
     return _change(session, bulk_id, changes, session.now())
 
 
 @writes(Rank.KEEP)
 def look_after(session: Session, bulk_id: int) -> tuple[Bulk, bool]:
-    """Say that one which moves nothing more is still looked after here, and note where the last of
-    what it moved has ended: the bulk, and whether that was noted now.
-
-    Whatever other daemons look after it too, it is noted once. Raises NotFound.
-    """
+    """Note of one that moves nothing more where the last of what it moved has ended: the bulk, and
+    whether that was noted now. Raises NotFound."""
     session.write_outcomes()  # what ended the last one may be of this transaction
     bulk = _get(session.db, bulk_id, session.db.for_update)
-    if bulk.status in (RUNNING, PAUSED) or bulk.ended_at is not None or _others(session, bulk):
+    over = bulk.status in (RUNNING, PAUSED) or bulk.ended_at is not None
+    if over or _waiting(session.db, bulk_id, 1):
         return bulk, False
     now = session.now()
-    changes: dict[str, Any] = {"owner": session.owner, "lease_until": session.lease_until()}
-    if ended := not _waiting(session.db, bulk_id, 1):
-        changes |= {"ended_at": now, "untold": 1}
-    return _change(session, bulk_id, changes, now), ended
-
-
-@reads
-def unpublished(db: Connection, owner: str, now: int) -> list[Bulk]:
-    """Those that have paused or ended, of which no event has told yet, and that no other daemon
-    than `owner` seems to tell of at `now`."""
-    found = [_bulk_of(row) for row in db.all(*UNPUBLISHED)]
-    return [bulk for bulk in found if _left_to(db, bulk, owner, now)]
+    return _change(session, bulk_id, {"ended_at": now}, now), True
 
 
 @writes(Rank.KEEP)
-def published(session: Session, seen: Bulk) -> None:
-    """An event has told that a bulk has paused or ended, unless it has changed since."""
-    same = BulkRow.status == seen.status, BulkRow.ended_at.is_null(seen.ended_at is None)
-    session.db.run(*sql(BulkRow.update(untold=0).where(BulkRow.id == seen.id, *same)))
+def end_chore(
+    session: Session, chore: Chore, seen: Bulk, effects: Sequence[StoredEffect]
+) -> list[Inserted] | None:
+    """There is nothing more to do for a bulk that has paused or ended, and this follows from that;
+    None where it has changed since it was `seen`, or another daemon has its chore."""
+    bulk = _get(session.db, seen.id, session.db.for_update)
+    if bulk.status != seen.status or not chores.end(session, chore):
+        return None
+    return apply_effects(session, effects)
 
 
 def _change(session: Session, bulk_id: int, changes: Mapping[str, Any], now: int) -> Bulk:
@@ -541,27 +487,6 @@ def _get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
     return _bulk_of(row)
 
 
-@reads
-def running(db: Connection) -> list[Bulk]:
-    """Those that go on, or whose tasks do."""
-    return _running(db)
-
-
-@reads
-def left_to(db: Connection, owner: str, now: int) -> list[Bulk]:
-    """Those that go on, or whose tasks do, and that no other daemon than `owner` seems to carry out
-    at `now`.
-
-    Whether another's lease has run out says the database, whose clock it goes by, as a step is
-    taken.
-    """
-    return [bulk for bulk in _running(db) if _left_to(db, bulk, owner, now)]
-
-
-def _running(db: Connection) -> list[Bulk]:
-    return [_bulk_of(row) for row in db.all(*GOING_ON)]
-
-
 @long_reads
 def newest(db: Connection, limit: int) -> list[Bulk]:
     """The latest ones, newest first."""
@@ -575,7 +500,6 @@ _NAMES = tuple(field.name for field in fields(Bulk) if field.name != "waiting")
 def _bulk_of(row: tuple[Any, ...]) -> Bulk:
     values = dict(zip(_NAMES, row, strict=True))
     if values["resolution"] is not None:
-        values["resolution"] = said = params_of(values["resolution"])
-        values["filter"] = said.get("wanted")
+        values["resolution"] = params_of(values["resolution"])
     values["filter"], values["dry_run"] = search.parse(values["filter"]), bool(values["dry_run"])
     return Bulk(**values | {"why_skipped": params_of(values["why_skipped"])})

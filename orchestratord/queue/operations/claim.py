@@ -9,7 +9,7 @@ from orchestratord.model.task import RESOLVED, Key, Status, Task
 from orchestratord.queue import shared_rates
 from orchestratord.queue.batch import Rank, Read, Write, reads, writes
 from orchestratord.queue.connection import BY_RUNNING, RUNNING, Connection
-from orchestratord.queue.models import GOES_ON, BulkRow, DaemonRow, sql
+from orchestratord.queue.models import ChoreRow, DaemonRow, sql
 from orchestratord.queue.operations.partitions import give_place
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.queue.session import HELD, RELEASE_CLAIM, Session, fence, released
@@ -90,13 +90,13 @@ async def reclaim(store: Store, held: Collection[int] = ()) -> tuple[int, list[T
 
 @writes(Rank.CLAIM)
 def forsake(session: Session, owners: Collection[str]) -> None:
-    """What these owners hold may be taken over at once, tasks and bulks: they are known to be dead,
-    and are no longer listed among the daemons."""
+    """What these owners hold may be taken over at once, tasks and chores: they are known to be
+    dead, and are no longer listed among the daemons."""
     ran_out = session.leases.now(session.clock) - 1
     for owner in owners:
         session.db.run(FORSAKE, (ran_out, owner))
-        bulks = BulkRow.owner == owner, GOES_ON
-        session.db.run(*sql(BulkRow.update(lease_until=ran_out).where(*bulks)))
+        chores = ChoreRow.update(lease_until=ran_out).where(ChoreRow.owner == owner)
+        session.db.run(*sql(chores))
         session.db.run(*sql(DaemonRow.delete().where(DaemonRow.owner == owner)))
 
 

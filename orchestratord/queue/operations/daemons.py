@@ -10,7 +10,8 @@ from orchestratord.queue import facts
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import Connection, Row
 from orchestratord.queue.daemon_health import Trouble
-from orchestratord.queue.models import CLOCK, GOES_ON, BulkRow, DaemonRow, sql
+from orchestratord.queue.models import CLOCK, ChoreRow, DaemonRow, sql
+from orchestratord.queue.operations import chores
 from orchestratord.queue.records import Beat, DaemonSeen
 from orchestratord.queue.schema import VERSION
 from orchestratord.queue.session import Session
@@ -30,7 +31,7 @@ FROM daemons ORDER BY started_at, owner
 FORGOTTEN = """
 SELECT owner FROM daemons WHERE COALESCE(process_group, owner) <> ? AND lease_until < ?
 """
-BULKS, WHOSE = sql(BulkRow.select(BulkRow.id).where(BulkRow.owner == "", GOES_ON))
+CHORES = "SELECT id FROM chores WHERE owner = ?"
 
 
 @writes(Rank.CLAIM)
@@ -61,8 +62,9 @@ def give_sign(session: Session, beat: Beat) -> int:
         own = DaemonRow.owner == session.owner
         session.db.run(*sql(DaemonRow.update(**_said(beat)).where(own)))
     free = session.db.skip_locked  # no sign of life waits for a row of another kind
-    for (id_,) in session.db.all(BULKS + free, (session.owner, *WHOSE[1:])):
-        session.db.run(*sql(BulkRow.update(lease_until=until).where(BulkRow.id == id_)))
+    held = ChoreRow.update(lease_until=chores.lease_until(session))
+    for (id_,) in session.db.all(CHORES + free, (session.owner,)):
+        session.db.run(*sql(held.where(ChoreRow.id == id_)))
     before = session.db.dead_before(now - FORGOTTEN_MS)
     for (owner,) in session.db.all(FORGOTTEN + free, (group, before)):
         session.db.run(*sql(DaemonRow.delete().where(DaemonRow.owner == owner)))

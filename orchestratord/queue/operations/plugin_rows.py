@@ -10,7 +10,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
-from orchestratord.errors import QueueError
+from orchestratord.errors import Conflict, QueueError
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.task import BatchMember, Delete, RowKind, Table, Upsert, row_of
 from orchestratord.queue.batch import Read
@@ -86,6 +86,30 @@ def insert_new(session: Session, effect: Upsert) -> bool:
     return session.db.run(f"{found.insert} ON CONFLICT DO NOTHING", row) > 0
 
 
+def insert_all_new(session: Session, effects: Sequence[Upsert]) -> list[bool]:
+    """`insert_new` for each of these, in few statements: which of them were not there."""
+    shapes: dict[Shape, dict[tuple[Any, ...], tuple[Any, ...]]] = defaultdict(dict)
+    for one in effects:
+        key = tuple(one.key.values())
+        row = (*key, *one.values.values(), *one.add.values())
+        shapes[shape_of(one)].setdefault(key, row)
+    new: set[tuple[str, tuple[Any, ...]]] = set()
+    for shape, rows in shapes.items():
+        into = _statements(session, shape).insert.rpartition(" (")[0]
+        key_names = ", ".join(f'"{name}"' for name in shape[1])
+        sql = f"{into} {{}} ON CONFLICT DO NOTHING RETURNING {key_names}"
+        every = list(rows.values())
+        for start in range(0, len(every), LOOKED_UP):
+            written = _rows_of(session, sql, every[start : start + LOOKED_UP])
+            new |= {(shape[0], tuple(key)) for key in written}
+    found: list[bool] = []
+    for one in effects:
+        place = one.table, tuple(one.key.values())
+        found.append(place in new)
+        new.discard(place)
+    return found
+
+
 def _rows_of(session: Session, sql: str, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """What a statement finds that has `{}` where these keys go."""
     # In powers of two, so that there are few statements to be prepared.
@@ -103,11 +127,29 @@ def delete(session: Session, effect: Delete) -> None:
     session.db.run(f'DELETE FROM "{table.name}" WHERE {where}', tuple(key.values()))
 
 
+def check_row(session: Session, expected: Upsert) -> None:
+    """Lock a row, and raise Conflict where it has other values. None is there: all are None."""
+    _check_columns(_table(session, expected.table), dict(expected.key), {*expected.values})
+    names = ", ".join(f'"{name}"' for name in expected.values)
+    where = " AND ".join(f'"{name}" = ?' for name in expected.key)
+    sql = f'SELECT {names} FROM "{expected.table}" WHERE {where}{session.db.for_update}'
+    row = session.db.one(sql, tuple(expected.key.values())) or (None,) * len(expected.values)
+    if tuple(row) != tuple(expected.values.values()):
+        raise Conflict(f"{' '.join(map(str, expected.key.values()))} has changed meanwhile")
+
+
 async def rows(
-    store: Store, table: str, where: Mapping[str, Any] = MappingProxyType({})
+    store: Store,
+    table: str,
+    where: Mapping[str, Any] = MappingProxyType({}),
+    after: Mapping[str, Any] = MappingProxyType({}),
+    order: str | None = None,
+    limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Every row of a plugin's table in the order of its key, by the names of its columns; with
-    `where`, those alone whose columns of these names have these values; None is NULL.
+    """Rows of a plugin's table in the order of its key, or of a column, by the names of its
+    columns; with `where`, those alone whose columns of these names have these values, or one of
+    those in a list; None is NULL. With `after`, those whose columns are greater; with `limit`, the
+    first ones.
 
     Raises QueueError where no plugin registered it, it has no such column, or a value is none of
     its column's type: databases do not agree on what that equals.
@@ -117,24 +159,35 @@ async def rows(
         raise QueueError(f"no plugin has registered a table {table!r}")
     names = list(declared.columns)
     columns = ", ".join(f'"{name}"' for name in names)
-    key = ", ".join(f'"{name}"' for name in declared.key)
-    if unknown := where.keys() - declared.columns.keys():
+    key = ", ".join(f'"{name}"' for name in ((order,) if order else declared.key))
+    if unknown := {*where, *after, *([order] if order else ())} - declared.columns.keys():
         raise QueueError(f"{table} has no column {', '.join(sorted(unknown))}")
-    for name, value in where.items():
-        fits = _FITTING[_kind(declared, name)]
-        if value is not None and type(value) not in fits:
-            is_one = f"{type(value).__name__} is not {fits[0].__name__}"
-            raise QueueError(f"{table}.{name} is {_kind(declared, name)}: {is_one}")
-    same = (f'"{name}" {"IS NULL" if value is None else "= ?"}' for name, value in where.items())
-    these = " AND ".join(same) or "1 = 1"
-    values = [
-        int(value) if isinstance(value, bool) else value
-        for value in where.values()
-        if value is not None
-    ]
-    sql = f'SELECT {columns} FROM "{declared.name}" WHERE {these} ORDER BY {key}'
+    values: list[Any] = []
+    these = [_condition(declared, name, value, values) for name, value in where.items()]
+    these += [_condition(declared, name, value, values, ">") for name, value in after.items()]
+    conditions = " AND ".join(these) or "1 = 1"
+    sql = f'SELECT {columns} FROM "{declared.name}" WHERE {conditions} ORDER BY {key}'
+    if limit is not None:
+        sql += f" LIMIT {int(limit)}"
     found = await store.read(Read(lambda db: db.all(sql, values)))
     return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def _condition(table: Table, name: str, wanted: Any, values: list[Any], sign: str = "=") -> str:
+    """That a column has this value, or one of those in a list, which are added to `values`. Raises
+    QueueError where one is none of its type."""
+    if wanted is None:
+        return f'"{name}" IS NULL'
+    several = isinstance(wanted, list | tuple | set | frozenset)
+    fits = _FITTING[_kind(table, name)]
+    for value in wanted if several else (wanted,):
+        if type(value) not in fits:
+            is_one = f"{type(value).__name__} is not {fits[0].__name__}"
+            raise QueueError(f"{table.name}.{name} is {_kind(table, name)}: {is_one}")
+        values.append(int(value) if isinstance(value, bool) else value)
+    if not several:
+        return f'"{name}" {sign} ?'
+    return f'"{name}" IN ({", ".join("?" * len(wanted))})' if wanted else "1 = 0"
 
 
 def _table_of(session: Session, effect: Delete) -> Table:

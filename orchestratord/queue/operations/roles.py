@@ -6,8 +6,12 @@ another holds it by now.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from orchestratord.errors import RoleLost
 from orchestratord.queue import facts
-from orchestratord.queue.batch import Rank, reads, writes
+from orchestratord.queue.batch import Rank, Write, reads, writes
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.session import Session
 
@@ -45,6 +49,34 @@ def held_elsewhere(db: Connection, role: str, owner: str) -> bool:
     tried."""
     holder, until = role_holder(db, role)
     return holder not in (None, owner) and db.lives(holder, until, db.clock_ms())
+
+
+T = TypeVar("T")
+
+
+def fenced(operation: Write[T], role: str | None) -> Write[T]:
+    """An operation that raises RoleLost, and writes nothing, where another daemon holds the role,
+    and keeps all others from it until COMMIT; without a role, the operation as it is."""
+    if role is None:
+        return operation
+
+    def insist(session: Session) -> None:
+        if role_holder(session.db, role, session.db.for_update)[0] != session.owner:
+            raise RoleLost
+
+    def do(session: Session) -> T:
+        insist(session)
+        return operation.run(session)
+
+    def batch(session: Session, items: Sequence[Any]) -> Sequence[Any]:
+        insist(session)
+        assert operation.batch is not None
+        return operation.batch(session, items)
+
+    room = operation.needs_room
+    if operation.batch is None:
+        return Write(operation.rank, do, needs_room=room)
+    return Write(operation.rank, None, batch, operation.item, needs_room=room)
 
 
 def role_holder(db: Connection, role: str, lock: str = "") -> tuple[str | None, int]:

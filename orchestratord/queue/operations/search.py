@@ -367,6 +367,14 @@ def _like(text: str) -> str:
     return f"%{small}%"
 
 
+def _named(column: str, name: str) -> tuple[str, list[Any]]:
+    """What has this name, or with `group/*` any name of a group."""
+    if not name.endswith("/*"):
+        return f"{column} = ?", [plain(name)]
+    group = plain(name[:-2])
+    return f"{column} >= ? AND {column} < ?", [f"{group}/", f"{group}0"]  # 0 follows the slash
+
+
 def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
     """All that a filter asks for but the status; None where nothing can be found."""
     if filter.ids == ():
@@ -386,12 +394,8 @@ def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
         found += [("id <= ?", [row[0]]), ("created_at < ?", [filter.until])]
     if filter.ended_since is not None:
         found.append(("finished_at >= ?", [filter.ended_since]))
-    if filter.endpoint is not None and filter.endpoint.endswith("/*"):
-        api = filter.endpoint[:-2]
-        # 0 is what follows the slash.
-        found.append(("endpoint_id >= ? AND endpoint_id < ?", [f"{api}/", f"{api}0"]))
-    elif filter.endpoint is not None:
-        found.append(("endpoint_id = ?", [filter.endpoint]))
+    if filter.endpoint is not None:
+        found.append(_named("endpoint_id", filter.endpoint))
     if filter.ids is not None:
         found.append((f"id IN ({_marks(filter.ids)})", list(filter.ids)))
     if filter.parent is not None:
@@ -404,7 +408,7 @@ def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
         members = "id IN (SELECT task_id FROM batch_members WHERE batch_id = ?)"
         found.append((members, [filter.batch]))
     if filter.webhook is not None:
-        found.append(("webhook = ?", [plain(filter.webhook)]))
+        found.append(_named("webhook", filter.webhook))
     if filter.partition is not None:
         found.append((OF_PARTITION, [plain(filter.partition)]))
     if filter.text is not None:

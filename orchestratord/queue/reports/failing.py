@@ -15,6 +15,7 @@ from orchestratord.queue.batch import long_reads
 from orchestratord.queue.connection import (
     BY_ENDPOINT,
     BY_READY,
+    BY_REASON,
     BY_RUNNING,
     LISTED,
     READY,
@@ -43,7 +44,9 @@ it succeeded last under an older version."""
 
 # The newest first. Where PostgreSQL takes a status to be frequent, it would walk all tasks from the
 # newest on instead: it does not, for an order that only the index of endpoints has.
-_IS = "{0} <> 'running' AND {0} >= '{1}' AND {0} <= '{1}' ORDER BY {0} DESC, id DESC"
+_IS = "{0} <> 'running' AND {0} >= '{1}' AND {0} <= '{1}' {2}ORDER BY {0} DESC, id DESC"
+# What a webhook misses while it is disabled says nothing of its receiver.
+_SAYS = "AND (attempts > 0 OR COALESCE(reason, '') <> 'webhook_disabled') "
 
 # One look into the index an endpoint, and one more for its failed tasks.
 ENDPOINTS = f"""
@@ -57,7 +60,8 @@ WITH RECURSIVE walk (endpoint_id) AS (
     FROM walk WHERE walk.endpoint_id IS NOT NULL
 )
 SELECT walk.endpoint_id, (SELECT task.id FROM retry_schedule AS task {BY_ENDPOINT}
-    WHERE task.endpoint_id = walk.endpoint_id AND {_IS.format("task.status", "failed")} LIMIT 1)
+    WHERE task.endpoint_id = walk.endpoint_id
+        AND {_IS.format("task.status", "failed", _SAYS)} LIMIT 1)
 FROM walk WHERE walk.endpoint_id IS NOT NULL
 """
 
@@ -67,7 +71,7 @@ SELECT found.webhook, found.finished_at > COALESCE(known.last_success_at, 0) AS 
     sum(found.attempts)
 FROM (SELECT id, endpoint_id, webhook, reason, finished_at, attempts
     FROM retry_schedule {BY_ENDPOINT}
-    WHERE endpoint_id = ? AND {_IS.format("status", "failed")} LIMIT ?) AS found
+    WHERE endpoint_id = ? AND {_IS.format("status", "failed", _SAYS)} LIMIT ?) AS found
 LEFT JOIN endpoint_state AS known ON known.endpoint_id = CASE found.webhook
     WHEN '' THEN found.endpoint_id ELSE found.endpoint_id || '#' || found.webhook END
 GROUP BY found.webhook, fresh, found.reason
@@ -86,8 +90,13 @@ LAST_SUCCESS = "SELECT last_success_at FROM endpoint_state WHERE endpoint_id = ?
 
 SUCCEEDED = f"""
 SELECT max(finished_at) FROM (SELECT webhook, finished_at FROM retry_schedule {BY_ENDPOINT}
-    WHERE endpoint_id = ? AND {_IS.format("status", "succeeded")} LIMIT ?) AS found
+    WHERE endpoint_id = ? AND {_IS.format("status", "succeeded", "")} LIMIT ?) AS found
 WHERE webhook = ?
+"""
+
+MISSED = f"""
+SELECT count(*) FROM retry_schedule {BY_REASON}
+WHERE reason = 'webhook_disabled' AND status = 'failed' AND attempts = 0
 """
 
 LATEST = "SELECT reason, last_status_code, last_error FROM retry_schedule WHERE id = ?"
@@ -201,6 +210,13 @@ def failing(db: Connection) -> Failing:
         item for key, item in found.items() if item.look(db, _success(db, key, successes.get(key)))
     ]
     return Failing(sorted(shown, key=lambda item: -item.last), all_looked_at)
+
+
+@long_reads
+def missed_deliveries(db: Connection) -> int:
+    """Deliveries that failed without an attempt, since their webhook is disabled."""
+    [(count,)] = db.all(MISSED)
+    return int(count)
 
 
 def _failed(db: Connection) -> tuple[list[tuple[Key, Row, bool]], bool]:

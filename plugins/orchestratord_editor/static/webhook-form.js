@@ -6,10 +6,11 @@ let count = 0;
 const SIMPLE = ["name", "phase", "url", "when", "timeout", "disable_after"];
 const DURATIONS = ["timeout", "disable_after"];
 const DEFAULTS = { timeout: "15s", disable_after: "never" };
-const ORDER = ["name", "phase", "status_code", "when", "url", "secret", "auth", "headers", "payload", "include", "timeout", "retry", "partition", "batch", "disable_after", "enabled"];
+const ORDER = ["name", "phase", "status_code", "when", "url", "secret", "auth", "headers", "payload", "include", "timeout", "retry", "partition", "batch", "disable_after", "keep_missed", "enabled"];
 
 const RETRY_KEYS = ["max_attempts", "max_delay", "jitter"];
 const BATCH_KEYS = ["every", "max"];
+const MISSED_KEYS = ["for", "max"];
 const BACKOFF_KEYS = ["delay", "factor", "delays"];
 const BACKOFF_OF = { fixed: ["delay"], linear: ["delay"], exponential: ["delay", "factor"], list: ["delays"] };
 
@@ -28,6 +29,7 @@ export class Form {
   // after each change.
   constructor(item, from, changed) {
     this.item = item;
+    this.auth = item.auth; // as it was read
     this.from = from;
     this.fresh = from === null && !item.url; // too new for its problems to be shown
     this.references = [];
@@ -100,6 +102,7 @@ export class Form {
     fillRetry(this);
     fillPartition(this);
     fillBatch(this);
+    for (const key of MISSED_KEYS) this.input(`keep_missed.${key}`).value = item.keep_missed?.[key] ?? "";
     this.show();
   }
 
@@ -168,6 +171,19 @@ export class Form {
       this.references.length || given.length
         ? "References that stand at this scheme, host and port already; the newest first, while one is rotated."
         : "No reference stands at this scheme, host and port yet. Add the first one to the file manually.";
+    this.fillAuth();
+  }
+
+  fillAuth() {
+    const written = (auth) => (auth ? JSON.stringify(auth) : "");
+    const ways = new Map(this.references.map((one) => [written({ bearer: one }), `bearer ${one}`]));
+    for (const auth of [this.auth, this.item.auth]) {
+      if (auth && !ways.has(written(auth))) ways.set(written(auth), `${Object.keys(auth).join()}, as it stands in the file`);
+    }
+    const select = this.input("auth");
+    const none = new Option(this.inherited?.auth ? "as inherited" : "nothing", "");
+    select.replaceChildren(none, ...[...ways].map(([value, text]) => new Option(text, value)));
+    select.value = written(this.item.auth);
   }
 
   addHeader(name, value, focus = false) {
@@ -198,12 +214,14 @@ export class Form {
     else if (key === "status_code") this.put(key, codes(input.value, this.item.status_code));
     else if (key === "enabled") this.put(key, input.checked ? (this.item.enabled === undefined && !this.inherited ? "" : true) : false);
     else if (key === "secret") this.takeSecrets();
+    else if (key === "auth") this.put("auth", input.value && JSON.parse(input.value));
     else if (key === "headers") this.takeHeaders();
     else if (key === "payload") this.takePayload(input);
     else if (key === "include") this.takeInclude();
     else if (key.startsWith("retry")) this.put("retry", takeRetry(this));
     else if (key.startsWith("partition")) this.put("partition", takePartition(this));
     else if (key.startsWith("batch")) this.put("batch", takeBatch(this, input));
+    else if (key.startsWith("keep_missed")) this.put("keep_missed", kept(this));
     this.told();
   }
 
@@ -414,13 +432,24 @@ function takeBatch(form, input) {
   if (!form.input("batch").value) return undefined;
   const every = form.input("batch.every");
   if (input === form.input("batch") && !form.item.batch && !every.value) every.value = every.placeholder;
-  const batch = { ...form.item.batch };
-  for (const key of BATCH_KEYS) {
-    const text = form.input(`batch.${key}`).value;
-    if (text) batch[key] = typed(text, batch[key]);
-    else delete batch[key];
+  return taken(form, "batch", BATCH_KEYS);
+}
+
+// A mapping with what the fields of these keys of it say.
+function taken(form, name, keys) {
+  const found = { ...form.item[name] };
+  for (const key of keys) {
+    const text = form.input(`${name}.${key}`).value;
+    if (text) found[key] = typed(text, found[key]);
+    else delete found[key];
   }
-  return batch;
+  return found;
+}
+
+// Without its keys it is left out.
+function kept(form) {
+  const found = taken(form, "keep_missed", MISSED_KEYS);
+  return Object.keys(found).length ? found : undefined;
 }
 
 // -- texts of fields, and the values of keys that they stand for ----------------------------------

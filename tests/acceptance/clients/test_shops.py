@@ -96,7 +96,7 @@ def restart(daemon: Daemon, number: int) -> None:
         daemon.start()
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 def test_shops_while_the_daemon_restarts(
     make_daemon: MakeDaemon, receiver: Receiver, tmp_path: Path
 ) -> None:

@@ -117,7 +117,7 @@ def test_all_daemons_go_by_the_clock_of_their_database(
     assert two.status()["clock"]["source"] == "database"
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 def test_a_clock_that_is_put_forward_for_good_disables_no_webhook(
     make_daemon: MakeDaemon, receiver: Receiver, machine: TurnedMachine
 ) -> None:

@@ -12,7 +12,7 @@ PARTS = {"figma": (3, 6), "kubernetes": (0, 40), "github": (0, 40)}
 """Which part of its paths is served of each document, and of how many."""
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARTS)
 def test_no_request_misses_its_document(
     name: str, tmp_path_factory: pytest.TempPathFactory

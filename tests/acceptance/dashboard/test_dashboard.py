@@ -625,7 +625,8 @@ def test_both_themes_and_no_barrier_on_any_page(
     )
     assert ended["counts"]["failed"] == 1
     paths = [
-        "/", f"/runs/{run}", "/retries", "/retries?text=nothing-of-that-kind", f"/retries/{task}",
+        "/", "/runs", f"/runs/{run}", "/daemons", "/retries",
+        "/retries?text=nothing-of-that-kind", f"/retries/{task}",
         f"/bulks/{bulk}", "/bulks", "/endpoints", "/endpoints/shop/many", "/endpoints/shop/later",
         "/actions", "/batches/1", "/schedules", "/webhooks", "/webhooks?text=nothing-of-that-kind",
         "/retries/999999",
@@ -647,6 +648,24 @@ def test_both_themes_and_no_barrier_on_any_page(
         assert page.locator("html").get_attribute("data-theme") == other
         after = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert after != ground
+
+
+def test_runs_and_workers_have_pages(browser: Browser, address: str, daemon: Daemon) -> None:
+    run = daemon.call("shop/list")
+    until(lambda: daemon.get(f"/v1/runs/{run}").json()["end"], "its end")
+    worker = daemon.status()["daemons"][0]["workers"][0]
+    assert worker["pid"] == daemon.pid
+    assert worker["troubles"] == []
+    with visit(browser, address, "/runs") as page:
+        row = page.get_by_role("row", name=f"{run} shop/list")
+        expect(row).to_contain_text("ended")
+        page.get_by_role("link", name="running", exact=True).click()
+        expect(row).to_have_count(0)
+        page.get_by_role("link", name="ended", exact=True).click()
+        row.get_by_role("link", name=str(run), exact=True).click()
+        page.wait_for_url(f"**/runs/{run}")
+        page.get_by_role("link", name="Daemons", exact=True).click()
+        expect(page.locator("#daemons tbody tr")).to_contain_text(f"pid {daemon.pid}")
 
 
 def test_without_a_script_all_can_be_looked_at(

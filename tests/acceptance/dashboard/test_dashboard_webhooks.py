@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
@@ -233,6 +234,42 @@ def test_a_webhook_is_added_changed_and_removed(
     assert entry["endpoint"] == "shop/get"
 
 
+def test_a_webhook_says_who_calls(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    before = text(daemon)
+    with visit(browser, address, PAGE) as page:
+        choice = hook(page, "ops").get_by_label("Says who calls by")
+        choice.select_option("bearer ${secret:KEY}")
+        write(page)
+        written = yaml.safe_load(text(daemon))["webhooks"]
+        assert written[0]["auth"] == {"bearer": "${secret:KEY}"}
+        sent = heard(daemon, shared_receiver)["/hooks/ops"]
+        assert sent.headers["authorization"] == f"Bearer {KEY}"
+        choice = hook(page, "ops").get_by_label("Says who calls by")
+        expect(choice.locator("option:checked")).to_have_text("bearer ${secret:KEY}")
+        choice.select_option("nothing")
+        write(page)
+        assert text(daemon) == before
+        assert "authorization" not in heard(daemon, shared_receiver)["/hooks/ops"].headers
+        # No reference stands at its address yet.
+        other = hook(page, "chat").get_by_label("Says who calls by")
+        expect(other.locator("option")).to_have_text(["nothing"])
+
+
+def test_what_is_kept_of_missed_deliveries(browser: Browser, address: str, daemon: Daemon) -> None:
+    before = text(daemon)
+    with visit(browser, address, PAGE) as page:
+        for most, kept in (("50", "    keep_missed:\n      max: 50\n"), ("", "")):
+            chat = hook(page, "chat")
+            chat.get_by_text("Headers, payload").click()
+            chat.get_by_label("Missed deliveries at most").fill(most)
+            write(page)
+            url = "    url: https://chat.example.com/x\n"
+            assert text(daemon) == before.replace(url, url + kept)
+            page.reload()
+
+
 def test_a_secret_does_not_go_to_another_address(
     browser: Browser, address: str, daemon: Daemon
 ) -> None:
@@ -453,6 +490,7 @@ def test_a_disabled_webhook_is_enabled_and_what_failed_is_replayed(
         row = page.locator("#webhooks tr").filter(has_text="ops")
         expect(row).to_contain_text("disabled")
         expect(row.get_by_role("button", name="Enable", exact=True)).to_be_visible()
+        expect(row.get_by_role("link", name="1 missed")).to_be_visible()
         assert axe(page) == []
         row.get_by_role("button", name="Enable and replay").click()
         expect(page.locator("#said")).to_contain_text("those that failed because of it are sent")

@@ -33,7 +33,7 @@ LASTS = 0.05
 """Seconds for which an answer is held back."""
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 def test_each_is_carried_out_and_none_twice_beyond_what_was_in_flight(
     make_fleet: MakeFleet, receiver: Receiver, database: str, postgres: Postgres
 ) -> None:
@@ -95,7 +95,7 @@ def test_each_is_carried_out_and_none_twice_beyond_what_was_in_flight(
     assert rows == [("succeeded", calls)]
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 def test_slots_over_restarts(
     make_fleet: MakeFleet, receiver: Receiver, database: str, postgres: Postgres
 ) -> None:
@@ -121,7 +121,7 @@ def test_slots_over_restarts(
     assert slots == list(range(slots[0], slots[-1] + 1, 2000))
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 def test_a_global_concurrency_is_reached_and_never_exceeded(
     make_fleet: MakeFleet, receiver: Receiver
 ) -> None:

@@ -113,7 +113,7 @@ KINDS = {"a task": one_running, "an endpoint": an_endpoint, "a run": a_run, "a b
         ("a task", 10),
         ("an endpoint", 10),
         ("a run", 10),
-        pytest.param("a bulk", 60, marks=pytest.mark.campaign),
+        pytest.param("a bulk", 60, marks=pytest.mark.slow),
     ],
 )
 def test_what_wants_a_locked_row_waits_alone(

@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.queue.campaign import run
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 def test_fifty_kills_lose_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
     report = run(tmp_path_factory.mktemp("k"), cycles=50, seed=20_261_125)
     print("\n".join(report.lines()))

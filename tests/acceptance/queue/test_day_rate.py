@@ -15,13 +15,13 @@ from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
 
-@pytest.mark.parametrize("queue", ["sqlite", "workers", "postgres"])
+@pytest.mark.parametrize("queue", ["sqlite", "workers", "postgres", "moved"])
 def test_no_more_begin_in_a_day(
     make_daemon: MakeDaemon, receiver: Receiver, queue: str, request: pytest.FixtureRequest
 ) -> None:
     settings: dict[str, Any] = {}
+    server: Postgres = request.getfixturevalue("postgres")
     if queue == "postgres":
-        server: Postgres = request.getfixturevalue("postgres")
         settings = {"database": server.create(), "lease": 3}
     elif queue == "workers":
         settings = {"workers": 2}
@@ -43,6 +43,11 @@ def test_no_more_begin_in_a_day(
         connection.execute("DELETE FROM attempts")
         connection.execute("DELETE FROM retry_schedule")
         connection.commit()
+    if queue == "moved":
+        url = server.create()
+        ran = daemon.run("move-queue", f"sqlite:///{daemon.database}", url)
+        assert ran.code == 0, ran.err
+        daemon.write("orchestratord.yaml", {**daemon.settings, "database": url, "lease": 3})
     daemon.start()
     ids = daemon.batch("shop/get", [{"n": n} for n in range(5)])
     until(lambda: receiver.count("/get") == 5, "what is left of the day")

@@ -54,7 +54,7 @@ def test_neighbours_of_what_hangs_go_on(make_daemon: MakeDaemon, receiver: Recei
         assert waits == "concurrency"
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 def test_small_tenants_go_on_beside_a_large_one(
     make_daemon: MakeDaemon, receiver: Receiver
 ) -> None:

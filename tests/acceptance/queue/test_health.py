@@ -380,7 +380,7 @@ def test_the_journal_does_not_fill_a_small_disk(
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-FULL = ["8m", pytest.param("32m", marks=pytest.mark.campaign)]
+FULL = ["8m", pytest.param("32m", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("size", FULL)

@@ -13,7 +13,7 @@ from tests.postgres import Postgres
 UPDATES, PARTITIONS, KILLS = 300, 20, 3
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [SQLITE, WORKERS, POSTGRES])
 def test_no_update_overtakes_another(
     place: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest

@@ -15,11 +15,12 @@ import pytest
 
 from orchestratord.model.task import Attempt, Key, NewTask, Status, Table, Task
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, daemons, effects, manual, settle
+from orchestratord.queue.operations import chores, claim, daemons, effects, manual, settle
 from orchestratord.queue.records import (
     RETRY,
     Beat,
     Bulk,
+    Chore,
     Insert,
     Inserted,
     Pick,
@@ -126,6 +127,12 @@ class Queue:
         """The row of an attempt of `task`."""
         values: dict[str, Any] = {"error": None, "delay": None, "why": "it succeeded"} | fields
         return Attempt(task.attempts, self.clock.now_ms(), 12.5, status_code, **values)
+
+    async def chores(self) -> list[Chore]:
+        """Claim the chores that are due."""
+        now = self.clock.now_ms()
+        ids = await self.store.read(chores.due(self.store.owner, now, (), 20))
+        return await self.store.write(chores.claim(ids)) if ids else []
 
     async def ended(self, status: str, key: Key = KEY, **fields: Any) -> int:
         """A task that has gone all the way to `status`; its id."""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -66,7 +65,7 @@ async def test_a_survey_only_counts(queue: Any, store: Store) -> None:
     assert survey.counts == {("exhausted", "crm/get"): 2, ("rejected", "crm/put"): 1}
     first = await store.read(bulks.examples(survey, 2))
     assert [task.reason for task in first] == ["exhausted", "exhausted"]
-    assert await store.read(bulks.running()) == []
+    assert await queue.chores() == []
     with pytest.raises(NotFound):
         await store.read(bulks.get(1))
     bulk = await queue.bulk(wanted)
@@ -130,12 +129,11 @@ async def test_it_goes_on_after_reopening(queue: Any, store: Store) -> None:
     bulk = await queue.bulk(wanted, 5.0)
     bulk, _ = await bulks.step(store, bulk.id, 2)
     store = await queue.reopen()
-    assert await store.read(bulks.running()) == [bulk]
+    assert [chore.subject for chore in await queue.chores()] == [str(bulk.id)]
+    assert await row(store, bulk.id) == bulk
     assert bulk.filter == wanted
-    queue.run("UPDATE bulks SET lease_until = 1")  # or others would wait until it has run out
     bulk = await finish(store, bulk.id)
     assert (bulk.moved, bulk.matched) == (5, 5)
-    assert [one.status for one in await store.read(bulks.running())] == ["finished"]  # they wait
 
 
 async def test_pending_become_due_and_running_are_skipped(queue: Any, store: Store) -> None:
@@ -269,7 +267,9 @@ async def test_what_became_of_each_is_counted_with_its_end(queue: Any, store: St
     ended, noted = await store.write(bulks.look_after(bulk.id))
     assert (noted, ended.ended_at) == (True, queue.clock.now_ms())
     assert (await store.write(bulks.look_after(bulk.id)))[1] is False
-    assert await store.read(bulks.running()) == []
+    [chore] = await queue.chores()
+    assert await store.write(bulks.end_chore(chore, ended, ())) == []
+    assert await queue.chores() == []
 
 
 async def test_a_manual_retry_leaves_a_bulk_that_has_ended_or_cancels(
@@ -338,11 +338,14 @@ async def test_so_many_failures_pause_it_until_it_is_resumed(queue: Any, store: 
     assert await shown(store, bulk.id) == ("paused", 0, 3, 2)
     seen, keys = await bulks.step(store, bulk.id, 5)
     assert (seen.status, seen.moved, keys) == ("paused", 5, {})
-    assert await store.read(bulks.running()) == []
+    [chore] = await queue.chores()
+    assert await store.write(bulks.end_chore(chore, seen, ())) == []
     with pytest.raises(Conflict, match="is finished, and not paused"):
         await store.write(bulks.resume((await queue.bulk(TaskFilter(endpoint="no/ne"))).id))
     resumed = await store.write(bulks.resume(bulk.id))
     assert (resumed.status, resumed.failed) == ("running", 3)
+    [chore] = [one for one in await queue.chores() if one.subject == str(bulk.id)]
+    assert await store.write(bulks.end_chore(chore, seen, ())) is None  # it goes on
     await bulks.step(store, bulk.id, 5)
     for task in (await queue.claim())[:3]:
         await queue.settle(task, Status.FAILED)
@@ -429,21 +432,6 @@ async def test_a_bulk_remembers_all_of_its_filter(queue: Any, store: Store) -> N
     bulk = await queue.bulk(wanted)
     assert (await store.read(bulks.get(bulk.id))).filter == wanted
     assert (await finish(store, bulk.id)).moved == 1
-
-
-async def test_a_daemon_of_schema_7_finds_nothing_by_a_filter_that_it_does_not_know(
-    queue: Any, store: Store
-) -> None:
-    await failed(queue, 1)
-    await queue.bulk(TaskFilter(status=("failed",), kind="call"))
-    bulk = await queue.bulk(TaskFilter(status=("failed",), left_out=("ambiguous",)))
-    old, new = queue.run('SELECT "filter", wanted FROM bulks ORDER BY id')
-    words = "status status_code endpoint kind since until text ids parent"
-    known = set(words.split())
-    assert (set(json.loads(old["filter"])), old["wanted"]) == (known, None)
-    assert set(json.loads(new["filter"])) == known
-    assert json.loads(new["filter"])["ids"] == []
-    assert bulk.filter.left_out == ("ambiguous",)
 
 
 async def test_what_ends_with_its_last_task_says_how_that_went(queue: Any, store: Store) -> None:

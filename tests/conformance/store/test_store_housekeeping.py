@@ -10,7 +10,7 @@ import pytest
 
 from orchestratord.errors import NotFound, PluginError
 from orchestratord.model.settings import Retention
-from orchestratord.model.task import Action, Key, Status, Table, Upsert
+from orchestratord.model.task import Action, Key, Status, Table, TableStep, Upsert
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import effects, manual, plugin_rows, schedules, search
@@ -40,6 +40,25 @@ async def test_what_people_did_is_kept_for_as_long_as_failures(queue: Any, store
     assert [one.id for one in await store.read(manual.newest_actions(1, third))] == [second]
     await prune.prune(store, Retention(failed=1800.0))
     assert [one.id for one in await store.read(manual.newest_actions(10))] == [third, second]
+
+
+async def test_the_oldest_of_what_webhooks_miss_are_deleted(queue: Any, store: Store) -> None:
+    ids: dict[str, list[int]] = {"ops": [], "chat": []}
+    for number in range(6):
+        for name, made in ids.items():
+            made.append(await queue.add(Key("crm/get", name)))
+            [task] = await queue.claim(Key("crm/get", name))
+            await queue.settle(task, Status.FAILED, reason="webhook_disabled")
+        queue.clock.turn(3600 if number == 2 else 1)
+    other = await queue.ended(Status.FAILED)
+    keeps = {"ops": (DAY, 4), "chat": (1800.0, 100)}
+    gone = await prune.trim(store, "webhook_disabled", lambda key: keeps.get(key.webhook), 2)
+    assert gone == {Key("crm/get", "ops"): 2, Key("crm/get", "chat"): 3}
+    left = await store.read(search.page(TaskFilter(), 100))
+    assert {task.id for task in left[0]} == {*ids["ops"][2:], *ids["chat"][3:], other}
+    assert (await store.counts())["failed"] == 8
+    assert await prune.trim(store, "webhook_disabled", lambda key: None) == {}
+    assert await prune.trim(store, "webhook_disabled", lambda key: keeps.get(key.webhook)) == {}
 
 
 class TestSlots:
@@ -154,7 +173,7 @@ class TestPrune:
         queue.clock.turn(2 * DAY)
         await prune.prune(store, Retention())
         store = await queue.reopen()
-        assert await store.read(bulks.running()) == []
+        assert await store.read(bulks.newest(9)) == []
         with pytest.raises(NotFound, match="there is no bulk"):
             await store.read(bulks.get(bulk.id))
 
@@ -251,3 +270,47 @@ class TestTablesOfPlugins:
             await queue.open(other)
         store = await queue.open()  # nothing stays open, and nothing locked
         await store.close()
+
+    @pytest.mark.parametrize("is_new", [False, True], ids=["there before", "new"])
+    async def test_steps_bring_a_table_on_once(
+        self, unopened: Callable[[], Any], is_new: bool
+    ) -> None:
+        first = TableStep(
+            ["CREATE TABLE own (a TEXT PRIMARY KEY, b INTEGER)"],
+            ["CREATE TABLE {schema}.own (a text PRIMARY KEY, b bigint)"],
+        )
+        rename = ["ALTER TABLE own RENAME COLUMN b TO size", "UPDATE own SET size = size * 10"]
+        index = ["CREATE INDEX own_size ON own (size)"]
+        before = Table("own", {"a": "TEXT", "b": "INTEGER"}, ("a",))
+        columns, steps = {"a": "TEXT", "size": "INTEGER"}, [first, TableStep(rename, rename)]
+        now = Table("own", columns, ("a",), steps=steps)
+        more = {**columns, "more": "TEXT"}
+        later = Table("own", more, ("a",), steps=[*steps, TableStep(index, index)])
+        queue = unopened()
+        tables = [now, later] if is_new else [before, now, now, later]
+        for number, table in enumerate(tables):
+            store = await queue.open(table)
+            if number == 0:
+                row = Upsert("own", {"a": "x"}, {"size" if is_new else "b": 7})
+                await store.write(effects.write_effects([row]))
+            await store.close()
+        store = await queue.open(later)
+        size = 7 if is_new else 70
+        assert await plugin_rows.rows(store, "own") == [{"a": "x", "size": size, "more": None}]
+        await store.close()
+        older = "'own' has had 3 steps in the database, and its plugin, which is older, declares"
+        for table in (now, Table("own", more, ("a",))):
+            with pytest.raises(PluginError, match=f"{older} {len(table.steps)}"):
+                await queue.open(table)
+
+    async def test_a_step_that_fails_changes_nothing(self, unopened: Callable[[], Any]) -> None:
+        queue = unopened()
+        before = Table("own", {"a": "TEXT", "b": "INTEGER"}, ("a",))
+        await (await queue.open(before)).close()
+        wrong = ["ALTER TABLE own RENAME COLUMN b TO c", "UPDATE nothing SET a = 1"]
+        steps = [TableStep(), TableStep(wrong, wrong)]
+        with pytest.raises(PluginError, match=r"step 2 of the table 'own' fails: .*nothing"):
+            await queue.open(Table("own", {"a": "TEXT", "c": "INTEGER"}, ("a",), steps=steps))
+        with pytest.raises(PluginError, match="of the table 'other' do not make it"):
+            await queue.open(Table("other", {"a": "TEXT"}, ("a",), steps=[TableStep()]))
+        await (await queue.open(before)).close()

@@ -30,7 +30,7 @@ from orchestratord.queue.operations import (
     search,
     settle,
 )
-from orchestratord.queue.records import Beat, Insert, Pick, Settlement, TaskFilter
+from orchestratord.queue.records import Beat, Insert, Inserted, Pick, Settlement, TaskFilter
 from orchestratord.queue.reports import backlog
 from orchestratord.queue.shared_rates import BUSY_MS
 from orchestratord.queue.store import Store
@@ -164,12 +164,16 @@ async def test_steps_of_a_bulk_are_taken_by_one(two: list[Any]) -> None:
     for _ in range(6):
         await one.ended(Status.FAILED)
     bulk = await one.bulk(TaskFilter(status=("failed",)))
-    seen, keys = await bulks.step(other.store, bulk.id, 2)
-    assert (seen.moved, keys, seen.owner) == (0, {}, one.store.owner)
+    [chore] = await one.chores()
+    assert await other.chores() == []
     await bulks.step(one.store, bulk.id, 2)
-    one.run("UPDATE bulks SET lease_until = 1")
+    one.run("UPDATE chores SET lease_until = 1")
+    assert await other.chores() == [chore._replace(deaths=1)]
     seen, keys = await bulks.step(other.store, bulk.id, 100)
-    assert (seen.moved, len(keys[KEY]), seen.owner) == (6, 4, other.store.owner)
+    assert (seen.moved, len(keys[KEY])) == (6, 4)
+    assert await one.store.write(effects.end_chore(chore, [Insert(one.new())])) == [
+        Inserted(0, KEY, None, duplicate=True)
+    ]
 
 
 async def test_who_has_lost_the_connection_that_listens_hears_again(

@@ -406,7 +406,7 @@ async def test_a_bulk_and_an_action_that_cannot_be_read(queue: Any, store: Store
     await queue.ended(Status.FAILED)
     bulk = await queue.bulk(TaskFilter())
     await store.write(manual.record_action("root", Action("pause", "crm/get")))
-    queue.run("""UPDATE bulks SET "filter" = '{', wanted = NULL""")
+    queue.run("""UPDATE bulks SET "filter" = '{'""")
     queue.run("UPDATE actions SET detail = '{'")
     assert [one.id for one in await store.read(bulks.newest(10))] == [bulk.id]
     seen, moved = await bulks.step(store, bulk.id, 10)

@@ -215,6 +215,24 @@ async def test_what_began_before_rates_were_kept_together_is_charged_once(two: l
     assert sum(count for _, count in stamps) == 30
 
 
+async def test_what_a_daemon_counted_by_itself_is_charged_beside_what_was_charged(
+    two: list[Any],
+) -> None:
+    one, _ = two
+    limit, now = RateLimit(30, "h"), one.clock.now_ms()
+    if one.workers is None:
+        now = round(time.time() * 1000)
+    began = [now - 4_000_000, *(now - 20_000 + n for n in range(20))]
+    await claim.charge_past(one.store, {"api:crm": (limit, began[:5])})
+    await claim.charge_past(one.store, {"api:crm": (limit, began)})
+    [(_, stamps)] = (await claim.rates(one.store)).values()
+    assert sum(count for _, count in stamps) == 20
+    # What was claimed and has no attempt yet stays charged.
+    await claim.charge_past(one.store, {"api:crm": (limit, began[-7:])})
+    [(_, after)] = (await claim.rates(one.store)).values()
+    assert after == stamps
+
+
 async def test_a_bulk_that_is_released_need_not_be_waited_for(two: list[Any]) -> None:
     one, other = two
     for _ in range(4):

@@ -20,8 +20,7 @@ from orchestratord.errors import DatabaseInUse, Unreachable
 from orchestratord.model.task import Key, Status
 from orchestratord.queue import writer
 from orchestratord.queue.batch import Rank, Read, Write
-from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, daemons, search
+from orchestratord.queue.operations import chores, claim, daemons, search
 from orchestratord.queue.operations.roles import held_elsewhere, hold_role
 from orchestratord.queue.records import Beat, TaskFilter
 from orchestratord.queue.session import Session
@@ -266,24 +265,24 @@ async def test_what_one_alone_may_do_is_its_own_until_it_is_dead(two: list[Any])
     """However long it stands still: a role, and a bulk."""
     one, other = two
     await one.ended(Status.FAILED)
-    bulk = await one.bulk(TaskFilter())
+    await one.bulk(TaskFilter())
     assert await one.store.write(hold_role("relay")) == one.store.owner
     one.run("UPDATE daemons SET lease_until = 1")
-    one.run("UPDATE bulks SET lease_until = 1")
+    [chore] = await one.chores()
+    one.run("UPDATE chores SET lease_until = 1")
     one.clock.turn(1000)
     for _ in range(2):
         assert await other.store.write(hold_role("relay")) is None
         assert await other.store.read(held_elsewhere("relay", other.store.owner))
-        assert not await other.store.write(bulks.take(bulk.id))
-        assert await other.store.read(bulks.left_to(other.store.owner, 0)) == []
+        assert await other.store.write(chores.claim([chore.id])) == []
+        assert await other.chores() == []
     await other.store.write(claim.forsake([one.store.owner]))
     assert await other.store.write(hold_role("relay")) == one.store.owner
-    assert len(await other.store.read(bulks.left_to(other.store.owner, 0))) == 1
-    assert await other.store.write(bulks.take(bulk.id))
+    assert await other.chores() == [chore._replace(deaths=1)]
     third = type(one)(one.url)
     await third.open()
-    assert not await third.store.write(bulks.take(bulk.id)), "two would tell of its end"
-    assert not await third.store.write(bulks.take(bulk.id + 1))
+    assert await third.store.write(chores.claim([chore.id])) == [], "two would tell of its end"
+    assert await third.store.write(chores.claim([chore.id + 1])) == []
     await third.store.close()
 
 

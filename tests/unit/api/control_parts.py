@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from orchestratord.api.api_routes import application
-from orchestratord.api.outbox_relay import OutboxRelay
+from orchestratord.api.manual.bulk_runner import BulkRunner
 from orchestratord.api.server.server import Listener, Server
 from orchestratord.api.service import Service
 from orchestratord.config.changes import Changes, Difference
@@ -21,8 +21,9 @@ from orchestratord.http.client import HttpClient
 from orchestratord.model.endpoint import Param
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Table
-from orchestratord.queue.operations import manual
+from orchestratord.queue.operations import bulk, manual
 from orchestratord.queue.store import Store
+from orchestratord.runtime.chore_runner import ChoreRunner
 from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.team import Team
@@ -153,15 +154,12 @@ class Parts:
         team = Team(self.worker)
         fleet = Fleet(self.worker, scheduler, reloader)
         watch = ClockWatch(self.worker, scheduler, fleet.throttles)
-        relay = OutboxRelay(self.worker, reloader, "sqlite:")
-        self.service = Service(
-            self.worker, scheduler, reloader, fleet, watch, team, Upgrade(None), relay
-        )
+        self.service = Service(self.worker, scheduler, reloader, fleet, watch, team, Upgrade(None))
         self.server = Server(application(self.service, self.host), Listener(self.path))
         self.server.start()
         self._running = [
             asyncio.create_task(self.worker.run()),
-            asyncio.create_task(self.service.many.runner.run()),
+            asyncio.create_task(self.chore_runner().run()),
         ]
         self.client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(self.path)),
@@ -183,6 +181,9 @@ class Parts:
         await self.http.aclose()
         await self.store.close()
         await self.receiver.stop()
+
+    def chore_runner(self) -> ChoreRunner:
+        return ChoreRunner(self.store, {bulk.CHORE: BulkRunner(self.worker).step})
 
     def _config(self, rig: Rig) -> Config:
         api = {

@@ -34,13 +34,13 @@ async def test_status(parts: Parts) -> None:
         "queue", "in_flight", "concurrency", "next_due", "draining", "lanes", "throttled",
         "breakers", "rates", "failing", "failing_counts", "events_dropped", "unheld_claims",
         "upgrade_failed",
-        "database", "daemons", "clock", "outbox", "plugins", "paused",
+        "database", "daemons", "clock", "outbox", "plugins", "paused", "stuck_chores",
     ]  # fmt: skip
     assert status["health"] == {"ready": True, "troubles": []}
     assert (status["pid"], status["workers"]) == (os.getpid(), 1)
     assert status["instance"] == parts.store.instance
     assert status["queue"] == {
-        "pending": 2, "running": 1, "succeeded": 0, "failed": 0, "cancelled": 0,
+        "pending": 2, "running": 1, "succeeded": 0, "failed": 0, "missed": 0, "cancelled": 0,
         "due": 0, "oldest_due_age": None, "held": 0, "held_partitions": 0, "held_by": [],
     }  # fmt: skip
     assert (status["in_flight"], status["concurrency"], status["draining"]) == (1, 100, False)

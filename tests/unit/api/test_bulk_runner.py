@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from orchestratord.api.manual import bulk_runner as bulk_module
-from orchestratord.api.manual.bulk_runner import BulkRunner
 from orchestratord.api.serialize import format_rate
 from orchestratord.errors import Conflict, QueueError
+from orchestratord.queue.batch import Read
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.records import Bulk, TaskFilter
 from orchestratord.queue.store import Store
+from orchestratord.runtime import chore_runner
 from orchestratord.values.durations import parse_rate
 from tests.unit.api.control_parts import Parts, until
 
@@ -188,6 +189,8 @@ async def test_what_a_person_has_resolved_is_left_alone_unless_its_reason_is_nam
 async def test_what_was_resolved_by_a_daemon_that_died_then_is_counted(parts: Parts) -> None:
     store = parts.store
     ids = await parts.failed(4)
+    parts._running[1].cancel()
+    await asyncio.gather(parts._running[1], return_exceptions=True)
     survey = await store.read(bulks.survey(TaskFilter(status=("failed",))))
     said = {"as": "succeeded", "note": None}
     bulk = await store.write(bulks.create("resolve", survey, None, 0, said))
@@ -195,10 +198,12 @@ async def test_what_was_resolved_by_a_daemon_that_died_then_is_counted(parts: Pa
         await parts.service.one.resolve(id_, "succeeded", bulk=bulk)
     await parts.service.trigger(ids[3])  # it waits by now: a person wants it tried
     await parts.ended(ids[3])
-    parts.service.many.runner.begin(bulk)
+    running = asyncio.create_task(parts.chore_runner().run())
     seen = await finished(parts, bulk.id)
     assert (seen["moved"], seen["why_skipped"]) == (3, {"changed": 1})
     assert (await parts.ended(ids[3]))["reason"] is None
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_task_that_does_not_match_any_more_is_not_resolved(parts: Parts) -> None:
@@ -293,12 +298,12 @@ async def test_slow_failures_pause_a_bulk_before_it_has_moved_all(
 async def test_the_pause_and_end_of_a_bulk_are_told_once_though_a_daemon_dies_before(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk_module, "LOOK", 0.05)
+    monkeypatch.setattr(chore_runner, "LOOK", 0.05)
     parts._running[1].cancel()  # it dies before it could tell
     await asyncio.gather(parts._running[1], return_exceptions=True)
     await parts.failed(3)
     parts.receiver.codes = [404, 404]
-    store, owner = parts.store, parts.store.owner
+    store = parts.store
     survey = await store.read(bulks.survey(TaskFilter(status=("failed",))))
     bulk = await store.write(bulks.create("retry", survey, 20.0, 2))
     _, keys = await bulks.step(store, bulk.id, 2)
@@ -309,15 +314,13 @@ async def test_the_pause_and_end_of_a_bulk_are_told_once_though_a_daemon_dies_be
         return (await store.read(bulks.row_of(bulk.id))).status == "paused"
 
     async def known() -> bool:
-        return not await store.read(bulks.unpublished(owner, parts.clock.now_ms()))
+        return not await store.read(Read(lambda db: db.all("SELECT 1 FROM chores")))
 
     await until(paused)
     follower = parts.host.events.follow(lambda event: event.type.startswith("bulk."))
-    runner = BulkRunner(parts.worker)
-    running = asyncio.create_task(runner.run())
+    running = asyncio.create_task(parts.chore_runner().run())
     await until(known)
     await store.write(bulks.cancel(bulk.id))
-    assert (await store.write(bulks.look_after(bulk.id)))[1]
     await until(known)
     told = [event.type for _, event in await follower.take(9, 10)]
     assert told == ["bulk.paused", "bulk.finished"]
@@ -365,7 +368,7 @@ async def test_a_bulk_goes_on_after_a_restart_without_a_burst(parts: Parts) -> N
     stopped_at = await moved()
     await asyncio.sleep(0.7)
     assert await moved() == stopped_at
-    runner = BulkRunner(parts.worker)
+    runner = parts.chore_runner()
     began = time.monotonic()
     running = asyncio.create_task(runner.run())
 
@@ -382,7 +385,7 @@ async def test_a_bulk_goes_on_after_a_restart_without_a_burst(parts: Parts) -> N
 async def test_a_step_that_fails_is_taken_again(
     parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(bulk_module, "AGAIN", 0.01)
+    monkeypatch.setattr(chore_runner, "AGAIN", 0.01)
     step, failures = bulks.step, [QueueError("busy"), QueueError("busy")]
 
     async def fails_at_first(store: Store, *given: Any) -> Any:
@@ -392,7 +395,7 @@ async def test_a_step_that_fails_is_taken_again(
 
     monkeypatch.setattr(bulks, "step", fails_at_first)
     await parts.failed()
-    with caplog.at_level(logging.ERROR, "orchestratord.bulk"):
+    with caplog.at_level(logging.ERROR, "orchestratord.chores"):
         answer = await retry_all(parts, filter={"status": "failed"})
         assert (await finished(parts, answer["bulk"]))["moved"] == 1
     assert len([record for record in caplog.records if "busy" in record.getMessage()]) == 2

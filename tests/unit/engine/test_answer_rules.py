@@ -61,6 +61,14 @@ async def test_what_an_answer_wants_tried_again_was_not_carried_out() -> None:
     assert not (await judged(500, BUSY, retry="body.s == 'busy'")).maybe_done
 
 
+async def test_what_an_answer_calls_failed_is_not_ambiguous() -> None:
+    assert (await judged(500, BUSY, fail_if="body.s == 'broken'")).maybe_done
+    assert not (await judged(500, BROKEN, fail_if="body.s == 'broken'")).maybe_done
+    # The look says it, too.
+    polled = await judged(200, BROKEN, poll=POLL)
+    assert (polled.maybe_done, polled.final_reason) == (False, "not_retryable")
+
+
 async def test_fail_if_comes_before_retry_if() -> None:
     outcome = await judged(503, BUSY, fail_if="status_code == `503`", retry="body.s == 'busy'")
     assert outcome.verdict == "failure"

@@ -58,6 +58,7 @@ def status(**changes: Any) -> dict[str, Any]:
         "version": "1.2.3",
         "queue": {
             "pending": 5, "running": 2, "succeeded": 70, "failed": 1, "cancelled": 0, "due": 3,
+            "missed": 0,
             "oldest_due_age": 1.5,
             "held": 4,
             "held_partitions": 2,

@@ -96,8 +96,7 @@ def test_this_daemon_comes_first_and_a_dead_one_last() -> None:
         return {"host": name, "alive": alive, "this": this, "started_at": name}
 
     fleet = [daemon("a", alive=False), daemon("b"), daemon("c", this=True)]
-    assert [one["host"] for one in overview_pages.fleet(fleet)] == ["c", "b", "a"]
-    assert overview_pages.fleet(fleet[-1:]) == []  # one alone is no fleet
+    assert [one["host"] for one in overview_pages.by_life(fleet)] == ["c", "b", "a"]
 
 
 def test_the_tree_of_a_run() -> None:

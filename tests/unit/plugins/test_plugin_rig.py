@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from orchestratord import (
+    Accepted,
     Answer,
     Backoff,
     Caller,
@@ -24,9 +25,11 @@ from orchestratord import (
     Event,
     EventType,
     NewTask,
+    NotFound,
     Outcome,
     Page,
     PageVisit,
+    Param,
     PluginError,
     PortHandler,
     PortRequest,
@@ -37,6 +40,7 @@ from orchestratord import (
     Service,
     Setting,
     Snooze,
+    StatusPart,
     Table,
     Task,
     Upsert,
@@ -317,3 +321,38 @@ async def test_rows_of_a_control_that_stands_in() -> None:
     assert await control.rows("t") == [{"a": 2}]
     with pytest.raises(AttributeError, match="Control has no statsu"):
         control.statsu  # noqa: B018
+
+
+def test_check_config_and_the_status_in_a_rig() -> None:
+    class Plugin:
+        @hookimpl
+        def register_status(self, control: Any) -> list[StatusPart]:
+            return [StatusPart("mine", lambda: len(control.config.endpoints))]
+
+        @hookimpl
+        def check_config(self, config: Config) -> list[Problem]:
+            return [] if config.endpoints else [Problem("nothing is called", key="defaults")]
+
+    rig = Rig(Plugin())
+    assert rig.status(FakeControl(rig.config(rig.endpoint()))) == {"mine": 1}
+    assert [problem.message for problem in rig.check_config(rig.config())] == ["nothing is called"]
+
+
+async def test_calls_of_rows_with_a_control_that_stands_in() -> None:
+    rig = Rig(object())
+    control = FakeControl(rig.config(rig.endpoint("x/y", params={"n": Param(type="integer")})))
+    call = await control.checked_call("x/y", b'{"n": 1}', delay=5)
+    assert (call.params, call.delay) == ({"n": 1}, 5)
+    with pytest.raises(NotFound):
+        await control.checked_call("x/none", {})
+    noted = replace(call, once=Upsert("t", {"a": 1}, {}))
+    first, plain, again = await control.accept_each([noted, call, noted])
+    assert (first, plain, again) == (Accepted(1, "pending"), Accepted(2, "pending"), None)
+    await control.write([Upsert("t", {"a": n}, {"b": -n}) for n in (2, 3)], [EVENT])
+    assert (control.recorded, control.published) == ([EVENT], [])
+    found = await control.rows("t", {}, order="a", limit=2)
+    assert [row["a"] for row in found] == [1, 2]
+    control.begin_trouble("x_failing", "away")
+    assert control.troubles == {"x_failing": "away"}
+    control.end_trouble("x_failing")
+    assert control.troubles == {}

@@ -16,8 +16,10 @@ from peewee import SqliteDatabase
 from orchestratord.errors import DatabaseInUse
 from orchestratord.model.task import Key, NewTask, Status
 from orchestratord.queue import schema
+from orchestratord.queue.batch import Read
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import (
+    chores,
     claim,
     effects,
     manual,
@@ -118,7 +120,7 @@ def version(path: Path) -> tuple[int, int]:
 
 
 async def test_a_new_database_has_the_last_version(path: Path, store: Store) -> None:
-    assert version(path) == (schema.VERSION, 15)
+    assert version(path) == (schema.VERSION, 24)
     assert int(sorted(schema.MIGRATIONS.glob("[0-9]*.py"))[-1].name[:4]) == schema.VERSION
 
 
@@ -150,7 +152,7 @@ async def test_the_models_make_what_queues_on_postgresql_had_before(new_url: Any
 async def test_a_queue_of_before_goes_on(path: Path) -> None:
     dump(path)
     await goes_on(f"sqlite:///{path}")
-    assert version(path) == (schema.VERSION, 15)
+    assert version(path) == (schema.VERSION, 24)
 
 
 async def test_a_queue_of_before_goes_on_on_postgresql(new_url: Any) -> None:
@@ -159,6 +161,68 @@ async def test_a_queue_of_before_goes_on_on_postgresql(new_url: Any) -> None:
     with psycopg.connect(url, autocommit=True) as database:
         database.execute("UPDATE retry_schedule SET lease_until = 1 WHERE status = 'running'")
     await goes_on(url)
+
+
+BULKS_OF_23 = """
+INSERT INTO bulks (id, filter, wanted, resolution, status, action, highest_id, matched, created_at,
+    updated_at, ended_at, untold, owner) VALUES
+(11, '{}', '{"text": "a"}', NULL, 'running', 'retry', 9, 4, 1, 1, NULL, 0, 'someone'),
+(12, '{}', NULL, '{"wanted": "{\\"of\\": 12}"}', 'paused', 'resolve', 9, 4, 1, 1, NULL, 0, NULL),
+(13, '{}', NULL, NULL, 'paused', 'retry', 9, 4, 1, 1, NULL, 1, NULL),
+(14, '{}', NULL, NULL, 'finished', 'retry', 9, 4, 1, 1, NULL, 0, NULL),
+(15, '{}', NULL, NULL, 'finished', 'retry', 9, 4, 1, 1, 2, 1, NULL),
+(16, '{}', NULL, NULL, 'finished', 'retry', 9, 4, 1, 1, 2, 0, NULL)
+"""
+SLICES_OF_23 = (
+    """
+CREATE TABLE queue_slices (name TEXT, number BIGINT, tasks TEXT, PRIMARY KEY (name, number))
+""",
+    """
+INSERT INTO queue_slices VALUES ('2-a', 0, '[3]'), ('1-b', 10, '[2]'), ('1-b', 9, '[1]')
+""",
+    """
+INSERT INTO batches (id, first_member, endpoint_id, webhook, phase, opened_at, closed_at, members,
+    task_id) VALUES (1, 1, 'a/b', 'ops', 'p', 1, 1, 3, 7), (2, 4, 'a/b', 'ops', 'p', 1, 1, 3, NULL)
+""",
+)
+"""Those that move tasks or wait for their ends, and those that were not told of, go on."""
+
+
+@pytest.mark.parametrize("on_postgres", [False, True], ids=["sqlite", "postgresql"])
+async def test_bulks_of_schema_23_go_on(
+    path: Path, new_url: Any, tmp_path: Path, on_postgres: bool
+) -> None:
+    url = new_url() if on_postgres else f"sqlite:///{path}"
+    dump_postgres(url) if on_postgres else dump(path)
+    bring(url, tmp_path, 23, BULKS_OF_23, *SLICES_OF_23)
+    store = await Store.open(url)
+    due = await store.read(chores.due(store.owner, store.clock.now_ms(), (), 9))
+    found = [one.subject for one in await store.write(chores.claim(due)) if one.kind == "bulk"]
+    assert found[-4:] == ["11", "13", "14", "15"]
+    filters = await store.read(Read(lambda db: db.all("SELECT filter FROM bulks WHERE id > 10")))
+    batches = Read(lambda db: db.all("SELECT subject FROM chores WHERE kind = 'batch'"))
+    assert await store.read(batches) == [("2",)]
+    waiting = Read(
+        lambda db: db.all("SELECT data FROM chores WHERE kind = 'slice' ORDER BY subject")
+    )
+    assert await store.read(waiting) == [("[1]",), ("[2]",), ("[3]",)]
+    assert filters[:3] == [('{"text": "a"}',), ('{"of": 12}',), ("{}",)]
+    await store.close()
+
+
+def bring(url: str, folder: Path, last: int, *then: str) -> None:
+    """Bring a queue to an older schema, in which these rows are."""
+    for migration in schema.MIGRATIONS.glob("00[0-9][0-9]_*.py"):
+        if int(migration.name[:4]) <= last:
+            (folder / migration.name).write_text(migration.read_text())
+    database = open_database(url)
+    connection = database.connect(writes=True)
+    with database.models(connection) as orm:
+        schema.migrate(orm, folder)
+        for statement in then:
+            orm.execute_sql(statement)
+    connection.close()
+    database.close()
 
 
 WAITED = """
@@ -191,16 +255,7 @@ async def test_whose_turn_it_was_in_partitions_of_before(
         dump_postgres(url)
     else:
         dump(path)
-    for migration in schema.MIGRATIONS.glob("00[01][0-9]_*.py"):
-        if int(migration.name[:4]) < 15:
-            (tmp_path / migration.name).write_text(migration.read_text())
-    database = open_database(url)
-    connection = database.connect(writes=True)
-    with database.models(connection) as orm:
-        schema.migrate(orm, tmp_path)
-        orm.execute_sql(WAITED)
-    connection.close()
-    database.close()
+    bring(url, tmp_path, 14, WAITED)
 
     def ends(*arguments: object, **named: object) -> None:
         raise MemoryError
@@ -295,7 +350,10 @@ async def goes_on(url: str) -> None:
     assert await store.read(schedules.slots()) == {
         "crm/get": schedules.SlotRow("every 15m", 1_799_999_100_000)
     }
-    [bulk] = await store.read(bulks.running())
+    [bulk] = await store.read(bulks.newest(9))
+    due = chores.due(store.owner, store.clock.now_ms(), (), 9)
+    [chore] = await store.write(chores.claim(await store.read(due)))
+    assert (chore.kind, chore.subject) == (bulks.CHORE, str(bulk.id))
     assert (bulk.filter.status, bulk.matched, bulk.cursor) == (("failed",), 4, 1)
     _, [running] = await claim.reclaim(store)
     assert running.id == 3

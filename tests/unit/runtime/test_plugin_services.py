@@ -10,7 +10,7 @@ import pytest
 
 from orchestratord import Service, hookimpl
 from orchestratord.errors import Unreachable
-from orchestratord.plugin.background_service import ServiceState
+from orchestratord.plugin.background_service import ROLE, ServiceState
 from orchestratord.plugin.host import Host
 from orchestratord.queue.store import Store
 from orchestratord.runtime import plugin_services as module
@@ -103,6 +103,25 @@ async def test_register_services_run_until_the_daemon_stops(rig: Rig, where: Any
     await rig.services.ended(5.0)
     assert seen == ["began", "ended"]
     assert rig.faults == 0
+
+
+@pytest.mark.parametrize(("where", "role"), [("one", "service:mine/ticker"), ("each", None)])
+async def test_what_runs_once_writes_by_its_role(rig: Rig, where: Any, role: str | None) -> None:
+    """Also what it begins beside itself."""
+    seen: list[str | None] = []
+
+    async def beside() -> None:
+        seen.append(ROLE.get())
+
+    async def run(stop: asyncio.Event) -> None:
+        seen.append(ROLE.get())
+        await asyncio.create_task(beside())
+        await stop.wait()
+
+    rig.begin(Service("ticker", run, where))
+    await until(lambda: len(seen) == 2)
+    assert seen == [role, role]
+    assert ROLE.get() is None
 
 
 async def test_one_that_ends_or_raises_is_begun_again_later_and_later(rig: Rig) -> None:
@@ -215,7 +234,7 @@ async def _run(stop: asyncio.Event) -> None: ...
 @pytest.mark.parametrize(
     ("service", "why"),
     [
-        (7, "returned 7, which is no Service"),
+        (7, "returned 7, which is not a Service"),
         (Service("", _run), "whose name is ''"),
         (Service("a", _run, cast("Any", "first")), "where='first'; write one or each"),
         (Service("a", cast("Any", lambda stop: None)), "a whose run is no `async def`"),

@@ -142,6 +142,13 @@ def test_every_check_of_doctor_leads_to_its_entry() -> None:
     assert entries == [f"doctor {check}" for check in checks()]
 
 
+def test_the_file_of_a_page_is_installed_beside_the_package() -> None:
+    file, _, anchor = doc_links.installed(doc_links.finding("open files")).partition("#")
+    assert Path(file).read_text().startswith("# ")
+    assert anchor == "doctor-open-files"
+    assert doc_links.installed("https://plugin.test/help/#x") == "https://plugin.test/help/#x"
+
+
 def fields_of(tree: ast.Module) -> Iterator[str]:
     """What the calls of loggers in a module give in `extra`, also by a variable or a function."""
     given = {

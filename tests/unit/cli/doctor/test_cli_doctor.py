@@ -23,7 +23,13 @@ from orchestratord_inbound.checks import port
 from orchestratord_inbound.declaration import PORT
 
 from orchestratord import Port
-from orchestratord.cli.doctor import config_checks, daemon_checks, machine_checks, queue_checks
+from orchestratord.cli.doctor import (
+    config_checks,
+    daemon_checks,
+    folder_checks,
+    machine_checks,
+    queue_checks,
+)
 from orchestratord.cli.doctor.installation import Finding, Findings, Installation, look_at
 from orchestratord.cli.file_modes import changed_by_others
 from orchestratord.cli.main import main
@@ -346,6 +352,55 @@ def test_a_network_and_a_full_disk(
         assert [line[0] for line in found(queue_checks.check_disk, case)] == [status]
 
 
+def test_the_folders_of_files(folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "orchestratord.yaml"
+    assert found(folder_checks.check_folders, look_at(folder)) == []
+    read, write = home / "read", home / "write"
+    named = f"files: {{read: [{read}], write: [{write}, {read}], max_file: 1GiB}}\n"
+    path.write_text(path.read_text() + named)
+    gone = list(folder_checks.check_folders(look_at(folder)))
+    assert [finding.what for finding in gone] == [
+        f"there is no folder {read}",
+        f"there is no folder {write}",
+    ]
+    assert {finding.status for finding in gone} == {"fail"}
+    read.mkdir()
+    write.mkdir()
+    case = look_at(folder)
+    lines = found(folder_checks.check_folders, case)
+    assert [status for status, _ in lines] == ["ok", "ok"]
+    assert lines[0][1].endswith(f" GB free at {read}, the disk of the queue")
+
+    # The whole disk has 100 GB.
+    blocks = [1 << 10, 1 << 10, 100_000_000, 0, 0, 100, 100, 100, 0, 255, 0]
+    for free, what in (
+        (50_000_000, None),
+        (5_500_000, "the disk of the queue; files.max_file is 1GiB, and over 95% in use"),
+        (500_000, "0.5 GB free at "),
+    ):
+        blocks[3] = blocks[4] = free
+        result = os.statvfs_result(blocks)
+        monkeypatch.setattr(os, "statvfs", lambda path, result=result: result)
+        for finding in folder_checks.check_folders(case):
+            assert (finding.status, bool(finding.remedy)) == ("warn" if what else "ok", bool(what))
+            assert (what or "51.2 GB free at ") in finding.what
+
+
+@pytest.mark.parametrize(("mode", "word"), [(os.R_OK, "read"), (os.W_OK, "write in")])
+def test_a_folder_of_files_that_this_user_may_not_use(
+    folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch, mode: int, word: str
+) -> None:
+    shared = home / "shared"
+    shared.mkdir()
+    path = folder / "orchestratord.yaml"
+    path.write_text(path.read_text() + f"files: {{read: [{shared}], write: [{shared}]}}\n")
+    case = look_at(folder)
+    # Root may use each.
+    monkeypatch.setattr(os, "access", lambda path, asked: not asked & mode)
+    finding = bad(folder_checks.check_folders, case)
+    assert (finding.status, finding.what) == ("warn", f"this user cannot {word} {shared}")
+
+
 # -- socket and daemon ---------------------------------------------------------------------------
 
 
@@ -360,7 +415,7 @@ def test_sockets_that_nobody_answers(folder: Path, home: Path) -> None:
     path.write_text("")
     finding = bad(daemon_checks.check_socket, look_at(folder))
     assert finding.status == "fail"
-    assert "something else than a socket" in finding.what
+    assert "is not a socket" in finding.what
 
 
 def test_a_socket_whose_listener_hangs_or_is_another(
@@ -426,6 +481,8 @@ def test_what_the_daemon_complains_of(folder: Path) -> None:
          "warn", "api:a is slowed to 9.5 tasks a second since 2026-01-01T00:00:00Z"),
         ({"breakers": [{"lane": "api:a", "since": "T", "why": "503", "due": 2}]}, "warn",
          "api:a is down since T: 503; 2 endpoints or webhooks wait"),
+        ({"stuck_chores": [{"id": 7, "kind": "bulk", "subject": "3"}]}, "warn",
+         "the chore bulk 3 was set aside: daemons have died at it"),
         ({"health": {"troubles": [{"code": "storage_full", "why": "no room", "since": "T"}]}},
          "fail", "it is not ready since T: no room"),
     ):  # fmt: skip
@@ -504,12 +561,12 @@ def test_certificates_of_apis(folder: Path) -> None:
         f"2 certificates of APIs; the first to end does so on {now + 90 * day:%Y-%m-%d}",
     )
     soon = bad(check, write(not_after=now + 3 * day))
-    assert soon.what == f"tls.cert of example (both.pem) ends on {now + 3 * day:%Y-%m-%d}"
+    assert soon.what == f"tls.cert of example (both.pem) expires on {now + 3 * day:%Y-%m-%d}"
     case = write(not_before=now - 9 * day, not_after=now - day)
     ended = bad(check, case)
     assert (ended.status, ended.what) == (
         "fail",
-        f"tls.cert of example (both.pem) ended on {now - day:%Y-%m-%d}",
+        f"tls.cert of example (both.pem) expired on {now - day:%Y-%m-%d}",
     )
     (folder / "both.pem").chmod(0o644)
     secret = bad(config_checks.check_files, case)

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from orchestratord.cli.doctor import folder_checks
 from orchestratord.cli.doctor.queue_checks import check_server
 from orchestratord.cli.main import main
 from orchestratord.queue.admin import move
@@ -97,6 +98,32 @@ def test_what_is_free_in_the_file_is_room_on_the_disk(
 
 
 # -- the queue on PostgreSQL -----------------------------------------------------------------------
+
+
+async def test_folders_that_daemons_of_two_machines_do_not_share(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shared := tmp_path / "shared").mkdir()
+    (tmp_path / "config").mkdir()
+    folder = configured(tmp_path / "config", url)
+    path = folder / "orchestratord.yaml"
+    path.write_text(f"{path.read_text()}files: {{read: [{shared}]}}\n")
+    beat = Beat(host="alpha", pid=7, version="1.2", generation=1, age=0, fingerprint="x")
+    stores = [await Store.open(url, clock=Clock(), lease=60) for _ in range(2)]
+    try:
+        for number, (store, host) in enumerate(zip(stores, ("beta", "alpha"), strict=True)):
+            sign = replace(beat, host=host, process_group=str(number))
+            assert found(folder, "folders") == [("ok", f"{shared} can be read")]
+            await store.write(daemons.give_sign(sign))
+        words = f"daemons of alpha, beta work on the queue, and {shared} is on a disk of this "
+        assert found(folder, "folders")[1:] == [("warn", f"{words}machine")]
+        mounts = tmp_path / "mountinfo"
+        mounts.write_text(f"22 1 0:42 / {tmp_path} rw - nfs4 10.0.0.7:/export rw\n")
+        monkeypatch.setattr(folder_checks, "MOUNTS", mounts)
+        assert found(folder, "folders") == [("ok", f"{shared} can be read")]
+    finally:
+        for store in stores:
+            await store.close()
 
 
 async def test_a_queue_on_postgresql(tmp_path: Path, url: str, postgres: Postgres) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ import jsonschema
 import pytest
 import yaml
 
+from scripts.docs import schema_files
 from tests.unit.cli.cli_parts import EXAMPLE, run
-
-ROOT = Path(__file__).parents[4]
 
 
 def schema(file: str) -> dict[str, Any]:
@@ -83,18 +81,12 @@ def test_an_editor_shows_a_sentence_for_every_key(file: str) -> None:
 
 
 def test_what_the_site_has_is_what_the_command_prints(tmp_path: Path) -> None:
-    path = ROOT / "docs" / "schema_files.py"
-    spec = importlib.util.spec_from_file_location("schema_files", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     assert run("schema", "--write", "--config", tmp_path).exit_code == 0
-    for name, text in module.made().items():
-        assert (module.FOLDER / name).read_text() == text, "run: python docs/schema_files.py"
+    for name, text in schema_files.made().items():
+        assert (schema_files.FOLDER / name).read_text() == text, "run: python -m scripts.docs"
         if name != "catalog.json":
             written = json.loads((tmp_path / ".schema" / name).read_text())
             assert written == json.loads(text)
-    for entry in json.loads((module.FOLDER / "catalog.json").read_text()):
+    for entry in json.loads((schema_files.FOLDER / "catalog.json").read_text()):
         assert entry["url"] == schema(entry["name"].split()[1])["$id"]
         assert all("orchestratord" in pattern for pattern in entry["fileMatch"])

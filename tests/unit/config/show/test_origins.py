@@ -86,6 +86,14 @@ def test_headers_of_both_files(config: ConfigFolder) -> None:
     assert at(traced(config), "headers.Accept") == ("text/csv", f"{API}:3")
 
 
+def test_where_an_api_says_what_is_wrong(config: ConfigFolder) -> None:
+    config.api("base_url: https://a.test\nerror_message: body.fault\n")
+    config.endpoint("path: /x\n")
+    assert at(traced(config), "error_message") == ("body.fault", f"{API}:2")
+    config.endpoint("path: /x\nerror_message: body.why\n")
+    assert at(traced(config), "error_message") == ("body.why", f"{ENDPOINT}:2")
+
+
 def test_webhooks_are_united_by_name(config: ConfigFolder) -> None:
     config.api(
         "base_url: https://a.test\nwebhooks:\n"

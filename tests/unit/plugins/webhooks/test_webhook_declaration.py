@@ -238,7 +238,8 @@ def test_the_fingerprint_follows_the_declaration(rig: Rig) -> None:
 def test_the_json_schema(rig: Rig) -> None:
     schema = TypeAdapter(tuple[Webhook, ...]).json_schema()
     webhook = schema["$defs"]["Webhook"]
-    assert set(webhook["required"]) == {"phase", "url"}
+    assert set(webhook["required"]) == {"phase"}
+    assert webhook["oneOf"] == [{"required": ["url"]}, {"required": ["subscribers"]}]
     assert webhook["properties"]["phase"]["enum"] == list(PHASES)
     assert "backoff" not in schema["$defs"]["Retry"].get("required", [])
 

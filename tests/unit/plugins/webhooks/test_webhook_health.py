@@ -302,7 +302,7 @@ async def test_disable_after(rig: Rig) -> None:
         ("webhook.disabled", "no success for 5d")
     ]
     assert control.looked_again == [ENDPOINT]
-    assert own.refuses(ENDPOINT, "ops") is None, "what happens is kept, to be replayed"
+    assert own.disabled(ENDPOINT, "ops") == "no success for 5d"
     await own.enable((ENDPOINT, "ops"), control)
     assert await fails(6, 0) is None
 

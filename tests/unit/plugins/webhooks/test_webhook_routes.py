@@ -74,6 +74,8 @@ async def test_the_list(api: Api) -> None:
         "disabled_at": None,
         "disabled_reason": None,
         "last_disabled_at": None,
+        "missed": 0,
+        "missed_deleted": 0,
         "last_status_code": None,
         "last_error": None,
         "last_attempt_at": None,

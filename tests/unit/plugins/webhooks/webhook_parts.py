@@ -92,6 +92,7 @@ class FakeControl:
         self.events: list[Event] = []
         self.edits: list[tuple[Any, ...]] = []
         self.reason = ""
+        self.missed: dict[tuple[str, str], int] = {}
         self._rows: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {
             table.name: {} for table in orchestratord_webhooks.register_tables()
         }
@@ -99,6 +100,15 @@ class FakeControl:
     async def rows(self, table: str, where: Mapping[str, Any] = EVERY) -> list[dict[str, Any]]:
         rows = self._rows[table].values()
         return [dict(row) for row in rows if where.items() <= row.items()]
+
+    async def grouped(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        by: Sequence[str],
+    ) -> dict[str, Any]:
+        """What was missed, as `missed` says it: (endpoint, webhook) → how many."""
+        found = [dict(zip(by, name, strict=True), tasks=n) for name, n in self.missed.items()]
+        return {"groups": found, "complete": True}
 
     async def tables(self) -> dict[str, list[dict[str, Any]]]:
         """The rows of each table, as `config_adopted` is given them."""
@@ -154,7 +164,7 @@ class FakeControl:
             return Edit(found, "- old\n+ new\n", (problem,))
         return Edit(found, "- old\n+ new\n", (), True, 7, (problem,))
 
-    def standing_changed(self, endpoint_id: str) -> None:
+    def standing_changed(self, endpoint_id: str, webhook: str | None = None) -> None:
         self.looked_again.append(endpoint_id)
 
     def publish(self, event: Event) -> None:

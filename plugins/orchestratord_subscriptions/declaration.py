@@ -1,0 +1,107 @@
+"""What the YAML declares: `subscriptions:` of orchestratord.yaml, and `public:` of an endpoint."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from orchestratord_webhooks import MissedRule, Retry
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
+
+from orchestratord import DaemonSetting, Duration, Egress, Model, Setting, host_and_port
+from orchestratord_subscriptions.derived_secret import MasterKey
+
+ENDPOINT = "subscriptions"
+"""The endpoint of all deliveries to subscriptions, which no file declares."""
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _rule(value: str) -> str:
+    Egress.of([value])
+    return value
+
+
+_KEY = Annotated[MasterKey, PlainValidator(MasterKey.parse), PlainSerializer(lambda key: "***")]
+_ONE = {"type": "string", "description": "base64 of 32 bytes or more; best a reference"}
+
+
+class SubscriptionSettings(Model):
+    """How tenants subscribe to events."""
+
+    key: Annotated[
+        tuple[_KEY, ...],
+        Field(min_length=1),
+        BeforeValidator(_as_list),
+        WithJsonSchema({"anyOf": [_ONE, {"type": "array", "items": _ONE, "minItems": 1}]}),
+    ]
+    """What the secrets of subscriptions are derived from: base64 of 32 bytes or more; a list,
+    newest first, while it is rotated."""
+    max_per_tenant: int = Field(50, ge=1, le=1000)
+    """How many subscriptions a tenant may have."""
+    require_https: bool = True
+    """Whether an address has to begin with https://."""
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443,)
+    """Which ports addresses may have: [443]."""
+    allow: tuple[Annotated[str, AfterValidator(_rule)], ...] = ()
+    """Which private addresses subscriptions may go to; `egress.allow` opens none for them."""
+    disable_after: Annotated[Duration, Field(gt=0)] | None = 432_000.0
+    """After how long without a success a subscription is disabled: 5d."""
+    keep_missed: MissedRule = Field(default_factory=dict, validate_default=True)
+    """What is kept of what a disabled subscription misses: {for: 7d, max: 10000}."""
+    timeout: Annotated[Duration, Field(gt=0)] = 15.0
+    """How long a delivery may take: 15s."""
+    retry: Retry = Field(default_factory=dict, validate_default=True)
+    """When a failed delivery is tried again."""
+
+    def address_problem(self, url: str) -> str | None:
+        """Why no subscription may have this address; None where one may. A name is resolved, and
+        checked again, at each delivery."""
+        scheme, _, rest = url.partition("://")
+        if self.require_https and scheme.lower() != "https":
+            return "begins with https://"
+        if scheme.lower() not in ("http", "https"):
+            return "begins with https:// or http://"
+        if "@" in rest.split("/")[0]:
+            return "holds no user name or password"
+        if "#" in url or any(not "!" <= character <= "~" for character in url):
+            return "holds no fragment, blank or character beyond ASCII"
+        if (found := host_and_port(url)) is None:
+            return "has no host or port that can be used"
+        host, port = found
+        if port not in self.ports:
+            return f"has the port {port}; possible: {', '.join(map(str, self.ports))}"
+        if Egress.of(self.allow).literal_problem(host, port) is not None:
+            return "is no public address"
+        return None
+
+
+class PublicEvent(Model):
+    """An event as tenants see it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    """What tenants call it, such as order.paid."""
+    description: str = Field("", max_length=1000)
+    """What it says, in a sentence for tenants."""
+
+
+SUBSCRIPTIONS: DaemonSetting[SubscriptionSettings | None] = DaemonSetting(
+    "subscriptions",
+    SubscriptionSettings | None,
+    default=None,
+    description="Lets tenants subscribe to events at run time, each with addresses of their own.",
+)
+PUBLIC: Setting[PublicEvent | None] = Setting(
+    "public",
+    PublicEvent | None,
+    default=None,
+    description="What tenants see of an event whose webhook has `subscribers`.",
+)

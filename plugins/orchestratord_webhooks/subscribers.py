@@ -1,0 +1,113 @@
+"""What a webhook with `subscribers` tells, and how it becomes deliveries: another plugin's part.
+
+The webhooks plugin renders a payload once and says whom it is for. The plugin that knows the
+subscriptions of a tenant makes a delivery for each of them that wants it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any, cast
+
+from orchestratord import (
+    BatchMember,
+    InvalidPayload,
+    NewTask,
+    Partition,
+    Redactor,
+    Task,
+    TemplateTree,
+)
+from orchestratord_webhooks.declaration import Webhook
+from orchestratord_webhooks.envelope import checked_size, json_text, names_of, payload_of
+
+log = logging.getLogger("orchestratord.webhooks")
+
+Made = NewTask | BatchMember
+
+
+@dataclass(slots=True)
+class Announcement:
+    """An event as a tenant's subscriptions are told of it."""
+
+    webhook: Webhook
+    endpoint_id: str
+    tenant: str | None
+    """None: it is of no tenant."""
+    value: Any
+    """The payload before it became JSON."""
+    payload: str | None
+    """None where it did not render; `error` says why."""
+    error: str | None
+    parent_id: int
+    partition: Partition | None
+
+
+ToSubscribers = Callable[[Announcement], Sequence[NewTask] | Awaitable[Sequence[NewTask]]]
+
+
+def announcement(
+    webhook: Webhook,
+    data: Mapping[str, Any],
+    context: Mapping[str, Any],
+    at: float,
+    redactor: Redactor,
+    task: Task,
+    wrong: str,
+) -> Announcement:
+    """What is told of an event. The arguments are those of `Announcer.delivery`."""
+    tenant = value = payload = error = partition = None
+    try:
+        names = names_of(data, context)
+        assert webhook.subscribers is not None
+        found = webhook.subscribers.render(names)
+        tenant = None if found is None or found == "" else str(found)
+        if wrong:
+            raise InvalidPayload(wrong)
+        if webhook.partition is not None:
+            partition = webhook.partition.of(names)
+        if isinstance(webhook.payload, TemplateTree):
+            value = redactor.value(webhook.payload.render(names))
+            payload = checked_size(json_text(value).encode("utf-8", "replace"))
+        else:
+            payload = value = payload_of(webhook, data, context, at, redactor)
+    except InvalidPayload as invalid:
+        payload, error = None, redactor.text(str(invalid))
+    return Announcement(
+        webhook, str(data["endpoint"]), tenant, value, payload, error, task.id, partition
+    )
+
+
+def expanded(
+    made: Iterable[Made | Announcement], to_subscribers: ToSubscribers | None
+) -> list[Made] | Awaitable[list[Made]]:
+    """These, with the deliveries to subscriptions in the place of announcements."""
+    found: list[Made | Sequence[NewTask] | Awaitable[Sequence[NewTask]]] = []
+    waits = False
+    for one in made:
+        if not isinstance(one, Announcement):
+            found.append(one)
+        elif to_subscribers is None:
+            log.warning("no plugin delivers to the subscribers of %s", one.endpoint_id)
+        else:
+            deliveries = to_subscribers(one)
+            waits = waits or isawaitable(deliveries)
+            found.append(deliveries)
+    return _awaited(found) if waits else _flat(cast("Any", found))
+
+
+async def _awaited(found: Sequence[Any]) -> list[Made]:
+    return _flat([await one if isawaitable(one) else one for one in found])
+
+
+def _flat(found: Sequence[Made | Sequence[NewTask]]) -> list[Made]:
+    flat: list[Made] = []
+    for one in found:
+        if isinstance(one, NewTask | BatchMember):
+            flat.append(one)
+        else:
+            flat.extend(one)
+    return flat
