@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from orchestratord.engine.attempt_in_progress import AttemptInProgress, AttemptResult
-from orchestratord.engine.plan import MOST_CODES, Plans, Recurrence
+from orchestratord.engine.plan import MOST_CODES, Plan, Plans, Recurrence
 from orchestratord.engine.poison import POISON_AFTER
-from orchestratord.engine.retry import AMBIGUOUS, Decision, succeeded
+from orchestratord.engine.retry import AMBIGUOUS, Decision
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.recurring_rows import RecurringRows, upserts_of
@@ -48,7 +48,12 @@ class PhaseHooks:
         return await self._host.collect(ANNOUNCE, reached)
 
     async def ask(
-        self, reached: Reached, decision: Decision, row: Attempt | None, after: str | None
+        self,
+        reached: Reached,
+        decision: Decision,
+        row: Attempt | None,
+        after: str | None,
+        plan: Plan | None = None,
     ) -> AttemptResult:
         """Collect what the telling hooks want written with the decision.
 
@@ -58,6 +63,7 @@ class PhaseHooks:
             decision: what becomes of the task.
             row: the row of the attempt; None where there was none.
             after: the after_ phase that was reached; None for none.
+            plan: remembers what is written with each success; None for a task without an attempt.
         """
         host, task, endpoint = self._host, reached.task, reached.endpoint
         outcome, phase = reached.outcome, END_PHASES.get(decision.status)
@@ -72,9 +78,14 @@ class PhaseHooks:
             telling = host.concerned(phase, task.kind, endpoint)
         if outcome.final_reason != decision.reason:
             outcome = replace(outcome, final_reason=decision.reason)
-        effects: list[Effect] = []
+        result = AttemptResult(
+            decision, outcome, row, [], decision.uncounted, None, reached.request, after,
+            endpoint=endpoint,
+        )  # fmt: skip
         if phase != "on_success":
             self._ask_again(task.key)
+        elif telling and plan is not None and (known := self._known(plan, outcome)):
+            result.recurring, telling = known, None
         if announced or telling:
             reached.outcome, reached.next_try = outcome, decision.next_try
             reached.task = task.after(
@@ -83,61 +94,54 @@ class PhaseHooks:
             )  # fmt: skip
             for name in announced:
                 reached.phase = name
-                effects += await host.collect(ANNOUNCE, reached)
-            if telling and phase is not None:
-                recurring: list[RecurringRows] | None = [] if phase == "on_success" else None
-                effects += await host.collect(phase, reached, recurring)
-                effects += upserts_of(recurring or (), self._clock.now_ms())
+                result.effects += await host.collect(ANNOUNCE, reached)
+            if phase == "on_success" and telling:
+                await self._ask_success(reached, result, plan, len(telling))
+            elif phase is not None and telling:
+                result.effects += await host.collect(phase, reached)
         if phase != "on_success":  # what they said meanwhile is from before they were told
             self._ask_again(task.key)
-        return AttemptResult(
-            decision, outcome, row, effects, decision.uncounted, None, reached.request, after,
-            endpoint=endpoint,
-        )  # fmt: skip
+        return result
+
+    def _known(self, plan: Plan, outcome: Outcome) -> Sequence[RecurringRows]:
+        """What is written with one more success of this plan; empty where hooks are to be asked."""
+        known = plan.answers.get(outcome.status_code) if outcome.error is None else None
+        if (
+            known is None
+            or not known.since <= self._clock.now_ms() < known.until
+            or self._plans.in_force(plan.key) is not plan  # its webhook may be gone
+        ):
+            return ()
+        return known.rows
+
+    async def _ask_success(
+        self, reached: Reached, result: AttemptResult, plan: Plan | None, asked: int
+    ) -> None:
+        """Ask so many hooks about a success, and remember what they said where all return what
+        recurs."""
+        outcome, decided_at = reached.outcome, self._clock.now_ms()
+        # Another one, where an attempt ends otherwise meanwhile.
+        remembered = None if plan is None else plan.answers
+        recurring: list[RecurringRows] = []
+        result.effects += await self._host.collect("on_success", reached, recurring)
+        if (
+            remembered is None
+            or outcome is None
+            or outcome.error is not None
+            or len(recurring) != asked
+        ):
+            result.effects += upserts_of(recurring, decided_at)
+            return
+        if len(remembered) >= MOST_CODES:
+            remembered.clear()
+        until = min(one.until for one in recurring)
+        remembered[outcome.status_code] = Recurrence(decided_at, until, recurring)
+        result.recurring = recurring
 
     def _ask_again(self, key: Key) -> None:
         """Have hooks asked about the next success of a key, as they are told of another end."""
         if (plan := self._plans.in_force(key)) is not None:
             plan.answers = {}
-
-    def succeeded(self, attempt: AttemptInProgress, outcome: Outcome) -> AttemptResult:
-        """What `ask` makes of a success of which no phase is announced, as of most. Where hooks
-        are to be told of it and nothing recurs, they are still to be asked: `ask_success`."""
-        decision, plan = succeeded(outcome), attempt.plan
-        row = attempt.row(outcome, decision)
-        result = AttemptResult(decision, outcome, row, [], False, None, attempt.request, plan.after)
-        if plan.tells and outcome.error is None:
-            known = plan.answers.get(outcome.status_code)
-            if (
-                known is not None
-                and known.since <= self._clock.now_ms() < known.until
-                and self._plans.in_force(plan.key) is plan  # its webhook may be gone
-            ):
-                result.recurring = known.rows
-        return result
-
-    async def ask_success(
-        self, attempt: AttemptInProgress, outcome: Outcome, result: AttemptResult
-    ) -> None:
-        """Ask the hooks what they want written with a success, and put that into its `result`."""
-        decided_at = self._clock.now_ms()
-        task, plan = attempt.task, attempt.plan
-        remembered = plan.answers  # another one, where an attempt ends otherwise meanwhile
-        reached = attempt.reached(outcome)
-        reached.task = task.after("succeeded", None, None, outcome.status_code, outcome.error)
-        reached.phase = "on_success"
-        recurring: list[RecurringRows] = []
-        effects = await self._host.collect("on_success", reached, recurring)
-        asked = self._host.concerned("on_success", task.kind, plan.target.endpoint) or ()
-        if len(recurring) == len(asked) and outcome.error is None:
-            if len(remembered) >= MOST_CODES:
-                remembered.clear()
-            until = min(one.until for one in recurring)
-            remembered[outcome.status_code] = Recurrence(decided_at, until, recurring)
-            result.recurring = recurring
-            return
-        effects += upserts_of(recurring, decided_at)
-        result.effects = effects
 
     async def happened(
         self,

@@ -48,7 +48,6 @@ class Plan:
         decides: whether a hook is to be asked about its answers.
         after: the after_ phase that an attempt reaches; None for none.
         announces: the phases of which hooks are to be told.
-        tells: whether hooks are to be told of its successes.
         tells_runs: whether they are to be told of the ends of the runs that begin with its tasks.
         answers: by status code what they would say of one more success, where they need not be
             asked for it.
@@ -64,7 +63,6 @@ class Plan:
     decides: bool
     after: str | None
     announces: Collection[str]
-    tells: bool
     tells_runs: bool
     answers: dict[StatusCode, Recurrence] = field(default_factory=dict)
 
@@ -121,7 +119,6 @@ class Plans:
             decides=bool(after) and concerned(after, kind, endpoint) is not None,
             after=None if executor.immediate else after,
             announces=announces,
-            tells=concerned("on_success", kind, endpoint) is not None,
             tells_runs=kind == Kind.CALL and listens(self._host, endpoint),
         )  # fmt: skip
         return plan

@@ -453,16 +453,6 @@ class Pipe:
         if plan.decides and outcome.status_code is not None and not attempt.interrupted:
             after = plan.executor.phases[1]
             outcome = await self._host.fold_after(after, attempt.reached(outcome))
-        if (
-            outcome.verdict == "success"
-            and outcome.final_reason is None
-            and not (attempt.interrupted or attempt.early)
-            and not (plan.after in plan.announces or "on_success" in plan.announces)
-        ):
-            result = self.hooks.succeeded(attempt, outcome)
-            if plan.tells and not result.recurring:
-                await self.hooks.ask_success(attempt, outcome, result)
-            return result
         decision = self._decisions.decide(attempt, outcome)
         guarded = not (attempt.early or plan.target.guarded_by.breaker.off)
         if guarded and is_down(outcome) and self.feedback.probes_open_breaker(attempt):
@@ -509,7 +499,7 @@ class Pipe:
             return AttemptResult(decision, outcome, row, uncounted=True)
         before_sending = decision.reason is Reason.REJECTED and outcome.status_code is None
         after = None if before_sending else attempt.plan.after
-        return await self.hooks.ask(attempt.reached(outcome), decision, row, after)
+        return await self.hooks.ask(attempt.reached(outcome), decision, row, after, attempt.plan)
 
 
 class ShortageLog:
