@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, NotRequired
 
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
@@ -181,13 +181,6 @@ class TestDocument(TypedDict):
     """The delivery of an example."""
 
     id: int
-
-
-class DeliveriesPage(TypedDict):
-    """Deliveries, as `GET /v1/retries` lists them."""
-
-    retries: list[dict[str, Any]]
-    next: Any
 
 
 class BegunReplay(TypedDict):
