@@ -34,37 +34,39 @@ WARM = 3.0
 """Seconds after its start that the daemon is asked for the first page."""
 
 ROWS = """
-WITH RECURSIVE number(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM number WHERE i < :rows),
+WITH RECURSIVE number(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM number WHERE i < {rows}),
 placed AS (SELECT i, CASE
-    WHEN i % 10 THEN 'succeeded'
-    WHEN i % 20 THEN 'pending'
-    WHEN i % 200 THEN 'failed'
+    WHEN i % 10 <> 0 THEN 'succeeded'
+    WHEN i % 20 <> 0 THEN 'pending'
+    WHEN i % 200 <> 0 THEN 'failed'
     ELSE 'cancelled' END AS status FROM number)
 INSERT INTO retry_schedule (
     kind, endpoint_id, status, reason, attempts, max_attempts, next_try, params, finished_at,
     last_status_code, last_error, created_at, updated_at, scheduled_at
 )
-SELECT 'call', printf('api%d/call%d', i * 7 % 20, i * 7 % :endpoints), status,
+SELECT 'call', 'api' || i * 7 % 20 || '/call' || i * 7 % {endpoints}, status,
     CASE status WHEN 'failed' THEN 'exhausted' END, 1, 15,
-    CASE status WHEN 'pending' THEN :now + 3600000 + i END,
-    printf('{"number": %d, "customer": "customer %d"}', i, i * 31 % 5000),
-    CASE WHEN status <> 'pending' THEN :now - (:rows - i) END,
+    CASE status WHEN 'pending' THEN {now} + 3600000 + i END,
+    '{{"number": ' || i || ', "customer": "customer ' || i * 31 % 5000 || '"}}',
+    CASE WHEN status <> 'pending' THEN {now} - ({rows} - i) END,
     CASE WHEN status = 'succeeded' THEN '200' ELSE '503' END,
     CASE WHEN status <> 'succeeded' THEN '503 Service Unavailable' END,
-    :now - (:rows - i) * 10, :now - (:rows - i), :now - (:rows - i) * 10
+    {now} - ({rows} - i) * 10, {now} - ({rows} - i), {now} - ({rows} - i) * 10
 FROM placed
+"""
+ATTEMPTS = """
+INSERT INTO attempts (task_id, attempt, started_at, duration_ms, status_code, why)
+SELECT id, 1, created_at, 12.5, last_status_code, '' FROM retry_schedule
 """
 
 
-def fill(database: Path, rows: int) -> None:
-    """Fill the tables that a daemon has made in this file; none may have it open."""
-    with without_indexes(database) as connection:
-        now = int(time.time() * 1000)
-        connection.execute(ROWS, {"rows": rows, "endpoints": ENDPOINTS, "now": now})
-        connection.execute(
-            "INSERT INTO attempts (task_id, attempt, started_at, duration_ms, status_code, why) "
-            "SELECT id, 1, created_at, 12.5, last_status_code, '' FROM retry_schedule"
-        )
+def fill(database: Path | str, rows: int) -> None:
+    """Fill the tables that a daemon has made in this file, or in the PostgreSQL of this URL; none
+    may have it open."""
+    made = ROWS.format(rows=rows, endpoints=ENDPOINTS, now=int(time.time() * 1000))
+    with without_indexes(database) as run:
+        run(made)
+        run(ATTEMPTS)
 
 
 def pages(rows: int) -> dict[str, str]:
@@ -110,15 +112,17 @@ def asked(client: httpx.Client, path: str) -> float:
 
 
 @contextmanager
-def filled(home: Path, rows: int) -> Iterator[httpx.Client]:
-    """A daemon with so many tasks that runs, and who asks it; it has run for `WARM` seconds."""
+def filled(home: Path, rows: int, url: str | None = None) -> Iterator[httpx.Client]:
+    """A daemon with so many tasks, in a file or in the PostgreSQL of `url`, that runs, and who asks
+    it; it has run for `WARM` seconds."""
     http = {"bind": "127.0.0.1:0", "token": "${secret:TOKEN}"}
-    with daemon(home, {"TOKEN": TOKEN}, http=http) as made:
+    settings = {"http": http} if url is None else {"http": http, "database": url}
+    with daemon(home, {"TOKEN": TOKEN}, **settings) as made:
         declare(made)
         made.start()
         made.stop()
         click.echo(f"filling {rows:,} rows", err=True)
-        fill(made.database, rows)
+        fill(url or made.database, rows)
         made.log_file.unlink()
         made.start()
         line = made.logged(r"ready: .*http://127\.0\.0\.1:")

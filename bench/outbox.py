@@ -22,11 +22,11 @@ from typing import Any
 
 import click
 import psycopg
+from orchestratord_outbox.outbox_schema import outbox_schema
 
 from bench.environment.daemon import daemon
 from bench.environment.postgres import queue_url, server
 from bench.results.table import Table
-from orchestratord.queue.postgres.outbox_schema import outbox_schema
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until

@@ -47,7 +47,7 @@ def utf8_text(word: str) -> str:
     try:
         word.encode()
     except UnicodeEncodeError:
-        raise ArgumentTypeError("the text is no UTF-8") from None
+        raise ArgumentTypeError("the text is not UTF-8") from None
     return word
 
 
@@ -56,10 +56,10 @@ def endpoint_id(word: str) -> str:
     if _ENDPOINT.fullmatch(word) is None:
         if word.isdecimal():
             raise ArgumentTypeError(
-                f"'{word}' is no endpoint, but the id of a task: orchestratorctl show {word}"
+                f"'{word}' is the id of a task, not an endpoint: orchestratorctl show {word}"
             )
         raise ArgumentTypeError(
-            f"'{word}' is no endpoint; one is named API/NAME: orchestratorctl endpoints"
+            f"'{word}' is not an endpoint; write API/NAME: orchestratorctl endpoints"
         )
     return word
 
@@ -82,21 +82,23 @@ def scope(word: str) -> str:
 def endpoint_or_api(word: str) -> str:
     """An endpoint's id, API/* for all of an api, `orchestratord` or `subscriptions`."""
     if _ENDPOINTS.fullmatch(word) is None and word not in (OWN_ENDPOINT, SUBSCRIPTIONS):
-        raise ArgumentTypeError(f"'{word}' is no endpoint; write API/NAME, or API/* for all of one")
+        raise ArgumentTypeError(
+            f"'{word}' is not an endpoint; write API/NAME, or API/* for all of one"
+        )
     return word
 
 
 def whole_number(word: str) -> int:
     """A whole number from 1: an id or a count."""
     if not (word.isascii() and word.isdecimal() and int(word) > 0):
-        raise ArgumentTypeError(f"'{word}' is no whole number from 1")
+        raise ArgumentTypeError(f"'{word}' is not a whole number from 1")
     return int(word)
 
 
 def number_from_0(word: str) -> int:
     """A whole number from 0."""
     if not (word.isascii() and word.isdecimal()):
-        raise ArgumentTypeError(f"'{word}' is no whole number")
+        raise ArgumentTypeError(f"'{word}' is not a whole number")
     return int(word)
 
 
@@ -104,7 +106,7 @@ def numbered_id(word: str) -> int:
     """The id of a task or of a bulk."""
     if _ENDPOINT.fullmatch(word) is not None:
         raise ArgumentTypeError(
-            f"'{word}' is an endpoint, no id of a task: orchestratorctl list --endpoint {word}"
+            f"'{word}' is an endpoint, not the id of a task: orchestratorctl list --endpoint {word}"
         )
     return whole_number(word)
 
@@ -113,7 +115,9 @@ def duration(word: str) -> float:
     """Seconds of `500ms`, `10s`, `5m`, `2h`, `1d` or a number of seconds."""
     match = _DURATION.fullmatch(word.strip())
     if match is None:
-        raise ArgumentTypeError(f"'{word}' is no duration; write 500ms, 10s, 5m, 2h, 1d or seconds")
+        raise ArgumentTypeError(
+            f"'{word}' is not a duration; write 500ms, 10s, 5m, 2h, 1d or seconds"
+        )
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
@@ -144,7 +148,7 @@ def moment(word: str) -> str:
     try:
         when = datetime.fromisoformat(word.strip())
     except ValueError:
-        raise ArgumentTypeError(f"'{word}' is no time; write 2026-11-24T22:00:00Z") from None
+        raise ArgumentTypeError(f"'{word}' is not a time; write 2026-11-24T22:00:00Z") from None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return when.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
@@ -163,7 +167,7 @@ def reasons(word: str) -> str:
 def _known(word: str, what: str, known: tuple[str, ...]) -> str:
     for one in word.split(","):
         if one not in known:
-            raise ArgumentTypeError(f"'{one}' is no {what}; there are {', '.join(known)}")
+            raise ArgumentTypeError(f"'{one}' is not a {what}; there are {', '.join(known)}")
     return word
 
 
@@ -187,7 +191,9 @@ def event_types(word: str) -> str:
             event[: event.index(".") + 1] for event in EVENTS if item.endswith(".*")
         }
         if not known:
-            raise ArgumentTypeError(f"'{item}' is no type of event; there are {', '.join(EVENTS)}")
+            raise ArgumentTypeError(
+                f"'{item}' is not a type of event; there are {', '.join(EVENTS)}"
+            )
     return word
 
 
@@ -241,7 +247,7 @@ def text_or_file(word: str) -> str:
     except OSError as error:
         raise ArgumentTypeError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise ArgumentTypeError(f"{path}: no UTF-8 text") from None
+        raise ArgumentTypeError(f"{path}: not a text in UTF-8") from None
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -252,4 +258,4 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")

@@ -40,7 +40,7 @@ SILENCE = 45.0
 StreamEvent = namedtuple("StreamEvent", ["type", "data"])
 """An event: its type, and the object that tells of it."""
 
-_NAME_ANOTHER = f"Another socket is named with --socket PATH or ${VARIABLE}."
+_NAME_ANOTHER = f"Name another socket with --socket PATH or ${VARIABLE}."
 _START = "Start the daemon with `systemctl start orchestratord` or `orchestratord run`."
 
 
@@ -148,11 +148,11 @@ def _unreachable(path: str, error: OSError) -> NoDaemon:
         return NoDaemon(f"permission denied at {path}", [who_may(path)])
     if error.errno == errno.ECONNREFUSED:
         if is_socket(path):
-            why = "nothing listens there; the daemon has stopped or is about to start"
+            why = "no daemon listens there; it has stopped or is about to start"
         else:
-            why = "it is no socket"
+            why = "it is not a socket"
     elif error.errno in (errno.ENOENT, errno.ENOTDIR):
-        why = "there is no such socket"
+        why = "the socket does not exist"
     elif len(os.fsencode(path)) > LONGEST_PATH:
         # Python reports it without an errno.
         why = f"its path is too long: the kernel takes {LONGEST_PATH} bytes"
@@ -270,7 +270,7 @@ class SocketClient:
             timeout: seconds that the daemon may be silent.
         """
         sent = {"Accept": "application/json", "Connection": "close", **(headers or {})}
-        unsure = [] if method == "GET" else ["Whether it did what was asked is not known."]
+        unsure = [] if method == "GET" else ["It may have carried out the request."]
         payload = None
         if body is not None:
             sent["Content-Type"] = "application/json"
@@ -285,7 +285,7 @@ class SocketClient:
             message = f"the daemon at {self.path} has not answered within {timeout:g} s"
             raise TimedOut(message, unsure) from None
         except (OSError, http.client.HTTPException):
-            message = f"the daemon at {self.path} closed the connection before it had answered"
+            message = f"the daemon at {self.path} closed the connection before it answered"
             raise Lost(message, unsure) from None
         finally:
             connection.close()
@@ -323,7 +323,7 @@ class SocketClient:
             connection.connect()
         except TimeoutError:
             raise NoDaemon(
-                f"the daemon at {self.path} takes no connection; it hangs or has too many"
+                f"the daemon at {self.path} accepts no connection; it hangs or has too many"
             ) from None
         except OSError as error:
             raise _unreachable(self.path, error) from None
@@ -410,7 +410,7 @@ def follow(
         now = time.monotonic()
         gone = now if gone is None else gone
         if now - gone >= AWAY_TIMEOUT:
-            raise NoDaemon(f"{failure}, and has not come back")
+            raise NoDaemon(f"{failure}, and it has not come back")
         away()
         time.sleep(AWAY_PAUSE)
 

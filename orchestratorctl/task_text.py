@@ -281,7 +281,7 @@ class LastAnswer:
             self.truncated = bool(response.get("truncated"))
             self.binary = response.get("encoding") == "base64"
             facts = [response.get("status_code"), _header(response.get("headers"), "content-type")]
-            facts += ["no text: this is its base64"] if self.binary else []
+            facts += ["not text: this is its base64"] if self.binary else []
         elif isinstance(response, dict) and "headers" in response:
             body = None
             facts = [response.get("status_code")]
@@ -316,7 +316,7 @@ def print_answer(task: dict[str, Any], console: Console) -> None:
     lines = body_lines(answer.body)
     console.lines(lines[:-1] if lines[-1] == "" else lines)
     if answer.binary:
-        console.say("The answer is no text; this is its base64.")
+        console.say("The answer is not text; this is its base64.")
     if answer.truncated:
         console.say("The answer was longer; the daemon has kept its beginning.")
 

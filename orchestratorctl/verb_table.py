@@ -236,7 +236,7 @@ EVERYWHERE = (
     ),
     VerbArgument(
         "-o --output",
-        "how data is written (table)",
+        "the format of data (table)",
         group="everywhere",
         choices=("table", "json", "yaml"),
         default=argparse.SUPPRESS,
@@ -268,7 +268,7 @@ _FILTERS = (
     _filter("--run", "calls of the run that began with this one", _BULK_ID),
     _filter("--parent", "child tasks of this call, and its deliveries", _BULK_ID),
     _filter("--webhook", "deliveries of the webhook of this name", _TEXT),
-    _filter("--batch", "told of by the delivery of this batch", _COUNT),
+    _filter("--batch", "announced by the delivery of this batch", _COUNT),
 )
 _EVENT_FILTERS = (
     _repeated("--type", "such as task.failed or 'task.*'; several with commas", _EVENT_TYPE),
@@ -289,7 +289,7 @@ _STOP_AFTER = VerbArgument(
 _CHANGED = (
     VerbArgument(
         "-p",
-        "a parameter; its text becomes what the endpoint declares",
+        "a parameter; its text becomes the type that the endpoint declares",
         _PARAM,
         dest="text_params",
         action="append",
@@ -340,16 +340,16 @@ VERBS = (
     Verb(
         "watch",
         "verbs.daemon_verbs:watch",
-        "show the state of the daemon, again and again",
+        "show the state of the daemon, and redraw it",
         VerbArgument("--interval", "the time between two pictures (1s)", _INTERVAL, default=1.0),
         VerbArgument("--once", "show one picture and exit"),
     ),
     Verb(
         "show",
         "verbs.task_verbs:show",
-        "show a task, its last answer and its attempts, or the run that it belongs to",
+        "show a task, its last answer and its attempts, or its run",
         VerbArgument("id", None, _task_id()),
-        VerbArgument("--tree", "all that its run has led to, deliveries too, as a tree"),
+        VerbArgument("--tree", "its whole run as a tree, deliveries too"),
     ),
     Verb(
         "call",
@@ -371,7 +371,7 @@ VERBS = (
     Verb(
         "retry",
         "verbs.task_verbs:retry",
-        "retry tasks now, with other parameters if any are given",
+        "retry tasks now, also with other parameters",
         VerbArgument("ids", None, _task_id("pending,failed,cancelled"), nargs="*"),
         *_CHANGED,
         VerbArgument("--force", "repeat tasks that succeeded, too"),
@@ -387,7 +387,7 @@ VERBS = (
     Verb(
         "resolve",
         "verbs.task_verbs:resolve",
-        "say how tasks ended; what follows from that, follows",
+        "say how tasks ended; their child tasks and webhooks follow",
         VerbArgument("ids", None, _task_id("pending,failed"), nargs="*"),
         VerbArgument("--as", "how", dest="outcome", required=True, choices=("succeeded", "failed")),
         VerbArgument("--note", "why, for the action log", _TEXT),
@@ -422,13 +422,13 @@ VERBS = (
     Verb(
         "pause",
         "verbs.endpoint_verbs:pause",
-        "hold back the calls of an endpoint until it is resumed",
+        "hold back the calls of an endpoint until you resume it",
         _ENDPOINT,
     ),
     Verb(
         "resume",
         "verbs.endpoint_verbs:resume",
-        "let a paused endpoint go on, and whatever is throttled: a lane, a URL, an endpoint",
+        "resume a paused endpoint, or lift a throttle: of a lane, a URL, an endpoint",
         VerbArgument(
             "name",
             "as `status` shows it: api:shop, hooks.example.com:443, a URL, API/NAME#WEBHOOK",
@@ -438,11 +438,11 @@ VERBS = (
     Verb(
         "bulks",
         "verbs.bulk_verbs:bulks",
-        "list what --all began, show how one went, end it early or resume it",
-        VerbArgument("id", "as `retry --all` names it", _BULK_ID, nargs="?"),
+        "list the bulk operations of --all, show, end or resume one",
+        VerbArgument("id", "the number that `retry --all` prints", _BULK_ID, nargs="?"),
         VerbArgument("--cancel", "change no more tasks"),
         VerbArgument("--resume", "go on after a pause"),
-        VerbArgument("--wait", "wait until all that it retried has ended, exit 1 on failure"),
+        VerbArgument("--wait", "wait for the end of all its tasks, exit 1 on failure"),
         _WAITING[1],
         checks=(_check_waiting, _check_one_bulk),
     ),
@@ -453,17 +453,17 @@ VERBS = (
         VerbArgument(
             "folder", "with --dry-run: in the place of the daemon's own", _FOLDER, nargs="?"
         ),
-        VerbArgument("--diff", "show what differs, key by key"),
-        VerbArgument("--dry-run", "change nothing: say whether the files are good"),
+        VerbArgument("--diff", "show the changes, key by key"),
+        VerbArgument("--dry-run", "change nothing: check the files"),
         VerbArgument(
-            "--accept-removals", "also where most of the endpoints that tasks wait for are removed"
+            "--accept-removals", "accept the removal of most endpoints that tasks wait for"
         ),
         checks=(_check_reload,),
     ),
     Verb(
         "upgrade",
         "verbs.daemon_verbs:upgrade",
-        "have the daemon go on as the version that is installed by now",
+        "have the daemon go on as the installed version",
     ),
     Verb(
         "webhooks",
@@ -478,8 +478,8 @@ VERBS = (
             ),
             _webhook_verb(
                 "enable",
-                "deliver to a webhook again",
-                VerbArgument("--replay", "send what failed while it was disabled"),
+                "enable a disabled webhook",
+                VerbArgument("--replay", "send the deliveries that failed while it was disabled"),
             ),
             _webhook_verb("disable", "stop deliveries to a webhook"),
             _webhook_verb("test", "send a test delivery to a webhook"),
@@ -489,12 +489,12 @@ VERBS = (
     Verb(
         "outbox",
         "verbs.outbox_verbs:list_outbox",
-        "list what applications have committed and is no task",
+        "list rows that applications committed and that are not tasks yet",
         verbs=(
             Verb(
                 "list",
                 "verbs.outbox_verbs:list_outbox",
-                "list the rows that wait or were refused, newest first",
+                "list the waiting and refused rows, newest first",
                 VerbArgument("--status", "only these", choices=("waiting", "refused")),
                 VerbArgument("--limit", "at most this many (100)", _COUNT, default=100),
             ),
@@ -513,7 +513,7 @@ VERBS = (
 COMMAND = Verb(
     PROGRAM,
     "",
-    "Speaks to a running orchestratord over its control socket.",
+    "Operates a running orchestratord over its control socket.",
     VerbArgument("--version", "print the version and exit", action=_Version, nargs=0),
     verbs=VERBS,
 )

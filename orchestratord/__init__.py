@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from orchestratord.api.bodies import RequestBody as RequestBody
     from orchestratord.api.server.problem_json import Refusal as Refusal
     from orchestratord.cli.config_folder import ConfigFolder as ConfigFolder
+    from orchestratord.cli.opened_config import opened_config as opened_config
     from orchestratord.cli.options import config_option as config_option
+    from orchestratord.config.database_url import queue_url as queue_url
     from orchestratord.config.endpoint_file import EndpointFile as EndpointFile
     from orchestratord.config.params import check_params as check_params
     from orchestratord.config.params import fitted as fitted
@@ -33,9 +35,11 @@ if TYPE_CHECKING:
     from orchestratord.errors import NotFound as NotFound
     from orchestratord.errors import NotWritable as NotWritable
     from orchestratord.errors import OrchestratordError as OrchestratordError
+    from orchestratord.errors import OutboxUnusable as OutboxUnusable
     from orchestratord.errors import Outdated as Outdated
     from orchestratord.errors import PluginError as PluginError
     from orchestratord.errors import Problem as Problem
+    from orchestratord.errors import QueueError as QueueError
     from orchestratord.errors import Reject as Reject
     from orchestratord.errors import RoleLost as RoleLost
     from orchestratord.errors import SchemaTooCostly as SchemaTooCostly
@@ -147,8 +151,10 @@ if TYPE_CHECKING:
     from orchestratord.plugin.route import PortHandler as PortHandler
     from orchestratord.plugin.route import PortRequest as PortRequest
     from orchestratord.plugin.route import Route as Route
+    from orchestratord.plugin.route import StatusPart as StatusPart
     from orchestratord.plugin.route import described as described
     from orchestratord.plugin.verb_row import VerbRow as VerbRow
+    from orchestratord.queue.postgres.postgres_database import PostgresServer as PostgresServer
     from orchestratord.values import world as world
     from orchestratord.values.attached_file import Attachment as Attachment
     from orchestratord.values.budget import INLINE_STEPS as INLINE_STEPS

@@ -258,11 +258,6 @@ class OutboxUnusable(QueueError):
     """The database that is to have the outbox has none, or refuses what the relay asks."""
 
 
-class RowsUnreadable(QueueError):
-    """The rows of the outbox that wait could not be read together: its server ran out of time, or
-    of memory."""
-
-
 class DatabaseInUse(QueueError):
     """Another daemon holds the database, or its schema is newer than this version can read."""
 

@@ -50,7 +50,14 @@ from orchestratord.model.task import (
 from orchestratord.plugin.hookspecs import RUN_END
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import check_service
-from orchestratord.plugin.route import Answer, Caller, Control, PageVisit, PortRequest
+from orchestratord.plugin.route import (
+    Answer,
+    Caller,
+    Control,
+    PageVisit,
+    PortRequest,
+    StatusPart,
+)
 from orchestratord.values.clock import Clock
 from orchestratord.values.json_body import parse_json
 from orchestratord.values.redact import Redactor
@@ -218,7 +225,14 @@ class FakeControl:
     ) -> list[dict[str, Any]]:
         """The rows of a table whose columns have these values."""
         found = self.tables.get(table, [])
-        these = [dict(row) for row in found if row.items() >= where.items()]
+        these = [
+            dict(row)
+            for row in found
+            if all(
+                row.get(name) in (value if isinstance(value, list | tuple | set) else (value,))
+                for name, value in where.items()
+            )
+        ]
         return (sorted(these, key=lambda row: row[order]) if order else these)[:limit]
 
     async def write(self, effects: Sequence[Effect], events: Sequence[Event] = ()) -> list[int]:
@@ -237,6 +251,10 @@ class FakeControl:
                 old.update(effect.values)
                 old.update({name: old.get(name, 0) + by for name, by in effect.add.items()})
         return [n for n, one in enumerate(self.written, 1) if isinstance(one, NewTask)]
+
+    def ago(self, seconds: float) -> int:
+        """The time so many seconds before `START`, milliseconds since the epoch."""
+        return int((START - seconds) * 1000)
 
     def begin_trouble(self, code: str, why: str) -> None:
         """Remember a trouble."""
@@ -350,6 +368,15 @@ class Rig:
         """What `check_endpoint` finds; `config` where the endpoint is not alone."""
         arguments = {"endpoint": endpoint, "config": config or self.config(endpoint)}
         return self._ask("check_endpoint", arguments)
+
+    def check_config(self, config: Config) -> list[Problem]:
+        """What `check_config` finds."""
+        return self._ask("check_config", {"config": config})
+
+    def status(self, control: Control | FakeControl) -> dict[str, Any]:
+        """What the plugin says of itself in the status."""
+        parts: list[StatusPart] = self._ask("register_status", {"control": control})
+        return {part.key: part.read() for part in parts}
 
     def adopt(
         self,

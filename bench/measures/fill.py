@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from orchestratord.model.task import Key
 
@@ -97,35 +100,60 @@ SELECT '', status, count(*), 0 FROM retry_schedule GROUP BY status
 """
 
 
+Run = Callable[..., object]
+"""Runs a statement."""
+
+
 @contextmanager
-def without_indexes(database: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to fill the tables with that a store has made in this file, which none may have
-    open: nothing has to outlive a crash, and indexes are made faster than they are kept. At the end
-    the tasks are counted, as a daemon has counted its own."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode = OFF")
-        connection.execute("PRAGMA synchronous = OFF")
-        connection.execute("PRAGMA cache_size = -262144")
-        indexes = connection.execute(
-            "SELECT name, sql FROM sqlite_master "
-            "WHERE type = 'index' AND tbl_name = 'retry_schedule' AND sql IS NOT NULL"
-        ).fetchall()
-        connection.execute("BEGIN")
+def without_indexes(database: Path | str) -> Iterator[Run]:
+    """To fill the tables with that a store has made in this file, or in the PostgreSQL of this URL,
+    which none may have open: nothing has to outlive a crash, and indexes are made faster than they
+    are kept. At the end the tasks are counted, as a daemon has counted its own."""
+    is_file = isinstance(database, Path)
+    with closing(_file(database) if isinstance(database, Path) else _server(database)) as session:
+        indexes = session.execute(OF_FILE if is_file else OF_SERVER).fetchall()
+        session.execute("BEGIN")
         for name, _ in indexes:
-            connection.execute(f'DROP INDEX "{name}"')
-        yield connection
+            session.execute(f'DROP INDEX "{name}"')
+        yield session.execute
         for _, statement in indexes:
-            connection.execute(statement)
-        connection.execute("DELETE FROM task_counts")
-        connection.execute(COUNT)
-        connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL")
+            session.execute(statement)
+        session.execute("DELETE FROM task_counts")
+        session.execute(COUNT)
+        session.execute("COMMIT")
+        session.execute("PRAGMA journal_mode = WAL" if is_file else "VACUUM ANALYZE")
+
+
+OF_FILE = """
+SELECT name, sql FROM sqlite_master
+WHERE type = 'index' AND tbl_name = 'retry_schedule' AND sql IS NOT NULL
+"""
+OF_SERVER = """
+SELECT indexname, indexdef FROM pg_indexes
+WHERE tablename = 'retry_schedule' AND indexname NOT IN (SELECT conname FROM pg_constraint)
+"""
+"""The indexes that are no constraint, and how they are made."""
+
+
+def _file(database: Path) -> Any:
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = OFF")
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("PRAGMA cache_size = -262144")
+    return connection
+
+
+def _server(url: str) -> Any:
+    session = psycopg.connect(url, autocommit=True)
+    session.execute("SET synchronous_commit = off")
+    session.execute("SET maintenance_work_mem = '512MB'")
+    return session
 
 
 def fill(database: Path, filling: Filling) -> None:
     """Fill the tables that a store has made in this file; no store may have it open."""
-    with without_indexes(database) as connection:
-        connection.execute(
+    with without_indexes(database) as run:
+        run(
             ROWS,
             {
                 "rows": filling.rows,

@@ -68,7 +68,7 @@ def _follow(client: SocketClient, console: Console, arguments: Namespace, bulk_i
         console.complain(
             f"bulk {bulk_id} has paused: {number(bulk.get('failed'))} of what it retried failed",
             f"See why: orchestratorctl list --bulk {bulk_id} --status failed",
-            f"Once that is mended: orchestratorctl bulks {bulk_id} --resume --wait",
+            f"Once you have corrected that: orchestratorctl bulks {bulk_id} --resume --wait",
         )
         return FAILED
     if not bulk_is_done(bulk, to_the_end=wait):

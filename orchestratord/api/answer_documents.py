@@ -416,49 +416,6 @@ class ActionLog(TypedDict):
     """The `after` of the next page; null at the end."""
 
 
-# -- The outbox ------------------------------------------------------------------------------------
-
-
-@example(
-    {
-        "id": 6,
-        "endpoint": "shop/sendOrder",
-        "status": "refused",
-        "reason": "invalid_params",
-        "error": 'id: expected a whole number, not "x"',
-        "problem": {"code": "invalid_params", "status": 422},
-        "key": "order-8",
-        "params": '{"id": "x"}',
-        "created_at": "2026-11-24T22:00:00.000Z",
-        "refused_at": "2026-11-24T22:00:00.090Z",
-    }
-)
-class OutboxRowDocument(TypedDict):
-    """An outbox row without a task."""
-
-    id: int
-    endpoint: str
-    status: Literal["waiting", "refused"]
-    reason: str | None
-    error: str | None
-    """The problem in one line."""
-    problem: Any
-    """The refusal that the API would answer."""
-    key: str | None
-    params: str
-    """JSON, cut after 4,000 characters."""
-    created_at: Time
-    refused_at: Time | None
-
-
-class OutboxDocument(TypedDict):
-    """A page of rows of the outbox."""
-
-    outbox: list[OutboxRowDocument]
-    next: int | None
-    """The `after` of the next page; null at the end."""
-
-
 # -- Endpoints -------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,6 @@ from orchestratord.api.answer_documents import (
     EndpointsDocument,
     ExplanationDocument,
     LiftedDocument,
-    OutboxDocument,
     PausedDocument,
     RequestDocument,
     SurveyDocument,
@@ -56,7 +55,6 @@ from orchestratord.errors import (
     Conflict,
     InvalidParams,
     NotFound,
-    OutboxUnusable,
     Overtaken,
     Replaced,
     SchemaTooCostly,
@@ -174,7 +172,7 @@ class ApiRoutes:
         question = asked.body
         if asked.query:
             if question is not None:
-                raise InvalidParams({"body": "says what the query says already"})
+                raise InvalidParams({"body": "repeats the query"})
             question = {name: text for name, text in asked.query.items() if text}
         body = bodies.read_body(bodies.ExplainBody, question).model_dump(exclude_unset=True)
         return Answer(await self._service.explain(_endpoint_id(asked), **body))
@@ -406,20 +404,6 @@ class ApiRoutes:
         limit, after = _page(asked, bodies.ActionsQuery)
         return Answer(await self._service.actions(limit=limit, after=after))
 
-    @described(
-        query=bodies.OutboxQuery,
-        answers={200: OutboxDocument},
-        problems=[NotFound, OutboxUnusable],
-    )
-    async def outbox(self, asked: Asked) -> Answer:
-        """List rows of the outbox."""
-        limit, after = _page(asked, bodies.OutboxQuery)
-        status = asked.query.get("status") or None
-        if status not in (None, "waiting", "refused"):
-            raise InvalidParams({"status": "must be waiting or refused"})
-        refused = None if status is None else status == "refused"
-        return Answer(await self._service.outbox(limit=limit, after=after, refused=refused))
-
 
 def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The API as an ASGI application: the core's routes, then those of plugins."""
@@ -428,6 +412,7 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
     for plugin, route in plugin_routes(host, service, ROUTES):
         handlers[route.method, route.path] = plugin_api.Contained(host, plugin, route)
     handlers.setdefault(("GET", "/"), _front)
+    service.routes = handlers
     by_path: dict[str, dict[str, Handler]] = {}
     for (method, path), handler in handlers.items():
         by_path.setdefault(path, {})[method] = handler
@@ -446,6 +431,8 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
         else:
             plain[path] = endpoint
 
+    disabled = [name for name, one in host.plugins.items() if one.status == "disabled"]
+
     async def run(scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})
         endpoint = plain.get(path := scope["path"])
@@ -453,7 +440,8 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
             if (found := match(path)) is not None:
                 scope["path_params"], endpoint = found.groupdict(), of_pattern
                 break
-        response = await (endpoint or no_route)(Request(scope, receive))
+        request = Request(scope, receive)
+        response = await (no_route(request, disabled) if endpoint is None else endpoint(request))
         await response(scope, receive, send)
 
     return run

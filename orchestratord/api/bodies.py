@@ -174,7 +174,7 @@ class ExplainBody(RequestBody):
                 wrong["status_code"] = str(error)
             else:
                 if self.error is not None and code != "error":
-                    wrong["error"] = f"says that no answer comes, status_code that {code} does"
+                    wrong["error"] = f"means no answer, status_code means the answer {code}"
         elif self.error is None and phase is not None and not phase.startswith("before_"):
             wrong["status_code"] = f"is required: {phase} comes after an answer"
         if wrong:
@@ -282,16 +282,6 @@ class ActionsQuery(TypedDict, total=False):
     """The `next` of the page before."""
 
 
-class OutboxQuery(TypedDict, total=False):
-    """Which rows of the outbox."""
-
-    status: Annotated[str, one_of(["waiting", "refused"])]
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
-    """Rows of a page; 100 by default."""
-    after: Annotated[int, Field(ge=1, le=MAX_ID)]
-    """The `next` of the page before."""
-
-
 class ExplainQuery(TypedDict, total=False):
     """An attempt that is explained."""
 
@@ -375,7 +365,7 @@ def refuse_unknown(query: Mapping[str, str], understood: type | None = None) -> 
     known = tuple(understood.__annotations__) if understood is not None else ()
     if unknown := [name for name in query if name not in known][:MOST_UNKNOWN]:
         if not known:
-            raise InvalidParams(dict.fromkeys(unknown, "there are no parameters here"))
+            raise InvalidParams(dict.fromkeys(unknown, "this endpoint has no parameters"))
         raise InvalidParams(
             {name: f"there is no such parameter{suggest(name, known)}" for name in unknown}
         )
@@ -385,7 +375,7 @@ def _problem_text(model: type[RequestBody], error: ErrorDetails) -> str:
     value = error["input"]
     if error["type"] == "extra_forbidden":
         if not model.model_fields:
-            return "unknown key; nothing can be said here"
+            return "unknown key; this takes no keys"
         return f"unknown key{suggest(str(error['loc'][-1]), model.model_fields)}"
     if error["type"] in _EXPECTED:
         return f"expected {_EXPECTED[error['type']]}, not {_in_json(value)}"

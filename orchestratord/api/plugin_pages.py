@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
+from orchestratord.api.daemon_documents import StatusDocument
+from orchestratord.api.serialize import json_bytes
 from orchestratord.errors import OrchestratordError, PluginError
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, call, is_ctrl_c
-from orchestratord.plugin.metric import MetricSamples, samples_of
+from orchestratord.plugin.registry import plain
 from orchestratord.plugin.route import Control, Page, PageVisit
-from orchestratord.plugin.served import plugin_pages
+from orchestratord.plugin.served import plugin_pages, plugin_status
 
 
 def contained_pages(host: Host, control: Control) -> Iterator[Page]:
@@ -35,12 +39,25 @@ def _contained(host: Host, plugin: str, page: Page) -> Page:
     return replace(page, show=show)
 
 
-def plugin_metrics(host: Host) -> Iterator[MetricSamples]:
-    """The metrics of all plugins, as they are now."""
-    for plugin, metric in host.registry.metrics:
+STATUS_KEYS = StatusDocument.__annotations__.keys() - {"outbox"}
+"""What the status says of the core. `outbox` is described there, so that each answer has it, and is
+a plugin's to say."""
+
+
+def contained_status(host: Host, control: Control) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The parts of the status that are plugins', by their keys; what one of them does wrong is its
+    plugin's fault, and its part is null then."""
+
+    def contained(plugin: str, key: str, read: Callable[[], Any]) -> Any:
         try:
-            yield samples_of(metric)
+            found = plain(read())
+            json_bytes(found)
         except BaseException as error:  # a plugin may raise anything
             if is_ctrl_c(error):
                 raise
-            host.fault(plugin, f"metric {metric.name}", error)
+            host.fault(plugin, f"status {key}", error)
+            return None
+        return found
+
+    for plugin, part in plugin_status(host, control, STATUS_KEYS):
+        yield part.key, partial(contained, plugin, part.key, part.read)

@@ -39,6 +39,5 @@ ROUTES = {
     ("POST", f"{_BULK}/cancel"): "cancel_bulk",
     ("POST", f"{_BULK}/resume"): "resume_bulk",
     ("GET", "/v1/actions"): "actions",
-    ("GET", "/v1/outbox"): "outbox",
 }
 """(method, path) → the name of the method."""

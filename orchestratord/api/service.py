@@ -35,9 +35,9 @@ from orchestratord.api.daemon_documents import (
 )
 from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
-from orchestratord.api.outbox_relay import OutboxRelay
-from orchestratord.api.plugin_pages import contained_pages, plugin_metrics
+from orchestratord.api.plugin_pages import contained_pages, contained_status
 from orchestratord.api.run_document import RunDocument, RunsDocument, run_document, runs_document
+from orchestratord.api.server.handler import Asked, Handler
 from orchestratord.api.server.request_body import json_value
 from orchestratord.api.slow_look import SlowLook
 from orchestratord.api.throttle_service import ThrottleService
@@ -83,6 +83,7 @@ from orchestratord.plugin.isolation import HookFault, check_sizes, contained
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.plugin.metric import MetricSamples
 from orchestratord.plugin.route import Page
+from orchestratord.plugin.served import plugin_metrics
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import chores, claim, manual, plugin_rows, search
 from orchestratord.queue.operations.schedules import MissedSlots
@@ -178,11 +179,11 @@ class Service:
         clock_watch: ClockWatch,
         team: Team,
         upgrade: Upgrade,
-        relay: OutboxRelay,
     ) -> None:
         self._worker, self._scheduler = worker, scheduler
         self._store, self._host, self._clock = worker.store, worker.host, worker.clock
         self._failing = SlowLook(self._store, Failing([], False))
+        self._missed_deliveries = SlowLook[int](self._store)
         self._due = SlowLook[backlog.DueTasks](self._store)
         self.many = BulkService(worker)
         self.one = TaskService(worker)
@@ -190,7 +191,9 @@ class Service:
         self._reloader = reloader
         self._fleet = fleet
         self._clock_watch, self._team, self._upgrade = clock_watch, team, upgrade
-        self._relay = relay
+        self.routes: Mapping[tuple[str, str], Handler] = {}
+        """What answers at each method and path of the API, where it is served."""
+        self._status_parts: list[tuple[str, Callable[[], Any]]] | None = None
         self._started_at = worker.clock.now_ms()
         self._version = importlib.metadata.version("orchestratord")
         self._pausing, self._editing = asyncio.Lock(), asyncio.Lock()
@@ -221,6 +224,7 @@ class Service:
         all_workers = await self._team.snapshot(self._worker.snapshot())
         rates = await claim.rates(store, status.lanes_by_day(all_workers))
         snapshot = status.with_rates(all_workers, rates, now)
+        missed = await self._missed_deliveries.latest(failing.missed_deliveries())
         due = await self._due.latest(backlog.due_tasks(now, status.MAX_PARTITIONS))
         return {
             **status.process_status(
@@ -233,9 +237,7 @@ class Service:
             ),
             "health": {"ready": not (troubles := self.troubles()), "troubles": troubles},
             "config": status.config_status(self._reloader),
-            "queue": status.queue_status(
-                await store.counts(), (await self._looked()).missed, due, now, redactor
-            ),
+            "queue": status.queue_status(await store.counts(), missed, due, now, redactor),
             **status.worker_status(snapshot, redactor, None if all_lanes else status.MAX_LANES),
             **await self.failing(),
             "events_dropped": snapshot["events_dropped"],
@@ -244,14 +246,21 @@ class Service:
             "database": await status.database_status(store, self._fleet, redactor),
             "daemons": cast("list[daemon_documents.DaemonStatus]", self._fleet.daemons()),
             "clock": cast("daemon_documents.ClockStatus", self._clock_watch.status()),
-            "outbox": cast("daemon_documents.OutboxStatus | None", self._relay.status()),
+            "outbox": None,
             "plugins": status.plugins_status(self._host.plugins.values(), redactor),
             "paused": sorted(await store.read(manual.paused())),
             "stuck_chores": [
                 {"id": one.id, "kind": one.kind, "subject": redactor.text(one.subject)}
                 for one in await store.read(chores.stuck())
             ],
+            **self._of_plugins(),  # type: ignore[typeddict-item]  # keys that no document has
         }
+
+    def _of_plugins(self) -> dict[str, Any]:
+        """What plugins say of themselves in the status, by their keys."""
+        if self._status_parts is None:
+            self._status_parts = list(contained_status(self._host, self))
+        return {key: read() for key, read in self._status_parts}
 
     def plugins(self) -> list[daemon_documents.PluginDocument]:
         """All plugins in the order in which they were loaded, those that did not load as well."""
@@ -274,7 +283,7 @@ class Service:
         Args:
             diff: name the keys that differ; where nothing has changed since, those that the
                 generation in force has changed.
-            accept_removals: also where most of the endpoints that tasks wait for are removed.
+            accept_removals: accept the removal of most endpoints that tasks wait for.
             dry_run: only tell what it would come to.
             folder: then, read in the place of the daemon's own.
 
@@ -658,9 +667,14 @@ class Service:
 
     async def outbox(
         self, *, limit: int = 100, after: int | None = None, refused: bool | None = None
-    ) -> answers.OutboxDocument:
+    ) -> Mapping[str, Any]:
         """A page of the outbox's rows, and the `next` after which there is more. See `Control`."""
-        return await self._relay.page(limit, filters.MAX_ID if after is None else after, refused)
+        if (handler := self.routes.get(("GET", "/v1/outbox"))) is None:
+            raise NotFound("no plugin that is loaded has an outbox")
+        status = "" if refused is None else "refused" if refused else "waiting"
+        query = {"limit": str(limit), "after": str(after or ""), "status": status}
+        found: Mapping[str, Any] = (await handler(Asked({}, query, None, {}))).body
+        return found
 
     # -- what was done manually ----------------------------------------------------------------
 
@@ -712,6 +726,10 @@ class Service:
         if any(table is not None and table.adopted for table in changed):
             self._store.tell("tables")
         return ids[: sum(isinstance(effect, NewTask) for effect in effects)]
+
+    def ago(self, seconds: float) -> int:
+        """The time so many seconds ago. See `Control.ago`."""
+        return self._clock.before(seconds)
 
     def begin_trouble(self, code: str, why: str) -> None:
         """The daemon cannot do all of its work. See `Control.begin_trouble`."""
@@ -814,16 +832,13 @@ class Service:
         Where long lists keep it from being looked up, it is what was known before. Raises
         Unreachable.
         """
-        looked = await self._looked()
+        looked = await self._failing.latest(failing.failing())
         found = [item for item in looked.keys if self._stands(item.key)]
         webhooks = sum(bool(item.key.webhook) for item in found)
         return {
             "failing": [_failing(item, self.config.redactor) for item in found[:MAX_FAILING]],
             "failing_counts": {"call": len(found) - webhooks, "webhook": webhooks},
         }
-
-    async def _looked(self) -> Failing:
-        return await self._failing.latest(failing.failing())
 
     def _stands(self, key: Key) -> bool:
         """Whether the endpoint or webhook is still declared."""
@@ -848,7 +863,7 @@ class Service:
                 hint = suggest(name, grouped.COLUMNS) or f"; by {known}"
                 raise InvalidParams({"by": f"tasks are not grouped by {name!r}{hint}"})
         if not by or len(set(by)) < len(by):
-            raise InvalidParams({"by": "names each of what tasks are grouped by once"})
+            raise InvalidParams({"by": "names each grouping once"})
         found = await self._store.read(grouped.grouped(wanted, by))
         mask = self.config.redactor.value
         groups = [

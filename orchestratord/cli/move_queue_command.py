@@ -23,7 +23,6 @@ def move_queue(source: str, target: str, config: str | None) -> None:
     from orchestratord.cli.opened_config import opened_host
     from orchestratord.errors import QueueError
     from orchestratord.queue.admin.move import move
-    from orchestratord.queue.operations import slices
 
     host = opened_host(config)
 
@@ -31,7 +30,7 @@ def move_queue(source: str, target: str, config: str | None) -> None:
         click.echo(f"{table}: {done:,} of {of:,}", err=True)
 
     try:
-        tasks = move(source, target, (*host.registry.tables.values(), slices.TABLE), moved)
+        tasks = move(source, target, tuple(host.registry.tables.values()), moved)
     except QueueError as error:
         click.echo(f"not moved: {error}", err=True)
         raise SystemExit(1) from None

@@ -28,7 +28,7 @@ config_option = click.option(
 pretend_secrets_option = click.option(
     "--pretend-secrets",
     is_flag=True,
-    help="Take secrets that are not on this machine to be good: for the check of a pull request.",
+    help="Accept secrets that are not on this machine, to check a pull request.",
 )
 
 

@@ -12,7 +12,7 @@ from orchestratord.cli.options import config_option, folder_of
 @click.option(
     "--accept-removals",
     is_flag=True,
-    help="Start although most of the endpoints that tasks wait for are not declared; those fail.",
+    help="Start without most of the endpoints that tasks wait for; those tasks fail.",
 )
 @click.option("--examine", is_flag=True, hidden=True, help="Only say which version this is.")
 def run(config: str | None, accept_removals: bool, examine: bool) -> None:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from orchestratord.config.database_url import database_url
 from orchestratord.config.inherit import Inherited, SharedReader
-from orchestratord.config.outbox_database import outbox_url
 from orchestratord.config.validate.bind_address import host_problem, parse_bind
 from orchestratord.config.validate.file_folders import STATE, check_folders
 from orchestratord.config.validate.node_reader import NodeReader
@@ -71,11 +70,6 @@ class DaemonReader:
         settings, _, fields = self._reader.read(spot, known, DaemonSettings)
         keys, of_plugins = KeyProblems(self._problems, spot, known), self._of_plugins(root)
         self._check(fields, keys)
-        if fields.get("outbox") is not None:
-            try:
-                outbox_url(fields["outbox"].database, of_plugins)
-            except ValueError as error:
-                keys.error(str(error), "outbox", "database")
         return DaemonFile(settings, of_plugins, defaults)
 
     def _known(self, root: MapNode) -> MapNode:
@@ -157,12 +151,12 @@ def _check_http(http: Http, keys: KeyProblems) -> None:
     else:
         if not address.is_loopback:
             message = (
-                "nothing encrypts the traffic here, tokens included: bind 127.0.0.1, and let a "
-                "proxy with TLS stand before it"
+                "nothing encrypts the traffic here, tokens included: bind 127.0.0.1, and put a "
+                "proxy with TLS before it"
             )
             keys.warn(message, "http", "bind")
         if address.is_unspecified and not http.hosts:
-            message = "name in http.hosts what the daemon is called, to be reached"
+            message = "write into http.hosts the names that browsers reach the daemon by"
             keys.warn(message, "http", "bind")
     for index, host in enumerate(http.hosts):
         if (wrong := host_problem(host)) is not None:
@@ -176,4 +170,4 @@ def _check_http(http: Http, keys: KeyProblems) -> None:
             message = f"needs {SHORTEST_TOKEN} or more characters; a shorter one can be guessed"
             keys.error(message, "http", name)
     if http.read_token == http.token:
-        keys.error("must be another one than token", "http", "read_token")
+        keys.error("must differ from token", "http", "read_token")

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from orchestratord.config.folder import home_folder
+from orchestratord.model.settings import Config
+
+
+def queue_url(config: Config) -> str:
+    """The database of the queue, by a configuration and this process's environment: `sqlite:///…`,
+    or `postgresql://…` with its password."""
+    return database_url(config.daemon.database, config.folder, os.environ)
 
 
 def database_url(named: str | None, folder: Path, environ: Mapping[str, str]) -> str:

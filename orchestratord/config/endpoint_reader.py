@@ -261,7 +261,7 @@ class EndpointReader:
             try:
                 rule.of({"params": given})
             except InvalidPayload as error:
-                message = f"cannot be worked out for the calls of the schedule: {error}"
+                message = f"fails for the calls of the schedule: {error}"
                 problems.error(message, "partition", "by")
 
     def _check_spec(

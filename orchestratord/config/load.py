@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,7 @@ from orchestratord.config.validate.request_rules import AddressRules
 from orchestratord.config.validate.shapes import fields_of
 from orchestratord.config.yaml.blocks import CutDocument
 from orchestratord.config.yaml.document import YamlDocument, read_document, root_of
-from orchestratord.config.yaml.nodes import MapNode, Scalar, Spot, locate, passage
+from orchestratord.config.yaml.nodes import MapNode, Node, Scalar, Spot, locate, passage
 from orchestratord.config.yaml.references import References
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.model.endpoint import Endpoint
@@ -38,7 +38,7 @@ from orchestratord.values.json_body import is_larger
 from orchestratord.values.redact import Redactor
 
 DAEMON_FILE = "orchestratord.yaml"
-_HOOK = "check_endpoint"
+_HOOK, _HOOK_OF_ALL = "check_endpoint", "check_config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,28 +307,40 @@ class _FolderReader:
                 continue
             found = Problem(TOO_LARGE.format(most), key="schedule.params")
             if (declared := self._declared(identity)) is not None:
-                self._problems.add(_placed(found, declared, self._files.contents))
+                contents = self._files.contents
+                self._problems.add(_placed(found, declared.spot, declared.node, contents))
 
     def _check_with_plugins(self, config: Config) -> None:
         """Ask each plugin about each of the endpoints, which are those that are good so far."""
         host = self._host
+        spot, root = Spot(self._files.daemon or DAEMON_FILE, 1, 1, ""), None
+        for plugin, answer in host.ask(_HOOK_OF_ALL, {"config": config}):
+            for problem in self._problems_among(answer, plugin, _HOOK_OF_ALL):
+                root = root or root_of(self._files, self._files.daemon)
+                self._problems.add(_placed(problem, spot, root, self._files.contents))
         if host.compiled(_HOOK) is None:
             return
         for identity, endpoint in config.endpoints.items():
             self._breathe()
             for plugin, answer in host.ask(_HOOK, {"endpoint": endpoint, "config": config}):
-                for problem in answer:
-                    if isinstance(problem, Problem):
-                        # Read once more, for the places in its files.
-                        declared = self._declared(identity)
-                        contents = self._files.contents
-                        placed = _placed(problem, declared, contents) if declared else problem
-                        if not problem.own or placed.file == endpoint.source:
-                            self._problems.add(placed)
-                    else:
-                        kind = type(problem).__name__
-                        fault = HookFault(f"returned a {kind} among its problems")
-                        host.fault(plugin, _HOOK, fault)
+                for problem in self._problems_among(answer, plugin, _HOOK):
+                    # Read once more, for the places in its files.
+                    item, placed = self._declared(identity), problem
+                    if item is not None:
+                        placed = _placed(problem, item.spot, item.node, self._files.contents)
+                    if not problem.own or placed.file == endpoint.source:
+                        self._problems.add(placed)
+
+    def _problems_among(
+        self, answer: Iterable[object], plugin: str, hook: str
+    ) -> Iterator[Problem]:
+        """What a hook found; all else that it returned is its fault."""
+        for problem in answer:
+            if isinstance(problem, Problem):
+                yield problem
+            else:
+                fault = HookFault(f"returned a {type(problem).__name__} among its problems")
+                self._host.fault(plugin, hook, fault)
 
 
 class _ReadFile(NamedTuple):
@@ -338,13 +350,11 @@ class _ReadFile(NamedTuple):
     cut: CutDocument | None
 
 
-def _placed(problem: Problem, item: Declared, contents: Mapping[str, bytes]) -> Problem:
+def _placed(problem: Problem, spot: Spot, node: Node, contents: Mapping[str, bytes]) -> Problem:
     """The problem with its file, line and column, unless the plugin found these itself."""
     if problem.file:
         return problem
-    spot, node, skipped = locate(
-        item.spot, item.node, problem.key.split(".") if problem.key else ()
-    )
+    spot, node, skipped = locate(spot, node, problem.key.split(".") if problem.key else ())
     for part in skipped:
         spot = spot.below(part)
     if problem.offset is not None and isinstance(node, Scalar) and spot.file in contents:

@@ -100,14 +100,6 @@ async def rule_problems(config: Config, calls: Sequence[NewTask]) -> list[dict[s
     return found
 
 
-async def prepare_rules(config: Config, endpoint_id: str) -> None:
-    """Have `rule_problems` of a call of this endpoint, if there is one, begin without delay. Raises
-    SchemaTooCostly."""
-    endpoint = config.endpoints.get(endpoint_id)
-    if endpoint is not None and isinstance(endpoint.spec, ParamRules) and endpoint.spec.apart:
-        await endpoint.spec.problems_apart([])
-
-
 TOO_LARGE = "are larger, as JSON, than the {} bytes that max_params in orchestratord.yaml allows"
 
 
@@ -177,7 +169,7 @@ def fitted(param: Param, value: Any) -> Any:
         try:
             _ENCODER.encode(value).encode()
         except (ValueError, TypeError, RecursionError):
-            raise ValueError("is nothing that JSON can hold") from None
+            raise ValueError("is not a JSON value") from None
     return int(value) if param.type == "integer" else value
 
 

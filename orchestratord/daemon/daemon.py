@@ -25,12 +25,11 @@ from pydantic import IPvAnyNetwork
 
 from orchestratord import log as logs
 from orchestratord.api.api_routes import application
-from orchestratord.api.outbox_relay import OutboxRelay
 from orchestratord.api.server.guard import Guard
 from orchestratord.api.server.port_application import no_handler, port_applications
 from orchestratord.api.server.server import Listener, Listening, Server, TcpListener
 from orchestratord.api.service import Service
-from orchestratord.config.database_url import database_url
+from orchestratord.config.database_url import queue_url
 from orchestratord.config.loader import Loader
 from orchestratord.config.validate.socket_path import socket_path
 from orchestratord.config.watch import Watcher
@@ -51,12 +50,13 @@ from orchestratord.model.settings import Http
 from orchestratord.plugin.host import Host
 from orchestratord.queue.daemon_health import DATABASE, DaemonHealth, is_of_database
 from orchestratord.queue.database import Workers
+from orchestratord.queue.housekeeping import batch_closing
 from orchestratord.queue.housekeeping.prune import prune as prune_some
 from orchestratord.queue.housekeeping.recount import recount
-from orchestratord.queue.operations import bulk
+from orchestratord.queue.operations import bulk, chores
 from orchestratord.queue.store import Store
 from orchestratord.runtime.batch_closer import BatchCloser
-from orchestratord.runtime.chore_runner import ChoreRunner
+from orchestratord.runtime.chore_runner import ChoreRunner, Step
 from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.event_observer import event_observer
 from orchestratord.runtime.fleet import Fleet
@@ -103,7 +103,7 @@ class DaemonStart:
     @property
     def url(self) -> str:
         """Of the database."""
-        return database_url(self.loader.config.daemon.database, self.folder, os.environ)
+        return queue_url(self.loader.config)
 
     @property
     def socket_path(self) -> Path:
@@ -202,7 +202,6 @@ class Daemon:
         )
         self._clock_watch = ClockWatch(worker, self._scheduler, fleet.throttles, first=place.first)
         self._upgrade = Upgrade(seat)
-        self._relay = OutboxRelay(worker, reloader, start.url)
         self._service = Service(
             worker,
             self._scheduler,
@@ -211,9 +210,9 @@ class Daemon:
             self._clock_watch,
             team,
             self._upgrade,
-            self._relay,
         )
         self._plugin_services = PluginServices(host, store)
+        self._closer = BatchCloser(worker)
         loops: dict[str, Worker | Scheduler | Fleet]
         loops = {"worker": worker, "fleet": self._fleet, "scheduler": self._scheduler}
         beats = partial(_beats, store.health, worker.lanes, loops)
@@ -284,7 +283,7 @@ class Daemon:
             log.info("draining: up to %gs for what is in flight%s", drain_timeout, why)
             watcher.stop()
         self._reloader.stop()
-        for name in ("scheduler", "chores", "outbox", "slices", "runs"):
+        for name in ("scheduler", "chores", "runs"):
             if name in tasks:
                 tasks[name].cancel()
         end_by = world.monotonic() + drain_timeout
@@ -406,7 +405,6 @@ class Daemon:
             "fleet": self._fleet.run(),
             "clock": self._clock_watch.run(),
             "watchdog": self._feed_watchdog(),
-            "slices": self._worker.enqueue.write_slices(),
             "runs": RunEndTeller(self._worker).ask_at_ends(),
             "scheduler": self._scheduler.run(),
             "chores": self._chores().run(),
@@ -414,7 +412,7 @@ class Daemon:
         }
         if self._member is not None:
             return {**parts, "member": self._member.run()}
-        return {**parts, "outbox": self._relay.run(), "team": self._team.run()}
+        return {**parts, "team": self._team.run()}
 
     async def _close(self) -> None:
         """Close what holds connections."""
@@ -477,7 +475,12 @@ class Daemon:
         self._host.events.publish(DaemonEvent(type_, at, version))
 
     def _chores(self) -> ChoreRunner:
-        return ChoreRunner(self._store, {bulk.CHORE: self._service.many.runner.step})
+        steps: dict[str, Step] = {
+            bulk.CHORE: self._service.many.runner.step,
+            chores.SLICE: self._worker.enqueue.write_slice,
+            batch_closing.CHORE: self._closer.deliver,
+        }
+        return ChoreRunner(self._store, steps)
 
     def _duties(self) -> Duties:
         duties = Duties()
@@ -492,13 +495,8 @@ class Daemon:
                     size //= 4
                 await asyncio.sleep(0.05)  # in between, others get their turn
 
-        closer = BatchCloser(self._worker)
-
-        async def close() -> None:
-            await closer.look(self._reloader.config)
-
         duties.every(30, "prune", prune, at_once=True)
-        duties.every(1, "close batches of webhooks", close)
+        duties.every(1, "close batches of webhooks", self._closer.close)
         if not self._place.first:
             return duties
 

@@ -24,7 +24,6 @@ from orchestratord.daemon.supervisor import Supervisor
 from orchestratord.errors import ConfigError, OrchestratordError, PluginError
 from orchestratord.model.settings import DaemonSettings
 from orchestratord.queue.database import Workers
-from orchestratord.queue.operations import slices
 from orchestratord.queue.store import Store, open_database
 from orchestratord.runtime.systemd import SystemdNotifier, passed_sockets
 from orchestratord.runtime.upgrade import HandedOver, Succession, take_signals, what_this_is
@@ -218,7 +217,7 @@ async def _serve(start: DaemonStart, place: WorkerPlace) -> int:
     try:
         store = await Store.open(
             start.url,
-            tables=(*start.host.registry.tables.values(), slices.TABLE),
+            tables=start.host.registry.tables.values(),
             clock=clock,
             lease=start.loader.config.daemon.lease,
             workers=place.workers,

@@ -67,7 +67,7 @@ def _note_lost(host: Host, loop: asyncio.AbstractEventLoop, context: dict[str, A
     if error is None or owner is None:
         loop.default_exception_handler(context)
         return
-    said = HookFault(f"raised {words(error)} where nothing waits for it")
+    said = HookFault(f"raised {words(error)} without a caller that waits for it")
     said.__cause__ = error
     host.fault(owner[0], f"a task ({owner[1]})", said)
 

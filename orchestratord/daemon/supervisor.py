@@ -330,7 +330,7 @@ class Supervisor:
             self._deaths.popleft()
         self._deaths.append((now, child.owner))
         if not self._count:
-            then = "nothing takes its place: start the daemon anew"
+            then = "no worker takes its place: restart the daemon"
             log.critical("worker %d (pid %d) ended %s, and %s", *ended, then)
             self._notify_of_death(child)
             if child.number == FIRST or not self._children:

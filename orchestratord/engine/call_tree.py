@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
-from orchestratord.model.task import FINAL, Kind, NewTask, RunSummary, Task, Upsert
+from orchestratord.model.task import FINAL, Kind, NewTask, RunSummary, Slice, Task
 from orchestratord.plugin.hookspecs import RUN_END
 from orchestratord.plugin.host import Host
-from orchestratord.queue.operations.effects import SLICES_TABLE
 from orchestratord.queue.records import Insert, StoredEffect
 
 
@@ -41,7 +40,7 @@ def has_calls(items: Iterable[StoredEffect]) -> bool:
         if isinstance(item, Insert):
             if item.task.kind == Kind.CALL:
                 return True
-        elif isinstance(item, Upsert) and item.table == SLICES_TABLE:
+        elif isinstance(item, Slice):
             return True
     return False
 

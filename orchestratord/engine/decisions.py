@@ -29,7 +29,7 @@ class Decisions:
         # Before now: the delay is one from the end that its row has.
         attempt.took, now, target = attempt.elapsed(), self._clock.now_ms(), attempt.plan.target
         if attempt.interrupted and target.idempotent:
-            why = "stopped: back to pending, the attempt is given back"
+            why = "stopped: back to pending, the attempt does not count"
             return Decision(Status.PENDING, why, None, now, 0.0)
         if outcome.look:
             poll, skipped = target.endpoint.spec.poll, self._clock.skipped_since

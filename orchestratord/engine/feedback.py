@@ -273,7 +273,7 @@ class Feedback:
             lane.openings += 1
         log.warning(
             "the breaker of %s is open: %d attempts failed, the last with: %s; its tasks wait, "
-            "and lose no attempt, while single ones find out whether it is back",
+            "and lose no attempt, while probes find out whether it is back",
             name,
             breaker.failures,
             breaker.why,
@@ -383,7 +383,7 @@ class Feedback:
         elif throttle.pace is not None and throttle.pace.rate is not None:
             rate = round(throttle.pace.rate, 1)
             log.warning(
-                "%s is slowed to %g tasks a second since %s: %s; it goes faster by itself, or by "
+                "%s is slowed to %g tasks a second since %s: %s; its rate rises by itself, or by "
                 "`orchestratorctl resume %s`",
                 throttle.name,
                 rate,
@@ -449,7 +449,7 @@ class Feedback:
                 pace.end(now)  # another daemon may have taken the last of it
             elif throttle.pace_published is None and now - pace.since >= LASTING_MS:
                 throttle.pace_published = pace.since
-                self._began(throttle, OVERLOAD, "it refuses more the more it is sent", None, now)
+                self._began(throttle, OVERLOAD, "it refuses more at a higher rate", None, now)
         elif throttle.pace_published is not None or (pace is not None and pace.is_over(now)):
             self._end_pace(throttle, now)
 

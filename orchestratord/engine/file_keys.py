@@ -78,7 +78,7 @@ def save_as(rule: SaveRule, context: Mapping[str, Any]) -> tuple[str, str]:
     name = to_text(rule.name.render(context))
     fits = _NAME.fullmatch(name) and len(name.encode()) <= 255 and name not in (".", "..")
     if not fits or TEMPORARY.fullmatch(name):
-        raise InvalidPayload(f"save.name: {name[:80]!r} is no name of a file in a folder")
+        raise InvalidPayload(f"save.name: {name[:80]!r} is not the name of a file in a folder")
     return rule.folder, name
 
 

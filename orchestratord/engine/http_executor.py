@@ -455,7 +455,7 @@ class RequestPlan:
 def checked(name: str, value: str) -> str:
     """The value of a header. Raises InvalidPayload where it or its name cannot be one."""
     if not _TOKEN.fullmatch(name):
-        raise InvalidPayload(f"{name!r} is no name of a header")
+        raise InvalidPayload(f"{name!r} is not the name of a header")
     if _CONTROL.search(value):
         raise InvalidPayload(f"the header {name} would hold a control character")
     return value

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from orchestratord.engine.attempt_in_progress import AttemptInProgress, AttemptResult
-from orchestratord.engine.call_tree import run_of
 from orchestratord.engine.plan import MOST_CODES, Plans, Recurrence
 from orchestratord.engine.poison import POISON_AFTER
 from orchestratord.engine.retry import AMBIGUOUS, Decision, succeeded
@@ -22,9 +21,7 @@ from orchestratord.model.task import Attempt, Effect, Key, NewTask, Reason, Stat
 from orchestratord.plugin.executor import Executor, Target
 from orchestratord.plugin.hookspecs import ANNOUNCE, END_PHASES
 from orchestratord.plugin.host import Host, Reached
-from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.operations.insert import HAPPENED_CODE
-from orchestratord.queue.operations.slices import SLICE, sliced
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.attempt")
@@ -49,12 +46,7 @@ class PhaseHooks:
             return ()
         reached = attempt.reached(None)
         reached.phase = before
-        effects = await self._host.collect(ANNOUNCE, reached)
-        return effects if len(effects) <= SLICE else await self._in_slices(effects, attempt.task)
-
-    async def _in_slices(self, effects: list[Effect], task: Task) -> list[Effect]:
-        """Effects that are more than one transaction should write, with slices of them."""
-        return await off_loop(sliced, effects, self._clock.now_ms(), run_of(task))
+        return await self._host.collect(ANNOUNCE, reached)
 
     async def ask(
         self, reached: Reached, decision: Decision, row: Attempt | None, after: str | None
@@ -94,8 +86,6 @@ class PhaseHooks:
                 recurring: list[RecurringRows] | None = [] if phase == "on_success" else None
                 effects += await host.collect(phase, reached, recurring)
                 effects += upserts_of(recurring or (), self._clock.now_ms())
-            if len(effects) > SLICE:
-                effects = await self._in_slices(effects, task)
         self._ask_again(task.key, phase)  # what they said meanwhile is from before they were told
         return AttemptResult(
             decision, outcome, row, effects, decision.uncounted, None, reached.request, after,
@@ -144,8 +134,6 @@ class PhaseHooks:
             result.recurring = recurring
             return
         effects += upserts_of(recurring, decided_at)
-        if len(effects) > SLICE:
-            effects = await self._in_slices(effects, task)
         result.effects = effects
 
     async def happened(

@@ -187,7 +187,7 @@ class Worker:
                 try:
                     self.placement.touched(key, next_try)
                 except Exception:
-                    log.exception("cannot note that tasks of %s %s are due", *key)
+                    log.exception("cannot mark the tasks of %s %s as due", *key)
 
     async def _begin(self) -> None:
         """Learn how the queue stands, as soon as the database says it."""

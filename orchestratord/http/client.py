@@ -217,7 +217,7 @@ def _usual_context() -> ssl.SSLContext:
     try:
         return context_of()
     except OSError as error:
-        what = f"the authorities of this machine cannot be read: {reason(error)}"
+        what = f"cannot read the certificate authorities of this machine: {reason(error)}"
         raise SendError(what, kind="tls", sent=False, shortage=is_shortage(error)) from error
 
 
@@ -229,7 +229,7 @@ def _direct_key(origin: Origin) -> PoolKey:
 
 def _origin(url: httpx.URL) -> Origin:
     if url.raw_scheme not in (b"http", b"https") or not url.raw_host:
-        raise unsendable("its URL is not one of http or https with a host")
+        raise unsendable("its URL is not http or https with a host")
     if url.userinfo:
         raise unsendable("its URL holds user information; use a header")
     return Origin.of(url)

@@ -118,7 +118,7 @@ def _refusal(proxy: Proxy, target: str, status: int, words: str) -> SendError:
     what = f"the proxy {proxy} refuses to connect to {target}: {said}"
     if status in (401, 407):
         what = f"the proxy {proxy} wants a user and a password that it accepts ({said})"
-        what += "; look at proxy in api.yaml"
+        what += "; check proxy in api.yaml"
     return SendError(what, kind="access", sent=False)
 
 

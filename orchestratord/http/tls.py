@@ -79,7 +79,7 @@ def tls_failure(
     elif code in _OTHER_NAME:
         why = f"is for another name: {error.verify_message}"
     else:
-        why = f"is not accepted: {error.verify_message}"
+        why = f"is invalid: {error.verify_message}"
     return SendError(f"{whose} {why}", kind="certificate", sent=False)
 
 

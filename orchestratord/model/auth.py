@@ -78,7 +78,7 @@ class Tls(Model):
     def _check_key(cls, value: PemFile | None, info: ValidationInfo) -> PemFile | None:
         cert: PemFile | None = info.data.get("cert")
         if value is not None and value.name == _WRITTEN:
-            raise ValueError("a private key is not written here; name its file")
+            raise ValueError("write the name of the key's file here, not the key")
         if value is not None and cert is not None:
             show(_context(), cert.content, value.content)
         return value

@@ -77,6 +77,7 @@ _RECORDED = frozenset(
         EventType.OUTBOX_REFUSED,
         EventType.BULK_PAUSED,
         EventType.BULK_FINISHED,
+        EventType.ENDPOINT_FAILING,
     }
 )
 

@@ -411,7 +411,7 @@ class _NewNames(NamedTuple):
         lowered: these and those that go, in small letters.
         frame: whether one of them frames a request.
         together: with those that were known before; None where that does not do, as one is among
-            these already, says what becomes of the connection, or is no name of a header.
+            these already, says what becomes of the connection, or is not the name of a header.
         lines: the headers as they go out, with `%s` for each value.
     """
 

@@ -111,13 +111,6 @@ class FilesSettings(Model):
     """The most bytes of a file to send or save: 1GiB, 500MB."""
 
 
-class OutboxSettings(Model):
-    """The database for applications' own transactions with calls."""
-
-    database: str
-    """The one of `databases`, a PostgreSQL, that has the outbox."""
-
-
 class Http(Model):
     """The API over TCP."""
 
@@ -181,9 +174,7 @@ class DaemonSettings(Model):
     egress: EgressSettings = EgressSettings()
     """Private addresses that all APIs may use."""
     files: FilesSettings = FilesSettings()
-    """The folders for files to send and answers to save."""
-    outbox: OutboxSettings | None = None
-    """The database for applications' own transactions with calls, if not the queue's."""
+    """Which folders requests may send files from, and save answers to."""
     log: Log = Log()
     """The level and form of log lines."""
     plugins: Plugins = Plugins()

@@ -545,6 +545,18 @@ Effect = NewTask | RowEffect | BatchMember
 """What telling hooks return; written in the transaction of the change that it follows from."""
 
 
+class Slice(NamedTuple):
+    """New tasks that follow from a change, too many to be written with it."""
+
+    name: str
+    tasks: str
+    """JSON."""
+    run_id: int | None
+    """The run to which the calls among them belong …"""
+    calls: int
+    """… and how many these are."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunError:
     """A call of a run that has failed."""
@@ -698,5 +710,10 @@ class Table:
             raise ValueError(f"the table {self.name!r}: two columns have one name")
         if not self.key or not set(self.key) <= set(self.columns):
             raise ValueError(f"the table {self.name!r}: its key names columns it does not have")
+        for step in self.steps:
+            if not isinstance(step, TableStep) or str in map(type, (step.sqlite, step.postgres)):
+                raise ValueError(
+                    f"the table {self.name!r}: a step is a TableStep, with lists of statements"
+                )
         if self.keep is not None and self.columns.get("at", "").upper() != "INTEGER NOT NULL":
             raise ValueError(f"the table {self.name!r}: what is not kept needs a column `at`")

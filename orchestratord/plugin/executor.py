@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from orchestratord.model.endpoint import Api, Endpoint, Guards
 from orchestratord.model.outcome import Outcome, Send
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What today's configuration says about the tasks of one key. One task in flight keeps its own.
+    """How the current configuration carries out the tasks of a key. A task in flight keeps its own.
 
     Args:
-        endpoint: the endpoint that the tasks belong to.
-        retry: when they are tried again.
+        endpoint: the endpoint of the tasks.
+        retry: when to try them again.
         timeout: seconds for a whole attempt.
         idempotent: whether a repeat is safe.
-        lane: what shares a fate: `api:NAME`, or `host:port` of a receiver.
-        concurrency: how many of the lane may be in flight in this daemon.
+        lane: tasks that share limits and throttles: `api:NAME`, or `host:port` of a receiver.
+        concurrency: the most tasks of the lane in flight in this daemon.
         egress: the rules of `egress.allow` that apply.
-        detail: whatever the executor wants to keep (for a delivery: what is known of its webhook).
-        rate: how many of the lane may begin, in all daemons together; None for any number.
-        access: the API whose TLS, proxy and token its requests take; None for none of these.
-        url: of a delivery, where it goes, in a form that people may see: all that go there wait
-            together where its receiver says so by Retry-After. Empty for a call, whose lane waits.
-        guards: of a delivery, when its circuit breakers open, and whether it has a pace; None for
-            what the endpoint's API says.
-        lane_breaker: False where what shares the lane shares no fate: what fails to connect speaks
-            of its key alone, and the lane has no circuit breaker.
-        global_concurrency: how many calls of the endpoint's API may be in flight in all daemons
-            together; None for any number.
+        detail: anything the executor wants to keep (for a delivery: facts about its webhook).
+        rate: the most tasks of the lane that may begin, in all daemons; None for any number.
+        access: the API whose TLS, proxy and token its requests use; None for none of these.
+        url: the receiver of a delivery, without secrets: all deliveries to it wait together for
+            its Retry-After. Empty for a call, whose lane waits.
+        guards: when a delivery's circuit breakers open, and whether it has a pace; None for the
+            settings of the endpoint's API.
+        lane_breaker: False if the lane has no circuit breaker: a failed connection then concerns
+            its key alone.
+        global_concurrency: the most calls of the endpoint's API in flight in all daemons; None for
+            any number.
     """
 
     endpoint: Endpoint
@@ -75,8 +75,8 @@ class Parked:
 
     Args:
         why: in words.
-        reason: in a word, where a person who retries one of them is refused that, since it would
-            only wait until the files are changed; empty where it may wait.
+        reason: in a word, if the daemon refuses a manual retry, since the task would wait until
+            the files change; empty if it may wait.
     """
 
     why: str
@@ -85,7 +85,7 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Doomed:
-    """The tasks of a key fail with `reason` once this has been so for `after` seconds."""
+    """The tasks of a key fail with `reason` after `after` seconds of this."""
 
     reason: str
     why: str
@@ -97,17 +97,19 @@ Standing = Target | Parked | Doomed
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One thing that an executor needs, as `orchestratord doctor` tells of it.
+    """One thing that an executor needs, for `orchestratord doctor`.
 
     Args:
-        what: what was tried and how it is, such as `the database crm answers`.
-        fault: what is wrong with it; empty where nothing is.
-        remedy: what to do, where something is wrong.
+        what: the subject and its state, such as `the database crm answers`.
+        fault: the fault; empty if there is none.
+        remedy: the remedy of the fault.
+        severity: whether the fault fails, or warns.
     """
 
     what: str
     fault: str = ""
     remedy: str = ""
+    severity: Literal["error", "warning"] = "error"
 
 
 class Executor(ABC):
@@ -116,14 +118,14 @@ class Executor(ABC):
     Class attributes:
         kind: `call`, or the kind of the plugin's own tasks.
         type: for calls, the endpoint's `type`.
-        phases: the names of its before_ and after_ phase; the first one is empty where nothing is
-            sent, and so nothing comes before.
+        phases: the names of its before_ and after_ phase; the first one is empty if it sends
+            nothing.
         model: for calls, the pydantic model of the endpoint's keys of this type; a `ParamRules`
-            where they say something of the parameters.
-        immediate: for calls: nothing has to be sent, so that a new one is written already
-            succeeded, with what follows from it. Only what had to wait is executed.
-        refused: keys that mean nothing for endpoints of this type → what to write instead.
-        own_endpoints: what `own_endpoint` knows.
+            if they limit the parameters.
+        immediate: for calls: it sends nothing, so the daemon writes a new one as succeeded, with
+            its consequences. It executes only a task that had to wait.
+        refused: keys without a meaning for endpoints of this type → the key to write instead.
+        own_endpoints: the endpoints that `own_endpoint` knows.
     """
 
     kind: ClassVar[str] = "call"
@@ -135,36 +137,36 @@ class Executor(ABC):
     own_endpoints: ClassVar[tuple[str, ...]] = ()
 
     instance: str = ""
-    """The queue's random name. What is sent of a task by which a repeat is told comes from
-    `task.nonce`, or, where that is None, from this and the task's id."""
+    """The queue's random name. The key that shows a repeat is made of `task.nonce`, or, if that is
+    None, of this and the task's id."""
     last_success: Mapping[str, int] = {}
-    """Endpoint → when its last successful call started (milliseconds); kept by the core."""
+    """Endpoint → when its last successful call started (milliseconds); the core sets it."""
 
     now: Callable[[], float] = staticmethod(lambda: world.time())
-    """What time it is (seconds since the epoch) for the daemon, which does not follow each jump of
-    a clock; kept by the core."""
+    """Returns the daemon's time (seconds since the epoch), which does not follow each clock jump;
+    the core sets it."""
     skipped_since: Callable[[int], int] = staticmethod(lambda since: 0)
-    """How much of the time since then (both milliseconds) has not passed, since the clock was put
-    forward; kept by the core."""
+    """Returns the part of the time since then (both milliseconds) that a clock put forward has
+    skipped; the core sets it."""
 
     def own_endpoint(self, endpoint_id: str, config: Config) -> Endpoint | None:
-        """The endpoint of tasks that belong to none that the files declare, such as deliveries that
-        tell of the daemon itself: `endpoint_id` has no slash then. None where there is none. What
-        is `shown` tells daemons that declare the same from others."""
+        """Return the endpoint of tasks without a declared one, such as deliveries of the daemon's
+        own events: `endpoint_id` then has no slash. None if there is none. Daemons whose `shown`
+        is equal declare the same."""
         return None
 
     @property
     def sending_phases(self) -> tuple[str, ...]:
-        """The phases that an attempt goes through before its end; none where nothing is sent."""
+        """The phases of an attempt before its end; none if it sends nothing."""
         return () if self.immediate else self.phases
 
     def bind(self, instance: str, last_success: Mapping[str, int]) -> None:
-        """Called once, before the first task."""
+        """Take the queue's name and last successes, once, before the first task."""
         self.instance = instance
         self.last_success = last_success
 
     def context(self, task: Task, now: float) -> dict[str, Any]:
-        """The names that a call's templates may use; `now` in seconds since the epoch."""
+        """Return the names for a call's templates; `now` in seconds since the epoch."""
         return {
             "params": task.params,
             "task": {
@@ -177,63 +179,63 @@ class Executor(ABC):
         }
 
     async def close(self) -> None:  # noqa: B027  # most have nothing to let go of
-        """Called once, when the daemon ends and nothing is carried out any more."""
+        """Release everything, once, when the daemon ends and carries out nothing any more."""
 
     def default_idempotent(self, spec: Any) -> bool:
-        """For calls: whether a repeat is safe, where the endpoint does not say.
+        """Return whether a repeat of a call is safe, if the endpoint does not say.
 
-        `spec` holds the endpoint's keys of this type.
+        `spec` has the endpoint's keys of this type.
         """
         return False
 
     def evaluates(self, target: Target) -> bool:
-        """Whether `prepare` may evaluate expressions, whose cost has to be counted. Asked once for
-        each key while the configuration stays as it is."""
+        """Return whether `prepare` may evaluate expressions, so that the daemon counts their cost.
+        The daemon asks once for each key and configuration."""
         return True
 
     def needs(self, config: Config) -> Iterable[Need]:
-        """What tasks of this kind need beside the configuration, tried now and each within seconds.
+        """Try everything that its tasks need beside the configuration, each within seconds.
 
-        Nothing is changed by it, and no loop runs: `orchestratord doctor` asks.
+        It changes nothing, and no loop runs: `orchestratord doctor` asks.
         """
         return ()
 
     def pretend(self, request: Any, target: Target, body: Any) -> Outcome | None:
-        """How an attempt would end that was answered `ok`; None where it cannot be told.
+        """Return the outcome of a simulated answer `ok`; None if unknown.
 
-        For calls that are not sent by HTTP: `explain` and the test cases of the YAML ask. `body` is
-        what the answer is supposed to hold, as JSON has it. Raises ValueError where none is so.
+        For calls without HTTP: `explain` and the test cases of the YAML ask. `body` is the answer's
+        content as JSON. Raises ValueError if no answer can have it.
         """
         return None
 
     def repeat_key(self, task: Task, endpoint: Endpoint) -> str | None:
-        """What the receiver tells a repeat of a task by, as its Idempotency-Key; None where nothing
-        is sent for that. For those who look at a task."""
+        """Return the key that shows the receiver a repeat, such as the Idempotency-Key; None if it
+        sends none. For people who look at a task."""
         return None
 
     def access(self, name: str, config: Config) -> Api | None:
-        """What a `Target` of this kind has as its `access` and no api.yaml declares, by its name;
-        None for any other name. Asked where another worker needs its token."""
+        """Return a `Target`'s `access` that no api.yaml declares, by its name; None for any other
+        name. The daemon asks if another worker needs its token."""
         return None
 
     @abstractmethod
     def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
-        """Where the tasks of the key (endpoint.id, webhook) stand under this configuration.
+        """Return whether the tasks of the key (endpoint.id, webhook) can run, wait or must fail.
 
-        The core has checked before that the endpoint exists and, for calls, is enabled.
+        The endpoint exists and, for calls, is enabled: the core has checked it.
         """
 
     @abstractmethod
     def prepare(self, task: Task, target: Target, now: float) -> Any:
-        """The request of the next attempt. Pure: it is shown without being sent, too, and for large
-        parameters, or dear templates, it is called in a thread.
+        """Return the request of the next attempt. Pure: the daemon also shows it without sending,
+        and calls this in a thread for large parameters or costly templates.
 
-        Raises InvalidPayload where it does not render.
+        Raises InvalidPayload if it does not render.
         """
 
     @abstractmethod
     async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
-        """Carry it out once and judge the answer. Failures are outcomes; it raises nothing."""
+        """Carry it out once and judge the answer. Failures are outcomes: raise nothing."""
 
 
 def _moment(milliseconds: int | None) -> datetime | None:

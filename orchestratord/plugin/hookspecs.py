@@ -65,7 +65,14 @@ if TYPE_CHECKING:
     from orchestratord.plugin.doctor_check import Check
     from orchestratord.plugin.metric import Counter, Gauge
     from orchestratord.plugin.registry import Reference
-    from orchestratord.plugin.route import Control, Page, PortHandler, PortRequest, Route
+    from orchestratord.plugin.route import (
+        Control,
+        Page,
+        PortHandler,
+        PortRequest,
+        Route,
+        StatusPart,
+    )
     from orchestratord.plugin.verb_row import VerbRow
 
 hookspec = pluggy.HookspecMarker("orchestratord")
@@ -83,11 +90,13 @@ REGISTRATIONS = (
     "register_metrics",
     "register_references",
     "register_checks",
+    "register_status",
     "register_commands",
     "register_verbs",
     "register_editor",
     "example_request",
     "check_endpoint",
+    "check_config",
     "config_adopted",
 )
 DECIDING = ("before_request", "after_request", "before_execute", "after_execute")
@@ -113,110 +122,119 @@ PHASES = (*DECIDING, *END_PHASES.values(), RUN_END)
 
 @hookspec
 def register_settings() -> Iterable[Setting[Any]]:
-    """Keys that the plugin adds to the YAML, each with its pydantic type and its default."""
+    """Add keys to the YAML of endpoints, each with its pydantic type and default."""
 
 
 @hookspec
 def register_daemon_settings() -> Iterable[DaemonSetting[Any]]:
-    """Keys that the plugin adds to `orchestratord.yaml`, each with its type and its default."""
+    """Add keys to `orchestratord.yaml`, each with its type and default."""
 
 
 @hookspec
 def register_backoff() -> Mapping[str, type[Backoff]]:
-    """Backoff strategies, by the name that `retry.backoff` uses."""
+    """Add backoff strategies, by their names in `retry.backoff`."""
 
 
 @hookspec
 def register_executor() -> Iterable[Executor]:
-    """Executors: kinds of task, or for calls the `type` of an endpoint."""
+    """Add executors: kinds of task, or a `type` of endpoint."""
 
 
 @hookspec
 def register_tables() -> Iterable[Table]:
-    """Tables of the plugin's own, kept in the queue's database and written by Upsert and Delete."""
+    """Add the plugin's own tables to the queue's database; Upsert and Delete write them."""
 
 
 @hookspec
 def register_routes(control: Control) -> Iterable[Route]:
-    """Routes of the plugin's own for the API, answered through `control`."""
+    """Add routes to the API, which answer through `control`."""
 
 
 @hookspec
 def register_ports(control: Control) -> Iterable[PortHandler]:
-    """What answers at ports of the plugin's own, each under a key of `orchestratord.yaml` whose
-    `register_daemon_settings` has the type `Port`. No token is asked for there."""
+    """Add ports, each under a key of `orchestratord.yaml` whose `register_daemon_settings` has the
+    type `Port`. The daemon asks for no token there."""
 
 
 @hookspec
 def register_services(control: Control) -> Iterable[Service]:
-    """What the plugin has beside the worker for as long as the daemon runs: begun again where it
-    ends, and stopped when the daemon drains."""
+    """Add background services: the daemon starts them again if they end, and stops them when it
+    drains."""
 
 
 @hookspec
 def register_pages(control: Control) -> Iterable[Page]:
-    """Pages of the plugin's own in the dashboard, within its layout, behind its login."""
+    """Add pages to the dashboard, within its layout, behind its login."""
 
 
 @hookspec
 def register_metrics() -> Iterable[Counter | Gauge]:
-    """What the plugin counts and measures, for `/metrics`."""
+    """Add metrics to `/metrics`."""
 
 
 @hookspec
 def register_references() -> Mapping[str, Reference]:
-    """Kinds of references: `${vault:path}` in the YAML is what the function of `vault` returns for
-    `path`, and secret. It is called once for each in a reading of the configuration."""
+    """Add kinds of references: the secret value of `${vault:path}` in the YAML is the result of the
+    function `vault` for `path`. Each read of the configuration calls it once for each path."""
 
 
 @hookspec
 def register_checks() -> Iterable[Check]:
-    """What `orchestratord doctor` looks at for the plugin."""
+    """Add checks to `orchestratord doctor`."""
+
+
+@hookspec
+def register_status(control: Control) -> Iterable[StatusPart]:
+    """What `GET /v1/status` says of the plugin."""
 
 
 @hookspec
 def register_commands() -> Iterable[click.Command]:
-    """Commands of the plugin's own for `orchestratord`, by their names. They need no daemon, and
-    this hook is called where one of them, or `--help`, is asked for: import what takes its time
-    within them."""
+    """Add commands to `orchestratord`, which need no daemon. An unknown command and `--help` call
+    this hook: import slow modules within the commands."""
 
 
 @hookspec
 def register_verbs() -> Iterable[VerbRow]:
-    """Verbs of the plugin's own for `orchestratorctl`, each of which asks one of its routes."""
+    """Add verbs to `orchestratorctl`, each for one of the plugin's routes."""
 
 
 @hookspec
 def register_editor() -> Iterable[Editor]:
-    """What writes lists of endpoints back to their files, for `Control.edit`. One plugin has one;
-    where none does, files are not edited."""
+    """Add the editor that writes lists of endpoints back to their files, for `Control.edit`. Only
+    one plugin has one; without any, the daemon edits no files."""
 
 
 @hookspec
 def example_request(endpoint: Endpoint, body: bytes | None) -> Iterable[PortRequest]:
-    """What a sender would send to an endpoint at the plugin's port, signed, for `orchestratord
-    inbound test`; nothing where it takes nothing in. `body`: what is sent; None for an example."""
+    """Make a sender's signed request to an endpoint at the plugin's port, for `orchestratord
+    inbound test`; none if it accepts none. `body` None asks for an example."""
 
 
 @hookspec
 def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
-    """Problems that only the plugin can see, for `check` and for each (re)load.
+    """Report the plugin's own problems of an endpoint, for `check` and each (re)load.
 
-    `Problem.key` is the dotted path below the endpoint (`webhooks.0.url`); file and line are found
-    from it. An error refuses the configuration, a warning is shown.
+    `Problem.key` is the dotted path below the endpoint (`webhooks.0.url`), for file and line. An
+    error refuses the configuration, a warning does not.
     """
+
+
+@hookspec
+def check_config(config: Config) -> Iterable[Problem]:
+    """As `check_endpoint`, of `orchestratord.yaml`: `Problem.key` is the dotted path in that."""
 
 
 @hookspec
 def config_adopted(
     config: Config, tables: Mapping[str, list[dict[str, Any]]], elsewhere: Collection[str]
 ) -> Iterable[Upsert | Delete | None]:
-    """A configuration was adopted, at start and at each reload; or another daemon of the queue
-    has changed what stands in plugins' tables.
+    """Called when a configuration comes into force, at the start and at each reload, and when
+    another daemon of the queue has changed plugins' tables.
 
-    `tables` holds the rows of the plugin's own tables as they stand; what is returned is written.
-    `elsewhere` names the endpoints that other daemons declare, whose rows are not this one's alone.
-    Best a generator: whatever it yields, None too, gives everything else its turn.
+    `tables` has the rows of the plugin's own tables; the daemon writes the result. `elsewhere`
+    names the endpoints that other daemons declare: keep their rows. Best a generator: each yield,
+    None too, lets other work run.
     """
 
 
@@ -224,13 +242,13 @@ def config_adopted(
 def before_request(
     request: httpx.Request, task: Task, endpoint: Endpoint, config: Config, send: Send
 ) -> httpx.Request | None:
-    """Before each HTTP attempt: return another request, or None to leave it.
+    """Called before each HTTP attempt: return another request, or None to keep it.
 
-    `send` sends other requests, such as one for a token, as this one will be: by the rules of
-    egress, the TLS and the proxy of its API.
+    `send` sends other requests, such as one for a token, by the same rules of egress, TLS and
+    proxy.
 
-    May raise `Reject` (the task fails, `rejected`, nothing is sent) or `Snooze(delay)` (later, at
-    no cost of an attempt).
+    May raise `Reject` (the task fails as `rejected`, and nothing is sent) or `Snooze(delay)`
+    (later, without a lost attempt).
     """
 
 
@@ -238,7 +256,7 @@ def before_request(
 def after_request(
     outcome: Outcome, request: httpx.Request, task: Task, endpoint: Endpoint, config: Config
 ) -> Outcome | None:
-    """After each HTTP attempt, with an answer or with the error that came instead.
+    """Called after each HTTP attempt, with its answer or error.
 
     Return `outcome.success()`, `outcome.retry(...)` or `outcome.failure(...)`, or None.
     """
@@ -246,14 +264,14 @@ def after_request(
 
 @hookspec
 def before_execute(statement: Any, task: Task, endpoint: Endpoint, config: Config) -> Any:
-    """Before each attempt of a database operation; like `before_request`."""
+    """Called before each attempt of a database statement; like `before_request`."""
 
 
 @hookspec
 def after_execute(
     outcome: Outcome, statement: Any, task: Task, endpoint: Endpoint, config: Config
 ) -> Outcome | None:
-    """After each attempt of a database operation; like `after_request`."""
+    """Called after each attempt of a database statement; like `after_request`."""
 
 
 @hookspec
@@ -266,11 +284,11 @@ def announce(
     next_try: int | None,
     config: Config,
 ) -> Iterable[Effect]:
-    """Any of the phases of a task has been reached and decided: all but `on_run_end`, which is of
-    a run. The webhooks plugin hangs here.
+    """Called in each phase of a task once it is decided, but not for `on_run_end`. The webhooks
+    plugin uses it.
 
-    `outcome` is None in a `before_` phase. `request` is None where none was made. `next_try` is
-    in milliseconds since the epoch, None unless the task will be tried again.
+    `outcome` is None in a `before_` phase, `request` None if there is none. `next_try` is in
+    milliseconds since the epoch, None unless the task will be tried again.
     """
 
 
@@ -278,24 +296,24 @@ def announce(
 def on_success(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
 ) -> Iterable[Effect] | RecurringRows:
-    """The task succeeded. Return tasks that follow from it; or `RecurringRows` in the place of a
-    list, where the hook would return the same rows for the next one."""
+    """Called when a task succeeded: return tasks and rows that follow; or `RecurringRows`, if the
+    next success would have the same rows."""
 
 
 @hookspec
 def on_retry(
     outcome: Outcome, task: Task, endpoint: Endpoint, next_try: int, config: Config
 ) -> Iterable[Effect]:
-    """The attempt failed, and the task will be tried again at `next_try` (milliseconds)."""
+    """Called when an attempt failed; the next one is at `next_try` (milliseconds)."""
 
 
 @hookspec
 def on_final_failure(
     outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
 ) -> Iterable[Effect]:
-    """The task failed for good; `task.reason` says why.
+    """Called when a task failed for good; `task.reason` says why.
 
-    `endpoint` is None where the task's endpoint is no longer declared.
+    `endpoint` is None if it is no longer declared.
     """
 
 
@@ -303,14 +321,13 @@ def on_final_failure(
 def on_run_end(
     run: RunSummary, outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
 ) -> Iterable[Effect]:
-    """All calls of a run have ended: succeeded, failed for good or cancelled.
+    """Called when all calls of a run have succeeded, failed for good or been cancelled.
 
-    A run is a call that nothing caused, `task`, with all calls that follow from it; one without
-    child tasks is told of as well. Deliveries do not count. What is returned begins new runs. Where
-    a manual retry opens the run again, it ends again, and `run.end` counts that. `outcome` is a
-    success with the status code `ok` where all calls succeeded, else a failure with `error`.
-    `endpoint` is None where it is no longer declared. A run whose row of the table is gone has a
-    `task` without parameters.
+    A run is its first call, `task`, with all calls that follow from it, also if none does.
+    Deliveries do not count. New tasks begin new runs. A manual retry opens a run again, and
+    `run.end` counts its ends. `outcome` is a success with the status code `ok` if all calls
+    succeeded, else a failure with `error`. `endpoint` is None if it is no longer declared. If the
+    daemon has deleted the first call, `task` has no parameters.
     """
 
 
@@ -326,38 +343,37 @@ def explain(
     now: float,
     run: RunSummary | None,
 ) -> Iterable[Explanation]:
-    """What would follow from this phase, what would not, and by which rule.
+    """Predict the consequences of a phase: those that happen, those that do not, and the rules.
 
-    It is only asked; nothing has happened, and nothing is written or remembered. The arguments are
-    those of `announce`, and `now`, when it is supposed to happen (seconds since the epoch); for
-    `on_run_end` also `run`, which is None in other phases.
+    Nothing has happened, and the daemon writes nothing. The arguments are those of `announce`, the
+    simulated time `now` (seconds since the epoch), and `run`, None but for `on_run_end`.
     """
 
 
 @hookspec
 def on_event(event: Event, config: Config, now: float) -> Iterable[Effect]:
-    """Something has happened; `now` in seconds since the epoch. Of what `EventType.recorded` is
-    true, what is returned is written in the transaction that notes it (of the outbox: before that);
-    what several daemons find out begins to throttle is written by the first of them, that it ended,
-    by each one: a `BatchMember` with `once` and `since` is written once. Of all else, in a
-    transaction of its own soon after, by the first worker of the daemon where it happened, and not
-    where that dies before. With `@only_for(lambda type: …)` it is asked about some types alone."""
+    """Called for each event; `now` in seconds since the epoch. If `EventType.recorded` is true, the
+    daemon writes the result in the transaction that records the event (for the outbox: before it).
+    If several daemons find the same throttle, the first one writes its beginning, and each writes
+    its end; a `BatchMember` with `once` and `since` is written once. For all other types, the first
+    worker writes it soon after, in its own transaction; a crash in between loses it. Choose types
+    by `@only_for(lambda type: …)`."""
 
 
 @hookspec
 def batch_closed(batch: ClosedBatch, config: Config) -> Iterable[NewTask]:
-    """A batch of `BatchMember`s has closed: return the one delivery that tells of it, and nothing
-    for a batch of another plugin's members.
+    """Called when a batch of `BatchMember`s closes: return its one delivery, and nothing for
+    another plugin's batch.
 
-    It is asked again, also after a restart, until the delivery is written.
+    The daemon calls it again, also after a restart, until the delivery is written.
     """
 
 
 @hookspec
 def observe(events: Sequence[Event]) -> None:
-    """What happened since the last call, in order, each after it was committed (of breakers
-    and throttles: before).
+    """Called with the events since the last call, in order, each after its commit (of breakers and
+    throttles: before).
 
-    Called about twenty times a second while something happens, and holds up the whole daemon while
-    it runs. The events and their fields are described in `orchestratord.events`.
+    The daemon calls it about twenty times a second while something happens, and waits for it.
+    `orchestratord.events` describes the events and their fields.
     """

@@ -531,7 +531,7 @@ def _is_delay(value: object) -> bool:
 def check_service(service: object) -> Service:
     """What a plugin registers as a service. Raises HookFault where it is none."""
     if not isinstance(service, Service):
-        raise HookFault(f"returned {service!r}, which is no Service")
+        raise HookFault(f"returned {service!r}, which is not a Service")
     if not isinstance(service.name, str) or not service.name:
         raise HookFault(f"returned a Service whose name is {service.name!r}")
     if service.where not in get_args(Where):

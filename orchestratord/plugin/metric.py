@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import add
 from typing import Literal
 
 Labels = tuple[str, ...]
@@ -56,12 +57,27 @@ class Gauge:
         read: a quick `def`, called for each look at `/metrics`: the number, by the values of its
             labels; `()` where there are none.
         labels: the names of its labels.
+        workers: of a daemon with several: `first` has it read in the first one alone, as what is
+            the machine's; `sum` adds up what each has, and `max` shows the largest.
+
+    Raises:
+        ValueError: `workers` is none of these.
     """
 
     name: str
     help: str
     read: Callable[[], Mapping[Labels, float]]
     labels: Sequence[str] = ()
+    workers: Literal["first", "sum", "max"] = "first"
+    of_others: dict[int, Mapping[Labels, float]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    """What the other workers said last, by their numbers."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no daemon can do with several numbers."""
+        if self.workers not in ("first", "sum", "max"):
+            raise ValueError(f"the gauge {self.name}: workers is first, sum or max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,5 +98,11 @@ def samples_of(metric: Counter | Gauge) -> MetricSamples:
         if len(labels) != len(metric.labels):
             raise TypeError(f"{metric.name} has the labels {labels!r}, not {metric.labels!r}")
         values[tuple(map(str, labels))] = float(number)
+    if isinstance(metric, Gauge):
+        together = max if metric.workers == "max" else add
+        for others in metric.of_others.values():
+            for labels, number in others.items():
+                known = values.get(labels)
+                values[labels] = number if known is None else together(known, number)
     kind: Literal["counter", "gauge"] = "counter" if isinstance(metric, Counter) else "gauge"
     return MetricSamples(kind, metric.name, metric.help, metric.labels, values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -38,8 +38,8 @@ _CORE_KEYS = {
 _DAEMON_KEYS = {*DaemonSettings.model_fields, "defaults"}
 _DAEMON_KEY = "key of orchestratord.yaml"
 CORE_TABLES = (
-    "actions attempts batch_members batches bulks commits daemons endpoint_state meta "
-    "orchestratord_outbox outbox_taken rates retry_schedule runs schedules schema "
+    "actions attempts batch_members batches bulks chores commits daemons endpoint_state meta "
+    "orchestratord_outbox rates retry_schedule runs schedules schema "
     "schema_migration task_counts throttles"
 ).split()
 """Those of the queue."""
@@ -52,8 +52,7 @@ Reference = Callable[[str], str]
 _REFERENCE = "kind of reference"
 DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
 CORE_COMMANDS = (
-    "backoff check config doctor explain grant-producer inbound init move-queue new outbox "
-    "plugins run schema test"
+    "backoff check config doctor explain inbound init move-queue new plugins run schema test"
 ).split()
 """Those of `orchestratord` that no plugin brings; `cli/main.py` has a module for each."""
 
@@ -139,7 +138,8 @@ class Registry:
     def claim(self, what: str, name: str, plugin: str) -> None:
         """Give `name` to `plugin`. Raises PluginError where it is given already."""
         if (owner := self.owners.get((what, name))) is not None:
-            raise self.taken(f"the {what} {name!r}", owner, plugin)
+            remedy = "choose another name, or name one of the two in plugins.disabled"
+            raise PluginError(f"{self.taken(f'the {what} {name!r}', owner, plugin)}; {remedy}")
         self.owners[what, name] = plugin
 
     def taken(self, what: str, owner: str, plugin: str) -> PluginError:
@@ -174,7 +174,7 @@ class Registry:
             self.tables[table.name] = table
         for kind, reference in _mapping(plugin, "register_references").items():
             if not (isinstance(kind, str) and re.fullmatch("[a-z]{1,16}", kind)):
-                raise ValueError(f"the kind of reference {kind!r} is no word of small letters")
+                raise ValueError(f"the kind of reference {kind!r} is not a word of small letters")
             self.claim(_REFERENCE, kind, name)
             self.references[kind] = reference
         self.checks += ((name, check) for check in _registered(plugin, "register_checks", Check))
@@ -241,9 +241,21 @@ class Registry:
             self.editor = CORE, _refusing(DISABLED.format(name))
         self.disabled_types |= {e.type: name for e in executors if e.kind == "call"}
 
+    def all_settings(self) -> Iterator[tuple[str, str, Setting[Any] | DaemonSetting[Any]]]:
+        """Each key of a plugin's, with the hook that it came by, and the plugin."""
+        for key, setting in self.settings.items():
+            yield "register_settings", self.owners["key", key], setting
+        for key, own in self.daemon_settings.items():
+            yield "register_daemon_settings", self.owners[_DAEMON_KEY, key], own
+
     def counters(self) -> dict[str, Counter]:
         """Those of all plugins, by their names."""
         return {one.name: one for _, one in self.metrics if isinstance(one, Counter)}
+
+    def gauges_of_all(self) -> dict[str, tuple[str, Gauge]]:
+        """Those to which each worker has something to say, by their names, with their plugins."""
+        gauges = ((plugin, one) for plugin, one in self.metrics if isinstance(one, Gauge))
+        return {one.name: (plugin, one) for plugin, one in gauges if one.workers != "first"}
 
     def call_executors(self) -> dict[str, Executor]:
         """`type` of an endpoint → its executor."""

@@ -242,12 +242,16 @@ class Control(Protocol):
         Args:
             table: its name.
             where: only rows whose columns of these names have these values, of the column's type;
-                None is NULL.
+                None is NULL, and a list stands for any of its values.
             after: only rows in which this column is greater than this value: for a page, the last
                 column of the key.
             order: the column that they are sorted by, instead of the key.
             limit: how many at most; None for all.
         """
+
+    def ago(self, seconds: float) -> int:
+        """The time so many seconds ago, milliseconds since the epoch, as the daemon counts with it:
+        what its clock has jumped over does not count."""
 
     def begin_trouble(self, code: str, why: str) -> None:
         """Something keeps this daemon from its work: `readyz`, the status and an event say so, by
@@ -494,6 +498,19 @@ class Route:
     handler: Callable[..., Awaitable[Answer]]
     caller: bool = False
     confidential: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPart:
+    """What `GET /v1/status` says of the plugin.
+
+    Args:
+        key: under which it stands there, one that nothing else has.
+        read: a quick `def`: what JSON can say, without secrets.
+    """
+
+    key: str
+    read: Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,19 @@ out. `check` asks the same without a daemon, so nothing is imported here that on
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from orchestratord.plugin.background_service import Service
 from orchestratord.plugin.host import Host
-from orchestratord.plugin.isolation import HookFault, check_service
+from orchestratord.plugin.isolation import HookFault, check_service, is_ctrl_c
+from orchestratord.plugin.metric import Counter, Gauge, MetricSamples, samples_of
 from orchestratord.plugin.registry import CORE
-from orchestratord.plugin.route import Control, Page, PortHandler, Route
+from orchestratord.plugin.route import Control, Page, PortHandler, Route, StatusPart
 
 ROUTES, PORTS, PAGES = "register_routes", "register_ports", "register_pages"
-SERVICES = "register_services"
-_KINDS = {ROUTES: "route", PORTS: "handler", PAGES: "Page"}
+SERVICES, STATUS = "register_services", "register_status"
+_KINDS = {ROUTES: "route", PORTS: "handler", PAGES: "Page", STATUS: "StatusPart"}
 _PARAMETER = re.compile(r"\{[^{}]*\}")
 
 
@@ -72,6 +73,21 @@ def plugin_pages(host: Host, control: Control) -> Iterator[tuple[str, Page]]:
     return _served(host, PAGES, given, is_page, "the page {0.path}", {})
 
 
+def plugin_status(
+    host: Host, control: Control, taken: Iterable[str]
+) -> Iterator[tuple[str, StatusPart]]:
+    """What plugins have in the status, each with its plugin. `taken`: the keys of the core."""
+
+    def is_part(part: Any) -> bool:
+        return (
+            isinstance(part, StatusPart) and re.fullmatch("[a-z][a-z0-9_]*", part.key) is not None
+        )
+
+    called = "the key {0.key} of the status"
+    owners = {f"the key {key} of the status": CORE for key in taken}
+    return _served(host, STATUS, host.ask(STATUS, {"control": control}), is_part, called, owners)
+
+
 def _served(
     host: Host,
     hook: str,
@@ -96,6 +112,21 @@ def _served(
 def _key(what: str) -> str:
     """Two paths are the same, whatever their parameters are called."""
     return _PARAMETER.sub("{}", what)
+
+
+def plugin_metrics(
+    host: Host, metrics: Iterable[tuple[str, Counter | Gauge]] | None = None
+) -> Iterator[MetricSamples]:
+    """Those of all plugins, or of these, as they are now; what cannot be read is a fault."""
+    for plugin, metric in host.registry.metrics if metrics is None else metrics:
+        try:
+            found = samples_of(metric)
+        except BaseException as error:  # a plugin may raise anything
+            if is_ctrl_c(error):
+                raise
+            host.fault(plugin, f"metric {metric.name}", error)
+        else:
+            yield found
 
 
 def plugin_services(host: Host, control: Control) -> Iterator[tuple[str, Service]]:

@@ -39,7 +39,7 @@ class VerbRow:
     def __post_init__(self) -> None:
         """Raise ValueError for what cannot be a verb."""
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"the verb {self.name!r} is no word of small letters")
+            raise ValueError(f"the verb {self.name!r} is not a word of small letters")
         if self.method not in ("GET", "POST"):
             raise ValueError(f"the verb {self.name}: its method is GET or POST, not {self.method}")
         found = [_ARGUMENT.fullmatch(argument) for argument in self.arguments]

@@ -357,9 +357,11 @@ class ChoreRow(QueueRow):
 
     id = IdField()
     kind = TextField()
-    """`bulk`: what a bulk still has to do."""
+    """`bulk`: what a bulk still has to do; `slice`: new tasks that are to be written; `batch`: a
+    closed batch whose delivery is."""
     subject = TextField()
-    """What it is about: the id of the bulk."""
+    """What it is about: the id of the bulk or the batch; the name of the slice, which grows with
+    the time."""
     due = BigIntegerField(null=True)
     """When its next step is; NULL where it was set aside, as daemons have died at it."""
     at = BigIntegerField()
@@ -372,6 +374,8 @@ class ChoreRow(QueueRow):
     """How often its step has failed since one was last taken."""
     deaths = IntegerField(constraints=ZERO)
     """How many daemons have died at it since."""
+    data = TextField(null=True)
+    """The tasks of a slice, a JSON list."""
 
     class Meta:
         table_name = "chores"
@@ -498,23 +502,6 @@ class TaskCountRow(QueueRow):
         postgres = REWRITTEN
 
 
-class OutboxTaken(QueueRow):
-    """Which rows of an application's outbox have been taken: each makes one task, though the daemon
-    dies before the row is deleted. Where the outbox is in the queue's own database, the row goes in
-    the transaction that makes the task, and none stands here."""
-
-    uid = TextField(primary_key=True)
-    """The row's, random."""
-    at = BigIntegerField()
-    """When it was taken. Some time after that, once the row is gone, so is this."""
-
-    class Meta:
-        table_name = "outbox_taken"
-
-
-OutboxTaken.add_index(OutboxTaken.at, name="outbox_taken_at")
-
-
 class BatchMemberRow(QueueRow):
     """An event that a webhook with `batch` tells of with others; written with its cause."""
 
@@ -582,18 +569,11 @@ class BatchRow(QueueRow):
         table_name = "batches"
 
 
-BatchRow.add_index(
-    ModelIndex(BatchRow, (BatchRow.id,), name="batches_untold", where=BatchRow.task_id.is_null())
-)
-
-
 class Fact(QueueRow):
     """Facts about the queue itself, by name: `instance`, `clock`, `removed_endpoints`,
-    `tasks_counted`, `outbox_relay` and `service:plugin/name` for each role and who holds it,
-    `outbox_refusal:database` while a row of that outbox is to be
-    marked, `missed_slots:api/name` for each schedule of which some were, and
-    `failing_told:api/name` for each endpoint that was told of as failing, and `steps:table` for how
-    many steps a plugin's table has had."""
+    `tasks_counted`, `service:plugin/name` for each role and who holds it, `missed_slots:api/name`
+    for each schedule of which some were, `failing_told:api/name` for each endpoint that was told of
+    as failing, and `steps:table` for how many steps a plugin's table has had."""
 
     name = TextField(primary_key=True)
     value = TextField()
@@ -634,7 +614,7 @@ class CommitRow(QueueRow):
 
 TABLES: tuple[type[Model], ...] = (
     RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, DaemonRow,
-    ActionRow, RateRow, ThrottleRow, OutboxTaken, BatchMemberRow, BatchRow, RunRow, TaskCountRow,
+    ActionRow, RateRow, ThrottleRow, BatchMemberRow, BatchRow, RunRow, TaskCountRow,
     ChoreRow, Fact, SchemaRow,
 )  # fmt: skip
 """Of both databases."""

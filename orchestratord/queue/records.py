@@ -11,7 +11,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 from orchestratord.model.recurring_rows import RecurringRows
-from orchestratord.model.task import Action, Attempt, BatchMember, Key, NewTask, RowEffect, Task
+from orchestratord.model.task import (
+    Action,
+    Attempt,
+    BatchMember,
+    Key,
+    NewTask,
+    RowEffect,
+    Slice,
+    Task,
+)
 from orchestratord.queue.daemon_health import Trouble
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusCode, StatusSet
@@ -44,7 +53,7 @@ class Insert:
     begins_run: bool = False
 
 
-StoredEffect = Insert | RowEffect | BatchMember
+StoredEffect = Insert | RowEffect | BatchMember | Slice
 """An `Effect` as it is written."""
 
 
@@ -274,7 +283,7 @@ class TaskFilter:
         partition: in the partition of this value, of whatever endpoint or webhook.
         run: a call of this run.
         bulk: moved by this bulk, and by none after it.
-        batch: told of by the delivery of this batch.
+        batch: announced by the delivery of this batch.
         webhook: a delivery of the webhook of this name.
     """
 

@@ -291,7 +291,7 @@ def json_digest(value: Mapping[str, Any]) -> str:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON value")
+    raise ValueError(f"{constant} is not a JSON value")
 
 
 _strict: Any = json.JSONDecoder(parse_constant=_refuse)

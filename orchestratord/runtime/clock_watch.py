@@ -118,7 +118,7 @@ class ClockWatch:
                 format_duration(wait),
             )
         elif change.what == "returned":
-            log.log(level, "%s is right again, after it was put %s: nothing has gone by it", *moved)
+            log.log(level, "%s is right again, after it was put %s: that had no effect", *moved)
             self._look_back_at = world.monotonic()  # leases have: they go by what the database says
         else:
             log.log(level, "%s stays %s: the daemon goes by it from now on", *moved)

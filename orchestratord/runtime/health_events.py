@@ -29,8 +29,7 @@ class HealthEvents:
         self._events = worker.host.events
         self._clock = worker.clock
         self._troubles: dict[str, Trouble] = {}
-        self._unnoted: dict[str, int] = {}
-        """Endpoints that were told of by the last look, and when: that is still to be noted."""
+        self._worker = worker
 
     def look_at_troubles(self, redactor: Redactor) -> None:
         """Tell of those that began or ended; to be called each second."""
@@ -49,26 +48,26 @@ class HealthEvents:
 
     async def look_at_endpoints(self) -> None:
         """Tell of those that have failed for long, by what the table says: it knows of all workers
-        and daemons, and of those before a restart. To be called each minute.
-
-        That one was told of is noted by the look after: by then the event has come out of the bus
-        and is written, and what dies before that has the next one tell again.
-        """
+        and daemons, and of those before a restart. To be called each minute."""
         store, now = self._store, self._clock.now_ms()
-        told = {**await store.read(failing_told.told()), **self._unnoted}
+        told = await store.read(failing_told.told())
         looked = await store.read(failing.failing())
         found = {one.key.endpoint_id: one for one in looked.keys if not one.key.webhook}
         over = told.keys() - found.keys()
         if over and not looked.complete:  # then one may fail, and not be among those that are found
             succeeded = await store.read(settle.last_success())
             over = {name for name in over if succeeded.get(name, 0) > told[name]}
-        if self._unnoted or over:
-            await store.write(failing_told.note(self._unnoted, over))
-        self._unnoted = {}
+        if over:
+            await store.write(failing_told.note_over(over))
         for name, one in found.items():
             # One that has not been called since says nothing more.
             if one.last - one.since < FAILING_MS or one.since < told.get(name, 0):
                 continue
             failures = one.since, one.failures, one.status_code, one.error
-            self._events.publish(FailingEvent(EventType.ENDPOINT_FAILING, now, name, *failures))
-            self._unnoted[name] = now
+            event = FailingEvent(EventType.ENDPOINT_FAILING, now, name, *failures)
+            new_tasks = self._worker.pipe.new_tasks
+            follows = await new_tasks.of_event(event)
+            inserted = await store.write(failing_told.tell(name, now, told.get(name), follows))
+            if inserted is not None:
+                self._events.publish(event)
+                await new_tasks.written(follows, inserted)

@@ -90,7 +90,12 @@ class PluginServices:
                 await self._pause(HOLD)
                 continue
             began = world.monotonic()
-            fault = await self._run(service, state, role)
+            try:
+                fault = await self._run(service, state, role)
+            except asyncio.CancelledError:  # the daemon has waited for it long enough
+                if state.state == "running":
+                    self._host.fault(plugin, f"service {service.name}", HookFault(*_GOES_ON))
+                raise
             if fault is None:
                 continue
             self._host.fault(plugin, f"service {service.name}", fault)

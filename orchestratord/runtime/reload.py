@@ -396,7 +396,7 @@ class Reloader:
             await self.write()
         except Exception as error:
             # The swap is done; what plugins keep of it in their tables follows.
-            log.error("cannot write what plugins note of the configuration yet: %s", error)
+            log.error("cannot write the notes of plugins on the configuration yet: %s", error)
 
     async def _noted(self, config: Config, tables: Tables) -> list[Effect]:
         """What plugins want written; everything else has its turns while they say it."""

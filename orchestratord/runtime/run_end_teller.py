@@ -28,10 +28,8 @@ from orchestratord.model.task import (
 from orchestratord.plugin.executor import Parked
 from orchestratord.plugin.hookspecs import RUN_END
 from orchestratord.plugin.host import Reached
-from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.housekeeping import run_ends
 from orchestratord.queue.operations import search
-from orchestratord.queue.operations.slices import SLICE, sliced
 
 log = logging.getLogger("orchestratord.runs")
 
@@ -110,8 +108,6 @@ class RunEndTeller:
         endpoint = config.endpoints.get(run.endpoint_id)
         reached = Reached(task, endpoint, config, outcome_of_run(run), phase=RUN_END, run=run)
         effects: list[Effect] = await self._host.collect(RUN_END, reached)
-        if len(effects) > SLICE:
-            effects = await off_loop(sliced, effects, self._clock.now_ms())
         await self._enqueue.write_by(effects, partial(run_ends.tell, run))
 
     async def _root(self, run: RunSummary) -> Task:

@@ -159,6 +159,8 @@ class Team:
             peer.gone()
             if self._peers.get(number) is peer:
                 del self._peers[number]
+                for _, gauge in self._host.registry.gauges_of_all().values():
+                    gauge.of_others.pop(number, None)
                 self._left.set()
 
     async def _agree(self, peer: OtherWorker, generation: int) -> None:
@@ -207,6 +209,10 @@ class Team:
             for name, grown in values[0].items():
                 for labels, by in grown.items():
                     counters[name].add(*labels, by=by)
+        elif kind == "measured":
+            gauges = self._host.registry.gauges_of_all()
+            for name, measured in values[0].items():
+                gauges[name][1].of_others[peer.number] = measured
         elif kind == "serving":
             peer.serves = True
             if self.count == 1 + sum(other.serves for other in self._peers.values()):

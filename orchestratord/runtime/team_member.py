@@ -11,14 +11,18 @@ from orchestratord.config.loader import Loader
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import ConfigError, OrchestratordError
 from orchestratord.model.event import Event
+from orchestratord.plugin.served import plugin_metrics
 from orchestratord.runtime.link import Link
 from orchestratord.runtime.reload import Reloader
 from orchestratord.runtime.team import begin_step
 from orchestratord.runtime.team_tokens import TokenBorrower
 from orchestratord.runtime.worker_seat import InForce
+from orchestratord.values import world
 
 LOOK = 0.2
 """Seconds between two looks at whether there is something to tell."""
+MEASURE = 5.0
+"""Seconds between two readings of the gauges that each worker has."""
 
 
 class TeamMember:
@@ -45,6 +49,8 @@ class TeamMember:
         self._borrower = borrower
         self._link: Link | None = None
         self._may_serve = asyncio.Event()
+        self._measured: tuple[Link, float] | None = None
+        """Over which stream, and when, gauges were told of."""
         self._serves = False
         self._following: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -76,7 +82,7 @@ class TeamMember:
             self._link.send("serving")
 
     async def run(self) -> None:
-        """Tell the first worker what was counted, until cancelled.
+        """Tell the first worker what was counted, and what is measured, until cancelled.
 
         Raises what keeps this worker from following the first one: it ends then.
         """
@@ -85,8 +91,19 @@ class TeamMember:
                 counters = self._host.registry.counters().items()
                 if grown := {name: by for name, one in counters if (by := one.grown())}:
                     self._link.send("counted", grown)
+                self._measure(self._link)
             await asyncio.sleep(LOOK)
         raise self._failure
+
+    def _measure(self, link: Link) -> None:
+        """Tell what the gauges of each worker are here, where that is due."""
+        now = world.monotonic()
+        if self._measured == (link, now // MEASURE):
+            return
+        self._measured = link, now // MEASURE
+        gauges = self._host.registry.gauges_of_all().values()
+        if found := {one.name: one.values for one in plugin_metrics(self._host, gauges)}:
+            link.send("measured", found)
 
     def observe(self, events: Sequence[Event]) -> None:
         """Have the first worker publish what has happened here."""

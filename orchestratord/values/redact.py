@@ -118,7 +118,7 @@ class Redactor:
         """What is wrong with what a caller sent, by its name, where it would be stored."""
         if not (self._values or self._learned.values):
             return {}
-        problem = "holds a secret of this configuration, and what is sent here is stored"
+        problem = "holds a secret of this configuration, and this value is stored"
         return {name: problem for name, value in given.items() if self.is_in(value)}
 
     def value(self, value: Any) -> Any:

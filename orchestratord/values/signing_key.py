@@ -31,7 +31,7 @@ def check_signing_key(pem: str, algorithm: str) -> None:
     except TypeError:
         raise ValueError("has a passphrase; give the key without one") from None
     except Exception:  # whatever it says may show a part of the key
-        raise ValueError("is no private key in PEM: -----BEGIN PRIVATE KEY-----") from None
+        raise ValueError("is not a private key in PEM: -----BEGIN PRIVATE KEY-----") from None
     if algorithm == "ES256":
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
             raise ValueError("is not of the curve P-256, which ES256 signs with")

@@ -65,6 +65,6 @@ class Assets:
         # Only names that are known are found, so no path leads anywhere else.
         found = self._files.get(path["file"])
         if found is None:
-            raise NotFound("there is no such file; the page that named it is an older one")
+            raise NotFound("there is no such file; an older page named it")
         content, media_type = found
         return Answer(content, headers=_KEPT, media_type=media_type)

@@ -211,7 +211,7 @@ def unmasked(
         if MASK in value and isinstance(node, nodes.Scalar) and value == seen:
             return nodes.data_of(node)
         if value == MASK:
-            wrong[path] = "*** keeps what stands there, and nothing does"
+            wrong[path] = "*** keeps a value, and there is none"
         return value
     if isinstance(value, Mapping):
         there = nodes.mapping_of(node)

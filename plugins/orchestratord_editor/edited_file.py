@@ -147,7 +147,7 @@ class EditedFile:
             return self
         mark = codecs.BOM_UTF8 if self.bytes.startswith(codecs.BOM_UTF8) else b""
         text, most = self.bytes.removeprefix(mark).decode(), self._on_disk.MAX_BYTES
-        why = "the file would say something else than what was asked for"
+        why = "the file would differ from the request"
         try:
             for proposal in Splice(text, self._key, wanted).proposals():
                 content = mark + proposal.encode()
@@ -164,7 +164,7 @@ class EditedFile:
         except NoPlace as error:
             why = str(error)
         except UnicodeEncodeError:
-            why = "it holds what is no character"
+            why = "it holds an invalid character"
         entry = self._root.entries.get(self._key)
         spot = entry[0] if entry else nodes.Spot(self.file, 1, 1, self._key)
         message = self.redactor.text(f"{why}; edit the file manually")

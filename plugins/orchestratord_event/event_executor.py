@@ -55,11 +55,11 @@ class EventExecutor(Executor):
     model: ClassVar[Any] = EventSpec
     immediate: ClassVar[bool] = True
     refused: ClassVar[Mapping[str, str]] = {
-        "retry": "nothing is tried that could fail; each webhook has a `retry` of its own",
+        "retry": "an event cannot fail; each webhook has its own `retry`",
         "schedule": "an event happens when it is accepted; give the schedule to the endpoint that "
         "is called",
-        "timeout": "nothing is sent; each webhook has a `timeout` of its own",
-        "idempotent": "nothing is sent that could be repeated",
+        "timeout": "an event sends nothing; each webhook has its own `timeout`",
+        "idempotent": "an event sends nothing",
     }
 
     def default_idempotent(self, spec: EventSpec) -> bool:

@@ -41,7 +41,7 @@ def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
         yield Problem("an inbound endpoint is an event: write type: event", key="inbound")
     if config[PORT] is None:
         yield Problem(
-            "nothing comes in, as there is no port: write inbound: {bind: 127.0.0.1:8430} into "
+            "there is no port for webhooks: write inbound: {bind: 127.0.0.1:8430} into "
             "orchestratord.yaml",
             key="inbound",
             severity="warning",

@@ -89,7 +89,7 @@ class InboundPort:
             return _refused(405, "method_not_allowed", "a webhook is sent by POST", Allow="POST")
         if not way.endpoint.enabled:
             self._publish(way, "disabled", request)
-            return _refused(503, "disabled", "this endpoint takes nothing now", **AGAIN)
+            return _refused(503, "disabled", "this endpoint accepts nothing now", **AGAIN)
         if not _within_rate(way):
             return self._too_many(way, request)
         return way.most
@@ -106,7 +106,7 @@ class InboundPort:
         fault = way.scheme.fault(request, way.inbound.secret, world.time())
         if fault is not None:
             self._publish(way, fault, request)
-            return _refused(401, f"wrong_{fault}", "the request is not signed as it should be")
+            return _refused(401, f"wrong_{fault}", "the signature is wrong")
         if not _within_rate(way, take=True):  # what is not the sender's takes nothing of its rate
             return self._too_many(way, request)
         try:
@@ -181,7 +181,7 @@ class InboundPort:
         good = token is not None and hmac.compare_digest(shown, token.reveal().encode())
         if not good or asked.get("hub.mode") != "subscribe":
             self._publish(way, "verify_token", request)
-            return _refused(403, "wrong_verify_token", "this is not the token that is known here")
+            return _refused(403, "wrong_verify_token", "this is not the configured token")
         return Answer(asked.get("hub.challenge", "")[:_LONGEST_KEY], media_type="text/plain")
 
 

@@ -289,7 +289,7 @@ class _RequestReader:
             return
         if not _TOKEN.fullmatch(name):
             required = parameter.get("required") is True
-            self.made.leave_out(f"{text(name)!r} is no name of a header", required)
+            self.made.leave_out(f"{text(name)!r} is not the name of a header", required)
             return
         param, _, as_json = self._declared(name, parameter, "header")
         if as_json:

@@ -39,7 +39,9 @@ def register_executor() -> Iterable[Executor]:
 @hookimpl
 def register_metrics() -> Iterable[Gauge]:
     meaning = "Connections to the databases of endpoints, also those that wait for a statement."
-    return (Gauge("sql_connections", meaning, statements.connections, ("database",)),)
+    return (
+        Gauge("sql_connections", meaning, statements.connections, ("database",), workers="sum"),
+    )
 
 
 @hookimpl

@@ -283,7 +283,7 @@ def _abandoned(run: StatementRun, thread: ConnectionThread, undone: bool) -> Sta
         return failure
     thread.sever()
     words = f"did not end within {run.seconds:g}s"
-    words += "" if undone else "; whether it was committed is not known"
+    words += "" if undone else "; it may have been committed"
     return StatementFailed(words, retryable=True, maybe_done=not undone)
 
 

@@ -61,7 +61,7 @@ class SubscriptionRoutes:
 
     @described(query=documents.PageQuery, answers={200: documents.TenantPage}, problems=[Conflict])
     async def page(self, path: Params, query: Params, body: Any) -> Answer:
-        """A page of the tenants."""
+        """List tenants."""
         return Answer(await self._tenants.page(*page_of(query, documents.PageQuery)))
 
     @described(
@@ -70,19 +70,19 @@ class SubscriptionRoutes:
         problems=[Conflict, InvalidParams],
     )
     async def put(self, path: Params, query: Params, body: Any) -> Answer:
-        """Make a tenant, or say something else of it."""
+        """Make or rename a tenant."""
         tenant = path["tenant"]
         new, document = await self._tenants.put(tenant, documents.TenantBody.read(body))
         return Answer(document, 201 if new else 200, done=_done("put tenant", tenant))
 
     @described(answers={200: documents.TenantDocument}, problems=[Conflict, NotFound])
     async def get(self, path: Params, query: Params, body: Any) -> Answer:
-        """A tenant, and how its subscriptions fare."""
+        """Show a tenant with the health of its subscriptions."""
         return Answer(await self._tenants.get(path["tenant"]))
 
     @described(answers={200: documents.RemovedDocument}, problems=[Conflict, NotFound])
     async def remove(self, path: Params, query: Params, body: Any) -> Answer:
-        """Remove a tenant with its subscriptions; deliveries that wait fail."""
+        """Remove a tenant with its subscriptions; waiting deliveries fail."""
         document = await self._tenants.remove(path["tenant"])
         return Answer(document, done=_done("remove tenant", path["tenant"]))
 
@@ -106,13 +106,13 @@ class SubscriptionRoutes:
         problems=[Conflict, NotFound],
     )
     async def subscriptions(self, path: Params, query: Params, body: Any) -> Answer:
-        """A page of the subscriptions of a tenant."""
+        """List the subscriptions of a tenant."""
         page = page_of(query, documents.PageQuery)
         return Answer(await self._tenants.subscriptions(path["tenant"], *page))
 
     @described(answers={200: documents.SubscriptionDocument}, problems=[Conflict, NotFound])
     async def subscription(self, path: Params, query: Params, body: Any) -> Answer:
-        """A subscription, and how it fares."""
+        """Show a subscription with its health."""
         return _shown(await self._tenants.subscription(path["tenant"], path["id"]))
 
     @described(
@@ -122,7 +122,7 @@ class SubscriptionRoutes:
         problems=[Conflict, NotFound, InvalidParams, Outdated],
     )
     async def patch(self, path: Params, query: Params, body: Any, caller: Caller) -> Answer:
-        """Change what the body names of a subscription."""
+        """Change the named fields of a subscription."""
         asked = documents.PatchedSubscription.read(body)
         etag = caller.headers.get("if-match")
         row = await self._tenants.patch(path["tenant"], path["id"], asked, etag)
@@ -130,27 +130,27 @@ class SubscriptionRoutes:
 
     @described(answers={200: documents.RemovedDocument}, problems=[Conflict, NotFound])
     async def delete(self, path: Params, query: Params, body: Any) -> Answer:
-        """Remove a subscription; deliveries that wait fail."""
+        """Remove a subscription; waiting deliveries fail."""
         document = await self._tenants.delete(path["tenant"], path["id"])
         return Answer(document, done=_done("remove subscription", _name(path)))
 
     @described(answers={200: documents.SecretDocument}, problems=[Conflict, NotFound])
     async def secret(self, path: Params, query: Params, body: Any) -> Answer:
-        """The secret of a subscription; that it was given out is logged."""
+        """Show the secret of a subscription; the action log notes it."""
         document = await self._tenants.secret(path["tenant"], path["id"])
         done = _done("show secret of subscription", _name(path))
         return Answer(document, headers=_NO_STORE, done=done)
 
     @described(answers={200: documents.SecretDocument}, problems=[Conflict, NotFound])
     async def rotate(self, path: Params, query: Params, body: Any) -> Answer:
-        """Make another secret; the one before signs as well for 24 hours."""
+        """Make a new secret; the old one also signs for 24 hours."""
         document = await self._tenants.rotate(path["tenant"], path["id"])
         done = _done("rotate secret of subscription", _name(path))
         return Answer(document, headers=_NO_STORE, done=done)
 
     @described(answers={202: documents.TestDocument}, problems=[Conflict, NotFound])
     async def test(self, path: Params, query: Params, body: Any) -> Answer:
-        """Send an example, as a delivery like any other; ten a minute for a tenant."""
+        """Send an example delivery; at most ten a minute for a tenant."""
         task_id = await self._tenants.test(path["tenant"], path["id"])
         done = Action("test subscription", ENDPOINT, _name(path), task_id)
         return Answer({"id": task_id}, 202, done=done)
@@ -161,7 +161,7 @@ class SubscriptionRoutes:
         problems=[Conflict, NotFound, InvalidParams],
     )
     async def replay(self, path: Params, query: Params, body: Any) -> Answer:
-        """Send deliveries of a subscription again, those that failed or all."""
+        """Send failed, or all, deliveries of a subscription again."""
         asked = documents.ReplayBody.read(body)
         begun = await self._tenants.replay(path["tenant"], path["id"], asked)
         done = Action("replay subscription", ENDPOINT, _name(path), bulk=begun["bulk"])

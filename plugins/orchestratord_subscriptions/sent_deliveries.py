@@ -86,7 +86,7 @@ class SentDeliveries:
         problems=[Conflict, NotFound, InvalidParams],
     )
     async def page(self, path: Params, query: Params, body: Any) -> Answer:
-        """A page of the deliveries to a subscription, newest first."""
+        """List the deliveries of a subscription, the newest first."""
         after, limit = page_of(query, DeliveriesQuery)
         await self._tenants.subscription(path["tenant"], path["id"])
         wanted = {**_place(path), "status": query.get("status", "")}

@@ -114,7 +114,7 @@ def _first_try(entry: Then, target: Endpoint, key: str) -> Iterator[Problem]:
     ordered = target.partition is not None and target.partition.ordered
     for name in ("delay", "at"):
         if ordered and getattr(entry, name) is not None:
-            why = f"the calls of {target.id} are ordered, and this one would hold up those behind"
+            why = f"the calls of {target.id} are ordered, and this one would delay those behind"
             yield Problem(f"{why} it; leave it out", key=f"{key}.{name}")
 
 

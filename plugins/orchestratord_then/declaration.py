@@ -91,7 +91,7 @@ class Then(Model):
     @model_validator(mode="after")
     def _check_first_try(self) -> Then:
         if self.delay is not None and self.at is not None:
-            raise ValueError("give delay or at: each says when the call is due")
+            raise ValueError("give delay or at, not both")
         return self
 
 

@@ -42,13 +42,13 @@ def _errors(webhook: Webhook) -> Iterator[tuple[str, str]]:
             yield "payload", wrong
         return
     if payload is not None and (wrong := wrong_names(payload, webhook_templates.OF_BATCH)):
-        yield "payload", f"{wrong}, which tells of a batch"
+        yield "payload", f"{wrong}, which announces a batch"
     if webhook.partition is not None:
         yield "partition", "a batch has no partition; take `partition` or `batch` out"
     rendered = {f"headers.{name}": value for name, value in webhook.headers.items()}
     for key, template in {"url": webhook.url.template, **rendered}.items():
         if wrong := wrong_names(template, webhook_templates.DELIVERY_OF_BATCH):
-            yield key, f"{wrong}, as its deliveries tell of many calls"
+            yield key, f"{wrong}, as its deliveries announce many calls"
 
 
 OF_ADDRESS = frozenset(
@@ -86,7 +86,7 @@ def _warnings(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]
         named["auth"] = webhook.auth.sent[0]
     for key, name in named.items():
         if name.lower() in signature.HEADERS:
-            yield key, f"{name} is set by the signature; what stands here is not sent"
+            yield key, f"{name} is set by the signature; the value here is not sent"
     if webhook.disable_after is not None and webhook.disable_after < SHORT:
         message = (
             f"a receiver that is down for {format_duration(webhook.disable_after)} loses what "

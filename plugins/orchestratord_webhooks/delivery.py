@@ -244,12 +244,12 @@ def _judge(response: httpx.Response, retry: RetryPolicy, task: Task) -> Outcome:
         return outcome
     if task.endpoint_id == OWN_ENDPOINT:  # who runs the daemon is never told no more
         return replace(outcome, verdict="retry")
-    error = "410 Gone: the receiver wants no more of them"
+    error = "410 Gone: the receiver wants no more"
     return outcome.failure(error, reason="webhook_disabled")
 
 
 def _header(name: str, template: Template, context: Mapping[str, Any]) -> str:
     value: str = template.render(context, quote=str)
     if not value.isascii() or any(character in value for character in "\r\n\0"):
-        raise InvalidPayload(f"the header {name} would hold what no header can")
+        raise InvalidPayload(f"the header {name} would hold a character that no header may have")
     return value

@@ -96,7 +96,7 @@ def _types(given: tuple[str, ...]) -> tuple[str, ...]:
         if word.endswith(".*"):
             matching = [one for one in _KNOWN if one.startswith(word[:-1])]
         if not matching:
-            raise ValueError(f"{word!r} is not an event that is told of{suggest(word, _KNOWN)}")
+            raise ValueError(f"{word!r} is not an event of such webhooks{suggest(word, _KNOWN)}")
         found += matching
     return tuple(dict.fromkeys(found))
 

@@ -74,9 +74,7 @@ def written(document: Mapping[str, Any]) -> str:
 
 def renewed(page: str, document: Mapping[str, Any]) -> str:
     """The text of one of the pages with what is made of a description."""
-    parts = {
-        "routes": _routes, "problem": _problem, "remedies": _remedies, "reference": _reference,
-    }  # fmt: skip
+    parts = {"problem": _problem, "remedies": _remedies, "reference": _reference}
 
     def made(match: re.Match[str]) -> str:
         lines = "\n".join(parts[match[2]](document))
@@ -93,14 +91,6 @@ def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping
         for method, operation in methods.items():
             if "operationId" in operation:
                 yield method.upper(), path, operation
-
-
-def _routes(document: Mapping[str, Any]) -> Iterator[str]:
-    yield "| route | |"
-    yield "|---|---|"
-    for method, path, operation in _operations(document):
-        anchor = re.sub(r"[^a-z0-9_ -]", "", f"{method} {path}".lower()).replace(" ", "-")
-        yield f"| [`{method} {path}`](#{anchor}) | {_lower(operation['summary'])} |"
 
 
 def _problem(document: Mapping[str, Any]) -> Iterator[str]:

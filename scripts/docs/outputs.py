@@ -50,7 +50,7 @@ _TIMEOUT = 10.0
 
 _RUNTIME = "/run/user/1000/orchestratord/"
 
-_LONGEST = 60.0
+_LONGEST = 300.0
 """Seconds that one command of a page may take."""
 
 FROM_NOTHING = "<!-- from nothing -->"

@@ -13,6 +13,7 @@ const EVERYWHERE = [
     ["there (?:is|are) (?:\\w+ ){1,4}that", "the subject and its verb"],
     ["(?:is|are|was|were|be|been|being) (?:not |never |also )?told|tells? of|told of", "announces, reports, says"],
     ["(?:is|are) to (?:be|end|have|make|do|go|stand|come)", "must, should, will"],
+    ["(?<!\\bthere )(?:is|are) no (?!longer|more|less|such)\\w+", "is not a"],
     ["rid of", "remove, uninstall"],
     ["will be others|as of nearly|thereof|therein|whereof|wherein|whereby|hitherto|whence|lest", "plain words"],
     ["(?:put|puts|putting|give|gives|given|giving) back|forgoes?|withdrawn|unsent|lets? go", "release, return"],

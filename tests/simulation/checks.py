@@ -38,7 +38,6 @@ GOES_ON = (
     "batches WHERE task_id IS NULL AND members > 0",
     "runs WHERE untold = 1",
     "bulks WHERE status IN ('running', 'paused') OR ended_at IS NULL",
-    "queue_slices",
     "chores",
 )
 """Rows of which something is still to come."""

@@ -23,7 +23,6 @@ from orchestratord.model.settings import Config
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.long_work import AnswerThread
 from orchestratord.queue.database import Workers
-from orchestratord.queue.operations import slices
 from orchestratord.queue.store import Store
 from orchestratord.runtime.upgrade import HandedOver
 from orchestratord.values.clock import Clock
@@ -296,7 +295,7 @@ class Process:
         clock = Clock()
         store = await Store.open(
             start.url,
-            tables=(*start.host.registry.tables.values(), slices.TABLE),
+            tables=start.host.registry.tables.values(),
             clock=clock,
             lease=start.loader.config.daemon.lease,
             workers=self._workers,

@@ -18,10 +18,8 @@ from typing import Any
 
 from orchestratord.config.cache import Cache
 from orchestratord.daemon import daemon
-from orchestratord.engine import phase_hooks
 from orchestratord.engine.lanes import pace
 from orchestratord.engine.new import new_tasks
-from orchestratord.engine.settle import attempt_ends
 from orchestratord.errors import (
     Conflict,
     InvalidParams,
@@ -37,7 +35,6 @@ from orchestratord.queue.operations import slices
 from orchestratord.queue.sqlite import shared_file
 from orchestratord.queue.sqlite.shared_file import SharedFile
 from orchestratord.queue.store import Store
-from orchestratord.runtime import run_end_teller
 from orchestratord.runtime.link import Link
 from tests.simulation import checks
 from tests.simulation.baton import Baton, Stuck
@@ -397,7 +394,7 @@ class Universe:
             seams.enter_context(replaced(health, "APART_MS", APART_MS))
             seams.enter_context(replaced(pace, "LEAST", LEAST))
             seams.enter_context(replaced(pace, "SURE", SURE))
-            for module in (attempt_ends, new_tasks, phase_hooks, run_end_teller, slices):
+            for module in (new_tasks, slices):
                 seams.enter_context(replaced(module, "SLICE", SLICE))
             for place in range(self.count):
                 self.start(place)
@@ -466,7 +463,7 @@ def empty_queue() -> bytes:
     """A queue as the product makes it, which takes a tenth of a second."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "q.db"
-        tables = [slices.TABLE, *(table for name in PLUGINS for table in _tables(name))]
+        tables = [table for name in PLUGINS for table in _tables(name)]
 
         async def make() -> None:
             await (await Store.open(f"sqlite:///{path}", tables=tables)).close()

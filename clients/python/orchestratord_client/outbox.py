@@ -111,7 +111,7 @@ def _statement(
         seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
         return _ENQUEUE, (endpoint, text, key, seconds)
     if delay is not None:
-        raise ValueError("give delay or at: each says when the call is due")
+        raise ValueError("give delay or at, not both")
     return _ENQUEUE_AT, (endpoint, moment_text(at), text, key)
 
 

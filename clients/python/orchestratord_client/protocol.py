@@ -135,7 +135,7 @@ class Address:
             try:
                 httpx.URL(named)
             except httpx.InvalidURL:  # which it may show whole
-                raise ValueError("the address of the daemon is no URL") from None
+                raise ValueError("the address of the daemon is not a URL") from None
             return cls(named, None, token)
         if token is not None:
             raise ValueError(f"a token goes with a URL (http://…); {masked(named)} is a socket")
@@ -302,7 +302,7 @@ def document(answer: httpx.Response) -> dict[str, Any]:
 
 
 def _unexpected(answer: httpx.Response, what: str) -> UnexpectedAnswer:
-    return UnexpectedAnswer(f"{masked(str(answer.url))} answers {what}; it is no orchestratord")
+    return UnexpectedAnswer(f"{masked(str(answer.url))} answers {what}; it is not orchestratord")
 
 
 class Content:
@@ -339,7 +339,7 @@ def _value(kind: Callable[[Mapping[str, Any]], T], found: Mapping[str, Any]) -> 
     try:
         return kind(found)
     except (TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:
-        raise UnexpectedAnswer(f"what was answered is no {kind.__qualname__}: {error}") from None
+        raise UnexpectedAnswer(f"the answer is not a {kind.__qualname__}: {error}") from None
 
 
 # -- what can be asked ---------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from orchestratord.errors import Conflict, InvalidParams, NotFound, Replaced
 from orchestratord.model.event import EventType
 from orchestratord.model.task import Key, Reason
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import chores
+from orchestratord.queue.operations import effects
 from orchestratord.queue.operations.bulk import PAUSED, RUNNING
 from orchestratord.queue.records import CANCEL, CHANGED, NO_SUCCESS, RESOLVE, Bulk, Chore
 from orchestratord.values import world
@@ -50,9 +50,10 @@ IDLE = 2.0
 class _Course:
     """How a bulk goes on here; times by `world.monotonic`."""
 
+    bulk: Bulk
+    """As it was seen last."""
     due: float
     """When it may move more."""
-    moves: bool
     active: float = field(default_factory=world.monotonic)
     """When it moved something last, or something of that was under way."""
     told: float = field(default_factory=world.monotonic)
@@ -78,16 +79,18 @@ class BulkRunner:
         """Take the next step of a bulk: seconds until the one after it, None where it is over."""
         bulk_id = int(chore.subject)
         try:
-            bulk = await self._store.read(bulks.row_of(bulk_id))
             course = self._courses.get(bulk_id)
+            moved = course is not None and course.bulk.status == RUNNING
+            if course is not None and moved and world.monotonic() >= course.due:
+                bulk = await self._move(course)
+            else:
+                bulk = await self._store.read(bulks.row_of(bulk_id))
             if course is None:
                 course = self._courses[bulk_id] = self._begin(bulk)
-            if bulk.status == RUNNING:
-                bulk = await self._move(bulk, course)
-            if course.moves and bulk.status != RUNNING:
+            course.bulk = bulk
+            if moved and bulk.status != RUNNING:
                 how = bulk.status, bulk.moved, IN_BULK[bulk.action][0], bulk.skipped
                 log.info("bulk %d is %s: %d %s, %d skipped", bulk.id, *how)
-            course.moves = bulk.status == RUNNING
             await self._publish_progress(bulk, course)
             if bulk.status == RUNNING:
                 return min(max(course.due - world.monotonic(), 0.0), PROGRESS_EACH)
@@ -101,7 +104,7 @@ class BulkRunner:
                 course.counts = counts
                 return course.pause
         except NotFound:  # it was deleted
-            await self._store.write(chores.end_with(chore, ()))
+            await self._store.write(effects.end_chore(chore, ()))
         else:
             if not await self._end(chore, bulk):
                 return 0.0
@@ -112,17 +115,15 @@ class BulkRunner:
         if bulk.status == RUNNING and bulk.cursor:
             done = bulk.moved + bulk.skipped
             log.info("bulk %d goes on: %d of %d are done", bulk.id, done, bulk.matched)
-        return _Course(world.monotonic() + self._debt(bulk), bulk.status == RUNNING)
+        return _Course(bulk, world.monotonic() + self._debt(bulk))
 
-    async def _move(self, bulk: Bulk, course: _Course) -> Bulk:
+    async def _move(self, course: _Course) -> Bulk:
         """Move the next tasks of a bulk, if it may move some now."""
-        now = world.monotonic()
-        if now < course.due:
-            return bulk
+        now, bulk = world.monotonic(), course.bulk
         limit = await self._limit(bulk, course)
         if not limit:
             course.due = now + LET_END
-            return bulk
+            return await self._store.read(bulks.row_of(bulk.id))  # it may have paused
         course.active = now
         before = bulk.moved
         about = bulk.id, limit, self._obstacle, self._resolve
@@ -182,11 +183,11 @@ class BulkRunner:
         bulk = await self._store.read(bulks.get(bulk.id))
         event = task_events.of_bulk(type_, bulk, self._clock.now_ms())
         new_tasks = self._worker.pipe.new_tasks
-        effects = await new_tasks.of_event(event)
-        inserted = await self._store.write(bulks.end_chore(chore, bulk, effects))
+        follows = await new_tasks.of_event(event)
+        inserted = await self._store.write(bulks.end_chore(chore, bulk, follows))
         if inserted is not None:
             self._events.publish(event)
-            await new_tasks.written(effects, inserted)
+            await new_tasks.written(follows, inserted)
         return inserted is not None
 
     def publish(self, type_: EventType, bulk: Bulk) -> None:

@@ -253,7 +253,7 @@ def _is_link(request: Request) -> bool:
 
 
 def _foreign() -> Refusal:
-    return Refusal("cross_site", "this comes from a page of another site")
+    return Refusal("cross_site", "a page of another site sent this")
 
 
 # -- The headers that make browsers careful; every answer over TCP has them ------------------------

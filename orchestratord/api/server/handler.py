@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pwd
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -223,9 +223,10 @@ def _is_small(value: Any) -> bool:
     return True
 
 
-async def no_route(request: Request) -> Response:
-    """The answer where no route fits."""
-    response = Refusal("not_found", "there is nothing at this path").response()
+async def no_route(request: Request, disabled: Sequence[str]) -> Response:
+    """The answer where no route fits; one of a plugin that is `disabled` would perhaps."""
+    perhaps = f"; disabled is the plugin {', '.join(disabled)}" if disabled else ""
+    response = Refusal("not_found", f"there is nothing at this path{perhaps}").response()
     _log(request, response)
     return response
 

@@ -22,10 +22,10 @@ def new() -> None:
     type=click.Choice(["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"], False),
     default="GET",
     show_default=True,
-    help="Of its requests; those of POST, PUT and PATCH have a body.",
+    help="The method of its requests; POST, PUT and PATCH have a body.",
 )
 @click.option("--sql", is_flag=True, help="A statement on a database, instead of a request.")
-@click.option("--event", is_flag=True, help="What has happened, for all its webhooks.")
+@click.option("--event", is_flag=True, help="An event, for all its webhooks.")
 def endpoint(config: str | None, endpoint_id: str, method: str, sql: bool, event: bool) -> None:
     """Write the file of a new endpoint, and the api.yaml of an API that is new.
 

@@ -35,7 +35,7 @@ def check_config(installed: Installation) -> Findings:
         )
     elif installed.daemon_is_ours and not _refused(installed):
         yield warn(
-            f"the running daemon has taken it, but read from here it has {_quoted(errors)}",
+            f"the running daemon has accepted it, but read from here it has {_quoted(errors)}",
             f"references are read from this shell's environment, not the daemon's; {look}",
         )
     else:
@@ -98,7 +98,7 @@ def check_plugins(installed: Installation) -> Findings:
         elif info.status == "disabled":
             yield warn(
                 f"{info.name} is disabled: its keys are not read and its tasks wait",
-                "take it out of plugins.disabled, if that is not meant",
+                "if you did not mean that, remove it from plugins.disabled",
             )
         else:
             names.append(f"{info.name} {info.version}" if info.name != "http" else info.name)
@@ -108,13 +108,13 @@ def check_plugins(installed: Installation) -> Findings:
             yield warn(
                 f"the daemon runs {told['name']} {told['version']}, and {here.version} is "
                 "installed",
-                "`orchestratorctl upgrade` takes it up",
+                "`orchestratorctl upgrade` starts it",
             )
         if told.get("faults"):
             yield warn(
                 f"{told['name']} has failed {counted(told['faults'], 'time')} since the daemon "
                 f"started, last in {told.get('last_fault')}",
-                "the log has each of them with its traceback",
+                "the log has the traceback of each",
             )
     if names:
         yield ok(f"loaded: {', '.join(names)}")
@@ -127,9 +127,9 @@ def check_certificates(installed: Installation) -> Findings:
     found = list(_ends(installed))
     for what, date in found:
         if date < now:
-            yield fail(f"{what} ended on {date:%Y-%m-%d}", renew)
+            yield fail(f"{what} expired on {date:%Y-%m-%d}", renew)
         elif date < now + _SOON:
-            yield warn(f"{what} ends on {date:%Y-%m-%d}", renew)
+            yield warn(f"{what} expires on {date:%Y-%m-%d}", renew)
     first = min((date for _, date in found), default=now)
     if first >= now + _SOON:
         count = counted(len(found), "certificate")
@@ -160,4 +160,6 @@ def check_needs(installed: Installation) -> Findings:
 def findings_of(needs: Iterable[Need]) -> Findings:
     """What plugins say of what they need."""
     for need in needs:
-        yield fail(f"{need.what}: {need.fault}", need.remedy) if need.fault else ok(need.what)
+        told = warn if need.severity == "warning" else fail
+        words = f"{need.what}: {need.fault}" if need.what else need.fault
+        yield told(words, need.remedy) if need.fault else ok(need.what)

@@ -80,10 +80,10 @@ def _refusal(path: Path, error: OSError) -> Findings:
     elif isinstance(error, Unready):
         yield fail(
             f"a daemon is up at {path}, and cannot work: {error}",
-            "it goes on by itself once that is over; its log says since when it is so",
+            "it goes on by itself once that is over; its log says since when",
         )
     elif not is_socket(path):
-        yield fail(f"{path} is something else than a socket", "remove it, or set control_socket")
+        yield fail(f"{path} is not a socket", "remove it, or set control_socket")
     else:
         why = "it hangs, or has too many" if isinstance(error, TimeoutError) else error.strerror
         yield fail(
@@ -103,7 +103,7 @@ def check_http(installed: Installation) -> Findings:
     else:
         yield warn(
             f"the API is at http://{http.bind}, and tokens pass over the network unencrypted",
-            "bind 127.0.0.1 and let a proxy with TLS stand before it; name it in http.hosts",
+            "bind 127.0.0.1 and put a proxy with TLS before it; name it in http.hosts",
         )
 
 
@@ -147,15 +147,15 @@ def check_daemon(installed: Installation) -> Findings:
         if (overload := scope.get("overload")) and overload["since"] < lately:
             yield warn(
                 f"{scope.get('name')} is slowed to {overload.get('rate'):g} tasks a second since "
-                f"{overload.get('since')}: it answers 429 or 503 to more",
-                "it goes faster by itself once that ends; `orchestratorctl resume "
+                f"{overload.get('since')}: it refuses more with 429 or 503",
+                "its rate rises by itself once that ends; `orchestratorctl resume "
                 f"{scope.get('name')}` lifts it now, `pace: off` in its YAML for good",
             )
     yield from _ended_services(status)
     yield from _stuck_chores(status)
     if status.get("draining"):
         yield warn(
-            "it is draining: nothing new is begun",
+            "it is draining: it begins nothing new",
             "wait until it has ended",
             trouble="draining",
         )
@@ -184,5 +184,5 @@ def _ended_services(status: Mapping[str, Any]) -> Findings:
                 yield warn(
                     f"the service {service.get('name')} of the plugin {plugin.get('name')} ended: "
                     f"{service.get('error')}",
-                    "it is begun again by itself; correct the plugin, or disable it",
+                    "the daemon starts it again; correct the plugin, or disable it",
                 )

@@ -29,7 +29,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 @click.command()
 @config_option
-@output_option("text", "json", about="How the findings are written to stdout.")
+@output_option("text", "json", about="The format of the output.")
 def doctor(config: str | None, output: str) -> None:
     """Look for what is wrong with the daemon and on this machine.
 
@@ -94,7 +94,6 @@ def checks() -> dict[str, _DoctorCheck]:
         failing_checks,
         folder_checks,
         machine_checks,
-        outbox_checks,
         queue_checks,
     )
 
@@ -107,7 +106,6 @@ def checks() -> dict[str, _DoctorCheck]:
         "database": queue_checks.check_database,
         "disk": queue_checks.check_disk,
         "folders": folder_checks.check_folders,
-        "outbox": outbox_checks.check_outbox,
         "needs": config_checks.check_needs,
         "socket": daemon_checks.check_socket,
         "http": daemon_checks.check_http,

@@ -27,7 +27,7 @@ def check_failing(installed: Installation) -> Findings:
     left = status["queue"]["failed"] - sum(item["failed"] for item in failing)
     if left > 0 and all(item["complete"] for item in failing) and not more:
         yield warn(
-            f"{counted(left, 'task')} failed before, of what has succeeded since or is gone",
+            f"{counted(left, 'task')} failed earlier; their endpoints work again, or are gone",
             "orchestratorctl list --status failed --by endpoint,reason,status_code; retry them, "
             "or cancel what is not needed",
         )
@@ -59,8 +59,10 @@ def _remedy(item: Mapping[str, Any]) -> str:
     if item["reason"] in DOUBTFUL:
         return (
             f"orchestratorctl list {which} --reason {item['reason']} --params: they may have been "
-            "carried out, so look before each is retried or cancelled"
+            "carried out, so look before you retry or cancel one"
         )
     if item["failed"]:
-        return f"once it is mended: orchestratorctl retry --all {which} --status failed --rate 10/s"
-    return f"they are tried again by themselves: orchestratorctl list {which} --status pending"
+        return (
+            f"after a correction: orchestratorctl retry --all {which} --status failed --rate 10/s"
+        )
+    return f"the daemon tries them again: orchestratorctl list {which} --status pending"

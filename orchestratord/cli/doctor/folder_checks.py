@@ -15,7 +15,7 @@ from orchestratord.queue.sqlite.network_mounts import MOUNTS, network_type
 from orchestratord.queue.sqlite.sqlite_database import CROWDED
 from orchestratord.values.durations import format_size
 
-_AS_DAEMON = "run this as the daemon's user to know whether the daemon can"
+_AS_DAEMON = "run this as the daemon's user to check its rights"
 
 
 def check_folders(installed: Installation) -> Findings:
@@ -23,7 +23,7 @@ def check_folders(installed: Installation) -> Findings:
     files = installed.settings.files
     for folder in dict.fromkeys((*files.read, *files.write)):
         if not os.path.isdir(folder):
-            remedy = "make it, or mount it; or take it out of `files` in orchestratord.yaml"
+            remedy = "make it or mount it, or remove it from `files` in orchestratord.yaml"
             yield fail(f"there is no folder {folder}", remedy)
         elif folder in files.read and not os.access(folder, os.R_OK | os.X_OK):
             yield warn(f"this user cannot read {folder}", _AS_DAEMON)

@@ -51,7 +51,7 @@ def check_clock(installed: Installation) -> Findings:
     drift = (world.time() - wall) - (world.monotonic() - steady)
     found = []
     if wall < _NO_EARLIER:
-        remedy = "set it: everything that waits would be late"
+        remedy = "set it, or all waiting tasks will be late"
         found.append(fail(f"the clock says {_shown(wall)}", remedy))
     if abs(drift) > _STEP:
         moved = f"the clock was moved by {drift:+.1f} s during this check"
@@ -77,15 +77,15 @@ def _told(clock: object) -> Iterator[Finding]:
         whose = "the database's" if clock.get("source") == "database" else "the daemon's time"
         by = format_duration(round(abs(ahead)))
         where = f"{by} {'ahead of' if ahead > 0 else 'behind'} {whose}"
-        yield warn(f"this machine's clock is {where}, which the daemon goes by", remedy)
+        yield warn(f"this machine's clock is {where}, which the daemon uses", remedy)
     elif last:
         by = format_duration(round(abs(last["by"])))
         way = "forward" if last["by"] > 0 else "back"
         yield warn(f"the clock was put {way} by {by}: {last['what']} at {last['at']}", remedy)
     if back:
         yield warn(
-            f"{counted(back['tasks'], 'task')} had times that were still to come at {back['at']}, "
-            "and were brought back",
+            f"{counted(back['tasks'], 'task')} had times in the future at {back['at']}, "
+            "which the daemon brought back",
             f"the clock had been ahead before; {remedy}",
         )
 

@@ -54,7 +54,7 @@ def check_database(installed: Installation) -> Findings:
     if not os.access(folder, os.W_OK | os.X_OK):
         yield warn(
             f"this user cannot write in {folder}",
-            "run this as the daemon's user to know whether the daemon can",
+            "run this as the daemon's user to check its rights",
         )
     kind = network_type(folder, MOUNTS)
     if kind is not None:
@@ -179,7 +179,7 @@ def _daemons(seen: Seen) -> Findings:
             silent = (seen.now_ms - daemon.beat_at) / 1000
             yield warn(
                 f"{_name(daemon)} has given no sign of life for {silent:,.0f} s",
-                "others have taken over what it held; start it again, or leave it",
+                "others have taken over its tasks; start it again, or leave it",
             )
 
 

@@ -27,10 +27,10 @@ _ASCII = ("#", "-")
 @config_option
 @click.argument("what", metavar="ENDPOINT|STRATEGY", shell_complete=endpoints_and_strategies)
 @click.option("--webhook", metavar="NAME", help="The deliveries of this webhook of the endpoint.")
-@click.option("--max-attempts", metavar="N", help="Instead of what is declared.")
-@click.option("--max-delay", metavar="DURATION", help="Instead of what is declared.")
-@click.option("--jitter", metavar="PART", help="Instead of what is declared; from 0 to 1.")
-@output_option("text", "json", about="How it is written to stdout.")
+@click.option("--max-attempts", metavar="N", help="Instead of the declared value.")
+@click.option("--max-delay", metavar="DURATION", help="Instead of the declared value.")
+@click.option("--jitter", metavar="PART", help="Instead of the declared value; from 0 to 1.")
+@output_option("text", "json", about="The format of the output.")
 def backoff(
     config: str | None,
     what: str,

@@ -36,7 +36,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "source": None, "caret": "green
     "text",
     "json",
     "github",
-    about="How the result is written to stdout; github is for annotations in GitHub Actions.",
+    about="The format of the output; github makes annotations in GitHub Actions.",
 )
 def check(config: str | None, pretend_secrets: bool, output: str) -> None:
     """Read the whole configuration and report every error in it.

@@ -34,7 +34,7 @@ def config() -> None:
 @click.argument(
     "endpoint", metavar="[ENDPOINT]", required=False, shell_complete=argument_completion.endpoints
 )
-@output_option("yaml", "json", about="How it is written to stdout.")
+@output_option("yaml", "json", about="The format of the output.")
 def show(config: str | None, endpoint: str | None, output: str) -> None:
     """Show an endpoint as it is after merging, or the daemon's settings without one.
 

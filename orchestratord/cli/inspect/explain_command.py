@@ -36,7 +36,7 @@ _ALIKE = 3
 @click.option(
     "--phase",
     metavar="PHASE",
-    help="What follows from this phase alone.",
+    help="Only what follows from this phase.",
     shell_complete=argument_completion.phases,
 )
 @click.option("--status-code", metavar="CODE", help="The answer: a number, or error for none.")
@@ -51,7 +51,7 @@ _ALIKE = 3
 @click.option(
     "--error",
     metavar="KIND",
-    help="In which way no answer comes, such as connect.",
+    help="Why no answer comes, such as connect.",
     shell_complete=argument_completion.errors,
 )
 @click.option(
@@ -59,17 +59,17 @@ _ALIKE = 3
     type=click.IntRange(1, 1000),
     default=1,
     show_default=True,
-    help="Which attempt it is.",
+    help="The number of the attempt.",
 )
 @click.option(
     "-p",
     "text_params",
     metavar="KEY=VALUE",
     multiple=True,
-    help="A parameter; its text becomes what the endpoint declares.",
+    help="A parameter; its text becomes the type that the endpoint declares.",
 )
 @click.option("--params", metavar="JSON|@FILE", help="Parameters as a JSON object; @- stdin.")
-@output_option("text", "json", about="How it is written to stdout.")
+@output_option("text", "json", about="The format of the output.")
 def explain(
     config: str | None,
     endpoint: str,

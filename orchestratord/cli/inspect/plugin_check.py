@@ -14,13 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from orchestratord.api.plugin_pages import plugin_metrics
+from pydantic import TypeAdapter
+
+from orchestratord.api.plugin_pages import contained_status
 from orchestratord.api.route_paths import ROUTES
 from orchestratord.engine.retry_delay import base_delay
 from orchestratord.errors import NotFound, Problem
 from orchestratord.model.settings import Config
 from orchestratord.plugin.host import Host
+from orchestratord.plugin.isolation import HookFault
 from orchestratord.plugin.served import (
+    plugin_metrics,
     plugin_pages,
     plugin_ports,
     plugin_routes,
@@ -29,7 +33,7 @@ from orchestratord.plugin.served import (
 
 MOST_ATTEMPTS = 200
 """For which a strategy is asked for its delays."""
-REMEDY = "mend it, or name it in plugins.disabled"
+REMEDY = "correct it, or name it in plugins.disabled"
 
 
 class ControlStandIn:
@@ -105,9 +109,17 @@ async def ask_all(host: Host, config: Config) -> None:
         plugin_routes(host, control, ROUTES),
         plugin_metrics(host),
         plugin_services(host, control),
+        contained_status(host, control),
         plugin_ports(host, control),
     ):
         list(found)
+    for hook, plugin, setting in host.registry.all_settings():
+        try:
+            TypeAdapter(setting.type)
+        except Exception as error:
+            words = str(error).partition("\n")[0]
+            fault = HookFault(f"returned {setting.key}, whose type is none: {words}")
+            host.fault(plugin, hook, fault)
     policies = {id(one.retry.backoff): one.retry for one in config.endpoints.values()}
     for policy in policies.values():
         for n in range(1, min(policy.max_attempts, MOST_ATTEMPTS)):

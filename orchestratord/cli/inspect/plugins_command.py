@@ -11,7 +11,7 @@ from orchestratord.cli.options import config_option, output_option
 
 @click.command()
 @config_option
-@output_option("table", "json", about="How the list is written to stdout.")
+@output_option("table", "json", about="The format of the output.")
 def plugins(config: str | None, output: str) -> None:
     """List the plugins with their versions and hooks.
 

@@ -25,7 +25,7 @@ Report = dict[str, Any]
 @config_option
 @pretend_secrets_option
 @click.argument("endpoints", metavar="[ENDPOINT]...", nargs=-1, shell_complete=named_endpoints)
-@output_option("text", "json", "junit", about="How the results are written to stdout.")
+@output_option("text", "json", "junit", about="The format of the output.")
 def test(
     config: str | None, pretend_secrets: bool, endpoints: tuple[str, ...], output: str
 ) -> None:

@@ -351,9 +351,10 @@ class NodeReader:
         # The innermost first: a list of which no item is good is too short only in consequence.
         found = sorted(error.errors(include_url=False), key=lambda item: -len(item["loc"]))
         for item in found:
-            if item["type"] == "too_short":
-                known_bad = _holders(self._bad)
             place, _, skipped = locate(spot, node, item["loc"])
+            # Of keys in which something is wrong nothing else was meant, such as a text.
+            if item["type"] == "too_short" or holds_keys(item["input"]):
+                known_bad = _holders(self._bad - {place})
             if item["type"] == "missing" and skipped:
                 place = place.below(skipped[-1])
             if (place.file, place.key) in known_bad:

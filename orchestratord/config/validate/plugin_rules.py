@@ -51,7 +51,7 @@ def _unloaded(info: PluginInfo, folder: Path, *, optional: bool) -> Problem:
     if optional:
         message += "; the daemon goes without it, as plugins.optional says"
     else:
-        message += "; mend it, or name it in plugins.disabled or plugins.optional"
+        message += "; correct it, or name it in plugins.disabled or plugins.optional"
     if not path.is_absolute() and info.source == "entry point":
         return Problem(message, severity="warning" if optional else "error")
     path, folder = path.resolve(), folder.resolve()

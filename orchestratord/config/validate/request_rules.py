@@ -141,7 +141,7 @@ class RequestRules:
             dates = [ends(one) for one in (found[:1] if key == "cert" else found)]
             if dates and all(date is not None and date < now for date in dates):
                 date = max(date for date in dates if date is not None)
-                keys.warn(f"its certificate ended on {date:%Y-%m-%d}; renew it", "tls", key)
+                keys.warn(f"its certificate expired on {date:%Y-%m-%d}; renew it", "tls", key)
 
     def _check_auth(self, auth: Auth, keys: KeyProblems) -> None:
         if auth.header is not None and not _HEADER.fullmatch(auth.header.name):

@@ -243,7 +243,7 @@ def outdented(text: str, start: int, end: int, above: int, free: str = "") -> Fi
             found = line.end() - 1
             if "\t" in line[0]:
                 return found, "a tab; indent with spaces"
-            return found, f"what is in brackets or quotes is indented here by {more} or more"
+            return found, f"indent the text in brackets or quotes here by {more} or more"
     return None
 
 

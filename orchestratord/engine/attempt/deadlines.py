@@ -27,7 +27,7 @@ LEASE_MARGIN = 2.0
 """Seconds before a lease may run out at which attempts of ordered partitions end."""
 LOOK = 0.5
 """Seconds between two looks at them."""
-LOST_SOON = "its lease could not be renewed, and another daemon may send it"
+LOST_SOON = "the daemon could not renew its lease, and another one may send it"
 
 
 class LeaseGuard:

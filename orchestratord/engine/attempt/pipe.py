@@ -209,7 +209,7 @@ class Pipe:
             self._lanes.ended()
             self._release_slot(task, lane, now)
             effects, run_id = result.effects, run_of(attempt.task)
-            items = await self.new_tasks.items(effects, run_id=run_id) if effects else []
+            items = await self.new_tasks.following(effects, run_id) if effects else []
             if self._claims.closing:
                 return "left"
             self.ends.write_soon(attempt, result, items, now)
@@ -357,7 +357,7 @@ class Pipe:
 
     async def _start(self, attempt: AttemptInProgress, effects: Sequence[Effect]) -> bool:
         task = attempt.task
-        items = await self.new_tasks.items(effects, run_id=run_of(task))
+        items = await self.new_tasks.following(effects, run_of(task))
         alone, begins = self._claims.poison.is_alone(task), begins_run(task, items)
         begun = start(task, self._clock.now_ms(), items, alone=alone, begins_run=begins)
         ours, inserted = await self._store.write(begun)
@@ -417,7 +417,7 @@ class Pipe:
             # The daemon stops and cannot wait any longer for this answer.
             running.uncancel()
             attempt.interrupted = True
-            error = "the daemon was stopped before an answer came"
+            error = "the daemon stopped before an answer came"
             return Outcome("retry", "error", error=error, maybe_done=True)
         else:
             self._host.executor_fault(plan.executor, f"task {attempt.task.id}", fault)
@@ -434,7 +434,7 @@ class Pipe:
             self._lanes.halt(HALT)
         error = error_record(outcome.error, attempt.plan.config.redactor)
         self._shortages.log(error, SHORTAGE_DELAY)
-        why = "not sent, as this machine lacks something: the attempt is given back"
+        why = "not sent, as this machine lacks something: the attempt does not count"
         decision = Decision(Status.PENDING, why, None, next_try)
         return AttemptResult(decision, outcome, None, uncounted=True)
 
@@ -525,8 +525,8 @@ class ShortageLog:
             return
         self._again = world.monotonic() + SHORTAGE_TOLD
         worker_log.error(
-            "this daemon lacks what it takes to send (%s): such attempts are given back, and made "
-            "again after %gs; `orchestratord doctor` shows its limits",
+            "this daemon lacks what it takes to send (%s): such attempts do not count, and are "
+            "repeated after %gs; `orchestratord doctor` shows its limits",
             error,
             delay,
         )

@@ -258,7 +258,7 @@ class Placement:
         alike = self._elsewhere.get(key.endpoint_id, True)
         if isinstance(standing, Doomed) and standing.after and not alike:
             # What is gone here may be there still, where the configuration is another one.
-            return Parked("another daemon declares the endpoint otherwise"), executor
+            return Parked("another daemon declares the endpoint differently"), executor
         return standing, executor
 
     def _own_endpoint(self, key: Key) -> Endpoint | None:

@@ -59,7 +59,7 @@ def wait_reason(
         why = f"{name} has {lane.in_flight} of {lane.concurrency} in flight"
         return Waiting("concurrency", why, name)
     if due and key in lane.at_share:
-        why = f"its attempts hold their slots for long: {name} keeps the rest for others"
+        why = f"its attempts are slow: {name} keeps the other slots for quick ones"
         return Waiting("concurrency", why, name)
     if due and lanes.claimed >= lanes.concurrency:
         why = f"the daemon has {lanes.in_flight} of {lanes.concurrency} in flight"
@@ -80,7 +80,7 @@ def _throttled(throttle: Throttle, heeds: bool, now: int, due: int) -> Waiting |
         return Waiting("retry_after", why, name, throttle.told_since or None, throttle.told_until)
     pace = throttle.pace
     if pace is not None and pace.rate is not None and not pace.room(now):
-        why = f"{name} refuses more the more it is sent: {pace.rate:.3g} tasks a second begin now"
+        why = f"{name} refuses more at a higher rate: {pace.rate:.3g} tasks a second begin now"
         return Waiting("overload", why, name, pace.since, until)
     if throttle.window is not None:
         why = f"rate_limit {throttle.window.limit} of {name}"

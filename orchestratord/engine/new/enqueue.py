@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -30,16 +29,12 @@ from orchestratord.queue.housekeeping.batch_closing import write_delivery
 from orchestratord.queue.operations.effects import enqueue, write_effects
 from orchestratord.queue.operations.enqueue_each import enqueue_each
 from orchestratord.queue.operations.roles import fenced
-from orchestratord.queue.operations.slices import oldest_slice, write_slice
-from orchestratord.queue.outbox.outbox_take import OutboxTask, Result, take
-from orchestratord.queue.records import Insert, Inserted
+from orchestratord.queue.operations.slices import tasks_of, write_slice
+from orchestratord.queue.records import Chore, Insert, Inserted, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values.json_body import INLINE_BYTES, is_larger
 
 log = logging.getLogger("orchestratord.worker")
-
-LOOK = 30.0
-"""Seconds between two looks for slices that a daemon which died has left."""
 
 T = TypeVar("T")
 
@@ -87,26 +82,19 @@ class Enqueue:
             log.error("lost %d effects that on_event returned: %s", len(effects), error)
 
     async def write_by(self, effects: Sequence[Effect], operation: Operation) -> None:
-        """Write effects by this operation."""
-        await self._whole(effects, operation)
+        """Write effects, which may be many, by this operation."""
+        await self._written(await self._new_tasks.following(effects), operation)
 
-    async def write_slices(self) -> None:
-        """Write what waits in slices, also what other daemons have left, until cancelled."""
-        while True:
-            self._new_tasks.slices_wait.clear()
-            try:
-                while (found := await self._store.read(oldest_slice())) is not None:
-                    written = await self._whole(found.tasks, partial(write_slice, found))
-                    if made := sum(not item.duplicate for item in written):
-                        log.info("wrote %d more tasks of a slice", made)
-            except Exception as error:
-                log.error("cannot write the next slice of tasks yet: %s", error)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._new_tasks.slices_wait.wait(), LOOK)
+    async def write_slice(self, chore: Chore) -> None:
+        """Write the tasks of a slice, which is a chore's."""
+        tasks = await self._store.read(tasks_of(chore))
+        written = await self._whole(tasks, partial(write_slice, chore, tasks))
+        if made := sum(not item.duplicate for item in written):
+            log.info("wrote %d more tasks of a slice", made)
 
-    async def write_batch(self, batch_id: int, delivery: NewTask) -> bool:
+    async def write_batch(self, chore: Chore, delivery: NewTask) -> bool:
         """Write the delivery of a closed batch; False where another daemon has."""
-        written = await self._whole([delivery], partial(write_delivery, batch_id))
+        written = await self._whole([delivery], partial(write_delivery, chore))
         return not written[0].duplicate
 
     async def accept_each(
@@ -135,25 +123,10 @@ class Enqueue:
         await self._new_tasks.written(written, inserted)
         return found
 
-    async def take(self, rows: Sequence[OutboxTask], *, same_database: bool) -> list[Result]:
-        """Make tasks of rows of the outbox; what became of each. Raises what the operation `take`
-        raises; then nothing was written."""
-        return await self._shielded(self._take(rows, same_database))
-
-    async def _take(self, rows: Sequence[OutboxTask], same_database: bool) -> list[Result]:
-        items = await self._new_tasks.items([row.task for row in rows])
-        inserts = [item for item in items if isinstance(item, Insert)]
-        results = await self._store.write(take(rows, inserts, same_database=same_database))
-        written, inserted = [], []
-        for insert, result in zip(inserts, results, strict=True):
-            if isinstance(result, Inserted):
-                written.append(insert)
-                inserted.append(result)
-        await self._new_tasks.written(written, inserted)
-        return results
-
     async def _whole(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
-        items = await self._new_tasks.items(effects)
+        return await self._written(await self._new_tasks.items(effects), operation)
+
+    async def _written(self, items: Sequence[StoredEffect], operation: Operation) -> list[Inserted]:
         self._new_tasks.expect(items)
         loop, written = asyncio.get_running_loop(), fenced(operation(items), ROLE.get())
         told: asyncio.Future[list[Inserted]] = loop.create_future()
@@ -215,7 +188,7 @@ def callable_endpoint(config: Config, endpoint_id: str) -> Endpoint:
     return endpoint
 
 
-BOTH = "is given beside delay: one of them says when the first try is due"
+BOTH = "is beside delay: give one of the two"
 
 
 async def new_call(
@@ -275,7 +248,7 @@ async def fitted_call(
     partition = None
     if (rule := endpoint.partition) is not None:
         if (delay > 0 or at is not None) and rule.ordered:
-            why = f"the calls of {endpoint.id} are ordered, and one that is delayed would hold up"
+            why = f"the calls of {endpoint.id} are ordered, and a delayed one would hold up"
             key = "delay" if at is None else "at"
             raise InvalidParams({key: f"{why} those behind it; leave it out"})
         try:

@@ -18,8 +18,9 @@ from orchestratord.log import info
 from orchestratord.model.event import Event
 from orchestratord.model.task import Effect, NewTask
 from orchestratord.plugin.host import Host
+from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.operations.reserved_ids import ReservedIds
-from orchestratord.queue.operations.slices import SLICE
+from orchestratord.queue.operations.slices import SLICE, sliced
 from orchestratord.queue.records import Happened, Insert, Inserted, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
@@ -54,8 +55,6 @@ class NewTasks:
         self._running = running
         self._stats, self._clock = stats, clock
         self._event_ids = ReservedIds(store.write)
-        self.slices_wait = asyncio.Event()
-        """New tasks are beside the queue, to be written by slices."""
 
     async def items(
         self, effects: Sequence[Effect], level: int = 0, run_id: int | None = None
@@ -83,6 +82,16 @@ class NewTasks:
             if number % (EVENTS_AT_ONCE if events else AT_ONCE) == EVENTS_AT_ONCE - 1:
                 await asyncio.sleep(0)
         return items
+
+    async def following(
+        self, effects: Sequence[Effect], run_id: int | None = None
+    ) -> list[StoredEffect]:
+        """What to write for effects that follow from a change: `items`, and slices of the new tasks
+        that are too many for one transaction."""
+        if len(effects) <= SLICE:
+            return await self.items(effects, run_id=run_id)
+        kept, slices = await off_loop(sliced, effects, self._clock.now_ms(), run_id)
+        return [*await self.items(kept, run_id=run_id), *slices]
 
     async def of_event(self, event: Event) -> list[StoredEffect]:
         """What `on_event` has written with what this tells of; `written` has to follow."""
@@ -125,8 +134,6 @@ class NewTasks:
 
     async def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
         """It is on disk: remember when it is due."""
-        if len(items) > SLICE:
-            self.slices_wait.set()
         inserts = [item for item in items if isinstance(item, Insert)]
         due: list[Inserted] = []
         for number, (insert, item) in enumerate(zip(inserts, inserted, strict=True), 1):

@@ -21,7 +21,6 @@ from orchestratord.plugin.executor import Target
 from orchestratord.plugin.host import Host
 from orchestratord.queue.batch import Write
 from orchestratord.queue.operations.settle import settle
-from orchestratord.queue.operations.slices import SLICE
 from orchestratord.queue.records import Settled, Settlement, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
@@ -94,7 +93,7 @@ class AttemptEnds:
             if settled is None or not settled.accepted:
                 again = self._loop.create_task(self._settle_again(attempt, end, settled, error))
                 self._claims.hand_over(attempt.task.id, attempt.running, again)
-            elif settled.inserted or len(end.effects) > SLICE:
+            elif settled.inserted:
                 following.append((attempt, (end, settled, attempt.result)))
             else:
                 written.append((end, settled, attempt.result))
@@ -163,7 +162,7 @@ class AttemptEnds:
     ) -> WayOut:
         """Write how an attempt ended `now`, again and again until the database takes it; then do
         what follows from it."""
-        items = await self._new_tasks.items(result.effects, run_id=run_of(task))
+        items = await self._new_tasks.following(result.effects, run_of(task))
         settlement = settlement_of(task, result, config, target, items, now)
         self._note_run(settlement, config)
         settled = await self._claims.settle(settlement)

@@ -78,7 +78,7 @@ def refusal(
     which = f"{len(lacking):,} of the {len(waiting):,} endpoints with tasks waiting are not"
     if len(lacking) == len(waiting):
         which = "none of the endpoints with tasks waiting is"
-    text = f"{which} declared: {named}; their tasks would fail. If they are to go: {remedy}"
+    text = f"{which} declared: {named}; their tasks would fail. To accept that: {remedy}"
     return (Problem(text, file="apis"),)
 
 

@@ -1,28 +1,25 @@
 """Closing batches: what is in one is fixed then, and one delivery tells of it.
 
-Both steps are transactions that one of several daemons makes, and that the next look goes on from
-wherever a daemon died: members of no batch are closed into one, and a batch of no delivery gets its
-delivery.
+Both steps are transactions that one of several daemons makes: members of no batch are closed into
+one, with a chore that has its delivery written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from orchestratord.model.task import BatchEntry, ClosedBatch
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.batch_members import IN_FULL
-from orchestratord.queue.connection import Connection, Row
+from orchestratord.queue.connection import Connection
+from orchestratord.queue.operations import chores
 from orchestratord.queue.operations.insert import insert_one
-from orchestratord.queue.records import Insert, Inserted, duplicates
+from orchestratord.queue.records import Chore, Insert, Inserted, duplicates
 from orchestratord.queue.rows import code_of, worded
 from orchestratord.queue.session import Session
 
-UNDELIVERED = 20
-"""Batches that are told of after one look."""
-PAGE = 500
-"""Batches that one look reads the ids of at once."""
+CHORE = "batch"
+"""The kind of chore that has the delivery of a batch written."""
 
 GROUPS = """
 SELECT group_key, min(id), count(*) FROM batch_members WHERE batch_id IS NULL GROUP BY group_key
@@ -48,9 +45,6 @@ UPDATE batch_members SET batch_id = ? WHERE batch_id IS NULL AND id IN (
 COUNT = "UPDATE batches SET members = ? WHERE id = ?"
 EMPTY = "DELETE FROM batches WHERE id = ?"
 
-WAITING = """
-SELECT id FROM batches WHERE task_id IS NULL AND members > 0 AND id > ? ORDER BY id LIMIT ?
-"""
 CLOSED = """
 SELECT id, (SELECT group_key FROM batch_members WHERE batch_members.id = first_member), endpoint_id,
     webhook, phase, opened_at, closed_at, members
@@ -65,8 +59,6 @@ SELECT endpoint_id, task_id, reason, status_code, at, detail FROM batch_members
 WHERE batch_id = ? ORDER BY id LIMIT ?
 """
 
-# 0 is no task: it keeps other daemons from telling until the transaction has ended.
-RESERVE = "UPDATE batches SET task_id = 0 WHERE id = ? AND task_id IS NULL"
 DELIVER = "UPDATE batches SET task_id = ? WHERE id = ?"
 SAID = """
 UPDATE batch_members SET detail = NULL
@@ -74,46 +66,23 @@ WHERE batch_id = ? AND detail IS NOT NULL AND task_id IS NOT NULL
 """
 
 
-class BatchesFound(NamedTuple):
-    """What there is to do for batches."""
-
-    ripe: list[str]
-    """Groups whose batch is to close now."""
-    closed: list[ClosedBatch]
-    """Batches that no delivery tells of yet."""
-
-
 @reads
-def find(db: Connection, now: int, later: Collection[int] = ()) -> BatchesFound:
-    """What there is to do.
-
-    Args:
-        db: to read from.
-        now: in milliseconds since the epoch.
-        later: batches that are not to be told of now.
-    """
-    ripe = []
+def ripe(db: Connection, now: int) -> list[str]:
+    """Groups whose batch is to close at `now`, in milliseconds since the epoch."""
+    found = []
     for group, first, members in db.all(GROUPS):
         rule = db.one(RULE, (first,))
         if rule is not None and (rule[0] <= now or members >= rule[1]):
-            ripe.append(group)
-    rows = [row for id_ in _undelivered(db, later) if (row := db.one(CLOSED, (id_,))) is not None]
-    return BatchesFound(ripe, [_closed(db, row) for row in rows])
+            found.append(group)
+    return found
 
 
-def _undelivered(db: Connection, later: Collection[int]) -> list[int]:
-    """The first of those that are to be told of: any number of others may be before them."""
-    found, last = list[int](), 0
-    while len(found) < UNDELIVERED:
-        page = [id_ for (id_,) in db.all(WAITING, (last, PAGE))]
-        found += [id_ for id_ in page if id_ not in later]
-        if len(page) < PAGE:
-            break
-        last = page[-1]
-    return found[:UNDELIVERED]
-
-
-def _closed(db: Connection, row: Row) -> ClosedBatch:
+@reads
+def closed(db: Connection, batch_id: int) -> ClosedBatch | None:
+    """A batch of no delivery; None where it has one, or is gone."""
+    row = db.one(CLOSED, (batch_id,))
+    if row is None:
+        return None
     id_, group, *others = row
     counts = {
         (worded(endpoint) or "", worded(reason), code_of(code)): number
@@ -145,18 +114,20 @@ def close(session: Session, group: str) -> bool:
     members = session.db.run(TAKE, (batch_id, group, most))
     if members:
         session.db.run(COUNT, (members, batch_id))
+        chores.add(session, CHORE, batch_id, session.now())
     else:
         session.db.run(EMPTY, (batch_id,))
     return members > 0
 
 
 @writes(Rank.KEEP)
-def write_delivery(session: Session, batch_id: int, deliveries: Sequence[Insert]) -> list[Inserted]:
-    """Write the delivery of a closed batch; a duplicate where another daemon has."""
+def write_delivery(session: Session, chore: Chore, deliveries: Sequence[Insert]) -> list[Inserted]:
+    """Write the delivery of a closed batch; a duplicate where another daemon has its chore."""
     [delivery] = deliveries
-    if not session.db.run(RESERVE, (batch_id,)):
+    if not chores.end(session, chore):
         return duplicates(deliveries)
     inserted = insert_one(session, delivery)
+    batch_id = int(chore.subject)
     session.db.run(DELIVER, (inserted.id, batch_id))
     session.db.run(SAID, (batch_id,))
     return [inserted]

@@ -7,7 +7,6 @@ from typing import Any
 from peewee import Database, PostgresqlDatabase
 
 from orchestratord.queue.models import POSTGRES_TABLES, TABLES
-from orchestratord.queue.postgres.outbox_schema import outbox_schema
 
 COMPATIBLE_FROM = 4
 
@@ -16,7 +15,3 @@ def up(migrator: Any, db: Database) -> None:
     tables = POSTGRES_TABLES if isinstance(db, PostgresqlDatabase) else TABLES
     with db.bind_ctx(tables):
         db.create_tables(tables)
-    if isinstance(db, PostgresqlDatabase):
-        run: Any = db.execute_sql  # peewee leaves it untyped
-        [(schema,)] = run("SELECT current_schema()").fetchall()
-        run(outbox_schema(schema))

@@ -31,5 +31,6 @@ REVOKE ALL ON FUNCTION {schema}.orchestratord_enqueue_at(text, timestamptz, json
 def up(migrator: Any, db: Database) -> None:
     if isinstance(db, PostgresqlDatabase):
         run: Any = db.execute_sql  # peewee leaves it untyped
-        [(schema,)] = run("SELECT current_schema()").fetchall()
-        run(OUTBOX.format(schema='"' + schema.replace('"', '""') + '"'))
+        there = "SELECT current_schema() WHERE to_regclass('orchestratord_outbox') IS NOT NULL"
+        for (schema,) in run(there).fetchall():  # else its plugin makes it so
+            run(OUTBOX.format(schema='"' + schema.replace('"', '""') + '"'))

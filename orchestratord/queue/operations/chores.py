@@ -8,28 +8,37 @@ in one order: what a chore is about before the chore.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.operations.effects import apply_effects
-from orchestratord.queue.records import Chore, Inserted, StoredEffect, duplicates
+from orchestratord.queue.records import Chore
 from orchestratord.queue.session import Session
 
 log = logging.getLogger("orchestratord.chores")
 
+LEASE = 30.0
+"""Seconds for which a claim stands without a word from its daemon, or as long as that of a task if
+that is less. Where two daemons take the same step, one of them writes it."""
 MOST_DEATHS = 3
 """Daemons that may die during a step of a chore, one after the other, until it is set aside."""
 
 # ruff: noqa: S608  # what is pasted here are hints and question marks, never values
 
+SLICE = "slice"
+"""The kind of chore that writes a slice of new tasks."""
+
 ADD = """
-INSERT INTO chores (kind, subject, due, at) VALUES (?, ?, ?, ?)
+INSERT INTO chores (kind, subject, due, at, data) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (kind, subject) DO UPDATE SET due = excluded.due, at = excluded.at, deaths = 0
 """
-DUE = """
-SELECT id, owner, lease_until FROM chores WHERE due <= ? ORDER BY due, id LIMIT ?
+DUE = f"""
+SELECT id, owner, lease_until FROM chores
+WHERE due <= ? AND (kind <> '{SLICE}' OR subject = (
+    SELECT min(subject) FROM chores WHERE kind = '{SLICE}'))
+ORDER BY due, id LIMIT ?
 """
+"""Slices are written one after the other, since their tasks may be of ordered partitions."""
 FOUND = """
 SELECT owner, lease_until, id, kind, subject, failures, deaths FROM chores
 WHERE id IN ({ids}) AND due IS NOT NULL ORDER BY id
@@ -47,10 +56,11 @@ END = "DELETE FROM chores WHERE id = ? AND owner = ?"
 STUCK = "SELECT id, kind, subject FROM chores WHERE due IS NULL ORDER BY id LIMIT 20"
 
 
-def add(session: Session, kind: str, subject: object, due: int) -> None:
+def add(session: Session, kind: str, subject: object, due: int, data: str | None = None) -> None:
     """Have something done later. A chore that is there already is due then, also one that was set
-    aside. `subject`: what it is about; `due`: milliseconds since the epoch."""
-    session.db.run(ADD, (kind, str(subject), due, session.now()))
+    aside. `subject`: what it is about; `due`: milliseconds since the epoch; `data`: what it is to
+    be done with."""
+    session.db.run(ADD, (kind, str(subject), due, session.now(), data))
     session.chore_added = True
 
 
@@ -85,9 +95,14 @@ def claim(session: Session, ids: Collection[int]) -> list[Chore]:
             what = chore.kind, chore.subject, chore.deaths
             log.error("set aside the chore %s %s: %d daemons have died at it", *what)
             continue
-        db.run(CLAIM, (session.owner, session.lease_until(), chore.deaths, chore.id))
+        db.run(CLAIM, (session.owner, lease_until(session), chore.deaths, chore.id))
         claimed.append(chore)
     return claimed
+
+
+def lease_until(session: Session) -> int:
+    """Until when a chore is claimed that is claimed now, by the clock that leases go by."""
+    return session.leases.now(session.clock) + round(min(session.leases.seconds, LEASE) * 1000)
 
 
 @writes(Rank.KEEP)
@@ -107,13 +122,6 @@ def release(session: Session) -> None:
 def end(session: Session, chore: Chore) -> bool:
     """A chore is done; False where another daemon has taken it over."""
     return session.db.run(END, (chore.id, session.owner)) > 0
-
-
-@writes(Rank.HAND)
-def end_with(session: Session, chore: Chore, effects: Sequence[StoredEffect]) -> list[Inserted]:
-    """A chore is done, and this follows; all are duplicates where another daemon has taken it
-    over."""
-    return apply_effects(session, effects) if end(session, chore) else duplicates(effects)
 
 
 @reads

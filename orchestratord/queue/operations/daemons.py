@@ -11,6 +11,7 @@ from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import Connection, Row
 from orchestratord.queue.daemon_health import Trouble
 from orchestratord.queue.models import CLOCK, ChoreRow, DaemonRow, sql
+from orchestratord.queue.operations import chores
 from orchestratord.queue.records import Beat, DaemonSeen
 from orchestratord.queue.schema import VERSION
 from orchestratord.queue.session import Session
@@ -61,8 +62,9 @@ def give_sign(session: Session, beat: Beat) -> int:
         own = DaemonRow.owner == session.owner
         session.db.run(*sql(DaemonRow.update(**_said(beat)).where(own)))
     free = session.db.skip_locked  # no sign of life waits for a row of another kind
+    held = ChoreRow.update(lease_until=chores.lease_until(session))
     for (id_,) in session.db.all(CHORES + free, (session.owner,)):
-        session.db.run(*sql(ChoreRow.update(lease_until=until).where(ChoreRow.id == id_)))
+        session.db.run(*sql(held.where(ChoreRow.id == id_)))
     before = session.db.dead_before(now - FORGOTTEN_MS)
     for (owner,) in session.db.all(FORGOTTEN + free, (group, before)):
         session.db.run(*sql(DaemonRow.delete().where(DaemonRow.owner == owner)))

@@ -12,12 +12,13 @@ from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.recurring_rows import RecurringRows, upserts_of
-from orchestratord.model.task import BatchMember, Delete, Table, Upsert
+from orchestratord.model.task import BatchMember, Delete, Slice, Table, Upsert
 from orchestratord.queue.batch import Rank, Write, writes
 from orchestratord.queue.connection import Singly
+from orchestratord.queue.operations import chores
 from orchestratord.queue.operations.insert import NewRows, lock_order
 from orchestratord.queue.operations.plugin_rows import Upserts, check_row
-from orchestratord.queue.records import Insert, Inserted, StoredEffect
+from orchestratord.queue.records import Chore, Insert, Inserted, StoredEffect, duplicates
 from orchestratord.queue.session import Session
 
 log = logging.getLogger("orchestratord.queue")
@@ -31,15 +32,21 @@ NONSENSE = (UniqueKeyReused, TypeError, ValueError, RecursionError)
 """What is raised for what cannot be written, before it is tried."""
 
 
-@writes(Rank.HAND)
-def write_effects(
-    session: Session, effects: Effects, expected: Sequence[Upsert] = ()
-) -> list[Inserted]:
+def write_effects(effects: Effects, expected: Sequence[Upsert] = ()) -> Write[list[Inserted]]:
     """Write what hooks returned outside of any task; one result for each `Insert` among it. Raises
     Conflict, with nothing written, where a row is not as it is `expected`."""
+    return Write(Rank.HAND, None, _write_effects, (effects, expected))
+
+
+def _write_effects(
+    session: Session, calls: Sequence[tuple[Effects, Sequence[Upsert]]]
+) -> list[list[Inserted]]:
+    expected = [row for _, rows in calls for row in rows]
+    if expected and len(calls) > 1:
+        raise Singly("one of these may write a row that another expects otherwise")
     for row in expected:
         check_row(session, row)
-    return apply_effects(session, effects)
+    return apply_all_effects(session, [effects for effects, _ in calls])
 
 
 def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
@@ -106,7 +113,8 @@ def _in_order(session: Session, effects: Effects) -> Effects:
     rows = [effect for effect in effects if isinstance(effect, Upsert | Delete)]
     with suppress(TypeError, KeyError):  # what cannot be a key is left out as it is written
         rows = sorted(rows, key=partial(_place_of, session.tables))
-    return [*(effect for effect in effects if isinstance(effect, Insert)), *members, *rows]
+    others = [effect for effect in effects if isinstance(effect, Insert | Slice)]
+    return [*others, *members, *rows]
 
 
 def _place_of(tables: Mapping[str, Table], row: Upsert | Delete) -> tuple[Any, ...]:
@@ -119,26 +127,19 @@ def _add_all(session: Session, new: NewRows, upserts: Upserts, effects: Effects)
         try:
             if isinstance(effect, Upsert):
                 upserts.add(effect)
-                if effect.table == SLICES_TABLE:
-                    _count_slice(session, effect)
             elif isinstance(effect, Insert):
                 inserted.append(add_whole(session, new, upserts, effect))
             elif isinstance(effect, BatchMember):
                 upserts.add_member(effect)
+            elif isinstance(effect, Slice):
+                # Its calls belong to their run already, or that would end before them.
+                session.runs.join(effect.run_id, effect.calls)
+                chores.add(session, chores.SLICE, effect.name, session.now(), effect.tasks)
             else:
                 upserts.delete(effect)
         except NONSENSE as error:
             _leave_out(effect, error, inserted)
     return inserted
-
-
-SLICES_TABLE = "queue_slices"
-"""Where new tasks wait of which there are too many for one transaction."""
-
-
-def _count_slice(session: Session, effect: Upsert) -> None:
-    """Calls that wait in a slice belong to their run already, or it would end before them."""
-    session.runs.join(effect.values.get("run_id"), effect.values.get("calls") or 0)
 
 
 def add_whole(
@@ -173,10 +174,18 @@ def _leave_out(effect: StoredEffect, error: Exception, inserted: list[Inserted])
     if isinstance(effect, Insert):
         what = f"the queue of {effect.task.key}"
     else:
-        what = effect.webhook if isinstance(effect, BatchMember) else effect.table
+        names = {BatchMember: "webhook", Slice: "name"}
+        what = getattr(effect, names.get(type(effect), "table"))
     log.error("skipped a plugin's write to %s: %s", what, error, exc_info=error)
     if isinstance(effect, Insert):
         inserted.append(Inserted(0, effect.task.key, None, duplicate=True))
+
+
+@writes(Rank.HAND)
+def end_chore(session: Session, chore: Chore, effects: Effects) -> list[Inserted]:
+    """A chore is done, and this follows; all are duplicates where another daemon has taken it
+    over."""
+    return apply_effects(session, effects) if chores.end(session, chore) else duplicates(effects)
 
 
 # -- New tasks, as clients bring them --------------------------------------------------------------

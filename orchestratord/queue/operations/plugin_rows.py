@@ -147,8 +147,9 @@ async def rows(
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of a plugin's table in the order of its key, or of a column, by the names of its
-    columns; with `where`, those alone whose columns of these names have these values; None is NULL.
-    With `after`, those whose columns are greater; with `limit`, the first ones.
+    columns; with `where`, those alone whose columns of these names have these values, or one of
+    those in a list; None is NULL. With `after`, those whose columns are greater; with `limit`, the
+    first ones.
 
     Raises QueueError where no plugin registered it, it has no such column, or a value is none of
     its column's type: databases do not agree on what that equals.
@@ -161,23 +162,32 @@ async def rows(
     key = ", ".join(f'"{name}"' for name in ((order,) if order else declared.key))
     if unknown := {*where, *after, *([order] if order else ())} - declared.columns.keys():
         raise QueueError(f"{table} has no column {', '.join(sorted(unknown))}")
-    for name, value in (*where.items(), *after.items()):
-        fits = _FITTING[_kind(declared, name)]
-        if value is not None and type(value) not in fits:
-            is_one = f"{type(value).__name__} is not {fits[0].__name__}"
-            raise QueueError(f"{table}.{name} is {_kind(declared, name)}: {is_one}")
-    same = (f'"{name}" {"IS NULL" if value is None else "= ?"}' for name, value in where.items())
-    these = " AND ".join([*same, *(f'"{name}" > ?' for name in after)]) or "1 = 1"
-    values = [
-        int(value) if isinstance(value, bool) else value
-        for value in (*where.values(), *after.values())
-        if value is not None
-    ]
-    sql = f'SELECT {columns} FROM "{declared.name}" WHERE {these} ORDER BY {key}'
+    values: list[Any] = []
+    these = [_condition(declared, name, value, values) for name, value in where.items()]
+    these += [_condition(declared, name, value, values, ">") for name, value in after.items()]
+    conditions = " AND ".join(these) or "1 = 1"
+    sql = f'SELECT {columns} FROM "{declared.name}" WHERE {conditions} ORDER BY {key}'
     if limit is not None:
         sql += f" LIMIT {int(limit)}"
     found = await store.read(Read(lambda db: db.all(sql, values)))
     return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def _condition(table: Table, name: str, wanted: Any, values: list[Any], sign: str = "=") -> str:
+    """That a column has this value, or one of those in a list, which are added to `values`. Raises
+    QueueError where one is none of its type."""
+    if wanted is None:
+        return f'"{name}" IS NULL'
+    several = isinstance(wanted, list | tuple | set | frozenset)
+    fits = _FITTING[_kind(table, name)]
+    for value in wanted if several else (wanted,):
+        if type(value) not in fits:
+            is_one = f"{type(value).__name__} is not {fits[0].__name__}"
+            raise QueueError(f"{table.name}.{name} is {_kind(table, name)}: {is_one}")
+        values.append(int(value) if isinstance(value, bool) else value)
+    if not several:
+        return f'"{name}" {sign} ?'
+    return f'"{name}" IN ({", ".join("?" * len(wanted))})' if wanted else "1 = 0"
 
 
 def _table_of(session: Session, effect: Delete) -> Table:

@@ -6,7 +6,8 @@ another holds it by now.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from orchestratord.errors import RoleLost
 from orchestratord.queue import facts
@@ -59,12 +60,23 @@ def fenced(operation: Write[T], role: str | None) -> Write[T]:
     if role is None:
         return operation
 
-    def do(session: Session) -> T:
+    def insist(session: Session) -> None:
         if role_holder(session.db, role, session.db.for_update)[0] != session.owner:
             raise RoleLost
+
+    def do(session: Session) -> T:
+        insist(session)
         return operation.run(session)
 
-    return Write(operation.rank, do, needs_room=operation.needs_room)
+    def batch(session: Session, items: Sequence[Any]) -> Sequence[Any]:
+        insist(session)
+        assert operation.batch is not None
+        return operation.batch(session, items)
+
+    room = operation.needs_room
+    if operation.batch is None:
+        return Write(operation.rank, do, needs_room=room)
+    return Write(operation.rank, None, batch, operation.item, needs_room=room)
 
 
 def role_holder(db: Connection, role: str, lock: str = "") -> tuple[str | None, int]:

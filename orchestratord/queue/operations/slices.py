@@ -1,8 +1,7 @@
 """More new tasks than one transaction should write: the rest waits beside the queue, in slices.
 
-They are written with the change that they follow from, each slice one row; and each becomes tasks
-in a transaction of its own, which deletes the row. So all of them come to be, each once, whenever a
-daemon dies, and whichever takes a slice up.
+They are written with the change that they follow from, each slice one chore, which becomes tasks in
+a transaction of its own. So all of them come to be, each once and in their order.
 """
 
 from __future__ import annotations
@@ -11,53 +10,26 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 from orchestratord.model.partition_turn import Partition
-from orchestratord.model.task import Effect, Kind, NewTask, Table, Upsert
+from orchestratord.model.task import Effect, Kind, NewTask, Slice
 from orchestratord.queue.batch import Rank, Write, reads
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.operations.effects import SLICES_TABLE, apply_all_effects
-from orchestratord.queue.records import Inserted, StoredEffect, duplicates
+from orchestratord.queue.operations import chores
+from orchestratord.queue.operations.effects import apply_all_effects
+from orchestratord.queue.records import Chore, Inserted, StoredEffect, duplicates
 from orchestratord.queue.session import Session
 from orchestratord.values import world
 
 SLICE = 10_000
 """New tasks that are written in one transaction."""
 
-TABLE = Table(
-    SLICES_TABLE,
-    {
-        "name": "TEXT NOT NULL",
-        "number": "INTEGER NOT NULL",
-        "tasks": "TEXT NOT NULL",
-        "run_id": "INTEGER",
-        "calls": "INTEGER",
-    },
-    key=("name", "number"),
-)
-"""`name` grows with the time and is used once; `tasks` is a JSON list; `calls` of them belong to
-the run `run_id`. The table is made as those of plugins are, and is none of theirs."""
 
-_OLDEST = 'SELECT "name", "number", "tasks" FROM "queue_slices" ORDER BY "name", "number" LIMIT 1'
-_TAKE = 'DELETE FROM "queue_slices" WHERE "name" = ? AND "number" = ?'
-
-
-class Slice(NamedTuple):
-    """New tasks that wait to be written."""
-
-    name: str
-    number: int
-    tasks: Sequence[NewTask]
-
-    @property
-    def calls(self) -> Counter[int | None]:
-        """How many of them belong to which run, and are counted there since it was written."""
-        return Counter(task.run_id for task in self.tasks)
-
-
-def sliced(effects: Sequence[Effect], now: int, run_id: int | None = None) -> list[Effect]:
-    """Effects with rows of `TABLE` in the place of all new tasks beyond the first `SLICE`.
+def sliced(
+    effects: Sequence[Effect], now: int, run_id: int | None = None
+) -> tuple[list[Effect], list[Slice]]:
+    """Effects without the new tasks beyond the first `SLICE`, and the slices of these.
 
     `now`: milliseconds since the epoch. `run_id`: the run that the calls among them belong to.
     """
@@ -72,36 +44,36 @@ def sliced(effects: Sequence[Effect], now: int, run_id: int | None = None) -> li
                 continue
         kept.append(effect)
     name = f"{now:015d}-{world.token_hex(8)}"
+    slices = []
     for number, start in enumerate(range(0, len(rest), SLICE)):
         tasks = [_written(task, run_id) for task in rest[start : start + SLICE]]
         calls = sum("run_id" in task for task in tasks)
-        values = {"tasks": json.dumps(tasks), "run_id": run_id, "calls": calls}
-        kept.append(Upsert(TABLE.name, {"name": name, "number": number}, values))
-    return kept
+        # Their names are in the order in which they are to be written.
+        slices.append(Slice(f"{name}-{number:06}", json.dumps(tasks), run_id, calls))
+    return kept, slices
 
 
 @reads
-def oldest_slice(db: Connection) -> Slice | None:
-    """The slice that is to become tasks next; None where there is none."""
-    row = db.one(_OLDEST)
-    if row is None:
-        return None
-    name, number, tasks = row
-    return Slice(name, number, [_read(task) for task in json.loads(tasks)])
+def tasks_of(db: Connection, chore: Chore) -> list[NewTask]:
+    """The tasks of a slice."""
+    found = db.one("SELECT data FROM chores WHERE id = ?", (chore.id,))
+    return [_read(task) for task in json.loads(found[0])] if found is not None else []
 
 
-def write_slice(found: Slice, items: Sequence[StoredEffect]) -> Write[list[Inserted]]:
-    """Write the tasks of a slice, `items`; all are duplicates where another daemon has."""
-    return Write(Rank.NEW, None, _write_all, (found, items))
+def write_slice(
+    chore: Chore, tasks: Sequence[NewTask], items: Sequence[StoredEffect]
+) -> Write[list[Inserted]]:
+    """Write the tasks of a slice, as `items`; all are duplicates where another daemon has."""
+    return Write(Rank.NEW, None, _write_all, (chore, Counter(task.run_id for task in tasks), items))
 
 
 def _write_all(
-    session: Session, several: Sequence[tuple[Slice, Sequence[StoredEffect]]]
+    session: Session, several: Sequence[tuple[Chore, Counter[int | None], Sequence[StoredEffect]]]
 ) -> list[list[Inserted]]:
     results: list[list[Inserted]] = []
-    for found, items in several:
-        ours = session.db.run(_TAKE, (found.name, found.number)) > 0
-        for run_id, count in found.calls.items() if ours else ():  # as tasks they count there again
+    for chore, calls, items in several:
+        ours = chores.end(session, chore)
+        for run_id, count in calls.items() if ours else ():  # as tasks they count there again
             session.runs.join(run_id, -count)
         results.append(apply_all_effects(session, [items])[0] if ours else duplicates(items))
     return results

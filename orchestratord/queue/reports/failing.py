@@ -180,8 +180,6 @@ class Failing(NamedTuple):
     """The latest failure first; calls and deliveries apart."""
     complete: bool
     """Whether all endpoints and all their failed tasks were looked at; more may fail else."""
-    missed: int = 0
-    """Deliveries that failed without an attempt, since their webhook is disabled."""
 
 
 @long_reads
@@ -211,8 +209,14 @@ def failing(db: Connection) -> Failing:
     shown = [
         item for key, item in found.items() if item.look(db, _success(db, key, successes.get(key)))
     ]
-    [(missed,)] = db.all(MISSED)
-    return Failing(sorted(shown, key=lambda item: -item.last), all_looked_at, missed)
+    return Failing(sorted(shown, key=lambda item: -item.last), all_looked_at)
+
+
+@long_reads
+def missed_deliveries(db: Connection) -> int:
+    """Deliveries that failed without an attempt, since their webhook is disabled."""
+    [(count,)] = db.all(MISSED)
+    return int(count)
 
 
 def _failed(db: Connection) -> tuple[list[tuple[Key, Row, bool]], bool]:

@@ -49,14 +49,16 @@ def test_a_page_is_behind_the_login_and_a_metric_in_metrics(make_daemon: MakeDae
 
 
 COUNTS = """
-from orchestratord import Counter, hookimpl
+from orchestratord import Counter, Gauge, hookimpl
 
 SENT = Counter("sent_calls", "Calls.", labels=("endpoint",))
 FEW = Counter("sent_few", "Calls again.")
 
 @hookimpl
 def register_metrics():
-    return [SENT, FEW]
+    one = lambda: {(): 1}
+    return [SENT, FEW, Gauge("sent_workers", "All.", one, workers="sum"),
+            Gauge("sent_most", "The largest.", one, workers="max")]
 
 @hookimpl
 def before_request(task):
@@ -78,6 +80,8 @@ def test_a_counter_counts_what_all_workers_do(make_daemon: MakeDaemon, receiver:
     def shown() -> bool:
         text = daemon.get("/metrics").text
         one = 'orchestratord_sent_calls_total{endpoint="shop/get"} 300.0\n'
-        return one in text and "orchestratord_sent_few_total 300.0\n" in text
+        assert "orchestratord_sent_most 1.0\n" in text
+        all_workers = "orchestratord_sent_workers 3.0\n" in text
+        return one in text and "orchestratord_sent_few_total 300.0\n" in text and all_workers
 
     until(shown, "what all of them have counted")

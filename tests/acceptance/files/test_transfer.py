@@ -211,7 +211,7 @@ def test_what_is_no_name(
     daemon.start()
     task = daemon.finish(daemon.call("shop/download", name=name))
     assert (task["status"], task["reason"]) == ("failed", "invalid_payload")
-    assert "is no name of a file in a folder" in task["last_error"]
+    assert "is not the name of a file in a folder" in task["last_error"]
     assert receiver.count("/download") == 0
     assert os.listdir(folders[1]) == []
 

@@ -176,7 +176,7 @@ def test_the_file_is_checked(daemon: Daemon) -> None:
         refused = daemon.ctl("reload")
         assert refused.code == 78
         for words in (
-            "retry: means nothing for `type: event`: nothing is tried that could fail",
+            "retry: means nothing for `type: event`: an event cannot fail",
             "schedule: means nothing for `type: event`",
             "webhooks.0.phase: an event has no phase after_request: write phase: on_success",
             "then.0.params.id: an event has no body: its data is in `params`",

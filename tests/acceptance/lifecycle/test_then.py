@@ -113,7 +113,7 @@ def test_more_than_one_transaction_holds_all_the_same_though_the_daemon_is_kille
         assert daemon.finish(task_id)["status"] == "succeeded"
         daemon.kill()  # at once, within the second slice, or after it
         daemon.start()
-        until(lambda: daemon.rows("SELECT count(*) AS n FROM queue_slices")[0]["n"] == 0, "slices")
+        until(lambda: daemon.rows("SELECT count(*) AS n FROM chores")[0]["n"] == 0, "slices")
         assert counts() == dict.fromkeys(range(many), times)
         if times < 2:
             daemon.post(f"/v1/retries/{task_id}/trigger", {"force": True})

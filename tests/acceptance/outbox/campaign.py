@@ -19,7 +19,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestratord.queue.postgres.outbox_schema import outbox_schema
+from orchestratord_outbox.outbox_schema import outbox_schema
+
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until

@@ -7,9 +7,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from orchestratord_outbox.outbox_schema import outbox_schema
 from psycopg.types.json import Jsonb
 
-from orchestratord.queue.postgres.outbox_schema import outbox_schema
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Receiver

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from collections import Counter
 
-from orchestratord.queue.postgres.outbox_schema import outbox_schema
+from orchestratord_outbox.outbox_schema import outbox_schema
+
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.outbox.conftest import Shop, declare
 from tests.acceptance.outbox.test_outbox import orders

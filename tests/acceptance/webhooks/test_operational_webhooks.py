@@ -293,7 +293,7 @@ def test_once_for_all_daemons(
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"url": "https://a.example/{{ params.id }}"}, "is not known in this template; known is now"),
     ({"events": ["breaker.open"]}, "did you mean 'breaker.opened'?"),
-    ({"events": ["task.failed"]}, "is not an event that is told of"),
+    ({"events": ["task.failed"]}, "is not an event of such webhooks"),
     ({"payload": "{{ phase }}"}, "is not known in this template; known are batch"),
     ({"phase": "on_retry"}, "unknown key"),
 ]

@@ -105,6 +105,50 @@ def test_one_of_three_daemons_has_it_and_another_one_soon_after(
     postgres.drop(url)
 
 
+def test_it_is_another_workers_soon_after_one_of_six_is_killed(
+    make_daemon: MakeDaemon, postgres: Postgres, tmp_path: Path
+) -> None:
+    """Three daemons of two workers each; only the first worker of a daemon runs what runs once."""
+    url = postgres.create()
+    fleet = [make_daemon(database=url, plugins=PLUGINS, lease="3s", workers=2) for _ in range(3)]
+    for daemon in fleet:
+        declare(daemon, tmp_path)
+        daemon.expect(r"worker \d+ .*(died|ended|killed)", r"pid \d+")
+        daemon.start()
+    until(lambda: len(beats(tmp_path)) > 20, "the one")
+    (pid,) = {pid for pid, _ in beats(tmp_path)}
+    assert pid not in {daemon.pid for daemon in fleet}, "supervisors run none"
+    os.kill(pid, signal.SIGKILL)
+    died = time.time()
+    until(lambda: {one for one, _ in beats(tmp_path)} != {pid}, "another one")
+    assert next(at for one, at in beats(tmp_path) if one != pid) - died < TAKEN_OVER + 5
+    time.sleep(2)
+    assert overlaps(beats(tmp_path)) == 0
+    for daemon in fleet:
+        assert daemon.stop() == 0
+    postgres.drop(url)
+
+
+def test_one_that_ends_and_one_that_hangs_are_told(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(plugins=PLUGINS, drain_timeout="1s")
+    daemon.plugin(
+        "bad",
+        "import asyncio\nfrom orchestratord import Service, hookimpl\n"
+        "async def ends(stop):\n    pass\n"
+        "async def hangs(stop):\n    while True:\n        try:\n"
+        "            await asyncio.sleep(60)\n"
+        "        except asyncio.CancelledError:\n            pass\n"
+        "@hookimpl\ndef register_services(control):\n"
+        "    return [Service('ends', ends), Service('hangs', hangs)]\n",
+    )
+    daemon.expect(r"plugin bad: ", r"left a coroutine behind")
+    daemon.start()
+    daemon.logged("plugin bad: service ends ended, and nothing had asked it to")
+    daemon.signal(signal.SIGTERM)
+    daemon.wait()
+    daemon.logged("plugin bad: service hangs goes on although it was cancelled")
+
+
 def test_what_is_wrong_with_one_is_told(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(plugins=PLUGINS, workers=2)
     daemon.plugin(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestratord.queue.batch import Rank, writes
-from orchestratord.queue.operations import chores, claim
+from orchestratord.queue.operations import chores, claim, effects
 from orchestratord.queue.records import Chore, Insert
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
@@ -44,9 +44,9 @@ async def test_one_that_is_there_already_is_due_sooner(queue: Any, store: Store)
 async def test_what_follows_is_written_with_its_end_and_once(queue: Any, store: Store) -> None:
     await store.write(add(1))
     [chore] = await queue.chores()
-    [inserted] = await store.write(chores.end_with(chore, [Insert(queue.new(KEY))]))
+    [inserted] = await store.write(effects.end_chore(chore, [Insert(queue.new(KEY))]))
     assert not inserted.duplicate
-    [again] = await store.write(chores.end_with(chore, [Insert(queue.new(KEY))]))
+    [again] = await store.write(effects.end_chore(chore, [Insert(queue.new(KEY))]))
     assert again.duplicate
     assert (await store.counts())["pending"] == 1
     assert await queue.chores() == []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from orchestratord_outbox.outbox_tables import TAKEN
 
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.model.event import RETRY_AFTER, StoredThrottle
@@ -30,6 +31,7 @@ from tests.conformance.store.conftest import HEALTH
 from tests.postgres import Postgres
 
 HOOK = Key("crm/get", "ops")
+OF_PLUGINS = (HEALTH, TAKEN)
 TABLES = (
     "retry_schedule", "attempts", "endpoint_state", "schedules", "bulks", "actions", "health",
     "outbox_taken", "throttles", "rates",
@@ -52,7 +54,7 @@ def target(postgres: Postgres) -> Iterator[str]:
 async def old(unopened: Callable[[], Any]) -> Any:
     """A queue with something of everything, closed."""
     queue, chance = unopened(), random.Random(3)
-    store = await queue.open()
+    store = await queue.open(*OF_PLUGINS)
     for n in range(40):
         await queue.ended(chance.choice([Status.SUCCEEDED, Status.FAILED, Status.CANCELLED]))
         await queue.add(HOOK, payload=f"nul \x00 {n}", error="ř", delay=n, unique_key=f"k{n}")
@@ -91,11 +93,11 @@ def tables(queue: Any, url: str) -> dict[str, list[dict[str, Any]]]:
 async def test_everything_is_there_and_goes_on(old: Any, url: str, target: str) -> None:
     before = tables(old, url)
     instance = old.run("SELECT value FROM meta WHERE name = 'instance'")
-    moved = move.move(url, target, [HEALTH])
+    moved = move.move(url, target, OF_PLUGINS)
     assert moved == len(before["retry_schedule"])
     assert tables(old, target) == before
     assert old.run("SELECT value FROM meta WHERE name = 'instance'") == instance
-    store = await old.open()
+    store = await old.open(*OF_PLUGINS)
     assert await old.add() > old.last
     assert len((await claim.reclaim(store))[1]) == 1  # what its daemon had under way
     old.clock.turn(100)
@@ -120,9 +122,9 @@ async def test_broken_off_it_goes_on(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        move.move(url, target, [HEALTH], moved)
+        move.move(url, target, OF_PLUGINS, moved)
     written: list[tuple[str, int]] = []
-    move.move(url, target, [HEALTH], lambda table, done, of: written.append((table, done)))
+    move.move(url, target, OF_PLUGINS, lambda table, done, of: written.append((table, done)))
     assert tables(old, target) == before
     assert len(written) + after >= sum(-(-len(rows) // 7) for rows in before.values())
 
@@ -135,7 +137,7 @@ def broken_off(url: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        move.move(url, target, [HEALTH], moved)
+        move.move(url, target, OF_PLUGINS, moved)
 
 
 async def test_nobody_works_on_a_part(
@@ -145,7 +147,7 @@ async def test_nobody_works_on_a_part(
     broken_off(url, target, monkeypatch)
     with pytest.raises(DatabaseInUse, match=f"only a part of the queue in {url} is here"):
         await Store.open(target)
-    move.move(url, target, [HEALTH])
+    move.move(url, target, OF_PLUGINS)
     await (await Store.open(target)).close()
 
 
@@ -156,7 +158,7 @@ async def test_who_works_on_the_file_again_ends_the_move(
     broken_off(url, target, monkeypatch)
     await (await Store.open(url)).close()
     with pytest.raises(QueueError, match=r"queue\.db was used since this move was broken off"):
-        move.move(url, target, [HEALTH])
+        move.move(url, target, OF_PLUGINS)
     await (await Store.open(url)).close()
 
 
@@ -164,41 +166,41 @@ async def test_broken_off_before_the_last_word_it_is_finished(
     old: Any, url: str, target: str
 ) -> None:
     before = tables(old, url)
-    move.move(url, target, [HEALTH])
+    move.move(url, target, OF_PLUGINS)
     old.url = target
     old.run(f"INSERT INTO meta VALUES ('{HALF}', '{url}')")  # as if killed between two commits
     with pytest.raises(DatabaseInUse, match="only a part"):
         await Store.open(target)
-    assert move.move(url, target, [HEALTH]) == len(before["retry_schedule"])
+    assert move.move(url, target, OF_PLUGINS) == len(before["retry_schedule"])
     assert tables(old, target) == before
     await (await Store.open(target)).close()
 
 
 async def test_afterwards_nobody_opens_the_old_one(old: Any, url: str, target: str) -> None:
-    move.move(url, target, [HEALTH])
+    move.move(url, target, OF_PLUGINS)
     with pytest.raises(DatabaseInUse, match=r"was moved to postgresql://tester:\*\*\*@"):
         await Store.open(url)
     with pytest.raises(DatabaseInUse, match="was moved to"):
-        move.move(url, target, [HEALTH])
+        move.move(url, target, OF_PLUGINS)
 
 
 async def test_what_is_refused(old: Any, url: str, target: str) -> None:
     old.url = url
-    store = await old.open()
+    store = await old.open(*OF_PLUGINS)
     with pytest.raises(DatabaseInUse, match="is in use by"):
-        move.move(url, target, [HEALTH])
+        move.move(url, target, OF_PLUGINS)
     await store.close()
     with pytest.raises(QueueError, match="from sqlite:///… to postgresql://…"):
-        move.move(target, url, [HEALTH])
+        move.move(target, url, OF_PLUGINS)
     with pytest.raises(QueueError, match=r"there is no .*/mistyped\.db"):
-        move.move(url.replace("queue.db", "mistyped.db"), target, [HEALTH])
+        move.move(url.replace("queue.db", "mistyped.db"), target, OF_PLUGINS)
     assert not Path(url.removeprefix("sqlite:///")).with_name("mistyped.db").exists()
     old.url = target
-    store = await old.open()
+    store = await old.open(*OF_PLUGINS)
     await old.add()
     await store.close()
     with pytest.raises(QueueError, match="tasks of its own"):
-        move.move(url, target, [HEALTH])
+        move.move(url, target, OF_PLUGINS)
 
 
 async def test_a_daemon_on_the_target_is_waited_for_until_its_lease_has_run_out(
@@ -208,7 +210,7 @@ async def test_a_daemon_on_the_target_is_waited_for_until_its_lease_has_run_out(
     await store.write(daemons.give_sign(Beat("alpha", 7, "1.0")))
     await store.close()  # as one that was killed, it has not taken leave
     with pytest.raises(DatabaseInUse, match="works on the target, pid 7 on alpha: stop it first"):
-        move.move(url, target, [HEALTH])
+        move.move(url, target, OF_PLUGINS)
     old.url = target
     old.run("UPDATE daemons SET lease_until = lease_until - 60000")
-    assert move.move(url, target, [HEALTH])
+    assert move.move(url, target, OF_PLUGINS)

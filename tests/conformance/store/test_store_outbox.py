@@ -1,51 +1,49 @@
-"""What the queue does for the relay of the outbox: one relay, and one task for each row."""
+"""The outbox in a real PostgreSQL: what the relay reads, and that each row is taken once."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
-from types import SimpleNamespace
+from collections.abc import Sequence
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import psycopg
 import pytest
-
-from orchestratord.api.outbox_relay import UNFIT, OutboxRelay
-from orchestratord.errors import OutboxUnusable, QueueError, RowsUnreadable, UniqueKeyReused
-from orchestratord.model.task import BatchMember, Upsert
-from orchestratord.queue.operations import search
-from orchestratord.queue.operations.roles import held_elsewhere, hold_role, release_role
-from orchestratord.queue.outbox import outbox_take
-from orchestratord.queue.outbox.outbox_connection import (
+from orchestratord_outbox.declaration import OUTBOX, OutboxSettings, RowsUnreadable
+from orchestratord_outbox.outbox_connection import (
     OutboxConnection,
     OutboxRow,
     run_statements,
 )
-from orchestratord.queue.outbox.outbox_take import (
-    RELAY,
-    OutboxTask,
-    RelayMoved,
-    forget_taken,
-    note_look,
-    taken_before,
-    taken_of,
-)
-from orchestratord.queue.postgres.outbox_schema import outbox_schema
-from orchestratord.queue.records import Happened, Insert, Inserted, TaskFilter
+from orchestratord_outbox.outbox_relay import OutboxRelay
+from orchestratord_outbox.outbox_schema import outbox_schema
+from orchestratord_outbox.outbox_tables import LOOKS, OWN_ROWS, REFUSALS, TAKEN
+
+from orchestratord.errors import NotFound, OutboxUnusable
+from orchestratord.model.settings import Config, DaemonSettings
+from orchestratord.model.task import BatchMember, NewTask, Table
+from orchestratord.queue.operations import effects, plugin_rows, search
+from orchestratord.queue.operations.enqueue_each import enqueue_each
+from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.values.redact import Redactor
+from tests.conformance.store.conftest import HEALTH
 
-RELAYS = "SELECT value FROM meta WHERE name = 'outbox_relay'"
-
-
-def row(queue: Any, number: int, **fields: Any) -> OutboxTask:
-    task = queue.new(params={"n": number}, **fields)
-    return OutboxTask(number, str(uuid.UUID(int=number)), task)
+OF_PLUGIN: tuple[Table, ...] = (HEALTH, TAKEN, REFUSALS, LOOKS)
 
 
-async def take(store: Store, *rows: OutboxTask, own: bool = False) -> list[Any]:
-    inserts = [Insert(row.task) for row in rows]
-    return await store.write(outbox_take.take(rows, inserts, same_database=own))
+@pytest.fixture
+async def store(queue: Any) -> Store:
+    """With the plugin's tables, of which one makes the outbox."""
+    await queue.store.close()
+    opened: Store = await queue.open(*OF_PLUGIN)
+    return opened
+
+
+async def take(store: Store, *rows: tuple[OutboxRow, NewTask]) -> list[Any]:
+    """Make calls of rows in the queue's own database."""
+    inserts, keys = [Insert(task) for _, task in rows], [str(row.id) for row, _ in rows]
+    return await store.write(enqueue_each(inserts, OWN_ROWS, keys))
 
 
 async def made(store: Store) -> list[Any]:
@@ -53,130 +51,8 @@ async def made(store: Store) -> list[Any]:
     return sorted(task.params["n"] for task in found)
 
 
-async def test_a_row_makes_one_task_however_often_it_is_taken(queue: Any, store: Store) -> None:
-    assert await store.write(hold_role(RELAY))
-    rows = [row(queue, n) for n in range(3)]
-    first = await take(store, *rows)
-    assert all(isinstance(result, Inserted) for result in first)
-    *before, new = await take(store, *rows, row(queue, 3))
-    assert before == [None] * 3
-    assert isinstance(new, Inserted)
-    store = await queue.successor()
-    queue.run("UPDATE meta SET value = 'dead 1' WHERE name = 'outbox_relay'")
-    assert await store.write(hold_role(RELAY))
-    assert await take(store, *rows) == [None] * 3
-    assert await made(store) == [0, 1, 2, 3]
-
-
-async def test_the_deaths_of_looks_at_a_row_are_counted(queue: Any, store: Store) -> None:
-    """Of other daemons: one that looks again because the database was away has not died."""
-    assert await store.write(hold_role(RELAY)) == store.owner
-    for _ in range(3):
-        assert await store.write(note_look(None, "a")) == 0
-    assert await store.write(note_look("shop", "a")) == 0
-    await store.write(note_look(None, "b"))
-    await store.write(note_look(None, "b", ends=True))
-    before = store.owner
-    store = await queue.successor()
-    queue.run("UPDATE meta SET value = 'dead 1' WHERE name = 'outbox_relay'")
-    assert await store.write(hold_role(RELAY)) == "dead"
-    assert before != store.owner
-    assert await store.write(note_look(None, "b")) == 0
-    assert await store.write(note_look(None, "a")) == 1
-    await store.write(note_look(None, "a", ends=True))
-    assert await store.write(note_look(None, "a")) == 0
-
-
-async def test_a_key_is_that_of_a_call(queue: Any, store: Store) -> None:
-    """Within one transaction and over several; a row that is refused was not taken."""
-    await store.write(hold_role(RELAY))
-    same = {"unique_key": "k"}
-    one, two, other = (
-        OutboxTask(1, str(uuid.uuid4()), queue.new(params={"n": 1}, **same)),
-        OutboxTask(2, str(uuid.uuid4()), queue.new(params={"n": 1}, **same)),
-        OutboxTask(3, str(uuid.uuid4()), queue.new(params={"n": 2}, **same)),
-    )
-    first, second, third = await take(store, one, two, other)
-    assert (second.id, second.duplicate, first.duplicate) == (first.id, True, False)
-    assert isinstance(third, UniqueKeyReused)
-    assert await made(store) == [1]
-    mended = OutboxTask(3, other.uid, queue.new(params={"n": 2}, unique_key="another"))
-    [result] = await take(store, mended)
-    assert isinstance(result, Inserted)
-
-
-async def test_what_cannot_be_stored_is_told_from_other_trouble(queue: Any, store: Store) -> None:
-    """So that the relay leaves out this row alone, though another value would take its place."""
-    await store.write(hold_role(RELAY))
-    texts = [
-        Upsert("health", {"name": "n"}, {"url": text}, {"seen": 1}) for text in ("\udc80", "active")
-    ]
-    one = row(queue, 1)
-    happened = Insert(one.task, happened=Happened(1_000, texts))
-    with pytest.raises(UNFIT):
-        await store.write(outbox_take.take([one], [happened], same_database=False))
-
-
-async def test_many_keys_are_looked_up_at_once(queue: Any, store: Store) -> None:
-    await store.write(hold_role(RELAY))
-    known = [queue.new(params={"n": n}, unique_key=f"k{n}") for n in range(0, 500, 7)]
-    ids = {item.id for item in await queue.add_all(known)}
-    rows = [row(queue, n, unique_key=f"k{n}") for n in range(500)]
-    results = await take(store, *rows)
-    assert {result.id for result in results if result.duplicate} == ids
-    assert len({result.id for result in results}) == 500
-    assert await take(store, *rows) == [None] * 500
-
-
-async def test_who_does_not_relay_writes_nothing(queue: Any, store: Store) -> None:
-    with pytest.raises(RelayMoved):
-        await take(store, row(queue, 1))
-    await store.write(hold_role(RELAY))
-    await store.write(release_role(RELAY))
-    with pytest.raises(RelayMoved):
-        await take(store, row(queue, 1))
-    assert await made(store) == []
-    assert queue.run("SELECT * FROM outbox_taken") == []
-
-
-async def test_what_is_gone_is_forgotten(queue: Any, store: Store) -> None:
-    await store.write(hold_role(RELAY))
-    rows = [row(queue, n) for n in range(3)]
-    await take(store, *rows)
-    now = queue.clock.now_ms()
-    assert await store.read(taken_before(now, 10)) == []
-    found = await store.read(taken_before(now + 1, 10))
-    assert sorted(found) == sorted(row.uid for row in rows)
-    await store.write(forget_taken(found[:2]))
-    assert await store.read(taken_before(now + 1, 10)) == found[2:]
-
-
-@pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
-async def test_one_daemon_relays_and_another_one_once_it_is_dead(two: Any) -> None:
-    one, other = two
-    assert await one.store.write(hold_role(RELAY))
-    assert await one.store.write(hold_role(RELAY))
-    assert await other.store.read(held_elsewhere(RELAY, other.store.owner))
-    assert not await one.store.read(held_elsewhere(RELAY, one.store.owner))
-    assert not await other.store.write(hold_role(RELAY))
-    # It is silent for too long.
-    one.run(f"UPDATE meta SET value = '{one.store.owner} 1' WHERE name = 'outbox_relay'")
-    assert not await other.store.read(held_elsewhere(RELAY, other.store.owner))
-    assert await other.store.write(hold_role(RELAY))
-    assert await take(other.store, row(other, 1))
-    # It was only cut off, and comes back in the middle of a round.
-    with pytest.raises(RelayMoved):
-        await take(one.store, row(one, 1), row(one, 2))
-    assert await made(one.store) == [1]
-    await one.store.write(release_role(RELAY))
-    assert one.run(RELAYS)[0]["value"].startswith(other.store.owner)
-    await other.store.write(release_role(RELAY))
-    assert await one.store.write(hold_role(RELAY))
-
-
 @pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
 async def test_in_the_queues_database_the_row_goes_with_its_task(queue: Any, store: Store) -> None:
-    await store.write(hold_role(RELAY))
     for n in range(4):
         queue.run(f"""SELECT orchestratord_enqueue('crm/get', '{{"n": {n}}}')""")
     async with OutboxConnection.connect(queue.url) as connection:
@@ -186,12 +62,12 @@ async def test_in_the_queues_database_the_row_goes_with_its_task(queue: Any, sto
         with psycopg.connect(queue.url) as session:
             # Others change a row just now: it waits, and the other ones do not.
             session.execute("SELECT 1 FROM orchestratord_outbox WHERE id = 2 FOR UPDATE")
-            results = await take(store, *tasks, own=True)
+            results = await take(store, *tasks)
         assert [result is None for result in results] == [False, True, False, False]
         assert [found.id for found in await connection.look(100)] == [2]
         await connection.refuse(2, rows[1].uid, "invalid_params", {"detail": "nul \0 ☃"})
         assert await connection.look(100) == []
-        assert await take(store, tasks[1], own=True) == [None]
+        assert await take(store, tasks[1]) == [None]
         assert await connection.count() == (0, 1)
         [listed] = await connection.rows(10, 1 << 62, None)
         assert (listed.id, listed.reason, listed.problem) == (
@@ -275,7 +151,7 @@ async def test_a_table_of_the_same_name_is_left_as_it_is(queue: Any, store: Stor
     made = "CREATE TABLE other.orchestratord_outbox (id bigint, refused_at date, mine text)"
     queue.run("CREATE SCHEMA other")
     queue.run(made)
-    with pytest.raises(QueueError, match="another table is called orchestratord_outbox here: rena"):
+    with pytest.raises(OutboxUnusable, match="another table is called orchestratord_outbox"):
         run_statements(queue.url, outbox_schema("other"))
     find = "SELECT count(*) AS n FROM pg_proc WHERE proname = 'orchestratord_enqueue'"
     assert queue.run(find)[0]["n"] == 1, "that of the queue's own schema"
@@ -283,13 +159,6 @@ async def test_a_table_of_the_same_name_is_left_as_it_is(queue: Any, store: Stor
     async with OutboxConnection.connect(url) as connection:
         with pytest.raises(OutboxUnusable, match="is another one, of the same name"):
             await connection.look(1)
-
-
-async def test_which_rows_have_made_their_task_is_known(queue: Any, store: Store) -> None:
-    await store.write(hold_role(RELAY))
-    rows = [row(queue, n) for n in range(3)]
-    await take(store, *rows[:2])
-    assert await store.read(taken_of([one.uid for one in rows])) == {rows[0].uid, rows[1].uid}
 
 
 @pytest.mark.parametrize("new_url", ["sqlite", "postgres"], indirect=True)
@@ -301,23 +170,7 @@ async def test_a_row_that_is_refused_is_told_of_once_whatever_ends_the_daemon(
     url = queue.url if own else postgres.create()
     if not own:
         run_statements(url, outbox_schema("public"))
-    named = {"shop": SimpleNamespace(url=SimpleNamespace(text=url))}
-    declared = None if own else SimpleNamespace(database="shop")
-    daemon = SimpleNamespace(outbox=declared, retention=SimpleNamespace(failed=3600.0))
-    config = SimpleNamespace(
-        daemon=daemon, settings={"databases": named}, redactor=Redactor(()), endpoints={}
-    )
-    member = BatchMember("ops", "orchestratord", "ops", "operational", 30.0, 100)
-    published: list[Any] = []
-    host = SimpleNamespace(events=SimpleNamespace(publish=published.append))
-
-    async def of_event(event: Any) -> list[BatchMember]:
-        return [member]
-
-    async def written(items: Any, inserted: Any) -> None:
-        assert (items, inserted) == ([member], [])
-
-    pipe = SimpleNamespace(new_tasks=SimpleNamespace(of_event=of_event, written=written))
+    control = StoreControl(queue, store, url, own=own)
     refuse, passes = OutboxConnection.refuse, asyncio.Event()
 
     async def hang(self: OutboxConnection, *given: Any) -> bool:
@@ -328,11 +181,8 @@ async def test_a_row_that_is_refused_is_told_of_once_whatever_ends_the_daemon(
         return False
 
     def relay() -> asyncio.Task[None]:
-        parts = {"store": store, "host": host, "clock": queue.clock, "enqueue": None, "pipe": pipe}
-        worker = SimpleNamespace(**parts)
-        reloader = SimpleNamespace(config=config)
-        made = OutboxRelay(cast("Any", worker), cast("Any", reloader), queue.url)
-        return asyncio.create_task(made.run())
+        control.me = OutboxRelay(cast("Any", control))
+        return asyncio.create_task(control.me.run(asyncio.Event()))
 
     def told() -> int:
         return len(queue.run("SELECT id FROM batch_members"))
@@ -353,14 +203,54 @@ async def test_a_row_that_is_refused_is_told_of_once_whatever_ends_the_daemon(
                 while told() < times or await connection.count() != (0, 1):
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.2)
-            assert (told(), len(published)) == (times, times - 1)
+            assert (told(), len(control.published)) == (times, times - 1)
             if times == 1:  # its owner has it taken again, and that is refused as well
                 run_statements(url, "UPDATE orchestratord_outbox SET refused_at = NULL")
             lives.cancel()
-    assert queue.run("SELECT name FROM meta WHERE name LIKE 'outbox_refusal%'") == []
+    assert queue.run("SELECT uid FROM outbox_refusals") == []
     if not own:
         postgres.drop(url)
 
 
-def of_row(queue: Any, found: OutboxRow) -> OutboxTask:
-    return OutboxTask(found.id, found.uid, queue.new(params={"n": found.id - 1}))
+def of_row(queue: Any, found: OutboxRow) -> tuple[OutboxRow, NewTask]:
+    return found, queue.new(params={"n": found.id - 1})
+
+
+MEMBER = BatchMember("ops", "orchestratord", "ops", "operational", 30.0, 100)
+
+
+class StoreControl:
+    """What the relay asks of a daemon, answered by the store alone; all events are told of."""
+
+    def __init__(self, queue: Any, store: Store, url: str, *, own: bool) -> None:
+        self.queue, self.store, self.published = queue, store, list[Any]()
+        shop = {"databases": {"shop": SimpleNamespace(url=SimpleNamespace(text=url))}}
+        named = {} if own else {OUTBOX.key: OutboxSettings(database="shop")}
+        self.config = Config(
+            folder=cast("Any", None),
+            daemon=DaemonSettings(database=queue.url),
+            apis={},
+            endpoints={},
+            redactor=Redactor(()),
+            digest="",
+            settings={**shop, **named},
+        )
+
+    def ago(self, seconds: float) -> int:
+        return int(self.queue.clock.now_ms() - seconds * 1000)
+
+    def publish(self, event: Any) -> None:
+        self.published.append(event)
+
+    def end_trouble(self, code: str) -> None:
+        pass
+
+    async def checked_call(self, *given: Any, **named: Any) -> Any:
+        raise NotFound.of("endpoint", given[0])
+
+    async def rows(self, table: str, where: Any = MappingProxyType({}), **how: Any) -> Any:
+        return await plugin_rows.rows(self.store, table, where, **how)
+
+    async def write(self, rows: Sequence[Any], events: Sequence[Any] = ()) -> list[int]:
+        await self.store.write(effects.write_effects([*rows, *([MEMBER] * len(events))]))
+        return []

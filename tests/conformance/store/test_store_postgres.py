@@ -23,7 +23,6 @@ from orchestratord.model.task import Key, NewTask, Status, Task
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import (
-    chores,
     claim,
     daemons,
     effects,
@@ -172,7 +171,7 @@ async def test_steps_of_a_bulk_are_taken_by_one(two: list[Any]) -> None:
     assert await other.chores() == [chore._replace(deaths=1)]
     seen, keys = await bulks.step(other.store, bulk.id, 100)
     assert (seen.moved, len(keys[KEY])) == (6, 4)
-    assert await one.store.write(chores.end_with(chore, [Insert(one.new())])) == [
+    assert await one.store.write(effects.end_chore(chore, [Insert(one.new())])) == [
         Inserted(0, KEY, None, duplicate=True)
     ]
 

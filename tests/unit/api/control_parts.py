@@ -12,7 +12,6 @@ import httpx
 
 from orchestratord.api.api_routes import application
 from orchestratord.api.manual.bulk_runner import BulkRunner
-from orchestratord.api.outbox_relay import OutboxRelay
 from orchestratord.api.server.server import Listener, Server
 from orchestratord.api.service import Service
 from orchestratord.config.changes import Changes, Difference
@@ -155,10 +154,7 @@ class Parts:
         team = Team(self.worker)
         fleet = Fleet(self.worker, scheduler, reloader)
         watch = ClockWatch(self.worker, scheduler, fleet.throttles)
-        relay = OutboxRelay(self.worker, reloader, "sqlite:")
-        self.service = Service(
-            self.worker, scheduler, reloader, fleet, watch, team, Upgrade(None), relay
-        )
+        self.service = Service(self.worker, scheduler, reloader, fleet, watch, team, Upgrade(None))
         self.server = Server(application(self.service, self.host), Listener(self.path))
         self.server.start()
         self._running = [

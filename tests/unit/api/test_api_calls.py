@@ -119,9 +119,7 @@ async def test_a_mistake_is_named_in_plain_words(parts: Parts, body: object, mes
 
 async def test_what_takes_no_body_says_so(parts: Parts) -> None:
     answer = await parts.post("/v1/endpoints/demo/get/pause", {"now": True})
-    assert answer.json()["errors"] == [
-        {"key": "now", "message": "unknown key; nothing can be said here"}
-    ]
+    assert answer.json()["errors"] == [{"key": "now", "message": "unknown key; this takes no keys"}]
 
 
 async def test_a_delayed_call_waits(parts: Parts) -> None:

@@ -18,6 +18,7 @@ from orchestratord import (
     OutboxEvent,
     Refusal,
     RoleLost,
+    StatusPart,
     Table,
     UniqueKeyReused,
     Upsert,
@@ -25,6 +26,7 @@ from orchestratord import (
 )
 from orchestratord.model.event import EventType
 from orchestratord.plugin.background_service import ROLE
+from orchestratord.plugin.host import Host
 from orchestratord.queue.operations.roles import hold_role
 from tests.unit.api.control_parts import Parts
 
@@ -145,3 +147,58 @@ async def test_a_trouble_makes_the_daemon_unready(extra: Any) -> None:
     control.end_trouble("relay_failing")
     control.end_trouble("relay_failing")
     assert (await parts.client.get("/readyz")).status_code == 200
+
+
+class Parted:
+    """A plugin with parts of the status, good ones and bad ones."""
+
+    def raises(self) -> Any:
+        raise SystemExit
+
+    @hookimpl
+    def register_status(self, control: Control) -> list[Any]:
+        return [
+            StatusPart("stock", lambda: {"endpoints": len(control.config.endpoints)}),
+            StatusPart("raises", self.raises),
+            StatusPart("no_json", lambda: {1, 2}),
+            StatusPart("queue", lambda: "of the core"),
+            StatusPart("stock", lambda: "again"),
+            StatusPart("No Key", lambda: 1),
+            "no part",
+        ]
+
+
+async def test_register_status_has_parts_of_plugins(tmp_path: Path) -> None:
+    parts = Parts(tmp_path)
+    await parts.start(Parted())
+    try:
+        status = (await parts.client.get("/v1/status")).json()
+        assert status["stock"] == {"endpoints": 3}
+        assert (status["raises"], status["no_json"], status["outbox"]) == (None, None, None)
+        assert status["queue"]["pending"] == 0
+        faults = parts.host.plugins["extra"].faults
+        assert faults == 6
+        assert (await parts.client.get("/v1/outbox")).status_code == 404
+        with pytest.raises(NotFound, match="no plugin that is loaded has an outbox"):
+            await parts.service.outbox()
+    finally:
+        await parts.stop()
+
+
+async def test_what_a_disabled_plugin_would_answer_is_said(tmp_path: Path) -> None:
+    parts = Parts(tmp_path)
+    start = parts.start
+    register = Host.register
+
+    def disabled(self: Host, plugin: object, name: str, **how: Any) -> None:
+        register(self, plugin, name, **how)
+        if name == "extra":
+            self.plugins[name].status = "disabled"
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Host, "register", disabled)
+        await start(Extra())
+    answer = await parts.client.get("/v1/nothing")
+    await parts.stop()
+    told = "there is nothing at this path; disabled is the plugin extra"
+    assert (answer.status_code, answer.json()["detail"]) == (404, told)

@@ -7,9 +7,10 @@ from typing import Any, cast
 import pytest
 
 from orchestratord import Caller, Counter, Gauge, NotFound, Page, PageVisit, PluginError, hookimpl
-from orchestratord.api.plugin_pages import contained_pages, plugin_metrics
+from orchestratord.api.plugin_pages import contained_pages
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.metric import MAX_LABEL_SETS
+from orchestratord.plugin.served import plugin_metrics
 
 VISIT = PageVisit({}, {}, Caller("", {}))
 
@@ -80,6 +81,21 @@ def test_register_metrics_are_read() -> None:
     assert found["my_stock_sold"].values["other",] == 4
     assert (found["my_stock_none"].kind, found["my_stock_none"].values) == ("counter", {(): 0})
     assert (found["my_stock_free"].kind, found["my_stock_free"].values) == ("gauge", {(): 7})
+
+
+@pytest.mark.parametrize(("workers", "found"), [("sum", 12), ("max", 7)])
+def test_a_gauge_of_all_workers(workers: Any, found: float) -> None:
+    free = Gauge("my_stock_free", "Room.", lambda: {("a",): 4}, ("of",), workers=workers)
+    own = Gauge("my_stock_own", "Own.", lambda: {(): 1})
+    host = host_of(metrics=[free, own])
+    assert list(host.registry.gauges_of_all()) == ["my_stock_free"]
+    free.of_others.update({2: {("a",): 7.0}, 3: {("a",): 1.0, ("b",): 3.0}})
+    values = {one.name: one.values for one in plugin_metrics(host)}
+    assert values == {"my_stock_free": {("a",): found, ("b",): 3.0}, "my_stock_own": {(): 1}}
+    del free.of_others[2], free.of_others[3]
+    assert next(iter(plugin_metrics(host))).values == {("a",): 4}
+    with pytest.raises(ValueError, match="workers is first, sum or max"):
+        Gauge("my_stock_odd", "Odd.", dict, workers=cast("Any", "each"))
 
 
 def test_one_that_cannot_be_read_is_its_plugins_fault() -> None:

@@ -114,9 +114,9 @@ def test_values_of_the_declared_type(name: str, value: Any, kept: Any) -> None:
         ("tags", {"a": 1}, 'expected a list, not {"a": 1}'),
         ("tags", "a,b", 'expected a list, not "a,b"'),
         ("filter", [1], "expected a mapping, not [1]"),
-        ("filter", {"a": float("nan")}, "is nothing that JSON can hold"),
-        ("id", float("inf"), "is nothing that JSON can hold"),
-        ("id", "\ud800", "is nothing that JSON can hold"),
+        ("filter", {"a": float("nan")}, "is not a JSON value"),
+        ("id", float("inf"), "is not a JSON value"),
+        ("id", "\ud800", "is not a JSON value"),
         ("name", "x" * 100, None),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_value_nested_too_deep_for_json() -> None:
     value: Any = []
     for _ in range(100_000):
         value = [value]
-    assert problems({"id": value}) == {"id": "is nothing that JSON can hold"}
+    assert problems({"id": value}) == {"id": "is not a JSON value"}
 
 
 def test_everything_wrong_is_named_at_once() -> None:

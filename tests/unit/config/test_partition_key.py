@@ -89,7 +89,7 @@ def test_a_schedule(config: ConfigFolder) -> None:
     config.endpoint(f'{scheduled}partition: {{by: "{{{{ params.account }}}}", concurrency: 2}}\n')
     assert config.errors() == []
     config.endpoint(f'{scheduled}partition: "{{{{ params.account.name }}}}"\n')
-    assert "partition: cannot be worked out for the calls of the schedule" in config.error()
+    assert "partition: fails for the calls of the schedule" in config.error()
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,14 @@ def test_a_path_that_is_taken_from_nowhere(config: ConfigFolder, text: str, erro
     assert any(f"get.yaml:{error}" in told for told in config.errors()), config.errors()
 
 
+@pytest.mark.parametrize("text", ["path: {from: id}", "path: {form: params.id, from: params.id}"])
+def test_what_is_wrong_within_keys_is_told_once(config: ConfigFolder, text: str) -> None:
+    config.api()
+    config.endpoint(f"{text}\nparams: {{id: {{}}}}\n")
+    [told] = config.errors()
+    assert ": path.f" in told
+
+
 def test_a_path_that_a_parameter_says(config: ConfigFolder) -> None:
     config.api()
     config.endpoint("path: {from: params.at}\nparams: {at: {required: true}}\n")

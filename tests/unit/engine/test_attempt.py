@@ -17,11 +17,11 @@ import httpx
 import pytest
 from worker_parts import CALL, Bench, Doing, ExecutorPlugin, working
 
-from orchestratord.engine import phase_hooks, poison
+from orchestratord.engine import poison
 from orchestratord.engine.attempt import deadlines
 from orchestratord.engine.attempt.pipe import PREFETCHED_MS
 from orchestratord.engine.new import new_tasks
-from orchestratord.engine.settle import attempt_ends, held_claims
+from orchestratord.engine.settle import held_claims
 from orchestratord.errors import QueueError, Snooze
 from orchestratord.model.backoff import Fixed
 from orchestratord.model.endpoint import PartitionRule
@@ -33,10 +33,11 @@ from orchestratord.model.task import NewTask, RunSummary, Task
 from orchestratord.plugin.hook_marks import hookimpl, only_for
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import OnCommitted, Rank, Write
-from orchestratord.queue.operations import claim, manual, search, slices
+from orchestratord.queue.operations import chores, claim, manual, search, slices
 from orchestratord.queue.operations.settle import take_steps
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.session import Session
+from orchestratord.runtime.chore_runner import ChoreRunner
 from orchestratord.values import world
 
 
@@ -414,7 +415,7 @@ async def test_a_drain_waits_until_it_is_written_how_attempts_have_ended(
 async def test_what_a_start_makes_is_on_disk_before_the_first_byte_and_goes_on_in_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (attempt_ends, new_tasks, phase_hooks, slices):
+    for module in (new_tasks, slices):
         monkeypatch.setattr(module, "SLICE", 3)
 
     class Many:
@@ -429,8 +430,8 @@ async def test_what_a_start_makes_is_on_disk_before_the_first_byte_and_goes_on_i
         await bench.until(lambda: bench.receiver.in_flight == 1)
         waiting = search.page(TaskFilter(status=("pending",)), 100)
         assert len((await bench.store.read(waiting))[0]) == 3
-        assert bench.worker.pipe.new_tasks.slices_wait.is_set()
-        writing = asyncio.create_task(bench.worker.enqueue.write_slices())
+        runner = ChoreRunner(bench.store, {chores.SLICE: bench.worker.enqueue.write_slice})
+        writing = asyncio.create_task(runner.run())
         async with asyncio.timeout(60):
             while len(found := (await bench.store.read(waiting))[0]) < 8:
                 await asyncio.sleep(0.01)

@@ -275,7 +275,7 @@ def test_a_header_with_a_line_break_is_refused(value: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "X A", "X:A", "X\r\nA", "Ü", "X\x00"])
 def test_a_name_that_is_none_is_refused(name: str) -> None:
-    with pytest.raises(InvalidPayload, match="is no name of a header"):
+    with pytest.raises(InvalidPayload, match="is not the name of a header"):
         prepare({"headers": {name: "x"}})
 
 

@@ -19,14 +19,14 @@ def test_all_of_it_is_gone() -> None:
     [problem] = refusal({"a/b": 1500}, (), RELOAD)
     assert str(problem) == (
         "apis: none of the endpoints with tasks waiting is declared: a/b (1,500); "
-        "their tasks would fail. If they are to go: orchestratorctl reload --accept-removals"
+        "their tasks would fail. To accept that: orchestratorctl reload --accept-removals"
     )
 
 
 def test_a_start_names_the_database() -> None:
     [problem] = refusal({"a/b": 2}, (), at_start("sqlite:////var/lib/q.db"))
     assert str(problem).endswith(
-        "If they are to go: orchestratord run --accept-removals; or, if this folder is another "
+        "To accept that: orchestratord run --accept-removals; or, if this folder is another "
         "one's, set `database`: the tasks are those of sqlite:////var/lib/q.db"
     )
 

@@ -25,7 +25,6 @@ from orchestratord.plugin.executor import Executor, Standing, Target
 from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.plugin.host import Host
 from orchestratord.queue.operations import effects, search
-from orchestratord.queue.operations.slices import TABLE
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from orchestratord.testing import FakeClock
@@ -208,7 +207,7 @@ async def working(
     for number, plugin in enumerate(plugins):
         host.register(plugin, f"plugin_{number}")
     clock = FakeClock(time.time(), running=True)
-    tables = TABLE, *host.registry.tables.values()
+    tables = host.registry.tables.values()
     store = await Store.open(url or f"sqlite:///{folder}/q.db", tables=tables, clock=clock)
     client = HttpClient()
     worker = Worker(store, host, client, clock)

@@ -162,7 +162,7 @@ def test_filters_go_to_the_daemon(daemon: Daemon, ctl: Callable[..., Result]) ->
 def test_no_types(word: str, daemon: Daemon, ctl: Callable[..., Result]) -> None:
     result = ctl("events", "--type", word)
     assert result.code == 2
-    assert "is no type of event; there are task.created" in result.err
+    assert "is not a type of event; there are task.created" in result.err
 
 
 def test_a_restart_in_between(daemon: Daemon, ctl: Callable[..., Result]) -> None:

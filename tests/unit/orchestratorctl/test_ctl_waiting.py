@@ -72,8 +72,8 @@ def test_an_answer_that_is_no_text(daemon: Daemon, ctl: Callable[..., Result]) -
     task = a_task(42, status="succeeded", response=response)
     daemon.on("GET", "/v1/retries/42", (200, task))
     result = ctl("call", "a/b", "--wait")
-    assert result == (0, "/wA=\n", "The answer is no text; this is its base64.\n")
-    assert "Last answer: 200, no text: this is its base64, 4 characters" in ctl("show", "42").out
+    assert result == (0, "/wA=\n", "The answer is not text; this is its base64.\n")
+    assert "Last answer: 200, not text: this is its base64, 4 characters" in ctl("show", "42").out
 
 
 @pytest.mark.usefixtures("accepted")

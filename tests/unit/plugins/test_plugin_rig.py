@@ -40,6 +40,7 @@ from orchestratord import (
     Service,
     Setting,
     Snooze,
+    StatusPart,
     Table,
     Task,
     Upsert,
@@ -320,6 +321,21 @@ async def test_rows_of_a_control_that_stands_in() -> None:
     assert await control.rows("t") == [{"a": 2}]
     with pytest.raises(AttributeError, match="Control has no statsu"):
         control.statsu  # noqa: B018
+
+
+def test_check_config_and_the_status_in_a_rig() -> None:
+    class Plugin:
+        @hookimpl
+        def register_status(self, control: Any) -> list[StatusPart]:
+            return [StatusPart("mine", lambda: len(control.config.endpoints))]
+
+        @hookimpl
+        def check_config(self, config: Config) -> list[Problem]:
+            return [] if config.endpoints else [Problem("nothing is called", key="defaults")]
+
+    rig = Rig(Plugin())
+    assert rig.status(FakeControl(rig.config(rig.endpoint()))) == {"mine": 1}
+    assert [problem.message for problem in rig.check_config(rig.config())] == ["nothing is called"]
 
 
 async def test_calls_of_rows_with_a_control_that_stands_in() -> None:

@@ -154,7 +154,7 @@ BODY = {"params": {"id": "body.id"}}
             BODY,
             "then.0: crm/get: params.id: expected a text, not 5",
         ),
-        (answered(200, text='{"id": "\\ud800"}'), BODY, "is nothing that JSON can hold"),
+        (answered(200, text='{"id": "\\ud800"}'), BODY, "is not a JSON value"),
         (
             answered(200, json={"id": "my hunter2-hunter2!"}),
             BODY,

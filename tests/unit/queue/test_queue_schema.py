@@ -173,6 +173,18 @@ INSERT INTO bulks (id, filter, wanted, resolution, status, action, highest_id, m
 (15, '{}', NULL, NULL, 'finished', 'retry', 9, 4, 1, 1, 2, 1, NULL),
 (16, '{}', NULL, NULL, 'finished', 'retry', 9, 4, 1, 1, 2, 0, NULL)
 """
+SLICES_OF_23 = (
+    """
+CREATE TABLE queue_slices (name TEXT, number BIGINT, tasks TEXT, PRIMARY KEY (name, number))
+""",
+    """
+INSERT INTO queue_slices VALUES ('2-a', 0, '[3]'), ('1-b', 10, '[2]'), ('1-b', 9, '[1]')
+""",
+    """
+INSERT INTO batches (id, first_member, endpoint_id, webhook, phase, opened_at, closed_at, members,
+    task_id) VALUES (1, 1, 'a/b', 'ops', 'p', 1, 1, 3, 7), (2, 4, 'a/b', 'ops', 'p', 1, 1, 3, NULL)
+""",
+)
 """Those that move tasks or wait for their ends, and those that were not told of, go on."""
 
 
@@ -182,17 +194,23 @@ async def test_bulks_of_schema_23_go_on(
 ) -> None:
     url = new_url() if on_postgres else f"sqlite:///{path}"
     dump_postgres(url) if on_postgres else dump(path)
-    bring(url, tmp_path, 23, BULKS_OF_23)
+    bring(url, tmp_path, 23, BULKS_OF_23, *SLICES_OF_23)
     store = await Store.open(url)
     due = await store.read(chores.due(store.owner, store.clock.now_ms(), (), 9))
     found = [one.subject for one in await store.write(chores.claim(due)) if one.kind == "bulk"]
     assert found[-4:] == ["11", "13", "14", "15"]
     filters = await store.read(Read(lambda db: db.all("SELECT filter FROM bulks WHERE id > 10")))
+    batches = Read(lambda db: db.all("SELECT subject FROM chores WHERE kind = 'batch'"))
+    assert await store.read(batches) == [("2",)]
+    waiting = Read(
+        lambda db: db.all("SELECT data FROM chores WHERE kind = 'slice' ORDER BY subject")
+    )
+    assert await store.read(waiting) == [("[1]",), ("[2]",), ("[3]",)]
     assert filters[:3] == [('{"text": "a"}',), ('{"of": 12}',), ("{}",)]
     await store.close()
 
 
-def bring(url: str, folder: Path, last: int, then: str) -> None:
+def bring(url: str, folder: Path, last: int, *then: str) -> None:
     """Bring a queue to an older schema, in which these rows are."""
     for migration in schema.MIGRATIONS.glob("00[0-9][0-9]_*.py"):
         if int(migration.name[:4]) <= last:
@@ -201,7 +219,8 @@ def bring(url: str, folder: Path, last: int, then: str) -> None:
     connection = database.connect(writes=True)
     with database.models(connection) as orm:
         schema.migrate(orm, folder)
-        orm.execute_sql(then)
+        for statement in then:
+            orm.execute_sql(statement)
     connection.close()
     database.close()
 

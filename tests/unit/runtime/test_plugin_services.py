@@ -234,7 +234,7 @@ async def _run(stop: asyncio.Event) -> None: ...
 @pytest.mark.parametrize(
     ("service", "why"),
     [
-        (7, "returned 7, which is no Service"),
+        (7, "returned 7, which is not a Service"),
         (Service("", _run), "whose name is ''"),
         (Service("a", _run, cast("Any", "first")), "where='first'; write one or each"),
         (Service("a", cast("Any", lambda stop: None)), "a whose run is no `async def`"),

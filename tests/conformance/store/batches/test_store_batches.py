@@ -7,16 +7,16 @@ import logging
 import math
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from orchestratord.errors import NotFound
 from orchestratord.model.settings import Retention
-from orchestratord.model.task import BatchMember, Key, NewTask, Status, Upsert
+from orchestratord.model.task import BatchMember, ClosedBatch, Key, NewTask, Status, Upsert
 from orchestratord.queue.housekeeping import batch_closing, future_times
 from orchestratord.queue.housekeeping.prune import prune
-from orchestratord.queue.operations import search, stored_throttles
+from orchestratord.queue.operations import chores, search, stored_throttles
 from orchestratord.queue.operations.effects import write_effects
 from orchestratord.queue.operations.settle import settle
 from orchestratord.queue.records import Insert, TaskFilter
@@ -38,16 +38,28 @@ def member(task_id: int, **fields: Any) -> BatchMember:
     )
 
 
-async def look(queue: Any) -> batch_closing.BatchesFound:
-    found: batch_closing.BatchesFound = await queue.store.read(
-        batch_closing.find(queue.clock.now_ms())
-    )
-    return found
+class Found(NamedTuple):
+    """Groups whose batch is to close, and batches that no delivery tells of."""
+
+    ripe: list[str]
+    closed: list[ClosedBatch]
+
+
+async def look(queue: Any) -> Found:
+    store = queue.store
+    ripe = await store.read(batch_closing.ripe(queue.clock.now_ms()))
+    rows = queue.run("SELECT subject FROM chores WHERE kind = 'batch' ORDER BY id")
+    closed = [await store.read(batch_closing.closed(int(row["subject"]))) for row in rows]
+    return Found(ripe, closed)
 
 
 async def told(store: Store, batch_id: int) -> bool:
+    ids = await store.read(chores.due(store.owner, store.clock.now_ms(), (), 99))
+    claimed = {one.subject: one for one in await store.write(chores.claim(ids))} if ids else {}
+    if (chore := claimed.get(str(batch_id))) is None:
+        return False
     new = NewTask("webhook", "crm/get", webhook="ops", phase="on_final_failure", payload="{}")
-    [inserted] = await store.write(batch_closing.write_delivery(batch_id, [Insert(new)]))
+    [inserted] = await store.write(batch_closing.write_delivery(chore, [Insert(new)]))
     return not inserted.duplicate
 
 
@@ -257,18 +269,18 @@ async def test_what_cannot_be_told_of_is_left_out(
     assert caplog.text.count("skipped a plugin's write to ops") == 3
 
 
-async def test_those_that_wait_are_in_no_ones_way(
-    queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batch_closing, "PAGE", 7)
+async def test_those_that_wait_are_in_no_ones_way(queue: Any, store: Store) -> None:
     for n in range(25):
         await store.write(write_effects([member(n, most=1, group=f"ops {n}")]))
         await store.write(batch_closing.close(f"ops {n}"))
-    first = (await look(queue)).closed
-    assert len(first) == batch_closing.UNDELIVERED
-    later = frozenset(batch.id for batch in first)
-    rest = await store.read(batch_closing.find(queue.clock.now_ms(), later))
-    assert [batch.group for batch in rest.closed] == [f"ops {n}" for n in range(20, 25)]
+    first = await queue.chores()
+    assert len(first) == 20
+    for chore in first:
+        await store.write(chores.put_off(chore, 0, queue.clock.now_ms() + 60_000))
+    rest = [
+        await store.read(batch_closing.closed(int(one.subject))) for one in await queue.chores()
+    ]
+    assert [batch.group for batch in rest] == [f"ops {n}" for n in range(20, 25)]
 
 
 async def test_a_clock_that_was_ahead_keeps_none_open(queue: Any, store: Store) -> None:

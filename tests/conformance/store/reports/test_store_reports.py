@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,14 +11,14 @@ import pytest
 from orchestratord.errors import Unreachable
 from orchestratord.model.event import Event, FailingEvent
 from orchestratord.model.partition_turn import Partition
-from orchestratord.model.task import Key, Status, Task
+from orchestratord.model.task import Key, NewTask, Status, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.connection import RUNNING, Connection
 from orchestratord.queue.housekeeping import failing_told, future_times
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import manual, schedules, search
 from orchestratord.queue.operations.schedules import MissedSlots
-from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.records import Insert, StoredEffect, TaskFilter
 from orchestratord.queue.reports import backlog, failing, grouped
 from orchestratord.queue.reports.failing import FailingKey
 from orchestratord.queue.store import Store
@@ -58,7 +59,15 @@ class Published(EventBus):
 
 
 def watch(store: Store, events: EventBus, clock: Any) -> HealthEvents:
-    worker = SimpleNamespace(store=store, host=SimpleNamespace(events=events), clock=clock)
+    async def of_event(event: Event) -> list[StoredEffect]:
+        return [Insert(NewTask("webhook", "ops/told", webhook="ops", payload="{}"))]
+
+    async def written(items: object, inserted: object) -> None:
+        pass
+
+    pipe = SimpleNamespace(new_tasks=SimpleNamespace(of_event=of_event, written=written))
+    host = SimpleNamespace(events=events)
+    worker = SimpleNamespace(store=store, host=host, clock=clock, pipe=pipe)
     return HealthEvents(cast("Any", worker), cast("Any", None))
 
 
@@ -95,24 +104,27 @@ async def test_an_endpoint_that_fails_for_ten_minutes_is_told_of_once(
     assert await look() == 2
 
 
-async def test_what_dies_before_it_noted_what_it_told_has_it_told_again(
+async def test_one_is_told_of_once_though_daemons_die_and_others_look(
     queue: Any, store: Store
 ) -> None:
-    """The event waits in memory for a moment, which a kill loses."""
+    """What follows from the event is written with the note that it was told of."""
     events = Published()
     await attempt(queue, GET, Status.FAILED)
     queue.clock.turn(601)
     await attempt(queue, GET, Status.FAILED)
-    for looks, told in ((1, 1), (2, 2), (2, 2)):
-        health = watch(store, events, queue.clock)
-        for _ in range(looks):
-            await health.look_at_endpoints()
-            queue.clock.turn(60)
-        assert len(events.told) == told
+    both = [watch(store, events, queue.clock) for _ in range(2)]
+    await asyncio.gather(*(health.look_at_endpoints() for health in both))
+    [told] = events.told
+    for _ in range(2):
         store = await queue.reopen()
+        await watch(store, events, queue.clock).look_at_endpoints()
+        queue.clock.turn(60)
+    assert events.told == [told]
+    page, _ = await store.read(search.page(TaskFilter(endpoint="ops/told"), 9))
+    assert len(page) == 1
 
 
-async def test_a_note_that_could_not_be_written_is_written_later(
+async def test_what_could_not_be_noted_is_told_of_later(
     queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = Published()
@@ -120,7 +132,6 @@ async def test_a_note_that_could_not_be_written_is_written_later(
     await attempt(queue, GET, Status.FAILED)
     queue.clock.turn(601)
     await attempt(queue, GET, Status.FAILED)
-    await health.look_at_endpoints()
 
     async def away(write: object) -> Any:
         raise Unreachable("the database is away")
@@ -129,11 +140,10 @@ async def test_a_note_that_could_not_be_written_is_written_later(
         patch.setattr(store, "write", away)
         with pytest.raises(Unreachable):
             await health.look_at_endpoints()
-    assert await store.read(failing_told.told()) == {}
-    told = queue.clock.now_ms()
+    assert (await store.read(failing_told.told()), events.told) == ({}, [])
     queue.clock.turn(60)
     await health.look_at_endpoints()
-    assert await store.read(failing_told.told()) == {"crm/get": told}
+    assert await store.read(failing_told.told()) == {"crm/get": queue.clock.now_ms()}
     assert len(events.told) == 1
 
 
@@ -214,6 +224,17 @@ async def test_who_fails_now_calls_and_deliveries_apart(queue: Any, store: Store
     assert (await fails(store)).keys() == {"crm/get"}
     await attempt(queue, GET, Status.SUCCEEDED)
     assert await fails(store) == {}
+
+
+async def test_what_a_disabled_webhook_misses_is_counted_apart(queue: Any, store: Store) -> None:
+    await attempt(queue, HOOK, Status.FAILED, reason="webhook_disabled")
+    await attempt(queue, HOOK, Status.FAILED)
+    assert await store.read(failing.missed_deliveries()) == 0, "these were tried"
+    queue.run("UPDATE retry_schedule SET attempts = 0")
+    assert await store.read(failing.missed_deliveries()) == 1
+    [row] = queue.run("SELECT id FROM retry_schedule WHERE reason = 'webhook_disabled'")
+    await store.write(manual.cancel(row["id"]))
+    assert await store.read(failing.missed_deliveries()) == 0
 
 
 async def test_what_was_retried_or_cancelled_fails_no_more(queue: Any, store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -159,23 +160,23 @@ async def test_a_run_does_not_end_before_what_waits_in_slices(
     queue: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slices, "SLICE", 3)
-    store: Store = await queue.reopen(*queue.store.tables.values(), slices.TABLE)
+    store: Store = queue.store
     await queue.add()
     [root] = await queue.claim()
     new = [NewTask("call", KEY.endpoint_id, {"n": n}, parent_id=root.id) for n in range(5)]
     effects = [
         Insert(effect, run_id=root.id) if isinstance(effect, NewTask) else effect
-        for effect in slices.sliced(new, queue.clock.now_ms(), root.id)
+        for effect in chain(*slices.sliced(new, queue.clock.now_ms(), root.id))
     ]
     await queue.settle(root, begins_run=True, effects=effects)
     for task in await queue.claim():
         await queue.settle(task)
     assert counts(await run_of(queue, root)) == (6, 2, 4, 0, 0)
     assert await store.read(run_ends.untold()) == []
-    found = await store.read(slices.oldest_slice())
-    assert found is not None
-    items = [Insert(task) for task in found.tasks]
-    await asyncio.gather(*(store.write(slices.write_slice(found, items)) for _ in range(2)))
+    [chore] = await queue.chores()
+    found = await store.read(slices.tasks_of(chore))
+    items = [Insert(task) for task in found]
+    await asyncio.gather(*(store.write(slices.write_slice(chore, found, items)) for _ in range(2)))
     assert counts(await run_of(queue, root)) == (6, 2, 4, 0, 0)
     for task in await queue.claim():
         await queue.settle(task)

@@ -415,7 +415,7 @@ def test_sockets_that_nobody_answers(folder: Path, home: Path) -> None:
     path.write_text("")
     finding = bad(daemon_checks.check_socket, look_at(folder))
     assert finding.status == "fail"
-    assert "something else than a socket" in finding.what
+    assert "is not a socket" in finding.what
 
 
 def test_a_socket_whose_listener_hangs_or_is_another(
@@ -561,12 +561,12 @@ def test_certificates_of_apis(folder: Path) -> None:
         f"2 certificates of APIs; the first to end does so on {now + 90 * day:%Y-%m-%d}",
     )
     soon = bad(check, write(not_after=now + 3 * day))
-    assert soon.what == f"tls.cert of example (both.pem) ends on {now + 3 * day:%Y-%m-%d}"
+    assert soon.what == f"tls.cert of example (both.pem) expires on {now + 3 * day:%Y-%m-%d}"
     case = write(not_before=now - 9 * day, not_after=now - day)
     ended = bad(check, case)
     assert (ended.status, ended.what) == (
         "fail",
-        f"tls.cert of example (both.pem) ended on {now - day:%Y-%m-%d}",
+        f"tls.cert of example (both.pem) expired on {now - day:%Y-%m-%d}",
     )
     (folder / "both.pem").chmod(0o644)
     secret = bad(config_checks.check_files, case)

@@ -340,7 +340,7 @@ def test_a_plugin_that_does_not_load_is_an_error(tmp_path: Path, place: str) -> 
     file = "plugins/guard.py" if place == "plugins" else str(tmp_path / "beside/guard.py")
     assert ended.stderr.splitlines()[0].endswith(
         f"{file}:4:1: the plugin guard cannot be loaded: on_success has no argument 'tsk', did you "
-        "mean 'task'?; mend it, or name it in plugins.disabled or plugins.optional"
+        "mean 'task'?; correct it, or name it in plugins.disabled or plugins.optional"
     )
     write(folder, {"orchestratord.yaml": f"plugins: {{dirs: [{place}], optional: [guard]}}\n"})
     ended = check(folder)

@@ -96,7 +96,7 @@ def test_a_key_by_reference(private: ConfigFolder, tmp_path: Path) -> None:
         ("half a certificate", "tls.ca: holds a certificate that cannot be used: "),
         ("a key alone", "tls: key is that of cert, which is missing"),
         ("a certificate alone", "tls: cert needs key, the file with its private key"),
-        ("a key in the YAML", "tls.key: a private key is not written here; name its file"),
+        ("a key in the YAML", "tls.key: write the name of the key's file here, not the key"),
     ],
 )
 def test_files_that_do_not_fit(
@@ -134,7 +134,7 @@ def test_certificates_that_have_ended(private: ConfigFolder, ca: trustme.CA) -> 
     old = ca.issue_cert("x", not_before=past - timedelta(days=9), not_after=past)
     write(private, ca, old)
     assert private.warnings() == [
-        f"{API}:2:23: tls.cert: its certificate ended on 2026-03-01; renew it"
+        f"{API}:2:23: tls.cert: its certificate expired on 2026-03-01; renew it"
     ]
     (pem,) = certificates(old.cert_chain_pems[0].bytes())
     assert ends(pem) == past
@@ -251,7 +251,7 @@ def test_a_private_key_is_a_secret(config: ConfigFolder, pem: str) -> None:
         ("client_id: x\nprivate_key: '${secret:EC}'", "is not an RSA key, which RS256 signs with"),
         ("client_id: x\nprivate_key: '${secret:SHORT}'", "is too short: RS256 takes"),
         ("client_id: x\nprivate_key: '${secret:SEALED}'", "has a passphrase; give the key without"),
-        ("client_id: x\nprivate_key: '${secret:NONE}'", "is no private key in PEM"),
+        ("client_id: x\nprivate_key: '${secret:NONE}'", "is not a private key in PEM"),
         ("client_id: x\nprivate_key: '${secret:K}'\nassertion_lifetime: 2h", "must be at most"),
         ("client_id: x\nprivate_key: '${secret:K}'\nissuer: '{{ now }}'", "takes no template"),
         ("client_id: x\nprivate_key: '${secret:K}'\ngrant: password", "known are client_cred"),

@@ -74,7 +74,7 @@ def test_what_is_no_bind(config: ConfigFolder, text: str) -> None:
         ("http: {token: 'with a blank in it'}\n", "http.token", "ASCII"),
         ("http: {token: '123456789012345'}\n", "http.token", "needs 16 or more characters"),
         (f"http: {{token: '{TOKEN}', read_token: 'too-short'}}\n", "http.read_token", "guessed"),
-        (f"http: {{token: '{TOKEN}', read_token: '{TOKEN}'}}\n", "http.read_token", "another"),
+        (f"http: {{token: '{TOKEN}', read_token: '{TOKEN}'}}\n", "http.read_token", "differ"),
         (f"http: {{token: '{TOKEN}', port: 1}}\n", "http.port", "unknown key"),
         (f"http: {{token: '{TOKEN}', hosts: [a, 'b c']}}\n", "http.hosts.1", "as browsers"),
         (f"http: {{token: '{TOKEN}', hosts: ['http://a']}}\n", "http.hosts.0", "as browsers"),

@@ -309,7 +309,7 @@ def test_a_merge_conflict_is_one_problem(loader: type) -> None:
     assert value_of("|\n  <<<<<<< HEAD") == "<<<<<<< HEAD\n"
 
 
-TOO_FAR_LEFT = "what is in brackets or quotes is indented here by {} or more"
+TOO_FAR_LEFT = "indent the text in brackets or quotes here by {} or more"
 
 
 @pytest.mark.parametrize(

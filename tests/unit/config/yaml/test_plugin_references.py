@@ -115,4 +115,4 @@ def test_a_kind_is_registered_once() -> None:
     with pytest.raises(PluginError, match="'file' is registered by orchestratord and by three"):
         host.register(Vault(kind="file"), "three")
     host.register(Vault(kind="a b"), "four")
-    assert "is no word of small letters" in (host.plugins["four"].error or "")
+    assert "is not a word of small letters" in (host.plugins["four"].error or "")

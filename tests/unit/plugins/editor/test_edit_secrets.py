@@ -301,7 +301,7 @@ def test_a_mask_stands_for_what_stood_in_the_same_place(config: ConfigFolder) ->
         {"payload": {"text": "***"}}, {"headers": {**item["headers"], "X-Team": "***"}},
         {"secret": ["***", "***"]}, {"headers": {"Other": "***"}},
     ):  # fmt: skip
-        with pytest.raises(InvalidParams, match="nothing does"):
+        with pytest.raises(InvalidParams, match="there is none"):
             editing.edit([{**item, **change}])
     with pytest.raises(InvalidParams, match=r"webhooks\.1\.secret"):
         editing.edit([item, webhook(secret="***")])

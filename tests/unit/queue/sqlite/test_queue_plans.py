@@ -13,6 +13,7 @@ from orchestratord.queue.connection import Connection, ManyRows
 from orchestratord.queue.housekeeping import batch_closing, future_times, prune, recount
 from orchestratord.queue.operations import (
     bulk,
+    chores,
     claim,
     effects,
     insert,
@@ -49,7 +50,7 @@ def many(rows: ManyRows) -> str:
 STATEMENTS = {
     "open batches": (batch_closing.GROUPS, ["INDEX batch_members_open"]),
     "close a batch": (batch_closing.TAKE, [BY_ID, "INDEX batch_members_open (group_key=?)"]),
-    "batches to tell of": (batch_closing.WAITING, ["INDEX batches_untold"]),
+    "chores that are due": (chores.DUE, ["INDEX chores_due (due<?)"]),
     "a batch to tell of": (batch_closing.CLOSED, [BY_ID]),
     "first of a batch": (batch_closing.BEGINNING, ["INDEX batch_members_batch (batch_id=?)"]),
     "told of": (

@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS {schema}.orchestratord_outbox (
 DO $orchestratord$ BEGIN
     IF (
         SELECT count(*) FROM pg_catalog.pg_attribute
-        WHERE attrelid = '{literal}.orchestratord_outbox'::regclass AND NOT attisdropped
+        WHERE attrelid = $name${schema}.orchestratord_outbox$name$::regclass AND NOT attisdropped
             AND (attname, atttypid::regtype::text) IN (
                 ('id', 'bigint'), ('uid', 'uuid'), ('endpoint', 'text'), ('params', 'jsonb'),
                 ('key', 'text'), ('delay', 'interval'), ('created_at', 'timestamp with time zone'),
@@ -52,7 +52,7 @@ DO $orchestratord$ BEGIN
     END IF;
     IF NOT EXISTS (
         SELECT FROM pg_catalog.pg_attribute
-        WHERE attrelid = '{literal}.orchestratord_outbox'::regclass AND NOT attisdropped
+        WHERE attrelid = $name${schema}.orchestratord_outbox$name$::regclass AND NOT attisdropped
             AND attname = 'at'
     ) THEN
         ALTER TABLE {schema}.orchestratord_outbox ADD COLUMN at timestamptz;
@@ -104,18 +104,17 @@ GRANT INSERT ({columns}) ON {schema}.orchestratord_outbox TO {role};
 """
 
 
-def outbox_schema(schema: str, *, notify: bool = False) -> str:
+def outbox_schema(schema: str | None = None, *, notify: bool = False) -> str:
     """The statements that make the outbox; where it is there already, they change nothing, and
     where another table has its name, they fail.
 
     Args:
-        schema: of PostgreSQL, where it goes.
+        schema: of PostgreSQL, where it goes; None leaves `{schema}` in its place.
         notify: each transaction tells the relay of its rows as it commits.
     """
     text = _TABLE + (_NOTIFY if notify else "")
-    name = quoted(schema)
-    literal = name.replace("'", "''")
-    return text.format(schema=name, literal=literal, arguments=ARGUMENTS, arguments_at=ARGUMENTS_AT)
+    name = "{schema}" if schema is None else quoted(schema)
+    return text.format(schema=name, arguments=ARGUMENTS, arguments_at=ARGUMENTS_AT)
 
 
 def grant_producer(role: str, schema: str) -> str:

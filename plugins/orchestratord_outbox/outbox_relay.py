@@ -1,71 +1,52 @@
 """The relay: takes what applications have committed into the outbox, and makes a task of each row.
 
 One round: look at the rows (`OutboxConnection.look`), check each as the API checks a call, make
-tasks of those that fit in one transaction of the queue (`Enqueue.take`), then delete their rows
-and mark those that were refused. Whatever ends the daemon between two of these steps, the next
+tasks of those that fit in one transaction of the queue (`Control.accept_each`), then delete their
+rows and mark those that were refused. Whatever ends the daemon between two of these steps, the next
 round finds the rows again, and the queue knows which of them have their task.
 
-One daemon of a fleet relays, and of its workers the first: `hold_role` says which.
+It is a service of which one runs: one daemon of a fleet relays, and of its workers the first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestratord.api.answer_documents import OutboxDocument, OutboxRowDocument
-from orchestratord.api.bodies import check_key
-from orchestratord.api.server.problem_json import SHORTAGE, Refusal
-from orchestratord.api.server.request_body import json_value
-from orchestratord.config.outbox_database import Outbox, outbox_of
-from orchestratord.config.params import prepare_rules, rule_problems
-from orchestratord.engine.new.enqueue import callable_endpoint, fitted_call
-from orchestratord.engine.worker import Worker
-from orchestratord.errors import (
+from orchestratord import (
+    Accepted,
+    Control,
+    Delete,
+    EventType,
     InvalidParams,
-    NotFound,
+    NewTask,
     OrchestratordError,
+    OutboxEvent,
+    ParamRules,
     QueueError,
-    RowsUnreadable,
+    Refusal,
+    RoleLost,
     SchemaTooCostly,
+    TroubleEvent,
     Unreachable,
     Unstorable,
+    Upsert,
+    queue_url,
+    rule_problems,
+    world,
 )
-from orchestratord.model.event import EventType, OutboxEvent, TroubleEvent
-from orchestratord.model.settings import Config
-from orchestratord.model.task import NewTask
-from orchestratord.plugin.long_work import off_loop
-from orchestratord.queue.operations.roles import held_elsewhere, hold_role, release_role
-from orchestratord.queue.outbox.outbox_refusal import (
-    NotedRefusal,
-    forget_refusal,
-    note_refusal,
-    noted_refusal,
-)
-from orchestratord.queue.outbox.outbox_take import (
-    RELAY,
-    OutboxTask,
-    RelayMoved,
-    Result,
-    forget_taken,
-    note_look,
-    taken_before,
-    taken_of,
-)
-from orchestratord.queue.postgres.outbox_schema import MISSING
-from orchestratord.queue.records import Inserted
-from orchestratord.runtime.reload import Reloader
-from orchestratord.values import world
-from orchestratord.values.clock import first_try, rfc3339
-from orchestratord.values.durations import MAX_DURATION
-from orchestratord.values.json_body import INLINE_BYTES, parse_json
+from orchestratord_outbox.declaration import Outbox, RowsUnreadable, outbox_of
+from orchestratord_outbox.outbox_schema import MISSING
+from orchestratord_outbox.outbox_tables import LOOKS, OWN_ROWS, REFUSALS, TAKEN
 
 if TYPE_CHECKING:  # psycopg is an extra
-    from orchestratord.queue.outbox.outbox_connection import ListedRow, OutboxConnection, OutboxRow
+    from orchestratord_outbox.outbox_connection import OutboxConnection, OutboxRow
 
 log = logging.getLogger("orchestratord.outbox")
 
@@ -82,8 +63,8 @@ IDLE_LOOK = 1.0
 IDLE_AFTER = 10.0
 IDLE_AFTER_START = 1.0
 """Seconds after which it is idle if none has come since it began to relay."""
-HOLD = 1.0
-"""Seconds between two times that this daemon says that it relays, or looks whether it may."""
+AWAIT = 1.0
+"""Seconds until it is looked again whether this daemon relays, after another one did."""
 AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds until a database that could not be used is tried again."""
 TEND = 10.0
@@ -117,6 +98,10 @@ UNFIT = (Unstorable, TypeError, ValueError, OverflowError, RecursionError)
 again."""
 
 
+SHORTAGE = "shortage"
+"""The `code` of a refusal that is this machine's, and passes."""
+
+
 @dataclass(frozen=True, slots=True)
 class RefusedRow:
     """A row that makes no task, and why."""
@@ -125,17 +110,34 @@ class RefusedRow:
     refusal: Refusal
 
 
-class OutboxRelay:
-    """Relays the outbox, if there is one, and tells how that goes."""
+class RowCall(NamedTuple):
+    """A row, with the call that it makes."""
 
-    def __init__(self, worker: Worker, reloader: Reloader, queue_url: str) -> None:
-        """`queue_url`: where the queue is."""
-        self._store = worker.store
-        self._enqueue, self._new_tasks = worker.enqueue, worker.pipe.new_tasks
-        self._reloader = reloader
-        self._clock = worker.clock
-        self._host = worker.host
-        self._queue_url = queue_url
+    row: OutboxRow
+    call: NewTask
+
+
+class NotedRefusal(NamedTuple):
+    """Which row is to be marked, and with what."""
+
+    id: int
+    uid: str
+    endpoint: str
+    """As it is told of."""
+    reason: str
+    problem: dict[str, Any]
+    """As the API would have answered."""
+
+
+class OutboxRelay:
+    """Relays the outbox, if there is one, and tells how that goes.
+
+    `control`: what it asks of the daemon.
+    """
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+        self._me = world.token_hex(8)
         self._relays = self._singly = False
         self._error: str | None = None
         self._trouble: TroubleEvent | None = None
@@ -152,9 +154,13 @@ class OutboxRelay:
         self._unlogged: list[NotedRefusal] = []
         """Rows that were refused, and of which the log does not tell yet."""
 
+    @cached_property
+    def _queue_url(self) -> str:
+        return queue_url(self.control.config)  # of the start: a reload does not change it
+
     def place(self) -> Outbox | None:
         """Where the outbox is by the configuration in force; None where there is none."""
-        return outbox_of(self._reloader.config, self._queue_url)
+        return outbox_of(self.control.config, self._queue_url)
 
     # -- as it is shown ------------------------------------------------------------------------
 
@@ -173,34 +179,23 @@ class OutboxRelay:
             "refused_total": self._refused,
         }
 
-    async def page(self, limit: int, before: int, refused: bool | None) -> OutboxDocument:
-        """Rows of the outbox as the API shows them, the newest first.
-
-        Args:
-            limit: how many at most.
-            before: only those with lower ids.
-            refused: only those that were, or that were not.
-
-        Raises NotFound where there is no outbox, Unreachable, OutboxUnusable.
-        """
-        if (outbox := self.place()) is None:
-            raise NotFound("there is no outbox: the queue is in a file, and `outbox` is not set")
-        from orchestratord.queue.outbox.outbox_connection import OutboxConnection
-
-        async with OutboxConnection.connect(outbox.url) as connection:
-            found = await connection.rows(limit + 1, before, refused)
-        following = found[limit - 1].id if len(found) > limit else None
-        shown = [_row_json(row, self._reloader.config) for row in found[:limit]]
-        return {"outbox": shown, "next": following}
-
     # -- its course ----------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Go on until cancelled: then another one may relay. What fails is tried again."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """Go on until `stop` is set, or cancelled. What fails is tried again."""
+        relaying, stopping = asyncio.create_task(self._go_on()), asyncio.create_task(stop.wait())
         try:
-            await self._go_on()
+            await asyncio.wait((relaying, stopping), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await self._leave()
+            relaying.cancel()
+            stopping.cancel()
+            await asyncio.gather(relaying, stopping, return_exceptions=True)
+            relayed, self._relays = self._relays, False
+            self._log_refused()
+            self._works(here=False)
+        if relayed:
+            with suppress(OrchestratordError):  # who relays next looks at rows one by one then
+                await self.control.write([Delete(LOOKS.name, {"uid": ""})])
 
     async def _go_on(self) -> None:
         tries = 0
@@ -211,13 +206,12 @@ class OutboxRelay:
                 await asyncio.sleep(IDLE_LOOK)
                 continue
             try:
-                if await self._hold():
-                    await self._relay(outbox)
-                else:
-                    self._works(here=False)
-                await asyncio.sleep(HOLD)
-            except RelayMoved:
+                await self._take_over()
+                await self._relay(outbox)
+            except RoleLost:
                 self._relays = False
+                self._works(here=False)
+                await asyncio.sleep(AWAIT)
             except OrchestratordError as error:
                 tries = 0 if self._error is None else tries + 1
                 self._failed(outbox, error)
@@ -228,37 +222,39 @@ class OutboxRelay:
                 log.exception("cannot relay the outbox; again in %g s", AGAIN[-1])
                 await asyncio.sleep(AGAIN[-1])
 
-    async def _leave(self) -> None:
-        self._log_refused()
-        if self._relays:
-            self._relays = False
-            with suppress(QueueError):
-                await self._store.write(release_role(RELAY))
+    async def _take_over(self) -> None:
+        """Note that this one relays. Where another one did that has not said that it ends, it has
+        died, perhaps of the rows that come next."""
+        if not self._relays:
+            before = await self.control.rows(LOOKS.name, {"uid": ""})
+            self._singly = self._singly or any(row["relay"] != self._me for row in before)
+            await self.control.write([_look("", self._me)])
+            self._relays = True
 
     def _failed(self, outbox: Outbox, error: Exception) -> None:
-        words = self._reloader.config.redactor.text(str(error))
+        words = self.control.config.redactor.text(str(error))
         # That the queue's own database is away is told of as that.
         is_of_queue = outbox.name is None and isinstance(error, Unreachable)
         if words != self._error and not is_of_queue:
             log.warning("cannot relay the outbox in %s now; trying again: %s", outbox, words)
         self._error = words
         if outbox.name is None and str(error) == MISSING:
-            self._store.health.begin(TROUBLE, words)  # a part of the queue is gone
+            self.control.begin_trouble(TROUBLE, words)  # a part of the queue is gone
         elif self._trouble is None and not is_of_queue:
-            now = self._clock.now_ms()
+            now = self.control.ago(0)
             self._trouble = TroubleEvent(EventType.TROUBLE_BEGAN, now, TROUBLE, words, now)
-            self._host.events.publish(self._trouble)
+            self.control.publish(self._trouble)
 
     def _works(self, *, here: bool = True) -> None:
         """It is relayed, or is not to be by this daemon."""
         if self._error is not None and here:
             log.info("the outbox is relayed again")
         self._error = None
-        self._store.health.end(TROUBLE)
+        self.control.end_trouble(TROUBLE)
         if self._trouble is not None:
-            ended = self._trouble._replace(type=EventType.TROUBLE_ENDED, at=self._clock.now_ms())
+            ended = self._trouble._replace(type=EventType.TROUBLE_ENDED, at=self.control.ago(0))
             self._trouble = None
-            self._host.events.publish(ended)
+            self.control.publish(ended)
 
     def _shrink(self, error: OrchestratordError) -> bool:
         """Take fewer rows at once where they were too many for a server; whether that may help."""
@@ -267,31 +263,16 @@ class OutboxRelay:
         before, self._page = self._page, max(self._page // SHRINK, 1)
         return before > 2  # two may come of one that was read, and cannot be written
 
-    async def _hold(self) -> bool:
-        """Be the one that relays, or go on to be; whether it is this daemon."""
-        if not self._relays and await self._store.read(held_elsewhere(RELAY, self._store.owner)):
-            return False
-        before = await self._store.write(hold_role(RELAY))
-        self._relays = before is not None
-        # It has died, perhaps of the rows that come next.
-        self._singly = self._singly or before not in (None, self._store.owner)
-        return self._relays
-
     async def _relay(self, outbox: Outbox) -> None:
-        """Relay, until another daemon does, or the outbox is elsewhere."""
-        from orchestratord.queue.outbox.outbox_connection import OutboxConnection
+        """Relay, until the outbox is elsewhere."""
+        from orchestratord_outbox.outbox_connection import OutboxConnection
 
         async with OutboxConnection.connect(outbox.url) as connection:
             await connection.listen()
-            held_at = world.monotonic()
-            found_at = held_at - IDLE_AFTER + IDLE_AFTER_START
+            found_at = world.monotonic() - IDLE_AFTER + IDLE_AFTER_START
             tended_at, begins = 0.0, True
             while outbox == self.place():
                 now = world.monotonic()
-                if now - held_at >= HOLD:
-                    held_at = now
-                    if not await self._hold():
-                        return
                 if now - tended_at >= TEND:
                     tended_at = now
                     await self._tend(outbox, connection)
@@ -312,7 +293,7 @@ class OutboxRelay:
         rows = await self._look(connection)
         if not rows:
             return 0
-        fit, refused = await (self._checked_singly if self._singly else self._checked)(outbox, rows)
+        fit, refused = await (self._checked_singly if self._singly else self._checked)(rows)
         gone: list[int] = []
         if refused:
             free = await connection.free([one.row.id for one in refused])
@@ -320,26 +301,24 @@ class OutboxRelay:
             refused = [one for one in refused if one.row.id in free]
         if refused and outbox.name is not None:
             # With the configuration of an earlier start a row may have made its task already.
-            taken = await self._store.read(taken_of([one.row.uid for one in refused]))
+            uids = [one.row.uid for one in refused]
+            taken = {row["uid"] for row in await self.control.rows(TAKEN.name, {"uid": uids})}
             gone += [one.row.id for one in refused if one.row.uid in taken]
             refused = [one for one in refused if one.row.uid not in taken]
         for row, result in await self._take(fit, same_database=outbox.name is None):
-            if isinstance(result, Inserted):
-                self._taken += not result.duplicate
+            if isinstance(result, Accepted):
+                self._taken += not result.repeated
                 gone.append(row.id)
             elif isinstance(result, Exception):
-                of = next(one for one in rows if one.uid == row.uid)
-                refused.append(RefusedRow(of, Refusal.of(result)))
+                refused.append(RefusedRow(row, Refusal.of(result)))
             elif outbox.name is not None:
                 gone.append(row.id)  # taken before, and not deleted
             else:
                 self._passed.add(row.id)
         if outbox.name is not None and gone:
             self._passed |= set(gone) - await connection.remove(gone)
-        known = await self._store.read(noted_refusal(outbox.name)) if refused else None
-        noted = [await self._refuse(outbox, connection, one, known) for one in refused]
-        if any(noted):
-            await self._store.write(forget_refusal(outbox.name))
+        if refused:
+            await self._refuse(outbox, connection, refused)
         return len(rows)
 
     async def _look(self, connection: OutboxConnection) -> list[OutboxRow]:
@@ -364,41 +343,44 @@ class OutboxRelay:
         return rows
 
     async def _checked_singly(
-        self, outbox: Outbox, rows: Sequence[OutboxRow]
-    ) -> tuple[list[OutboxTask], list[RefusedRow]]:
+        self, rows: Sequence[OutboxRow]
+    ) -> tuple[list[RowCall], list[RefusedRow]]:
         """Check row by row, as far as it comes in `SINGLY` seconds. Each is noted meanwhile: the
         daemon before may have died of it, and one of which it did `DEATHS` times is refused."""
-        fit: list[OutboxTask] = []
+        fit: list[RowCall] = []
         refused: list[RefusedRow] = []
-        began = world.monotonic()
+        began, noted = world.monotonic(), await self.control.rows(LOOKS.name)
+        looks = {one["uid"]: one for one in noted}
         for row in rows:
             if world.monotonic() - began > SINGLY:
                 return fit, refused
             # What ends the daemon while it only begins to look is not to blame on the row.
-            with suppress(SchemaTooCostly):
-                await prepare_rules(self._reloader.config, row.endpoint)
-            if not await self._hold():
-                raise RelayMoved("another daemon relays the outbox")
-            if await self._store.write(note_look(outbox.name, row.uid)) >= DEATHS:
+            endpoint = self.control.config.endpoints.get(row.endpoint)
+            if endpoint is not None and isinstance(endpoint.spec, ParamRules):
+                with suppress(SchemaTooCostly):
+                    await endpoint.spec.problems_apart([])
+            deaths = 0
+            if (before := looks.get(row.uid)) is not None:
+                deaths = before["deaths"] + (before["relay"] != self._me)
+            await self.control.write([_look(row.uid, self._me, deaths)])
+            if deaths >= DEATHS:
                 refused.append(RefusedRow(row, Refusal.of(InvalidParams({"params": DEADLY}))))
             else:
-                its_fit, its_refused = await self._checked(outbox, [row])
+                its_fit, its_refused = await self._checked([row])
                 fit += its_fit
                 refused += its_refused
-            await self._store.write(note_look(outbox.name, row.uid, ends=True))
+            await self.control.write([Delete(LOOKS.name, {"uid": row.uid})])
         self._singly = False
         return fit, refused
 
-    async def _checked(
-        self, outbox: Outbox, rows: Sequence[OutboxRow]
-    ) -> tuple[list[OutboxTask], list[RefusedRow]]:
+    async def _checked(self, rows: Sequence[OutboxRow]) -> tuple[list[RowCall], list[RefusedRow]]:
         """The tasks that the rows make, and the rows that make none."""
-        fit: list[OutboxTask] = []
+        fit: list[RowCall] = []
         refused: list[RefusedRow] = []
-        config, breathed = self._reloader.config, world.monotonic()
+        config, breathed = self.control.config, world.monotonic()
         for row in rows:
             try:
-                fit.append(OutboxTask(row.id, row.uid, await _new_task(config, row)))
+                fit.append(RowCall(row, await self._call_of(row)))
             except Refusal as refusal:
                 refused.append(RefusedRow(row, refusal))
             except OrchestratordError as error:
@@ -412,68 +394,107 @@ class OutboxRelay:
                 await asyncio.sleep(0)
                 breathed = world.monotonic()
         try:
-            found = await rule_problems(config, [one.task for one in fit])
+            found = await rule_problems(config, [one.call for one in fit])
         except SchemaTooCostly as error:
             if len(rows) > 1:
-                return await self._checked_singly(outbox, rows)
+                return await self._checked_singly(rows)
             return [], [RefusedRow(rows[0], Refusal.of(error))]
-        wrong = {one.uid: problems for one, problems in zip(fit, found, strict=True) if problems}
+        wrong = {
+            one.row.uid: problems for one, problems in zip(fit, found, strict=True) if problems
+        }
         refused += [
             RefusedRow(row, Refusal.of(InvalidParams(wrong[row.uid])))
             for row in rows
             if row.uid in wrong
         ]
-        return [one for one in fit if one.uid not in wrong], refused
+        return [one for one in fit if one.row.uid not in wrong], refused
+
+    async def _call_of(self, row: OutboxRow) -> NewTask:
+        """The call of a row, before `rule_problems`. Raises what the API refuses one for."""
+        if row.params is None:
+            why = "are larger than any that max_params allows, or than their server can read out"
+            raise InvalidParams({"params": why})
+        delay, params = max(row.delay, 0.0), row.params.encode()
+        return await self.control.checked_call(
+            row.endpoint, params, delay=delay, at=row.at, key=row.key
+        )
 
     async def _take(
-        self, tasks: Sequence[OutboxTask], *, same_database: bool
-    ) -> list[tuple[OutboxTask, Result | Exception]]:
-        """Make the tasks, together; where the database will never take one of them, one by one."""
-        if not tasks:
+        self, fit: Sequence[RowCall], *, same_database: bool
+    ) -> list[tuple[OutboxRow, Accepted | Exception | None]]:
+        """Make the calls, together; where the database will never take one of them, one by one."""
+        if not fit:
             return []
         try:
-            results = await self._enqueue.take(tasks, same_database=same_database)
-            return list(zip(tasks, results, strict=True))
+            if same_database:
+                keys = [str(one.row.id) for one in fit]
+                calls = [one.call for one in fit]
+                results = await self.control.accept_each(calls, OWN_ROWS, keys)
+            else:
+                now = self.control.ago(0)
+                calls = [
+                    replace(one.call, once=Upsert(TAKEN.name, {"uid": one.row.uid}, {"at": now}))
+                    for one in fit
+                ]
+                results = await self.control.accept_each(calls)
+            return [(one.row, result) for one, result in zip(fit, results, strict=True)]
         except UNFIT as error:
-            if len(tasks) == 1:
-                log.error("the queue never takes row %d of the outbox: %s", tasks[0].id, error)
-                return [(tasks[0], error)]
+            if len(fit) == 1:
+                log.error("the queue never takes row %d of the outbox: %s", fit[0].row.id, error)
+                return [(fit[0].row, error)]
             log.warning("rows of the outbox are taken one by one: %s", error)
-            found: list[tuple[OutboxTask, Result | Exception]] = []
-            for task in tasks:
-                found += await self._take([task], same_database=same_database)
+            found: list[tuple[OutboxRow, Accepted | Exception | None]] = []
+            for one in fit:
+                found += await self._take([one], same_database=same_database)
             return found
 
     async def _refuse(
-        self,
-        outbox: Outbox,
-        connection: OutboxConnection,
-        refused: RefusedRow,
-        known: NotedRefusal | None,
-    ) -> bool:
-        """Mark a row; whether that was noted in the queue before, as plugins write of it. `known`
-        was noted, by a daemon that perhaps ended before it marked the row."""
-        row, refusal = refused.row, refused.refusal
-        if known is not None and known.uid == row.uid:
-            await self._mark(connection, known)
-            return True
-        redactor = self._reloader.config.redactor
+        self, outbox: Outbox, connection: OutboxConnection, refused: Sequence[RefusedRow]
+    ) -> None:
+        """Note which rows are to be marked, together with what plugins write of that; then mark
+        them. Of one that was noted before, by a daemon that ended then, plugins have written."""
+        known = {one.uid for one in await self._noted(outbox)}
+        noted = [self._note_of(one) for one in refused if one.row.uid not in known]
+        rows = [
+            Upsert(
+                REFUSALS.name,
+                {"uid": one.uid},
+                {
+                    "outbox": outbox.name or "",
+                    "row": one.id,
+                    "endpoint": one.endpoint,
+                    "reason": one.reason,
+                    "problem": json.dumps(one.problem, default=str),
+                },
+            )
+            for one in noted
+        ]
+        if rows:
+            await self.control.write(rows, [self._event_of(one) for one in noted])
+        await self._mark_noted(outbox, connection)
+
+    def _note_of(self, refused: RefusedRow) -> NotedRefusal:
+        row, refusal, redactor = refused.row, refused.refusal, self.control.config.redactor
         problem: dict[str, Any] = _cut(redactor.value(refusal.document()))
         endpoint = redactor.text(row.endpoint)[:CUT]
-        noted = NotedRefusal(row.id, row.uid, endpoint, refusal.code, problem)
-        effects = await self._new_tasks.of_event(self._event_of(noted))
-        if effects:
-            inserted = await self._store.write(note_refusal(outbox.name, noted, effects))
-            await self._new_tasks.written(effects, inserted)
-        await self._mark(connection, noted)
-        return bool(effects)
+        return NotedRefusal(row.id, row.uid, endpoint, refusal.code, problem)
+
+    async def _noted(self, outbox: Outbox) -> list[NotedRefusal]:
+        """Those that may still be to be marked."""
+        where = {"outbox": outbox.name or ""}
+        return [
+            NotedRefusal(
+                row["row"], row["uid"], row["endpoint"], row["reason"], json.loads(row["problem"])
+            )
+            for row in await self.control.rows(REFUSALS.name, where, order="row")
+        ]
 
     async def _mark_noted(self, outbox: Outbox, connection: OutboxConnection) -> None:
-        """Mark the row of which plugins have written, and which may still lack the mark."""
-        noted = await self._store.read(noted_refusal(outbox.name))
-        if noted is not None:
-            await self._mark(connection, noted)
-            await self._store.write(forget_refusal(outbox.name))
+        """Mark the rows that are noted, and forget them then."""
+        if noted := await self._noted(outbox):
+            for one in noted:
+                await self._mark(connection, one)
+            await self.control.write([Delete(REFUSALS.name, {"uid": one.uid}) for one in noted])
 
     async def _mark(self, connection: OutboxConnection, noted: NotedRefusal) -> None:
         if not await connection.refuse(noted.id, noted.uid, noted.reason, noted.problem):
@@ -482,7 +503,7 @@ class OutboxRelay:
         if self._counts is not None:  # until they are counted again
             self._counts = (self._counts[0], self._counts[1] + 1)
         self._unlogged.append(noted)
-        self._host.events.publish(self._event_of(noted))
+        self.control.publish(self._event_of(noted))
 
     def _log_refused(self) -> None:
         """One line for all rows that were refused since the last one."""
@@ -491,12 +512,12 @@ class OutboxRelay:
             self._unlogged = []
             log.warning(
                 "row %d of the outbox is refused: %s: %s%s", noted.id, noted.endpoint,
-                _words(noted.problem), f"; and {others:,} other rows" if others else "",
+                words(noted.problem), f"; and {others:,} other rows" if others else "",
                 extra={"endpoint": noted.endpoint},
             )  # fmt: skip
 
     def _event_of(self, noted: NotedRefusal) -> OutboxEvent:
-        now, why = self._clock.now_ms(), _words(noted.problem)
+        now, why = self.control.ago(0), words(noted.problem)
         return OutboxEvent(
             EventType.OUTBOX_REFUSED, now, noted.id, noted.endpoint, noted.reason, why
         )
@@ -504,38 +525,18 @@ class OutboxRelay:
     async def _tend(self, outbox: Outbox, connection: OutboxConnection) -> None:
         """Count what is there, and forget what is old."""
         self._counts = await connection.count()
-        await connection.forget(self._reloader.config.daemon.retention.failed)
+        await connection.forget(self.control.config.daemon.retention.failed)
         if outbox.name is None:
             return
-        before = self._store.clock.before(REMEMBERED)
-        uids = await self._store.read(taken_before(before, FORGOTTEN))
+        before = self.control.ago(REMEMBERED)
+        oldest = await self.control.rows(TAKEN.name, order="at", limit=FORGOTTEN)
+        uids = [row["uid"] for row in oldest if row["at"] < before]
         if uids and (gone := set(uids) - await connection.known(uids)):
-            await self._store.write(forget_taken(sorted(gone)))
+            await self.control.write([Delete(TAKEN.name, {"uid": uid}) for uid in sorted(gone)])
 
 
-async def _new_task(config: Config, row: OutboxRow) -> NewTask:
-    """The task that a row makes, before `rule_problems`. Raises Refusal, and what the API refuses
-    a call for."""
-    text, delay = row.params, max(row.delay, 0.0)
-    if text is None:
-        why = "are larger than any that max_params allows, or than their server can read out"
-        raise InvalidParams({"params": why})
-    if not delay <= MAX_DURATION:
-        raise InvalidParams({"delay": "is more than ten years"})
-    try:
-        at = None if row.at is None else first_try(row.at)
-    except ValueError as error:
-        raise InvalidParams({"at": str(error)}) from None
-    key = check_key(row.key, "key")
-    raw = text.encode()
-    if len(raw) > INLINE_BYTES:
-        params = await off_loop(json_value, raw)
-    else:
-        params = json_value(raw)
-    if not isinstance(params, Mapping):
-        raise InvalidParams({"params": "expected a JSON object"})
-    endpoint = callable_endpoint(config, row.endpoint)
-    return await fitted_call(config, endpoint, params, delay=delay, at=at, key=key)
+def _look(uid: str, relay: str, deaths: int = 0) -> Upsert:
+    return Upsert(LOOKS.name, {"uid": uid}, {"relay": relay, "deaths": deaths})
 
 
 def _cut(problem: dict[str, Any]) -> dict[str, Any]:
@@ -549,30 +550,7 @@ def _cut(problem: dict[str, Any]) -> dict[str, Any]:
     return problem
 
 
-def _words(problem: Mapping[str, Any]) -> str:
+def words(problem: Mapping[str, Any]) -> str:
     """A problem in one line."""
     wrong = [f"{one['key']}: {one['message']}" for one in problem.get("errors", ())]
     return "; ".join(wrong) or str(problem["detail"])
-
-
-def _row_json(row: ListedRow, config: Config) -> OutboxRowDocument:
-    text = config.redactor.text
-    problem, error = None, None
-    try:
-        if row.problem is not None:
-            problem = parse_json(row.problem)
-            error = _words(problem)
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
-        problem = None  # the row's owner has written something else
-    return {
-        "id": row.id,
-        "endpoint": text(row.endpoint)[:CUT],
-        "status": "waiting" if row.refused_at is None else "refused",
-        "reason": row.reason,
-        "error": None if error is None else text(error),
-        "problem": problem,
-        "key": None if row.key is None else text(row.key),
-        "params": text(row.params),
-        "created_at": rfc3339(row.created_at),
-        "refused_at": rfc3339(row.refused_at),
-    }

@@ -16,9 +16,9 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import errors as pg
 
-from orchestratord.errors import OutboxUnusable, QueueError, RowsUnreadable, Unreachable
-from orchestratord.queue.postgres.outbox_schema import CHANNEL, MISSING
-from orchestratord.queue.postgres.postgres_database import PostgresServer, is_lost
+from orchestratord import OrchestratordError, OutboxUnusable, PostgresServer, Unreachable
+from orchestratord_outbox.declaration import RowsUnreadable
+from orchestratord_outbox.outbox_schema import CHANNEL, MISSING
 
 ANOTHER = (
     "the table orchestratord_outbox is another one, of the same name: rename it, or make the "
@@ -223,7 +223,7 @@ class OutboxConnection:
         except TimeoutError:
             raise RowsUnreadable(f"rows were not read in {ANSWER_WITHIN:g} s") from None
         except psycopg.Error as error:
-            if is_lost(error) or isinstance(error, psycopg.ProgrammingError):
+            if _is_lost(error) or isinstance(error, psycopg.ProgrammingError):
                 raise _named(error) from None
             raise RowsUnreadable(f"rows cannot be read: {_first_line(error)}") from None
         finally:
@@ -268,6 +268,11 @@ class OutboxConnection:
         not, or (None) all."""
         return [ListedRow(*row) for row in await self._run(LIST, limit, before, refused)]
 
+    async def has_queue(self) -> bool:
+        """Whether a queue was made here."""
+        [(there,)] = await self._run("SELECT to_regclass('retry_schedule') IS NOT NULL")
+        return bool(there)
+
     async def rights(self) -> bool:
         """Whether the relay's user may do all of this. Raises OutboxUnusable."""
         [(allowed, there)] = await self._run(RIGHTS)
@@ -294,20 +299,27 @@ class OutboxConnection:
 
 
 def run_statements(url: str, text: str) -> None:
-    """Run statements in one transaction, in the PostgreSQL at `url`. Raises QueueError."""
+    """Run statements in one transaction, in the PostgreSQL at `url`. Raises OutboxUnusable."""
     try:
         with psycopg.connect(PostgresServer(url).conninfo) as raw:
             raw.execute(text.encode())
     except psycopg.Error as error:
-        raise QueueError(_first_line(error)) from None
+        raise OutboxUnusable(_first_line(error)) from None
 
 
-def _named(error: psycopg.Error) -> QueueError:
+def _is_lost(error: psycopg.Error) -> bool:
+    """Whether the connection is gone, or the server does not want it."""
+    if isinstance(error, psycopg.OperationalError):
+        return error.sqlstate is None or error.sqlstate[:3] == "57P" or error.sqlstate[:2] == "08"
+    return isinstance(error, pg.ReadOnlySqlTransaction | pg.IdleInTransactionSessionTimeout)
+
+
+def _named(error: psycopg.Error) -> OrchestratordError:
     if isinstance(error, pg.UndefinedTable):
         return OutboxUnusable(MISSING)
     if isinstance(error, pg.UndefinedColumn):
         return OutboxUnusable(f"{ANOTHER} ({_first_line(error)})")
-    if is_lost(error):
+    if _is_lost(error):
         return Unreachable(_first_line(error))
     return OutboxUnusable(_first_line(error))
 

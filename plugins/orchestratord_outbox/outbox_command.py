@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import click
 
-from orchestratord.cli.options import config_option
+from orchestratord import OutboxUnusable, config_option, opened_config, queue_url
+from orchestratord_outbox import outbox_schema
+from orchestratord_outbox.declaration import Outbox, outbox_of
 
 _schema_option = click.option(
     "--schema",
@@ -43,9 +44,7 @@ def schema(schema: str, notify: bool, apply: bool, config: str | None) -> None:
     Where it is there already, it changes nothing. The queue's own PostgreSQL has the outbox from
     the first start on, without the trigger of --notify.
     """
-    from orchestratord.queue.postgres.outbox_schema import outbox_schema
-
-    _say(lambda: outbox_schema(schema, notify=notify), config, apply)
+    _say(lambda: outbox_schema.outbox_schema(schema, notify=notify), config, apply)
 
 
 @click.command()
@@ -59,9 +58,7 @@ def grant_producer(role: str, schema: str, apply: bool, config: str | None) -> N
     It may call orchestratord_enqueue and orchestratord_enqueue_at, and insert what these insert. It
     sees no row.
     """
-    from orchestratord.queue.postgres.outbox_schema import grant_producer
-
-    _say(lambda: grant_producer(role, schema), config, apply)
+    _say(lambda: outbox_schema.grant_producer(role, schema), config, apply)
 
 
 def _say(statements: Callable[[], str], config: str | None, apply: bool) -> None:
@@ -73,28 +70,20 @@ def _say(statements: Callable[[], str], config: str | None, apply: bool) -> None
         click.echo(text, nl=False)
         return
     found = _place(config)
-    from orchestratord.errors import QueueError
-    from orchestratord.queue.outbox.outbox_connection import run_statements
+    from orchestratord_outbox.outbox_connection import run_statements
 
     try:
         run_statements(found.url, text)
-    except QueueError as error:
+    except OutboxUnusable as error:
         click.echo(f"nothing is changed in {found}: {error}", err=True)
         raise SystemExit(1) from None
     click.echo(f"done in {found}")
 
 
-def _place(option: str | None) -> Any:
+def _place(option: str | None) -> Outbox:
     """Where the outbox is by the config folder. Ends the command where there is none."""
-    import os
-
-    from orchestratord.cli.opened_config import opened_config
-    from orchestratord.config.database_url import database_url
-    from orchestratord.config.outbox_database import outbox_of
-
-    opened = opened_config(option)
-    named = opened.config.daemon.database
-    found = outbox_of(opened.config, database_url(named, opened.folder, os.environ))
+    config = opened_config(option).config
+    found = outbox_of(config, queue_url(config))
     if found is None:
         raise click.ClickException(
             "the queue is in a file, which has no outbox: name a PostgreSQL under `databases`, and "
