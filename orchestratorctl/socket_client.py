@@ -263,7 +263,7 @@ class SocketClient:
         """One request; the answer's status and its object, an empty one where it has no body.
 
         Args:
-            method: GET or POST.
+            method: such as GET or POST.
             target: path and query, percent-encoded.
             body: sent as JSON.
             headers: added to the client's own.

@@ -268,6 +268,7 @@ _FILTERS = (
     _filter("--run", "calls of the run that began with this one", _BULK_ID),
     _filter("--parent", "child tasks of this call, and its deliveries", _BULK_ID),
     _filter("--webhook", "deliveries of the webhook of this name", _TEXT),
+    _filter("--tenant", "deliveries to the subscriptions of this tenant", _TEXT),
     _filter("--batch", "announced by the delivery of this batch", _COUNT),
 )
 _EVENT_FILTERS = (

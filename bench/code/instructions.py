@@ -4,6 +4,8 @@
     python -m bench.code.instructions            webhook deliveries, under valgrind
     python -m bench.code.instructions --calls    calls of one request
     python -m bench.code.instructions --told     calls with a webhook each: two requests
+    python -m bench.code.instructions --payload  calls with a webhook that has a payload
+    python -m bench.code.instructions --subscribed [--among N]  the same, to one of N subscriptions
     python -m bench.code.instructions --start    an endpoint of the configuration, and a start
 
 valgrind counts what the daemon executes, in all of its threads, without the kernel's part. It does
@@ -28,7 +30,7 @@ from bench import config
 from bench.environment.daemon import daemon, verify
 from bench.environment.folder import install_debian
 from bench.environment.servers import Nginx
-from bench.measures import calls, deliveries
+from bench.measures import calls, deliveries, subscribed
 from tests.acceptance.daemon import Daemon
 
 FEW, MANY = 500, 2_500
@@ -58,20 +60,28 @@ WORK = {
     "deliveries": Work("a webhook delivery", deliveries.queue),
     "calls": Work("a call", calls.queue),
     "told": Work("a call with a webhook", partial(calls.queue, told=True), 2),
+    "payload": Work("a call with a webhook that has a payload", subscribed.queue, 2),
 }
 
 
 @click.command(help=__doc__)
 @click.option("--calls", "of", flag_value="calls", help="calls, instead of webhook deliveries")
 @click.option("--told", "of", flag_value="told", help="calls with a webhook each")
+@click.option("--payload", "of", flag_value="payload", help="calls, each with a payload of its own")
+@click.option("--subscribed", "of", flag_value="subscribed", help="that goes to a subscription")
+@click.option("--among", default=10, help="subscriptions that there are")
 @click.option("--start", "of", flag_value="start", help="what is read and imported at a start")
-def main(of: str | None) -> None:
+def main(of: str | None, among: int) -> None:
     install_debian({"valgrind": ("valgrind", "/usr/bin")})
     if of == "start":
         with tempfile.TemporaryDirectory() as home:
             start(Path(home))
         return
-    work = WORK[of or "deliveries"]
+    work = WORK.get(of or "deliveries") or Work(
+        f"a call with one of {among:,} subscriptions",
+        partial(subscribed.queue, subscriptions=among),
+        2,
+    )
     with tempfile.TemporaryDirectory() as home, Nginx(Path(home) / "nginx") as nginx:
         _run(Path(home) / "1", nginx, 1, work)  # which compiles what has changed
         few, many = (

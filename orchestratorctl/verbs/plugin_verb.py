@@ -28,10 +28,10 @@ def run(client: SocketClient, console: Console, arguments: Namespace) -> int:
         if value not in (None, False):
             given[argument.dest] = value
     path = re.sub(r"\{(\w+)\}", lambda name: quote(given.pop(name[1]), safe=""), route["path"])
-    if route["method"] == "POST":
-        document = client.post(path, given)
-    else:
+    if route["method"] == "GET":
         document = client.get(path, {k: "true" if v is True else v for k, v in given.items()})
+    else:
+        document = client.request(route["method"], path, given)[1]
     console.show(document, lambda: _lines(document, console))
     return OK
 

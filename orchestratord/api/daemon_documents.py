@@ -7,6 +7,7 @@ from typing_extensions import TypedDict
 
 from orchestratord.api.answer_documents import Code, Name, Time, example
 from orchestratord.api.filters import TaskQuery
+from orchestratord.plugin.verb_row import Method
 from orchestratord.queue.reports.grouped import COLUMNS
 
 # -- The configuration, plugins --------------------------------------------------------------------
@@ -135,7 +136,7 @@ class VerbDocument(TypedDict):
     about: str
     path: Annotated[str, Field(examples=["/v1/stock/{item}"])]
     """Its route."""
-    method: Literal["GET", "POST"]
+    method: Method
     arguments: Annotated[dict[str, str], Field(examples=[{"item": "what is asked for"}])]
     """`word`, `[word]`, `--option=VALUE` or `--switch` → its help text."""
 

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from orchestratord.api.answer_documents import example
 from orchestratord.errors import InvalidParams
-from orchestratord.model.endpoint import MAX_PARTITION, OWN_ENDPOINTS
+from orchestratord.model.endpoint import MAX_PARTITION, OWN_ENDPOINTS, SUBSCRIPTIONS
 from orchestratord.model.task import DOUBTFUL, Reason, Status
 from orchestratord.queue.operations.bulk import with_default
 from orchestratord.queue.records import CANCEL, RESOLVE, RETRY, Place, TaskFilter
@@ -88,6 +88,8 @@ class TaskQuery(TypedDict, total=False):
     """Moved by this bulk, and by none after it."""
     batch: _ID
     """Told of by the delivery of this batch."""
+    tenant: Annotated[str, Field(max_length=MAX_TEXT)]
+    """Deliveries to subscriptions of this tenant; takes the place of `endpoint` and `webhook`."""
     webhook: Annotated[str, Field(max_length=MAX_TEXT)]
     """Deliveries of the webhook of this name; `acme/*`: to all subscriptions of the tenant acme."""
 
@@ -128,6 +130,8 @@ class TaskFilterBody(TypedDict, total=False):
     """Moved by this bulk, and by none after it."""
     batch: _ID | Annotated[str, Field(pattern=r"^([0-9]{1,19})?$")] | None
     """Told of by the delivery of this batch."""
+    tenant: Annotated[str, Field(max_length=MAX_TEXT)] | None
+    """Deliveries to subscriptions of this tenant; takes the place of `endpoint` and `webhook`."""
     webhook: Annotated[str, Field(max_length=MAX_TEXT)] | None
     """Deliveries of the webhook of this name; `acme/*`: to all subscriptions of the tenant acme."""
 
@@ -184,6 +188,7 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
         "bulk": lambda value: _id(value, "bulk"),
         "batch": _id,
         "webhook": _text,
+        "tenant": _text,
     }
     found: dict[str, Any] = {}
     problems: dict[str, str] = {}
@@ -199,6 +204,8 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
                 problems[name] = str(error)
     if problems:
         raise InvalidParams(problems)
+    if (tenant := found.pop("tenant", None)) is not None:
+        found |= {"endpoint": SUBSCRIPTIONS, "webhook": f"{tenant}/*"}
     return TaskFilter(**found)
 
 

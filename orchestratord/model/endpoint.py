@@ -319,8 +319,9 @@ class Setting(Generic[T]):
 OWN_ENDPOINT = "orchestratord"
 """Stands in the place of an endpoint where a delivery tells of the daemon itself; none that files
 declare is called so, as theirs have a slash."""
-OWN_ENDPOINTS = (OWN_ENDPOINT, "subscriptions")
-"""All that stand in the place of an endpoint; the other one is of deliveries to subscriptions."""
+SUBSCRIPTIONS = "subscriptions"
+"""Stands there for deliveries to the subscriptions of tenants."""
+OWN_ENDPOINTS = (OWN_ENDPOINT, SUBSCRIPTIONS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 _ARGUMENT = re.compile(r"(?P<word>[a-z][a-z0-9_]*)|\[[a-z][a-z0-9_]*\]|--[a-z][a-z0-9-]*(=[A-Z]+)?")
 
 
@@ -20,11 +21,11 @@ class VerbRow:
         name: in small letters.
         about: what it does, in a few words.
         path: the route's, such as `/v1/stock/{item}`.
-        method: the route's, `GET` or `POST`.
+        method: the route's: `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
         arguments: what stands behind it → what the help says of that: `item` is a word, `[item]`
             one that may be left out, `--limit=N` an option with a value, `--all` a switch. The
-            words in the braces of the path go there, the others into the query, or with `POST` into
-            the JSON body; those that are not given are left out.
+            words in the braces of the path go there, the others into the query, or for any other
+            method than `GET` into the JSON body; those that are not given are left out.
 
     Raises:
         ValueError: it cannot be a verb.
@@ -33,15 +34,18 @@ class VerbRow:
     name: str
     about: str
     path: str
-    method: Literal["GET", "POST"] = "GET"
+    method: Method = "GET"
     arguments: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError for what cannot be a verb."""
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"the verb {self.name!r} is not a word of small letters")
-        if self.method not in ("GET", "POST"):
-            raise ValueError(f"the verb {self.name}: its method is GET or POST, not {self.method}")
+        if self.method not in get_args(Method):
+            raise ValueError(
+                f"the verb {self.name}: its method is GET, POST, PUT, PATCH or DELETE, not "
+                f"{self.method}"
+            )
         found = [_ARGUMENT.fullmatch(argument) for argument in self.arguments]
         for argument, match in zip(self.arguments, found, strict=True):
             if match is None:

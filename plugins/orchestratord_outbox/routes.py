@@ -62,16 +62,16 @@ class OutboxQuery(TypedDict, total=False):
     )
 )
 class OutboxRowDocument(TypedDict):
-    """A row of the outbox that makes no task, or none yet."""
+    """An outbox row without a task."""
 
     id: int
     endpoint: str
     status: Literal["waiting", "refused"]
     reason: str | None
     error: str | None
-    """The problem, in one line."""
+    """The problem in one line."""
     problem: Any
-    """What the API would have answered."""
+    """The refusal that the API would answer."""
     key: str | None
     params: str
     """JSON, cut after 4,000 characters."""
@@ -84,7 +84,7 @@ class OutboxDocument(TypedDict):
 
     outbox: list[OutboxRowDocument]
     next: int | None
-    """What to give as `after` for the next page; null at the end."""
+    """The `after` of the next page; null at the end."""
 
 
 class OutboxRoutes:
@@ -97,7 +97,7 @@ class OutboxRoutes:
         query=OutboxQuery, answers={200: OutboxDocument}, problems=[NotFound, OutboxUnusable]
     )
     async def outbox(self, path: Mapping[str, str], query: Mapping[str, str], body: Any) -> Answer:
-        """A page of the outbox's rows."""
+        """List rows of the outbox."""
         known = tuple(OutboxQuery.__annotations__)
         if unknown := [name for name in query if name not in known]:
             text = "there is no such parameter"

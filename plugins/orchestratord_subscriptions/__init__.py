@@ -10,6 +10,7 @@ delivery, which is a task like any other.
     subscription_documents what the API says           checks                what `check` finds
     sent_deliveries       what a tenant sees of them   portal_port           pages for tenants
     portal_token          who may open them
+    tenant_verbs          those of orchestratorctl     tenant_page           that of the dashboard
 
 An announcement of the webhooks plugin goes to the index, which makes deliveries; the executor sends
 them, and how they ended goes to the health.
@@ -33,6 +34,7 @@ from orchestratord import (
     Event,
     Executor,
     Outcome,
+    Page,
     PortHandler,
     Problem,
     RecurringRows,
@@ -42,6 +44,7 @@ from orchestratord import (
     Table,
     Task,
     Upsert,
+    VerbRow,
     hookimpl,
     only_for,
 )
@@ -59,7 +62,9 @@ from orchestratord_subscriptions.subscription import (
 from orchestratord_subscriptions.subscription_delivery import SubscriptionDeliveries
 from orchestratord_subscriptions.subscription_health import SubscriptionHealth
 from orchestratord_subscriptions.subscription_index import UNADDRESSED, SubscriptionIndex
+from orchestratord_subscriptions.tenant_page import tenant_page
 from orchestratord_subscriptions.tenant_service import TenantService
+from orchestratord_subscriptions.tenant_verbs import VERBS
 
 __all__ = ["PUBLIC", "SUBSCRIPTIONS"]
 
@@ -133,6 +138,13 @@ def register_services(control: Control) -> Iterable[Service]:
 
 
 @hookimpl
+def register_pages(control: Control) -> Iterable[Page]:
+    if control.config[SUBSCRIPTIONS] is None:
+        return ()
+    return (tenant_page(TenantService(control, index)),)
+
+
+@hookimpl
 def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
     return checks.problems(endpoint, config)
 
@@ -145,6 +157,11 @@ def config_adopted() -> None:
 @hookimpl
 def observe(events: Sequence[Event]) -> None:
     health.observe(events)
+
+
+@hookimpl
+def register_verbs() -> Iterable[VerbRow]:
+    return VERBS
 
 
 def _mine(kind: str, endpoint: Endpoint) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, NotRequired
+from typing import Annotated, Any, NotRequired
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from typing_extensions import TypedDict
 
 from orchestratord import (
@@ -40,6 +40,10 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+def _listed(value: Any) -> Any:
+    return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
+
+
 _Pattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9*?._/-]{1,200}$")]
 
 
@@ -48,8 +52,9 @@ class PatchedSubscription(RequestBody):
 
     url: Annotated[str, Field(max_length=2000)] = ""
     """Where its deliveries go."""
-    events: Annotated[tuple[_Pattern, ...], Field(max_length=100)] = ()
-    """Which events: public names, or patterns over ids, such as shop/*; empty for all."""
+    events: Annotated[tuple[_Pattern, ...], Field(max_length=100), BeforeValidator(_listed)] = ()
+    """Which events: public names, or patterns over ids, such as shop/*; empty for all. A list, or a
+    text with commas."""
     when: Expression | None = None
     """JMESPath over the payload, which has to hold."""
     headers: Annotated[dict[str, str], Field(max_length=20), AfterValidator(_headers)] = Field({})

@@ -71,9 +71,10 @@ class SubscriptionIndex:
         """Names that were asked for, and that the table does not have."""
         self._asked: dict[str, set[str]] = {}
         """Of tenants that are being read, the names that are waited for."""
-        self._reads: dict[str, int] = {}
-        """The number of the last read of a tenant; an earlier one that ends later says nothing."""
-        self._number = 0
+        self._reads: dict[str, asyncio.Task[Tenant | None]] = {}
+        """Of tenants that are being read."""
+        self._following: dict[str, asyncio.Task[Tenant | None]] = {}
+        """Of tenants that are read next, once that read is over."""
         self._reading: set[asyncio.Task[Any]] = set()
 
     def bind(self, control: Control) -> None:
@@ -182,26 +183,38 @@ class SubscriptionIndex:
                 await asyncio.sleep(1.0)
 
     async def read(self, tenant: str) -> Tenant | None:
-        """Read a tenant again; None where there is none."""
-        assert self._control is not None
-        self._number = number = self._reads[tenant] = self._number + 1
-        asked = self._asked.pop(tenant, set())
+        """Read a tenant again, by a read that begins after this; None where there is none."""
+        following = self._following.get(tenant)
+        if following is None:  # else one waits for its turn, which is as good
+            step = self._read_after(tenant, self._reads.get(tenant))
+            following = asyncio.get_running_loop().create_task(step)
+            self._following[tenant] = following
+        return await asyncio.shield(following)
+
+    async def _read_after(
+        self, tenant: str, before: asyncio.Task[Tenant | None] | None
+    ) -> Tenant | None:
+        if before is not None:
+            await asyncio.wait((before,))
+        reading = self._reads[tenant] = self._following.pop(tenant)
         try:
-            key = {"tenant": tenant}
+            return await self._read(tenant)
+        finally:
+            if self._reads.get(tenant) is reading:
+                del self._reads[tenant]
+
+    async def _read(self, tenant: str) -> Tenant | None:
+        assert self._control is not None
+        asked, key = self._asked.pop(tenant, set()), {"tenant": tenant}
+        try:
             there = await self._control.rows(TENANTS.name, key)
             rows = await self._control.rows(SUBSCRIPTION_ROWS.name, key)
             if lost := [row for row in rows if not row["url"]]:  # written of as it was removed
                 await self._control.write([Delete(SUBSCRIPTION_ROWS.name, key_of(r)) for r in lost])
         except BaseException:
-            self._reads.pop(tenant, None)
             self._asked.setdefault(tenant, set()).update(asked)
             raise
-        whole = [row for row in rows if row["url"]]
-        if self._reads.get(tenant) != number:
-            self._asked.setdefault(tenant, set()).update(asked)
-            return await self.read(tenant)
-        self._reads.pop(tenant, None)
-        return self._take_up(tenant, whole if there else None, asked)
+        return self._take_up(tenant, [row for row in rows if row["url"]] if there else None, asked)
 
     def _take_up(
         self, name: str, rows: Sequence[dict[str, Any]] | None, asked: Iterable[str]
@@ -238,18 +251,25 @@ class SubscriptionIndex:
 
     async def follow(self, stop: asyncio.Event) -> None:
         """The service: read again what any daemon has changed, within half a second."""
-        assert self._control is not None
         seen: dict[int, int] = {}
         while not stop.is_set():
-            rows = await self._control.rows(CHANGES.name)
-            now = {row["slot"]: row["revision"] for row in rows}
-            moved = {slot for slot, revision in now.items() if seen.get(slot) != revision}
-            left = [one for one in self._asked if one not in self._reads]  # a read of it failed
-            for tenant in [*left, *(one for one in self._tenants if slot_of(one) in moved)]:
-                await self.read(tenant)
-            seen = now
+            try:
+                seen = await self._follow(seen)
+            except Exception as error:
+                log.warning("cannot look for changes of subscriptions yet: %s", error)
             self._evict()
             await _wait(stop, LOOK)
+
+    async def _follow(self, seen: dict[int, int]) -> dict[int, int]:
+        """Read what has changed since the slots had the revisions of `seen`; what they have now."""
+        assert self._control is not None
+        rows = await self._control.rows(CHANGES.name)
+        now = {row["slot"]: row["revision"] for row in rows}
+        moved = {slot for slot, revision in now.items() if seen.get(slot) != revision}
+        left = [one for one in self._asked if one not in self._reads]  # a read of it failed
+        for tenant in [*left, *(one for one in self._tenants if slot_of(one) in moved)]:
+            await self.read(tenant)
+        return now
 
     def _evict(self) -> None:
         for name in list(self._tenants)[:-MOST_IDLE] if len(self._tenants) > MOST_IDLE else ():

@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from tests.acceptance.daemon import Daemon
-from tests.acceptance.receiver import Received, Receiver
+from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.subscriptions.tenants import MakeTenants, Tenants
 from tests.acceptance.waiting import until
 
@@ -265,3 +265,72 @@ def test_another_worker_takes_a_change_up_within_a_second(
     tenants.daemon.settle()
     assert [receiver.count(f"/moved{number}") for number in range(3)] == [20] * 3
     assert receiver.count() == 60
+
+
+def test_the_verbs(make_tenants: MakeTenants, receiver: Receiver) -> None:
+    daemon = make_tenants().daemon
+    assert isinstance(daemon, Daemon)
+    assert daemon.ctl("put-tenant", "acme", "--name", "Acme").code == 0
+    made = daemon.ctl(
+        "subscribe", "acme", f"{receiver.url}/hook", "--events", "order.paid,shop/*", "-o", "json"
+    ).json()
+    assert made["events"] == ["order.paid", "shop/*"]
+    assert made["secret"].startswith("whsec_")
+    one = "acme", made["id"]
+    assert made["id"] in daemon.ctl("subscriptions", "acme").out
+    assert "Acme" in daemon.ctl("tenants").out
+    off = daemon.ctl("change-subscription", *one, "--enabled", "false", "-o", "json").json()
+    assert off["enabled"] is False
+    daemon.ctl("change-subscription", *one, "--enabled", "true")
+    assert daemon.ctl("show-secret", *one, "-o", "json").json()["secret"] == made["secret"]
+    assert daemon.ctl("rotate-secret", *one, "-o", "json").json()["secret"] != made["secret"]
+    daemon.call(SHOP, tenant="acme", order=1)
+    daemon.settle()
+    assert daemon.ctl("list", "--tenant", "acme", "-o", "json").json()["retries"][0]["webhook"] == (
+        f"acme/{made['id']}"
+    )
+    assert daemon.ctl("list", "--tenant", "globex", "-o", "json").json()["retries"] == []
+    assert daemon.ctl("test-subscription", *one).code == 0
+    assert daemon.ctl("replay-subscription", *one, "--since", "1h").code == 0
+    assert daemon.ctl("unsubscribe", *one, "-o", "json").json()["subscriptions"] == 1
+    assert daemon.ctl("remove-tenant", "acme").code == 0
+    assert daemon.ctl("tenant", "acme").code != 0
+
+
+def test_the_page_of_tenants(make_tenants: MakeTenants, receiver: Receiver) -> None:
+    tenants = make_tenants()
+    receiver.on("/down", 500)
+    tenants.put("acme")
+    tenants.add("acme", "/down")
+    tenants.daemon.call(SHOP, tenant="acme", order=1)
+    tenants.daemon.settle()
+    page = tenants.daemon.request("GET", "/tenants", headers={"Accept": "text/html"}).text
+    since = tenants.ask("GET", "/acme").json()["failing_since"]
+    assert '<a href="/retries?tenant=acme">acme</a>' in page
+    assert f"<td>1</td><td>1</td><td>{since}</td><td>0</td>" in page
+    assert receiver.url not in page
+    listed = tenants.daemon.request("GET", "/retries?tenant=acme", headers={"Accept": "text/html"})
+    assert "/retries/2" in listed.text
+
+
+def test_a_dead_and_a_hostile_one_harm_only_themselves(
+    make_tenants: MakeTenants, receiver: Receiver
+) -> None:
+    tenants = make_tenants(timeout="2s")
+    receiver.hold("/slow")
+    receiver.on("/dead", 500)
+    receiver.on("/redirects", Answer(302, headers={"Location": f"{receiver.url}/elsewhere"}))
+    for tenant in ("acme", "globex"):
+        tenants.put(tenant)
+    for path in ("/slow", "/dead", "/redirects", "/rebinds"):
+        tenants.add("acme", path)
+    tenants.add("acme", "/good")
+    tenants.add("globex", "/good")
+    private = receiver.url.replace("127.0.0.1", "localtest.invalid")
+    assert tenants.ask("POST", "/globex/subscriptions", {"url": private}).status_code == 201
+    for order in range(20):
+        for tenant in ("acme", "globex"):
+            tenants.daemon.call(SHOP, tenant=tenant, order=order)
+    until(lambda: receiver.count("/good") == 40, "all that is well", timeout=30)
+    assert receiver.count("/elsewhere") == 0
+    receiver.let_go("/slow")
