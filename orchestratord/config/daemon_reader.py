@@ -18,7 +18,7 @@ from orchestratord.config.validate.shapes import fields_of
 from orchestratord.config.validate.socket_path import length_problem, socket_path
 from orchestratord.config.yaml.document import YamlDocument
 from orchestratord.config.yaml.nodes import MapNode, is_null, mapping_of
-from orchestratord.model.settings import DaemonSettings, FilesSettings, Http, Port
+from orchestratord.model.settings import DaemonSettings, FilesSettings, Http, ports_of
 from orchestratord.plugin.host import Host
 from orchestratord.queue.postgres.postgres_url import may_lead_to_standby, problem
 
@@ -84,11 +84,12 @@ class DaemonReader:
             if spot is None or node is None or is_null(node):
                 continue
             value = self._reader.read(spot, node, setting.type).value
-            if isinstance(value, Port):
+            for name, port in ports_of({key: value}).items():
                 try:
-                    parse_bind(value.bind)
+                    parse_bind(port.bind)
                 except ValueError as error:
-                    KeyProblems(self._problems, spot, mapping_of(node)).error(str(error), "bind")
+                    keys = KeyProblems(self._problems, spot, mapping_of(node))
+                    keys.error(str(error), *name.split(".")[1:], "bind")
             if value is not None:
                 found[key] = value
         return MappingProxyType(found)

@@ -137,6 +137,18 @@ class Port(Model):
     """The addresses of proxies in front of it, without a limit of connections."""
 
 
+def ports_of(settings: Mapping[str, Any]) -> dict[str, Port]:
+    """The ports that settings of plugins are, or have as a key of their own: that one's name has a
+    dot, such as `subscriptions.portal`."""
+    found: dict[str, Port] = {}
+    for key, one in settings.items():
+        if isinstance(one, Port):
+            found[key] = one
+        elif isinstance(one, Model):
+            found |= {f"{key}.{name}": port for name, port in one if isinstance(port, Port)}
+    return found
+
+
 class DaemonSettings(Model):
     """`orchestratord.yaml`; every key is optional."""
 
@@ -224,7 +236,7 @@ class Config:
     @property
     def ports(self) -> dict[str, Port]:
         """Where plugins have the daemon listen, by their keys of `orchestratord.yaml`."""
-        return {key: one for key, one in self.settings.items() if isinstance(one, Port)}
+        return ports_of(self.settings)
 
     def __getitem__(self, setting: DaemonSetting[T]) -> T:
         value: T = self.settings.get(setting.key, setting.default)

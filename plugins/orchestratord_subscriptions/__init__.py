@@ -8,6 +8,8 @@ delivery, which is a task like any other.
     subscription_health   how each fares               subscription_delivery sending
     tenant_service        what can be done with them   routes                the API
     subscription_documents what the API says           checks                what `check` finds
+    sent_deliveries       what a tenant sees of them   portal_port           pages for tenants
+    portal_token          who may open them
     tenant_verbs          those of orchestratorctl     tenant_page           that of the dashboard
 
 An announcement of the webhooks plugin goes to the index, which makes deliveries; the executor sends
@@ -33,6 +35,7 @@ from orchestratord import (
     Executor,
     Outcome,
     Page,
+    PortHandler,
     Problem,
     RecurringRows,
     Route,
@@ -47,7 +50,9 @@ from orchestratord import (
 )
 from orchestratord_subscriptions import checks
 from orchestratord_subscriptions.declaration import ENDPOINT, PUBLIC, SUBSCRIPTIONS
-from orchestratord_subscriptions.routes import SubscriptionRoutes
+from orchestratord_subscriptions.portal_port import LINKS, PortalPort
+from orchestratord_subscriptions.routes import SUBSCRIPTION_PATH, TENANT_PATH, SubscriptionRoutes
+from orchestratord_subscriptions.sent_deliveries import SentDeliveries
 from orchestratord_subscriptions.subscription import (
     CHANGES,
     REQUESTS,
@@ -66,6 +71,8 @@ __all__ = ["PUBLIC", "SUBSCRIPTIONS"]
 health = SubscriptionHealth(lambda: executor.now(), lambda since: executor.skipped_since(since))
 index = SubscriptionIndex(health)
 executor: SubscriptionDeliveries = SubscriptionDeliveries(index)
+portal = PortalPort()
+DELIVERIES = f"{SUBSCRIPTION_PATH}/deliveries"
 announcer.to_subscribers = index.deliveries
 
 
@@ -86,7 +93,7 @@ def register_executor() -> Iterable[Executor]:
 
 @hookimpl
 def register_tables() -> Iterable[Table]:
-    return TENANTS, SUBSCRIPTION_ROWS, CHANGES, REQUESTS
+    return TENANTS, SUBSCRIPTION_ROWS, CHANGES, REQUESTS, LINKS
 
 
 @hookimpl
@@ -96,14 +103,34 @@ def register_metrics() -> Iterable[Counter]:
 
 @hookimpl
 def register_routes(control: Control) -> Iterable[Route]:
-    index.bind(control)
     health.bind(control)
-    return SubscriptionRoutes(TenantService(control, index)).all()
+    return (*_bound(control), Route("POST", f"{TENANT_PATH}/portal", portal.link))
+
+
+@hookimpl
+def register_ports(control: Control) -> Iterable[PortHandler]:
+    _bound(control)  # in each worker; only the first one has routes
+    return (PortHandler("subscriptions.portal", portal.admit, portal.answer),)
+
+
+def _bound(control: Control) -> tuple[Route, ...]:
+    """The routes of subscriptions, which the portal serves as well."""
+    index.bind(control)
+    service = TenantService(control, index)
+    sent = SentDeliveries(control, service, index)
+    routes = (
+        *SubscriptionRoutes(service).all(),
+        Route("GET", DELIVERIES, sent.page, confidential=True),
+        Route("GET", f"{DELIVERIES}/{{task}}", sent.one, confidential=True),
+        Route("POST", f"{DELIVERIES}/{{task}}/retry", sent.retry),
+    )
+    portal.bind(control, service, routes)
+    return routes
 
 
 @hookimpl
 def register_services(control: Control) -> Iterable[Service]:
-    index.bind(control)  # in each worker; only the first one has routes
+    index.bind(control)
     return (
         Service("subscriptions", index.follow, where="each"),
         Service("missed by subscriptions", partial(health.keep_missed, control)),

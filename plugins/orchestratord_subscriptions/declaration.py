@@ -14,7 +14,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from orchestratord import DaemonSetting, Duration, Egress, Model, Setting, host_and_port
+from orchestratord import DaemonSetting, Duration, Egress, Model, Port, Setting, host_and_port
 from orchestratord_subscriptions.derived_secret import MasterKey
 
 ENDPOINT = "subscriptions"
@@ -34,6 +34,29 @@ _KEY = Annotated[MasterKey, PlainValidator(MasterKey.parse), PlainSerializer(lam
 _ONE = {"type": "string", "description": "base64 of 32 bytes or more; best a reference"}
 
 
+def _public_url(value: str) -> str:
+    scheme, _, rest = value.partition("://")
+    if scheme not in ("https", "http") or not rest or set(value) & set("?#@ "):
+        raise ValueError("expected the public address of the portal: https://hooks.example.com")
+    return value
+
+
+_Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")]
+
+
+class PortalSettings(Port):
+    """Where tenants see to their subscriptions themselves."""
+
+    url: Annotated[str, AfterValidator(_public_url)]
+    """Its public address, such as https://hooks.example.com."""
+    frame_origins: tuple[_Origin, ...] = ()
+    """The origins whose pages may show it in a frame: [https://app.example.com]."""
+    name: str = Field("", max_length=100)
+    """What stands at its top."""
+    colour: str = Field("#1f56c3", pattern=r"^#[0-9a-fA-F]{6}$")
+    """The colour of its buttons: "#1f56c3"."""
+
+
 class SubscriptionSettings(Model):
     """How tenants subscribe to events."""
 
@@ -45,6 +68,8 @@ class SubscriptionSettings(Model):
     ]
     """What the secrets of subscriptions are derived from: base64 of 32 bytes or more; a list,
     newest first, while it is rotated."""
+    portal: PortalSettings | None = None
+    """A port with pages for tenants: {bind: 127.0.0.1:8440, url: https://hooks.example.com}."""
     max_per_tenant: int = Field(50, ge=1, le=1000)
     """How many subscriptions a tenant may have."""
     require_https: bool = True

@@ -22,13 +22,15 @@ from orchestratord_subscriptions.declaration import ENDPOINT
 from orchestratord_subscriptions.tenant_service import (
     TenantService,
     etag_of,
+    page_of,
     subscription_document,
 )
 
 Params = Mapping[str, str]
 
-MOST = 1000
-"""Items of a page."""
+TENANT_PATH = "/v1/tenants/{tenant}"
+SUBSCRIPTIONS_PATH = f"{TENANT_PATH}/subscriptions"
+SUBSCRIPTION_PATH = f"{SUBSCRIPTIONS_PATH}/{{id}}"
 _IF_MATCH = {"If-Match": "the ETag that was read; left out: whatever it is by now"}
 
 
@@ -40,9 +42,7 @@ class SubscriptionRoutes:
 
     def all(self) -> tuple[Route, ...]:
         """What the plugin registers."""
-        tenant = "/v1/tenants/{tenant}"
-        many = f"{tenant}/subscriptions"
-        one = f"{many}/{{id}}"
+        tenant, many, one = TENANT_PATH, SUBSCRIPTIONS_PATH, SUBSCRIPTION_PATH
         return (
             Route("GET", "/v1/tenants", self.page, confidential=True),
             Route("PUT", tenant, self.put),
@@ -57,13 +57,12 @@ class SubscriptionRoutes:
             Route("POST", f"{one}/rotate", self.rotate),
             Route("POST", f"{one}/test", self.test),
             Route("POST", f"{one}/replay", self.replay),
-            Route("GET", f"{one}/deliveries", self.deliveries, confidential=True),
         )
 
     @described(query=documents.PageQuery, answers={200: documents.TenantPage}, problems=[Conflict])
     async def page(self, path: Params, query: Params, body: Any) -> Answer:
         """List tenants."""
-        return Answer(await self._tenants.page(*_page(query, documents.PageQuery)))
+        return Answer(await self._tenants.page(*page_of(query, documents.PageQuery)))
 
     @described(
         body=documents.TenantBody,
@@ -108,7 +107,7 @@ class SubscriptionRoutes:
     )
     async def subscriptions(self, path: Params, query: Params, body: Any) -> Answer:
         """List the subscriptions of a tenant."""
-        page = _page(query, documents.PageQuery)
+        page = page_of(query, documents.PageQuery)
         return Answer(await self._tenants.subscriptions(path["tenant"], *page))
 
     @described(answers={200: documents.SubscriptionDocument}, problems=[Conflict, NotFound])
@@ -168,17 +167,6 @@ class SubscriptionRoutes:
         done = Action("replay subscription", ENDPOINT, _name(path), bulk=begun["bulk"])
         return Answer(begun, 202, done=done)
 
-    @described(
-        query=documents.DeliveriesQuery,
-        answers={200: documents.DeliveriesPage},
-        problems=[Conflict, NotFound, InvalidParams],
-    )
-    async def deliveries(self, path: Params, query: Params, body: Any) -> Answer:
-        """List the deliveries of a subscription, the newest first."""
-        page = _page(query, documents.DeliveriesQuery)
-        status = query.get("status", "")
-        return Answer(await self._tenants.deliveries(path["tenant"], path["id"], status, *page))
-
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
@@ -193,18 +181,3 @@ def _done(what: str, name: str) -> Action:
 
 def _shown(row: Mapping[str, Any], done: Action | None = None) -> Answer:
     return Answer(subscription_document(row), headers={"ETag": etag_of(row)}, done=done)
-
-
-def _page(query: Params, understood: type) -> tuple[str, int]:
-    """`after` and `limit` of a query. Raises InvalidParams."""
-    wrong = {
-        name: "there is no such parameter"
-        for name in query
-        if name not in understood.__annotations__
-    }
-    limit = query.get("limit") or "100"
-    if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= MOST):
-        wrong["limit"] = f"must be a whole number from 1 to {MOST}"
-    if wrong:
-        raise InvalidParams(wrong)
-    return query.get("after", ""), int(limit)

@@ -188,13 +188,6 @@ class TestDocument(TypedDict):
     id: int
 
 
-class DeliveriesPage(TypedDict):
-    """Deliveries, as `GET /v1/retries` lists them."""
-
-    retries: list[dict[str, Any]]
-    next: Any
-
-
 class BegunReplay(TypedDict):
     """A bulk that sends deliveries again."""
 

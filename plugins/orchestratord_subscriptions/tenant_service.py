@@ -47,6 +47,8 @@ from orchestratord_subscriptions.subscription import (
 )
 from orchestratord_subscriptions.subscription_index import SubscriptionIndex, example_delivery
 
+MOST = 1000
+"""Items of a page."""
 T = TypeVar("T")
 Row = Mapping[str, Any]
 
@@ -324,14 +326,6 @@ class TenantService:
         wanted = {**_tasks_of(tenant, id_), "status": status, "since": body.since}
         return await self._control.retry_all(wanted, force=not body.only_failed)
 
-    async def deliveries(
-        self, tenant: str, id_: str, status: str, after: str, limit: int
-    ) -> Mapping[str, Any]:
-        """A page of its deliveries, newest first. Raises NotFound."""
-        await self._one(tenant, id_)
-        wanted = {**_tasks_of(tenant, id_), "status": status}
-        return await self._control.retries(wanted, limit=limit, after=after or None, bounded=True)
-
     # -- within ------------------------------------------------------------------------------------
 
     async def _change(
@@ -421,6 +415,21 @@ def subscription_document(row: Row) -> documents.SubscriptionDocument:
 def etag_of(row: Row) -> str:
     """Another one after each change of a subscription."""
     return f'"{row["version"]}"'
+
+
+def page_of(query: Mapping[str, str], understood: type) -> tuple[str, int]:
+    """`after` and `limit` of a query. Raises InvalidParams."""
+    wrong = {
+        name: "there is no such parameter"
+        for name in query
+        if name not in understood.__annotations__
+    }
+    limit = query.get("limit") or "100"
+    if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= MOST):
+        wrong["limit"] = f"must be a whole number from 1 to {MOST}"
+    if wrong:
+        raise InvalidParams(wrong)
+    return query.get("after", ""), int(limit)
 
 
 def _columns(body: documents.PatchedSubscription, names: Any) -> dict[str, Any]:

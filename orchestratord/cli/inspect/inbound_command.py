@@ -49,7 +49,7 @@ def test(config: str | None, file: str, body: str | None, bind: str | None) -> N
     requests = [one for _, items in found for one in items if isinstance(one, PortRequest)]
     if not requests:
         raise click.ClickException(f"{endpoint.id} takes nothing in: it has no `inbound`")
-    ports = [port.bind for port in open_.config.ports.values()]
+    ports = [port.bind for key, port in open_.config.ports.items() if "." not in key]
     if bind is None and not ports:
         raise click.ClickException(
             "there is no port: write inbound: {bind: 127.0.0.1:8430} into orchestratord.yaml"
