@@ -196,7 +196,10 @@ def survey_json(survey: Survey, examples: Iterable[Task], redactor: Redactor) ->
 def filter_json(wanted: TaskFilter) -> dict[str, Any]:
     """Which tasks, by the names and in the words that a filter is given with; what is not said is
     left out."""
-    found: dict[str, Any] = {name: getattr(wanted, FIELDS.get(name, name)) for name in NAMES}
+    # `tenant` is given, and stands as `endpoint` and `webhook`.
+    found: dict[str, Any] = {
+        name: getattr(wanted, FIELDS.get(name, name)) for name in NAMES if name != "tenant"
+    }
     for name in ("status", "reason", "id"):
         found[name] = ",".join(map(str, found[name] or ()))
     for name in ("since", "until", "ended_since"):
