@@ -99,6 +99,8 @@ RULES = {
     "leases": "two daemons that go by leases",
 }
 """Who shares the file of a universe."""
+HEARD = 12.0
+"""Seconds after which all others have heard of one that stood still: a sign of life and a look."""
 
 
 class Universe:
@@ -401,6 +403,7 @@ class Universe:
             self._plan()
             end = self.baton.now + self.duration
             self._quiet_at: float | None = None
+            self._not_awake_at = 0.0
             self._look_at = end + LOOK
             try:
                 self.baton.run(self._is_over)
@@ -433,6 +436,7 @@ class Universe:
             return False
         self._look_at = now + LOOK
         awake = [one.serves and not one.stopped for one in self.living] == [True] * self.count
+        self._not_awake_at = self._not_awake_at if awake else now
         # What is carried out is known without a look at the file.
         busy = any(one.daemon._worker.claims.running for one in self.living if one.daemon)
         disk = self.machine.disk
@@ -443,7 +447,7 @@ class Universe:
             self._look_at = self.burst.began_at + LOOK
         elif not ended or checks.written(self) != self._written or self._asked != self._names():
             self._quiet_at, self._written, self._asked = None, checks.written(self), self._names()
-        elif self._quiet_at is None and awake:
+        elif self._quiet_at is None and awake and now > self._not_awake_at + HEARD:
             self._quiet_at = now
             self.reports.clear()
             self.reports_asked = True
