@@ -17,7 +17,7 @@ from orchestratord import (
     described,
 )
 from orchestratord_subscriptions.declaration import ENDPOINT
-from orchestratord_subscriptions.subscription_documents import DeliveriesQuery, Time
+from orchestratord_subscriptions.subscription_documents import DeliveriesQuery, Time, for_tenant
 from orchestratord_subscriptions.subscription_index import SubscriptionIndex
 from orchestratord_subscriptions.tenant_service import TenantService, page_of
 
@@ -141,13 +141,6 @@ class SentDeliveries:
             "created_at": task["created_at"],
             "finished_at": task["finished_at"],
         }
-
-
-def for_tenant(error: str | None) -> str | None:
-    """An error without what is the operator's: addresses of the network, and commands."""
-    if error is not None and ("egress: {" in error or "own listener" in error):
-        return "its host leads to an address that is not public"
-    return error and error.partition("; to ")[0]
 
 
 def _place(path: Params) -> dict[str, str]:

@@ -403,7 +403,7 @@ def subscription_document(row: Row) -> documents.SubscriptionDocument:
         "disabled_at": _time(row["disabled_at"]),
         "disabled_reason": row["disabled_reason"],
         "last_status_code": row["last_status_code"],
-        "last_error": row["last_error"],
+        "last_error": documents.for_tenant(row["last_error"]),
         "last_attempt_at": _time(row["last_attempt_at"]),
         "last_success_at": _time(row["last_success_at"]),
         "failures": row["failures"] or 0,
