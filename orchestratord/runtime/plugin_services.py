@@ -10,7 +10,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
 
-from orchestratord.errors import OrchestratordError
+from orchestratord.errors import OrchestratordError, Unreachable
 from orchestratord.plugin.background_service import ROLE, Service, ServiceState
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, contained
@@ -28,6 +28,8 @@ AGAIN = (1.0, 2.0, 5.0, 15.0, 60.0)
 """Seconds until a service that has ended is begun again."""
 SETTLED = 60.0
 """Seconds after which one that has run is begun again as the first time."""
+AWAY = "the database cannot be reached"
+"""Why a service waits that needed it: no fault of its plugin."""
 LEFT = 1.0
 """Seconds for which one that is cancelled may go on."""
 
@@ -98,10 +100,13 @@ class PluginServices:
                 raise
             if fault is None:
                 continue
-            self._host.fault(plugin, f"service {service.name}", fault)
+            error: str | None = AWAY
+            if not isinstance(fault, Unreachable):  # which the daemon itself announces
+                self._host.fault(plugin, f"service {service.name}", fault)
+                error = self._host.plugins[plugin].last_fault
             if fault.args == _GOES_ON:
                 return
-            state.state, state.error = "waiting", self._host.plugins[plugin].last_fault
+            state.state, state.error = "waiting", error
             tries = 0 if world.monotonic() - began >= SETTLED else tries
             again_at = world.monotonic() + AGAIN[min(tries, len(AGAIN) - 1)]
             tries += 1

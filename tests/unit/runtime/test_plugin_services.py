@@ -142,6 +142,18 @@ async def test_one_that_ends_or_raises_is_begun_again_later_and_later(rig: Rig) 
     assert rig.state.error == "service ticker: SystemExit: no more"
 
 
+async def test_that_the_database_is_away_is_no_fault_of_the_plugin(rig: Rig) -> None:
+    async def run(stop: asyncio.Event) -> None:
+        raise Unreachable("the server is away")
+
+    rig.begin(Service("looks", run, where="each"))
+    async with asyncio.timeout(5):
+        while rig.state.state != "waiting":
+            await asyncio.sleep(0.001)
+    assert rig.state.error == module.AWAY
+    assert rig.faults == 0
+
+
 async def test_one_of_all_runs_where_its_role_is_held(rig: Rig) -> None:
     running = asyncio.Event()
 
