@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--no-input"]
 OFFLINE = ["--no-index", "--no-deps", "--no-build-isolation"]
 NAME, MODULE = "openapi", "orchestratord_openapi"
-OF_PRODUCT = ("config", "deploy", "docs", "orchestratord", "orchestratorctl", "plugins", "systemd")
+OF_PRODUCT = "config deploy docs orchestratord orchestratorctl plugins scripts/docs systemd".split()
 OF_PLUGIN = f"""\
 [build-system]
 requires = ["hatchling"]

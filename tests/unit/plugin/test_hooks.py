@@ -107,6 +107,31 @@ class Echo(Executor):
         return Outcome("success", "ok")
 
 
+class OfOneType(Echo):
+    """Delivers for endpoints of one type."""
+
+    kind: ClassVar[str] = "webhook"
+
+
+class OfAllTypes(OfOneType):
+    type: ClassVar[str] = ""
+
+
+def test_who_delivers_for_an_endpoint_of_a_type() -> None:
+    def registry(*executors: Executor) -> Any:
+        class Plugin:
+            @hookimpl
+            def register_executor(self) -> Iterable[Executor]:
+                return executors
+
+        return Rig(Plugin()).host.registry
+
+    assert registry(OfOneType()).executor("webhook", "http") is None
+    both = registry(OfOneType(), OfAllTypes())
+    assert type(both.executor("webhook", "http")) is OfAllTypes
+    assert type(both.executor("webhook", "echo")) is OfOneType
+
+
 def test_register_executor() -> None:
     class Plugin:
         @hookimpl
