@@ -272,11 +272,11 @@ class Registry:
 
     def executor(self, kind: str, type_: str) -> Executor | None:
         """The executor of a task of this kind for an endpoint of this type; of a delivery, unless
-        one is for that type, the one without a type."""
+        one is for that type, the one for all types or without endpoints of its own."""
         mine = {item.type: item for item in self.executors if item.kind == kind}
         if kind == "call" or type_ in mine:
             return mine.get(type_)
-        return mine.get("")
+        return mine.get("") or next((one for one in mine.values() if not one.own_endpoints), None)
 
     def owner_of_endpoint(self, endpoint_id: str) -> Executor | None:
         """The executor that brings this endpoint, which no file declares."""

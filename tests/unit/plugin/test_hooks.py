@@ -108,9 +108,10 @@ class Echo(Executor):
 
 
 class OfOneType(Echo):
-    """Delivers for endpoints of one type."""
+    """Delivers for an endpoint of its own."""
 
     kind: ClassVar[str] = "webhook"
+    own_endpoints: ClassVar[tuple[str, ...]] = ("echo",)
 
 
 class OfAllTypes(OfOneType):
