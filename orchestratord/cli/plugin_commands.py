@@ -88,7 +88,7 @@ def _registered(source: PluginSource) -> Iterator[click.Command]:
             raise TypeError(f"{HOOK} is an `async def`; write a `def`")
         for command in result or ():
             if not isinstance(command, click.Command):
-                raise TypeError(f"{HOOK} returned {command!r}, which is not a Command")
+                raise TypeError(f"{HOOK} returned {command!r}, which is no Command")
             yield command
     except (Exception, SystemExit) as error:
         why = f"{type(error).__name__}: {error}"

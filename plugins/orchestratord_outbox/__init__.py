@@ -15,24 +15,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from orchestratord import (
-    Check,
-    Config,
-    Control,
-    DaemonSetting,
-    Problem,
-    Route,
-    Service,
-    StatusPart,
-    Table,
-    hookimpl,
-)
-from orchestratord_outbox.declaration import OUTBOX, problems
+from orchestratord import hookimpl
 
 if TYPE_CHECKING:
+    import click
+
+    from orchestratord import (
+        Check,
+        Config,
+        Control,
+        DaemonSetting,
+        Problem,
+        Route,
+        Service,
+        StatusPart,
+        Table,
+    )
     from orchestratord_outbox.outbox_relay import OutboxRelay
+
+# A command such as --help loads this file for the names of its commands, and little else.
 
 
 _RELAYS: list[OutboxRelay] = []
@@ -49,6 +50,8 @@ def _relay(control: Control) -> OutboxRelay:
 
 @hookimpl
 def register_daemon_settings() -> Iterable[DaemonSetting[Any]]:
+    from orchestratord_outbox.declaration import OUTBOX
+
     return (OUTBOX,)
 
 
@@ -61,16 +64,22 @@ def register_tables() -> Iterable[Table]:
 
 @hookimpl
 def register_services(control: Control) -> Iterable[Service]:
+    from orchestratord import Service
+
     return (Service("relay", _relay(control).run),)
 
 
 @hookimpl
 def register_status(control: Control) -> Iterable[StatusPart]:
+    from orchestratord import StatusPart
+    from orchestratord_outbox.declaration import OUTBOX
+
     return (StatusPart(OUTBOX.key, _relay(control).status),)
 
 
 @hookimpl
 def register_routes(control: Control) -> Iterable[Route]:
+    from orchestratord import Route
     from orchestratord_outbox.routes import OutboxRoutes
 
     return (Route("GET", "/v1/outbox", OutboxRoutes(_relay(control)).outbox),)
@@ -78,6 +87,7 @@ def register_routes(control: Control) -> Iterable[Route]:
 
 @hookimpl
 def register_checks() -> Iterable[Check]:
+    from orchestratord import Check
     from orchestratord_outbox.checks import look
 
     return (Check("outbox", look),)
@@ -92,4 +102,6 @@ def register_commands() -> Iterable[click.Command]:
 
 @hookimpl
 def check_config(config: Config) -> Iterable[Problem]:
+    from orchestratord_outbox.declaration import problems
+
     return problems(config)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
-from orchestratord import OutboxUnusable, config_option, opened_config, queue_url
+from orchestratord import config_option
 from orchestratord_outbox import outbox_schema
-from orchestratord_outbox.declaration import Outbox, outbox_of
+
+if TYPE_CHECKING:
+    from orchestratord_outbox.declaration import Outbox
 
 _schema_option = click.option(
     "--schema",
@@ -62,6 +65,8 @@ def grant_producer(role: str, schema: str, apply: bool, config: str | None) -> N
 
 
 def _say(statements: Callable[[], str], config: str | None, apply: bool) -> None:
+    from orchestratord import OutboxUnusable
+
     try:
         text = statements()
     except ValueError as error:
@@ -82,6 +87,9 @@ def _say(statements: Callable[[], str], config: str | None, apply: bool) -> None
 
 def _place(option: str | None) -> Outbox:
     """Where the outbox is by the config folder. Ends the command where there is none."""
+    from orchestratord import opened_config, queue_url
+    from orchestratord_outbox.declaration import outbox_of
+
     config = opened_config(option).config
     found = outbox_of(config, queue_url(config))
     if found is None:

@@ -16,7 +16,6 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter
 
-from orchestratord.api.plugin_pages import contained_status
 from orchestratord.api.route_paths import ROUTES
 from orchestratord.engine.retry_delay import base_delay
 from orchestratord.errors import NotFound, Problem
@@ -29,6 +28,7 @@ from orchestratord.plugin.served import (
     plugin_ports,
     plugin_routes,
     plugin_services,
+    plugin_status,
 )
 
 MOST_ATTEMPTS = 200
@@ -109,7 +109,7 @@ async def ask_all(host: Host, config: Config) -> None:
         plugin_routes(host, control, ROUTES),
         plugin_metrics(host),
         plugin_services(host, control),
-        contained_status(host, control),
+        _status(host, control),
         plugin_ports(host, control),
     ):
         list(found)
@@ -129,3 +129,12 @@ async def ask_all(host: Host, config: Config) -> None:
 def ask_once(host: Host, config: Config) -> None:
     """`ask_all`, in a loop of its own."""
     asyncio.run(ask_all(host, config))
+
+
+def _status(host: Host, control: Any) -> Iterator[Any]:
+    """The parts of the status; what the core's own are called takes a moment to learn."""
+    if {part.key for _, part in plugin_status(host, control, frozenset())} <= {"outbox"}:
+        return iter(())
+    from orchestratord.api.plugin_pages import contained_status
+
+    return contained_status(host, control)

@@ -77,7 +77,7 @@ def test_a_name_of_the_core_stays_the_cores(tmp_path: Path) -> None:
             GREET.replace("def register", "async def register"),
             "register_commands is an `async def`",
         ),
-        (GREET.replace("[greet]", "[7]"), "returned 7, which is not a Command"),
+        (GREET.replace("[greet]", "[7]"), "returned 7, which is no Command"),
         (GREET.replace("[greet]", "7"), "TypeError"),
     ],
 )

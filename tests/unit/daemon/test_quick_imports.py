@@ -23,7 +23,8 @@ import asyncio
 from pathlib import Path
 import orchestratord.daemon.run as run
 from orchestratord.daemon.daemon import Daemon
-NOT_NEEDED = {"argparse", "opentelemetry.trace", "playhouse", "prometheus_client", "rich"}
+# Not argparse: the verbs of a shipped plugin are held against those of orchestratorctl.
+NOT_NEEDED = {"opentelemetry.trace", "playhouse", "prometheus_client", "rich"}
 loaded = []
 def ready(self):
     loaded.extend(sys.modules)

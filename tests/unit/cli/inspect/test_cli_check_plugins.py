@@ -120,7 +120,7 @@ WRONG = {
     ),
     "a verb that deletes": (
         "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('lst', '', '/x', 'DELETE')]\n",
-        ["the verb lst: its method is GET or POST, not DELETE"],
+        ["register_verbs returned lst, which asks DELETE /x: no such route"],
     ),
     "a gauge that raises": (
         "@hookimpl\ndef register_metrics():\n    return [o.Gauge('bad_x', 'x', lambda: 1 / 0)]\n",
@@ -260,7 +260,7 @@ WRONG = {
     ),
     "a kind of reference that is no word": (
         "@hookimpl\ndef register_references():\n    return {'Pass Word': str}\n",
-        ["the kind of reference 'Pass Word' is no word of small letters"],
+        ["the kind of reference 'Pass Word' is not a word of small letters"],
     ),
     "a setting of no type": (
         "@hookimpl\ndef register_settings():\n    return [o.Setting('window', 3, default=1)]\n",
