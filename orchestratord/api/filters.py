@@ -12,7 +12,6 @@ from orchestratord.api.answer_documents import example
 from orchestratord.errors import InvalidParams
 from orchestratord.model.endpoint import MAX_PARTITION, OWN_ENDPOINTS, SUBSCRIPTIONS
 from orchestratord.model.task import DOUBTFUL, Reason, Status
-from orchestratord.queue.operations.bulk import with_default
 from orchestratord.queue.records import CANCEL, RESOLVE, RETRY, Place, TaskFilter
 from orchestratord.values.clock import from_rfc3339
 from orchestratord.values.durations import MAX_DURATION, parse_duration
@@ -239,6 +238,8 @@ def read_bulk_filter(
         if action == RETRY and Status.SUCCEEDED in wrong:
             text += ", and with force those that succeeded"
         raise InvalidParams({"filter.status": text})
+    from orchestratord.queue.operations.bulk import with_default  # peewee, which check needs not
+
     wanted = with_default(action, wanted)
     if action == RETRY and not (include_ambiguous or wanted.reason or wanted.ids):
         wanted = replace(wanted, left_out=DOUBTFUL)
