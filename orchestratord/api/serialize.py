@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from orchestratord.api.answer_documents import (
     ActionDocument,
@@ -29,11 +29,13 @@ from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.task import DOUBTFUL, Attempt, Status, Task, TaskExcerpt
 from orchestratord.plugin.registry import PluginInfo
 from orchestratord.plugin.verb_row import VerbRow
-from orchestratord.queue.operations.bulk import Survey
 from orchestratord.queue.operations.settle import holds
 from orchestratord.queue.records import RETRY, Bulk, Done, TaskFilter
 from orchestratord.values.clock import rfc3339
 from orchestratord.values.redact import Redactor
+
+if TYPE_CHECKING:
+    from orchestratord.queue.operations.bulk import Survey  # peewee, which check needs not
 
 
 def json_bytes(value: Any) -> bytes:
