@@ -29,7 +29,6 @@ from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.task import DOUBTFUL, Attempt, Status, Task, TaskExcerpt
 from orchestratord.plugin.registry import PluginInfo
 from orchestratord.plugin.verb_row import VerbRow
-from orchestratord.queue.operations.settle import holds
 from orchestratord.queue.records import RETRY, Bulk, Done, TaskFilter
 from orchestratord.values.clock import rfc3339
 from orchestratord.values.redact import Redactor
@@ -103,7 +102,7 @@ def task_page_json(
         **task_json(task, redactor),
         "waits": None,
         "replaced_by": by,
-        "holds_partition": task.blocks and not by and holds(task, task.status, task.reason),
+        "holds_partition": task.blocks and not by and task.holds_after(task.status, task.reason),
         "idempotency_key": None,
         "client_key": redactor.value(task.unique_key),
         "payload": redactor.value(task.payload),

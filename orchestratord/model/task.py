@@ -221,9 +221,10 @@ class Task:
         """No later one of its ordered partition may run: it has not ended, or holds it."""
         return self.turn is not None and self.turn.turn_at > 0
 
-    def holds_after(self, reason: str | None) -> bool:
-        """Whether its ordered partition waits for a person once it has failed for this reason."""
-        return self.turn is not None and self.turn.partition_rule == HOLD and reason not in LETS_GO
+    def holds_after(self, status: str, reason: str | None) -> bool:
+        """Whether its ordered partition waits for a person once it ends so."""
+        failed = status == Status.FAILED and reason not in LETS_GO
+        return failed and self.turn is not None and self.turn.partition_rule == HOLD
 
     def floor(self, now: int) -> int:
         """When the delay is over that its last attempt which counted has chosen; 0 for none. Of a

@@ -187,10 +187,6 @@ class Registry:
         for command in _registered(plugin, "register_commands", click.Command):
             self.claim("command", command.name, name)
         self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
-        if self.verbs[name]:
-            from orchestratorctl.verb_table import VERBS  # argparse with it, which few starts need
-
-            self.owners.update({("verb", verb.name): CORE for verb in VERBS})
         for verb in self.verbs[name]:
             self.claim("verb", verb.name, name)
         for editor in _registered(plugin, "register_editor", Editor):

@@ -24,6 +24,7 @@ from orchestratord import (
     EventType,
     PartitionEvent,
     Redactor,
+    Status,
     Task,
     Template,
     TemplateTree,
@@ -200,7 +201,7 @@ def members_of(event: Event, config: Config, occurrence: object = None) -> list[
 def of_held_partition(task: Task, at: float, config: Config) -> list[BatchMember]:
     """What is written with the failure, at `at` (seconds since the epoch), of a task that holds its
     partition from then on; nothing where it does not."""
-    if not task.holds_after(task.reason):
+    if not task.holds_after(Status.FAILED, task.reason):
         return []
     event = PartitionEvent(
         EventType.PARTITION_HELD, round(at * 1000), task.endpoint_id, task.webhook or None,

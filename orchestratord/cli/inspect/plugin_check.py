@@ -16,19 +16,21 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter
 
+from orchestratorctl.verb_table import VERBS
+from orchestratord.api.plugin_pages import contained_status
 from orchestratord.api.route_paths import ROUTES
 from orchestratord.engine.retry_delay import base_delay
 from orchestratord.errors import NotFound, Problem
 from orchestratord.model.settings import Config
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault
+from orchestratord.plugin.registry import CORE
 from orchestratord.plugin.served import (
     plugin_metrics,
     plugin_pages,
     plugin_ports,
     plugin_routes,
     plugin_services,
-    plugin_status,
 )
 
 MOST_ATTEMPTS = 200
@@ -109,10 +111,15 @@ async def ask_all(host: Host, config: Config) -> None:
         plugin_routes(host, control, ROUTES),
         plugin_metrics(host),
         plugin_services(host, control),
-        _status(host, control),
+        contained_status(host, control),
         plugin_ports(host, control),
     ):
         list(found)
+    ours = {verb.name for verb in VERBS}
+    for plugin, verbs in host.registry.verbs.items():
+        for taken in [verb.name for verb in verbs if verb.name in ours]:
+            words = f"the verb {taken!r} is registered by {CORE} and by {plugin}"
+            host.fault(plugin, "register_verbs", HookFault(words))
     for hook, plugin, setting in host.registry.all_settings():
         try:
             TypeAdapter(setting.type)
@@ -129,12 +136,3 @@ async def ask_all(host: Host, config: Config) -> None:
 def ask_once(host: Host, config: Config) -> None:
     """`ask_all`, in a loop of its own."""
     asyncio.run(ask_all(host, config))
-
-
-def _status(host: Host, control: Any) -> Iterator[Any]:
-    """The parts of the status; what the core's own are called takes a moment to learn."""
-    if {part.key for _, part in plugin_status(host, control, frozenset())} <= {"outbox"}:
-        return iter(())
-    from orchestratord.api.plugin_pages import contained_status
-
-    return contained_status(host, control)

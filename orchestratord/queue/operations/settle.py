@@ -160,7 +160,7 @@ def _step(s: Settlement) -> Step:
     error, reason, waits = s.error, s.reason, s.status == Status.PENDING
     turn_at = None
     if task.ordered and not waits:  # whether it holds its partition
-        turn_at = HOLDS if holds(task, s.status, reason) else 0
+        turn_at = HOLDS if task.holds_after(s.status, reason) else 0
     row = (
         *fence(task), s.at, code_text(s.status_code), error if error is None else plain(error),
         s.response, s.max_attempts, s.deaths, reason if reason is None else str(reason),
@@ -222,7 +222,7 @@ def take_steps(session: Session, steps: Sequence[Step]) -> list[Any]:
     inserted = apply_all_effects(session, list(map(_effects_of, done)), recurring)
     results = [_done(s, new) for s, new in zip(done, inserted, strict=True)]
     for place, s in enumerate(done) if rows[END] else ():
-        if isinstance(s, Settlement) and holds(s.task, s.status, s.reason):
+        if isinstance(s, Settlement) and s.task.holds_after(s.status, s.reason):
             results[place] = replace(results[place], holds=True)
     return results
 
@@ -276,11 +276,6 @@ def _frees_turn(task: Task, status: str) -> bool:
     limit has them wait for what runs, it came with the claim of this one."""
     turn = task.turn
     return turn is not None and (turn.partition_rule != 0 or status == Status.PENDING)
-
-
-def holds(task: Task, status: str, reason: str | None) -> bool:
-    """Whether the ordered partition of a task waits for a person once it ends so."""
-    return status == Status.FAILED and task.holds_after(reason)
 
 
 def attempt_row(task_id: int, row: Attempt) -> tuple[Any, ...]:

@@ -23,8 +23,7 @@ import asyncio
 from pathlib import Path
 import orchestratord.daemon.run as run
 from orchestratord.daemon.daemon import Daemon
-# Not argparse: the verbs of a shipped plugin are held against those of orchestratorctl.
-NOT_NEEDED = {"opentelemetry.trace", "playhouse", "prometheus_client", "rich"}
+NOT_NEEDED = {"argparse", "opentelemetry.trace", "playhouse", "prometheus_client", "rich"}
 loaded = []
 def ready(self):
     loaded.extend(sys.modules)

@@ -118,9 +118,9 @@ WRONG = {
         "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('a b', '', '/x')]\n",
         ["the verb 'a b' is not a word of small letters"],
     ),
-    "a verb that deletes": (
-        "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('lst', '', '/x', 'DELETE')]\n",
-        ["register_verbs returned lst, which asks DELETE /x: no such route"],
+    "a verb of a method that no route has": (
+        "@hookimpl\ndef register_verbs():\n    return [o.VerbRow('lst', '', '/x', 'TRACE')]\n",
+        ["the verb lst: its method is GET, POST, PUT, PATCH or DELETE, not TRACE"],
     ),
     "a gauge that raises": (
         "@hookimpl\ndef register_metrics():\n    return [o.Gauge('bad_x', 'x', lambda: 1 / 0)]\n",
