@@ -31,7 +31,9 @@ SETTLED = 60.0
 AWAY = "the database cannot be reached"
 """Why a service waits that needed it: no fault of its plugin."""
 LEFT = 1.0
-"""Seconds for which one that is cancelled may go on."""
+"""Seconds for which one that is cancelled may go on, at the drain."""
+CANCELLED = 10.0
+"""The same where its role was lost: it may wait for a server that is away, as its holder does."""
 
 Run = asyncio.Task[tuple[BaseException | None, Any]]
 
@@ -93,7 +95,7 @@ class PluginServices:
                 continue
             began = world.monotonic()
             try:
-                fault = await self._run(service, state, role)
+                fault = await self._run(plugin, service, state, role)
             except asyncio.CancelledError:  # the daemon has waited for it long enough
                 if state.state == "running":
                     self._host.fault(plugin, f"service {service.name}", HookFault(*_GOES_ON))
@@ -104,8 +106,6 @@ class PluginServices:
             if not isinstance(fault, Unreachable):  # which the daemon itself announces
                 self._host.fault(plugin, f"service {service.name}", fault)
                 error = self._host.plugins[plugin].last_fault
-            if fault.args == _GOES_ON:
-                return
             state.state, state.error = "waiting", error
             tries = 0 if world.monotonic() - began >= SETTLED else tries
             again_at = world.monotonic() + AGAIN[min(tries, len(AGAIN) - 1)]
@@ -116,7 +116,7 @@ class PluginServices:
                     break
 
     async def _run(
-        self, service: Service, state: ServiceState, role: _Role | None
+        self, plugin: str, service: Service, state: ServiceState, role: _Role | None
     ) -> BaseException | None:
         """Run it once: until it ends, another daemon has its role, or the daemon stops. What was
         wrong with that; None for nothing."""
@@ -138,11 +138,13 @@ class PluginServices:
             stop.set()
             if not run.done():
                 run.cancel()
-                await asyncio.wait((run,), timeout=LEFT)
+                await asyncio.wait((run,), timeout=LEFT if self._stopping.is_set() else CANCELLED)
             if run.done():
                 state.state = "elsewhere"
-        if not run.done():
-            return HookFault(*_GOES_ON)
+        if not run.done():  # it cannot begin again beside itself
+            self._host.fault(plugin, f"service {service.name}", HookFault(*_GOES_ON))
+            await asyncio.wait((run,))
+            state.state = "elsewhere"
         return None if run.cancelled() else _fault_of(run)
 
     async def _pause(self, seconds: float | None, run: Run | None = None) -> None:

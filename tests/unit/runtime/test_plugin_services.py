@@ -76,6 +76,7 @@ class Rig:
 async def rig(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     monkeypatch.setattr(module, "HOLD", 0.01)
     monkeypatch.setattr(module, "LEFT", 0.05)
+    monkeypatch.setattr(module, "CANCELLED", 0.05)
     monkeypatch.setattr(module, "AGAIN", (0.02, 0.04, 60.0))
     rig = Rig()
     yield rig
@@ -175,6 +176,30 @@ async def test_one_of_all_runs_where_its_role_is_held(rig: Rig) -> None:
     await until(lambda: not running.is_set())
     assert rig.state.state == "elsewhere"
     assert rig.faults == 0
+
+
+async def test_one_that_ends_late_after_its_role_was_lost_begins_again(rig: Rig) -> None:
+    began, ended = [], asyncio.Event()
+
+    async def run(stop: asyncio.Event) -> None:
+        began.append(1)
+        while not ended.is_set():  # as a driver that waits for a server which is away
+            try:
+                await ended.wait()
+            except asyncio.CancelledError:
+                continue
+        await stop.wait()
+
+    rig.begin(Service("relay", run))
+    await until(lambda: began == [1])
+    rig.store.elsewhere = True
+    await until(lambda: rig.faults == 1)
+    assert rig.host.plugins["mine"].last_fault == "service relay: goes on although it was cancelled"
+    rig.store.elsewhere = False
+    await asyncio.sleep(0.05)
+    assert began == [1]  # never twice at once
+    ended.set()
+    await until(lambda: began == [1, 1])
 
 
 async def test_without_the_database_it_goes_on_until_another_may_have_the_role(
