@@ -22,6 +22,8 @@ ENDPOINT = "subscriptions"
 
 
 def _as_list(value: Any) -> Any:
+    if value == []:
+        raise ValueError("has no key")
     return value if isinstance(value, list | tuple) else (value,)
 
 
@@ -62,7 +64,6 @@ class SubscriptionSettings(Model):
 
     key: Annotated[
         tuple[_KEY, ...],
-        Field(min_length=1),
         BeforeValidator(_as_list),
         WithJsonSchema({"anyOf": [_ONE, {"type": "array", "items": _ONE, "minItems": 1}]}),
     ]
@@ -92,13 +93,13 @@ class SubscriptionSettings(Model):
         checked again, at each delivery."""
         scheme, _, rest = url.partition("://")
         if self.require_https and scheme.lower() != "https":
-            return "begins with https://"
+            return "must begin with https://"
         if scheme.lower() not in ("http", "https"):
-            return "begins with https:// or http://"
+            return "must begin with https:// or http://"
         if "@" in rest.split("/")[0]:
-            return "holds no user name or password"
+            return "must hold no user name or password"
         if "#" in url or any(not "!" <= character <= "~" for character in url):
-            return "holds no fragment, blank or character beyond ASCII"
+            return "must hold no fragment, blank or character beyond ASCII"
         if (found := host_and_port(url)) is None:
             return "has no host or port that can be used"
         host, port = found
