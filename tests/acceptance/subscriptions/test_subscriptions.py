@@ -130,9 +130,9 @@ def test_a_patch_of_what_has_changed_is_refused(make_tenants: MakeTenants) -> No
         ("http://[::ffff:169.254.169.254]:{port}/", "is no public address"),
         ("http://0x7f.2:{port}/", "is no public address"),
         ("http://127.0.0.1:22/", "has the port 22; possible: {port}"),
-        ("http://user:word@127.0.0.1:{port}/", "holds no user name or password"),
-        ("ftp://127.0.0.1:{port}/", "begins with https:// or http://"),
-        ("http://127.0.0.1:{port}/#x", "holds no fragment, blank or character beyond ASCII"),
+        ("http://user:word@127.0.0.1:{port}/", "must hold no user name or password"),
+        ("ftp://127.0.0.1:{port}/", "must begin with https:// or http://"),
+        ("http://127.0.0.1:{port}/#x", "must hold no fragment, blank or character beyond ASCII"),
     ],
 )
 def test_an_address_is_refused(
