@@ -129,16 +129,10 @@ class Session(ABC):
     """What is `unsure` and `late` is tried again in the transaction."""
     members: BatchMembers = field(default_factory=BatchMembers)
     """Those of batches."""
-    gives_nonces: bool = True
-    """New tasks get a nonce; not while a daemon works on the queue that would not use it."""
 
     def now(self) -> int:
         """Milliseconds since the epoch."""
         return self.clock.now_ms()
-
-    def new_nonce(self) -> str | None:
-        """What a new task is told by where it is sent; None while it may have none."""
-        return random_nonce() if self.gives_nonces else None
 
     def moved(self, source: str | None, target: str | None, count: int = 1) -> None:
         """Note that `count` tasks changed their status; None is outside of the table."""
@@ -372,9 +366,6 @@ class Session(ABC):
     def renew(self, held: Collection[int]) -> int:
         """Renew the leases of tasks that we hold, as far as they need it; how many did."""
         return 0
-
-    def look_for_older(self) -> None:  # noqa: B027  # not every database has that
-        """Learn whether daemons of before schema 8 work on the queue."""
 
     def heard(self, key: Key, next_try: int) -> None:  # noqa: B027  # not every database has that
         """A task of `key` is due at `next_try`, which may be before what was claimed last; from any

@@ -43,7 +43,6 @@ def give_sign(session: Session, beat: Beat) -> int:
     alive |= {"beat_at": now, "lease_until": until}
     group = beat.process_group or session.owner
     row = session.db.one(ALIVE, (*alive.values(), session.owner))
-    session.look_for_older()
     if row is None:
         first = DaemonRow.insert(
             owner=session.owner,

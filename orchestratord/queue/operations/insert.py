@@ -14,7 +14,7 @@ from orchestratord.queue.connection import ManyRows
 from orchestratord.queue.operations import plugin_rows
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.rows import json_digest, json_text, plain, same_json
-from orchestratord.queue.session import Session
+from orchestratord.queue.session import Session, random_nonce
 
 UNIQUE_KEY = 24 * 3600.0
 """Seconds for which an idempotency key counts."""
@@ -175,7 +175,7 @@ def _row(session: Session, insert: Insert, now: int, id_: int) -> Row:
     return (
         id_, new.kind, new.endpoint_id, new.webhook, new.phase, new.max_attempts, params, payload,
         new.parent_id, new.unique_key, 0, 0, 1, error, now, now, scheduled_at, new.depth,
-        session.new_nonce(), asked, run_id, *end, *turn,
+        random_nonce(), asked, run_id, *end, *turn,
     )  # fmt: skip
 
 

@@ -257,19 +257,10 @@ def count(db: Connection, filter: TaskFilter, last: int) -> dict[tuple[str | Non
     return found
 
 
-NEWER = (
-    "reason", "left_out", "partition", "run", "bulk", "batch", "webhook", "ended_since",
-)  # fmt: skip
-"""What daemons of schema 7 cannot read in a filter."""
-
-
 def dump(filter: TaskFilter) -> str:
     """A filter as it is stored."""
     code = filter.status_code
     values = {field.name: getattr(filter, field.name) for field in fields(TaskFilter)}
-    for name in NEWER:
-        if not values[name]:
-            del values[name]
     return json.dumps(values | {"status_code": None if code is None else str(code).split(",")})
 
 

@@ -291,7 +291,6 @@ UPDATE retry_schedule SET lease_until = ?::bigint FROM ours WHERE retry_schedule
 FRONT = -(1 << 62)
 NEVER = 1 << 62
 
-OLDER = "SELECT EXISTS (SELECT 1 FROM daemons WHERE schema_version < 8 AND lease_until > ?::bigint)"
 
 CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
@@ -334,7 +333,6 @@ class PostgresSession(Session):
 
     def __post_init__(self) -> None:
         self.ask_clock()
-        self.look_for_older()
 
     def begin(self, committed: bool) -> None:
         """As in the interface."""
@@ -482,11 +480,6 @@ class PostgresSession(Session):
     def step_forward(self, ids: Sequence[int], now: int) -> Collection[int]:
         """As in the interface."""
         return {id_ for (id_,) in self.db.all(STEP_FORWARD, (list(ids), now, now, now))}
-
-    def look_for_older(self) -> None:
-        """As in the interface."""
-        [(older,)] = self.db.all(OLDER, (self.leases.now(self.clock),))
-        self.gives_nonces = not older
 
     def ask_clock(self) -> int:
         """Learn what the database's clock says; milliseconds since the epoch."""

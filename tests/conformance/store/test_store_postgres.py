@@ -234,28 +234,6 @@ async def test_signs_of_life(two: list[Any]) -> None:
     ]
 
 
-async def test_random_keys_wait_for_daemons_that_would_not_use_them(two: list[Any]) -> None:
-    """While daemons are upgraded one after the other, a task of both has one webhook-id."""
-    one, other = two
-
-    async def key() -> str | None:
-        task = await one.store.read(search.get(await one.add()))
-        return task.nonce  # type: ignore[no-any-return]
-
-    assert await key()
-    await other.store.write(daemons.give_sign(Beat("second", 8)))
-    await one.store.write(daemons.give_sign(Beat("first", 7)))
-    assert await key()
-    one.run("UPDATE daemons SET schema_version = 7 WHERE host = 'second'")
-    await one.store.write(daemons.give_sign(Beat("first", 7)))
-    assert await key() is None
-    await one.reopen()
-    assert await key() is None
-    one.run("UPDATE daemons SET lease_until = 1 WHERE host = 'second'")
-    await one.store.write(daemons.give_sign(Beat("first", 7)))
-    assert await key()
-
-
 class Line:
     """The way to the server, which a test can cut at a chosen moment.
 
