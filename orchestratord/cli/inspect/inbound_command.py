@@ -23,7 +23,7 @@ _SHOWN = 2_000
 
 @click.group()
 def inbound() -> None:
-    """Webhooks that come in."""
+    """Try webhooks that come in."""
 
 
 @inbound.command()
