@@ -29,7 +29,7 @@ from orchestratord.engine.new import scheduler
 from orchestratord.engine.settle.held_claims import Claims
 from orchestratord.engine.settle.removed_tasks import RemovedTasks
 from orchestratord.engine.worker import Worker
-from orchestratord.model.task import KEEPS_DOUBT, Status
+from orchestratord.model.task import KEEPS_DOUBT, Status, Task
 from orchestratord.queue import session
 from orchestratord.queue.batch import Rank, Write, deliver, writes
 from orchestratord.queue.connection import ManyRows
@@ -508,7 +508,7 @@ def order_that_is_not_kept() -> Planted:
 
 def failure_that_does_not_hold() -> Planted:
     """An ordered partition goes on behind a failure that a person has to look at."""
-    return replaced(settle, "holds", lambda task, status, reason: False)
+    return replaced(Task, "holds_after", lambda self, status, reason: False)
 
 
 def partition_over_its_limit() -> Planted:
