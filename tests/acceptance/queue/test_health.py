@@ -40,7 +40,10 @@ def declare(daemon: Daemon, receiver: Receiver, concurrency: int = 10) -> Daemon
 
 
 # httpcore leaves a socket to the collector where nobody listens any more.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
 
 
 @pytest.fixture
@@ -380,7 +383,7 @@ def test_the_journal_does_not_fill_a_small_disk(
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-FULL = ["8m", pytest.param("32m", marks=pytest.mark.slow)]
+FULL = ["8m", "32m"]
 
 
 @pytest.mark.parametrize("size", FULL)
