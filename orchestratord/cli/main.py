@@ -22,7 +22,6 @@ PLACES = {
     "config": "inspect.config_show_command",
     "doctor": "doctor.doctor_command",
     "explain": "inspect.explain_command",
-    "inbound": "inspect.inbound_command",
     "init": "create.init_command",
     "move-queue": "move_queue_command:move_queue",
     "new": "create.new_command",

@@ -288,7 +288,8 @@ class Worker:
         end = asyncio.get_running_loop().time() + timeout
         # A claim that is under way comes back with tasks, which are released.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopped.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._stopped.wait()
         left = await self._wait(end - asyncio.get_running_loop().time())
         self.pipe.deadlines.interrupt()
         if left:

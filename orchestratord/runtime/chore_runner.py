@@ -55,7 +55,8 @@ class ChoreRunner:
                 except QueueError as error:
                     log.warning("cannot look for chores yet: %s", error)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), LOOK)
+                    async with asyncio.timeout(LOOK):
+                        await wake.wait()
         finally:
             held = list(self._held.values())
             for task in held:

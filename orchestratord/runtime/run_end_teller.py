@@ -65,7 +65,8 @@ class RunEndTeller:
                 log.warning("cannot announce the ends of runs yet: %s", error)
             await asyncio.sleep(APART)
             with suppress(TimeoutError):
-                await asyncio.wait_for(look.wait(), LOOK)
+                async with asyncio.timeout(LOOK):
+                    await look.wait()
 
     async def _ask_round(self) -> None:
         """Tell of all runs that have ended; one that cannot be told yet holds up no other."""

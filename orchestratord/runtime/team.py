@@ -61,7 +61,8 @@ class OtherWorker:
         if waited_for is None or waited_for.done():
             self.answers[answer] = waited_for = asyncio.get_running_loop().create_future()
             self.link.send(kind, *values)
-        return await asyncio.wait_for(asyncio.shield(waited_for), within)
+        async with asyncio.timeout(within):
+            return await asyncio.shield(waited_for)
 
     def gone(self) -> None:
         """Nothing comes any more."""

@@ -240,7 +240,8 @@ async def examine() -> Examined:
         *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), EXAMINED_WITHIN)
+        async with asyncio.timeout(EXAMINED_WITHIN):
+            out, err = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -443,7 +443,8 @@ class Health:
         while not stopping.is_set():
             await self.delete_missed(control)
             with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), MISSED_EACH)
+                async with asyncio.timeout(MISSED_EACH):
+                    await stopping.wait()
 
 
 def why_disabled(endpoint_id: str, webhook: str, reason: str) -> str:

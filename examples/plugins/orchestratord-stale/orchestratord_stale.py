@@ -73,7 +73,8 @@ def register_services(control: Control) -> Iterable[Service]:
         while not stop.is_set():
             await look(control)
             try:
-                await asyncio.wait_for(stop.wait(), LOOK)
+                async with asyncio.timeout(LOOK):
+                    await stop.wait()
             except TimeoutError:
                 continue
 

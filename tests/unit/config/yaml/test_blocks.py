@@ -23,6 +23,8 @@ from orchestratord.config.yaml.blocks import CutDocument, KnownBlocks
 from orchestratord.config.yaml.document import YamlDocument, read_document
 from orchestratord.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 FILES = 14
 ROUNDS = int(os.environ.get("BLOCK_ROUNDS", "40"))
 
