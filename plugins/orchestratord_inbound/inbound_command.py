@@ -33,7 +33,7 @@ def _named(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 @click.group()
 def inbound() -> None:
-    """Webhooks that come in."""
+    """Try webhooks that come in."""
 
 
 @inbound.command()

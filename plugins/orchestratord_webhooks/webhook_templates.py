@@ -91,7 +91,8 @@ def _wrong(template: Template | TemplateTree, known: frozenset[str]) -> Iterator
         elif name in PAYLOAD and known == DELIVERY:
             yield name, ": only a payload can use it; it is not kept until the delivery is sent"
         else:
-            yield name, suggest(name, known)
+            within = [root for root, fields in FIELDS.items() if name in fields and root in known]
+            yield name, f": write {within[0]}.{name}" if within else suggest(name, known)
     for path in sorted(template.paths):
         root, _, field = path.partition(".")
         # What every mapping can do, such as `response.get("truncated")`, is no name of ours.

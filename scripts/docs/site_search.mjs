@@ -28,6 +28,21 @@ const WORDS = {
   "stripe": "how-to/inbound-stripe/",
   "upgrade": "operations/#upgrades",
 };
+Object.assign(WORDS, {
+  // of an operator at work
+  "action log": "api/#the-action-log",
+  "backup": "operations/#backups",
+  "cannot start": "troubleshooting/#the-daemon-does-not-start",
+  "exit code": "operations/#signals-and-exit-codes",
+  "disabled webhook": "webhooks/#what-it-misses",
+  "daemon does not start": "troubleshooting/#the-daemon-does-not-start",
+
+  "log level": "how-to/ship-the-log/",
+  "moving queue": "fleet/#moving-a-queue",
+  "resolve ambiguous": "troubleshooting/#ambiguous",
+  "stays pending": "troubleshooting/#a-task-stays-pending",
+  "throttled": "limits/#throttled-lanes",
+});
 const SETUP = 0, QUERY = 2, RESULT = 3;
 const FIRST = 3;
 
