@@ -45,8 +45,8 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 CONFIG = "/etc/orchestratord"
 
-_TIMEOUT = 10.0
-"""Seconds."""
+_TIMEOUT = 60.0
+"""Seconds for a server to begin: on a busy machine a start of the daemon took more than ten."""
 
 _RUNTIME = "/run/user/1000/orchestratord/"
 
