@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @click.group("import")
 def import_() -> None:
-    """Write endpoint files from another description of an API."""
+    """Take over what another system describes."""
 
 
 @import_.command()
