@@ -411,7 +411,7 @@ VERBS = (
     Verb(
         "runs",
         "verbs.run_tree:list_runs",
-        "list the runs of calls that others follow from, newest first",
+        "list runs: a call with all that follows from it",
         VerbArgument("--status", "only these", choices=("running", "ended")),
         VerbArgument("--limit", "at most this many (100)", _COUNT, default=100),
     ),
@@ -464,7 +464,7 @@ VERBS = (
     Verb(
         "upgrade",
         "verbs.daemon_verbs:upgrade",
-        "have the daemon go on as the installed version",
+        "let the installed version take over, without a refusal",
     ),
     Verb(
         "webhooks",
@@ -479,7 +479,7 @@ VERBS = (
             ),
             _webhook_verb(
                 "enable",
-                "enable a disabled webhook",
+                "enable a disabled webhook; --replay sends what it missed",
                 VerbArgument("--replay", "send the deliveries that failed while it was disabled"),
             ),
             _webhook_verb("disable", "stop deliveries to a webhook"),

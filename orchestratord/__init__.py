@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orchestratord.config.params import check_params as check_params
     from orchestratord.config.params import fitted as fitted
     from orchestratord.config.params import rule_problems as rule_problems
+    from orchestratord.config.validate.bind_address import parse_bind as parse_bind
     from orchestratord.config.validate.request_rules import host_and_port as host_and_port
     from orchestratord.config.validate.request_rules import url_problem as url_problem
     from orchestratord.config.validate.secret_keys import is_named_for_secret as is_named_for_secret
@@ -162,6 +163,7 @@ if TYPE_CHECKING:
     from orchestratord.values.budget import TooCostly as TooCostly
     from orchestratord.values.budget import within_budget as within_budget
     from orchestratord.values.clock import parse_first_try as parse_first_try
+    from orchestratord.values.clock import rfc3339 as rfc3339
     from orchestratord.values.durations import Duration as Duration
     from orchestratord.values.durations import Size as Size
     from orchestratord.values.durations import format_duration as format_duration

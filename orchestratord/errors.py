@@ -47,6 +47,9 @@ Severity = Literal["error", "warning"]
 class OrchestratordError(Exception):
     """Root of everything that orchestratord raises on purpose. `str()` is one line for a person."""
 
+    code: str = ""
+    """In one word for programs, what the API answers for it; empty where it has none of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -86,6 +89,8 @@ class Problem:
 class ConfigError(OrchestratordError):
     """The configuration cannot be used. `problems` holds all that was found, not only the first."""
 
+    code = "bad_config"
+
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
@@ -122,6 +127,8 @@ class InvalidPayload(OrchestratordError):
 
     `stored`: because what its row holds cannot be read.
     """
+
+    code = "invalid_payload"
 
     def __init__(self, message: str, *, stored: bool = False) -> None:
         self.stored = stored
@@ -176,6 +183,8 @@ class QueueError(OrchestratordError):
 class NotFound(QueueError):
     """There is no such task, endpoint, webhook or bulk operation."""
 
+    code = "not_found"
+
     @classmethod
     def of(cls, kind: str, name: int | str) -> NotFound:
         """What is said of an id that nothing has: `there is no task 7`."""
@@ -185,12 +194,16 @@ class NotFound(QueueError):
 class Conflict(QueueError):
     """The state of the task does not allow what was asked."""
 
+    code = "conflict"
+
 
 class Overtaken(Conflict):
     """A later task of its ordered partition has started: it would come out of order.
 
     `by`: the number of that task.
     """
+
+    code = "overtaken"
 
     def __init__(self, task_id: int, by: int) -> None:
         self.by = by
@@ -207,6 +220,8 @@ class Replaced(Conflict):
     `by`: the number of that task; 0 where it is not there any more.
     """
 
+    code = "replaced"
+
     def __init__(self, task_id: int, by: int) -> None:
         other = f"task {by}, which has its place now" if by else "another one"
         super().__init__(f"task {task_id} is replaced by {other}")
@@ -215,12 +230,16 @@ class Replaced(Conflict):
 class UpgradeUnderWay(Conflict):
     """A new version of the daemon is about to take over."""
 
+    code = "upgrade_under_way"
+
     def __init__(self) -> None:
         super().__init__("an upgrade is under way: `orchestratorctl status` says how it ends")
 
 
 class UniqueKeyReused(QueueError):
     """The idempotency key was used at this endpoint before, with other parameters."""
+
+    code = "idempotency_key_reused"
 
 
 class RoleLost(QueueError):
@@ -237,6 +256,8 @@ class Unstorable(QueueError):
 class StorageFull(QueueError):
     """The disk has no room: no new work is accepted, what is queued goes on."""
 
+    code = "storage_full"
+
 
 AWAY = "database_unreachable"
 """The code of a database whose server is away."""
@@ -244,10 +265,10 @@ AWAY = "database_unreachable"
 
 class Unreachable(QueueError):
     """The database cannot be used now: its server is away, another program holds it, its disk
-    fails. The daemon goes on trying.
-
-    `code`: which of them, in one word for programs.
+    fails. The daemon goes on trying. `code` says which of them.
     """
+
+    code = AWAY
 
     def __init__(self, message: str, code: str = AWAY) -> None:
         self.code = code
@@ -257,6 +278,8 @@ class Unreachable(QueueError):
 class OutboxUnusable(QueueError):
     """The database that is to have the outbox has none, or refuses what the relay asks."""
 
+    code = "outbox_unusable"
+
 
 class DatabaseInUse(QueueError):
     """Another daemon holds the database, or its schema is newer than this version can read."""
@@ -264,6 +287,8 @@ class DatabaseInUse(QueueError):
 
 class Stopping(OrchestratordError):
     """The daemon is being stopped: no new configuration comes into force."""
+
+    code = "stopping"
 
     def __init__(self) -> None:
         super().__init__("the daemon is being stopped")
@@ -276,17 +301,25 @@ class EditRefused(OrchestratordError):
 class Unconditional(EditRefused):
     """The edit does not say which state of the file it was made from."""
 
+    code = "if_match_required"
+
 
 class Outdated(EditRefused):
     """The file has changed since it was read."""
+
+    code = "outdated"
 
 
 class NotWritable(EditRefused):
     """The daemon cannot write the file, or it is not the endpoint's own."""
 
+    code = "not_writable"
+
 
 class InvalidParams(OrchestratordError):
     """Parameters do not fit the endpoint's declaration. `problems` maps a name to what is wrong."""
+
+    code = "invalid_params"
 
     def __init__(self, problems: dict[str, str]) -> None:
         self.problems = problems
@@ -295,6 +328,8 @@ class InvalidParams(OrchestratordError):
 
 class SchemaTooCostly(InvalidParams):
     """To find out whether parameters fit takes too long, or too much memory."""
+
+    code = "schema_too_costly"
 
     def __init__(self, why: str) -> None:
         super().__init__({"params": why})

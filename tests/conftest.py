@@ -56,7 +56,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what this run left out."""
     if not terminalreporter.config.option.all:
         terminalreporter.write_line(
-            "The slow tests were left out (kills for minutes, fleets, upgrades, clocks that jump): "
+            "The slow tests were left out (kills, fleets, upgrades, clocks that jump, full disks): "
             "`--all` runs them, too."
         )
 

@@ -30,7 +30,7 @@ DEBTS = Path(__file__).with_name("house_debts.toml")
 
 # -- bounds --------------------------------------------------------------------------------------
 
-CODE_LINES = 59_928
+CODE_LINES = 59_755
 """300 and 32,000 before the daemon told its health, kept its own time and refused what it cannot
 read, had several workers, shared its slots fairly, kept orders, relayed an outbox, took webhooks,
 gathered alerts, counted runs and how bulks went, and said of each refusal what to do, and read
@@ -43,7 +43,7 @@ what is wrong with them, 107 before their tests had a stand-in for the daemon. A
 them says here for what."""
 LINES_OF_FUNCTION = 60
 """With its decorators and comments, without its docstring."""
-FMT_SKIPS = 46
+FMT_SKIPS = 44
 DOCUMENTED = 0.92
 """Of the public functions, methods and classes; 94 of 100 functions."""
 

@@ -315,8 +315,9 @@ def reasons(value: Any) -> tuple[str, ...]:
 
 def endpoint_filter(value: Any, own: Container[str]) -> str:
     """`api/name`, `api/*`, or one of `own`. Raises ValueError for anything else."""
-    fits = isinstance(value, str) and _ENDPOINT.fullmatch(value)
-    if not fits or not ("/" in value or value in own):
+    if not isinstance(value, str) or not (
+        _ENDPOINT.fullmatch(value) and ("/" in value or value in own)
+    ):
         raise ValueError(
             f"{value!r} is not an endpoint: write api/name, or api/* for all of an api"
         )

@@ -21,7 +21,8 @@ from orchestratord.api.filters import MAX_ID
 from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.guard import OPEN
 from orchestratord.api.server.handler import READING, Asked
-from orchestratord.api.server.problem_json import MEDIA_TYPE, PROBLEMS, Refusal, code_of, title
+from orchestratord.api.server.problem_json import MEDIA_TYPE, PROBLEMS, Refusal, title
+from orchestratord.errors import OrchestratordError
 from orchestratord.plugin.route import DESCRIPTION, JSON, Answer, Description, described
 from orchestratord.values.yaml_value import REFERENCE
 
@@ -308,9 +309,9 @@ def _problems(
         yield str(status), {"$ref": f"#/components/responses/{name}"}
 
 
-def _code(problem: Any) -> str:
-    code = problem if isinstance(problem, str) else code_of(problem)
-    if code is None or code not in PROBLEMS:
+def _code(problem: type[OrchestratordError] | str) -> str:
+    code = problem if isinstance(problem, str) else problem.code
+    if code not in PROBLEMS:
         raise ValueError(f"{problem!r} is no problem of the API")
     return code
 

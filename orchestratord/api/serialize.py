@@ -7,9 +7,10 @@ configuration's redactor on their way out.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from orchestratord.api.answer_documents import (
     ActionDocument,
@@ -19,6 +20,7 @@ from orchestratord.api.answer_documents import (
     SurveyDocument,
     TaskDocument,
     TaskPageDocument,
+    Time,
     WaitDocument,
 )
 from orchestratord.api.daemon_documents import PluginDocument, ProblemDocument
@@ -52,6 +54,29 @@ def _plain(value: Any) -> Any:
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain)
+
+
+D = TypeVar("D")
+
+
+def document(kind: Callable[..., D], record: object, redactor: Redactor, **given: Any) -> D:
+    """A document of this kind: what is `given`, and of the record what else has the names of its
+    fields, times as texts and secrets masked."""
+    shown: dict[str, Any] = {}
+    for name, is_time in _fields_of(kind):
+        if name in given:
+            shown[name] = given[name]
+        else:
+            value = getattr(record, name)
+            shown[name] = rfc3339(value) if is_time else redactor.value(value)
+    return cast("D", shown)
+
+
+@lru_cache(maxsize=64)
+def _fields_of(kind: Callable[..., object]) -> tuple[tuple[str, bool], ...]:
+    """The fields of a document, and which of them are times."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple((name, hint in (Time, Time | None)) for name, hint in hints.items())
 
 
 def task_json(task: Task, redactor: Redactor) -> TaskDocument:
@@ -158,25 +183,14 @@ def endpoint_json(
 def bulk_json(bulk: Bulk, redactor: Redactor) -> BulkDocument:
     """A bulk and how far it has come."""
     takes_all = DOUBTFUL[0] not in bulk.filter.left_out
-    return {
-        "id": bulk.id,
-        "action": bulk.action,
-        "status": bulk.status,
-        "matched": bulk.matched,
-        "moved": bulk.moved,
-        "skipped": bulk.skipped,
-        "why_skipped": dict(bulk.why_skipped),
-        "succeeded": bulk.succeeded,
-        "failed": bulk.failed,
-        "waiting": bulk.waiting,
-        "stop_after": bulk.stop_after,
-        "filter": redactor.value(filter_json(bulk.filter)),
-        "include_ambiguous": takes_all if bulk.action == RETRY else None,
-        "rate": None if bulk.rate is None else format_rate(bulk.rate),
-        "created_at": rfc3339(bulk.created_at),
-        "finished_at": rfc3339(bulk.finished_at),
-        "ended_at": rfc3339(bulk.ended_at),
-    }
+    return document(
+        BulkDocument,
+        bulk,
+        redactor,
+        filter=redactor.value(filter_json(bulk.filter)),
+        include_ambiguous=takes_all if bulk.action == RETRY else None,
+        rate=None if bulk.rate is None else format_rate(bulk.rate),
+    )
 
 
 def survey_json(survey: Survey, examples: Iterable[Task], redactor: Redactor) -> SurveyDocument:
@@ -211,18 +225,8 @@ def filter_json(wanted: TaskFilter) -> dict[str, Any]:
 
 def done_json(done: Done, redactor: Redactor) -> ActionDocument:
     """An entry of the action log."""
-    action = done.action
-    return {
-        "id": done.id,
-        "at": rfc3339(done.at),
-        "who": done.who,
-        "action": action.name,
-        "endpoint": redactor.value(action.endpoint),
-        "webhook": redactor.value(action.webhook),
-        "task": action.task,
-        "bulk": action.bulk,
-        "detail": redactor.value(action.detail),
-    }
+    entry = {"id": done.id, "at": rfc3339(done.at), "who": done.who, "action": done.action.name}
+    return document(ActionDocument, done.action, redactor, **entry)
 
 
 def format_rate(per_second: float) -> str:

@@ -86,7 +86,6 @@ from orchestratord.plugin.route import Page
 from orchestratord.plugin.served import plugin_metrics
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import chores, claim, manual, plugin_rows, search
-from orchestratord.queue.operations.schedules import MissedSlots
 from orchestratord.queue.records import RETRY
 from orchestratord.queue.reports import backlog, batch_page, failing, grouped
 from orchestratord.queue.reports.failing import Failing
@@ -126,45 +125,22 @@ _GONE = (Reason.ENDPOINT_REMOVED, Reason.WEBHOOK_REMOVED)
 
 
 def _failing(item: failing.FailingKey, redactor: Redactor) -> FailingStatus:
-    return {
-        "endpoint": redactor.text(item.key.endpoint_id),
-        "webhook": redactor.text(item.key.webhook) or None,
-        "failures": item.failures,
-        "failed": item.failed,
-        "waiting": item.waiting,
-        "complete": item.complete,
-        "since": rfc3339(item.since),
-        "last": rfc3339(item.last),
-        "reason": item.reason,
-        "status_code": item.status_code,
-        "error": item.error and redactor.text(item.error),
-    }
+    named = {"endpoint": item.key.endpoint_id, "webhook": item.key.webhook or None}
+    return serialize.document(FailingStatus, item, redactor, **redactor.value(named))
 
 
 def _member(one: batch_page.PageMember, redactor: Redactor) -> BatchMemberDocument:
     event: Any = None
     with suppress(ValueError, RecursionError):  # an edit of the table may have left anything
         event = redactor.value(json.loads(one.detail or "null"))
-    return {
-        "at": rfc3339(one.at),
-        "endpoint": redactor.text(one.endpoint_id),
-        "task": one.task_id,
-        "reason": one.reason,
-        "status_code": one.status_code,
-        "event": event if isinstance(event, dict) else None,
-    }
-
-
-def _missed(missed: MissedSlots | None) -> MissedDocument | None:
-    if missed is None:
-        return None
-    return {
-        "slots": missed.slots,
-        "first": rfc3339(missed.first),
-        "last": rfc3339(missed.last),
-        "noticed_at": rfc3339(missed.noticed_at),
-        "ran": missed.ran,
-    }
+    return serialize.document(
+        BatchMemberDocument,
+        one,
+        redactor,
+        endpoint=redactor.text(one.endpoint_id),
+        task=one.task_id,
+        event=event if isinstance(event, dict) else None,
+    )
 
 
 class Service:
@@ -823,8 +799,6 @@ class Service:
         )  # fmt: skip
         return replace(edit, generation=generation, refused=tuple(result.problems))
 
-    # -- what is said of all tasks at once -----------------------------------------------------
-
     # -- who fails -----------------------------------------------------------------------------
 
     async def failing(self) -> FailingKeys:
@@ -882,18 +856,15 @@ class Service:
         """What a batch tells of. See `Control.batch`."""
         found = await self._store.read(batch_page.batch_page(batch_id, limit, after))
         mask = self.config.redactor
-        return {
-            "id": found.id,
-            "endpoint": mask.text(found.endpoint_id),
-            "webhook": mask.text(found.webhook),
-            "phase": found.phase,
-            "opened_at": rfc3339(found.opened_at),
-            "closed_at": rfc3339(found.closed_at),
-            "count": found.total,
-            "delivery": found.delivery_id,
-            "members": [_member(one, mask) for one in found.members],
-            "next": found.next,
-        }
+        return serialize.document(
+            BatchPageDocument,
+            found,
+            mask,
+            endpoint=mask.text(found.endpoint_id),
+            count=found.total,
+            delivery=found.delivery_id,
+            members=[_member(one, mask) for one in found.members],
+        )
 
     # -- what plugins bring for others -----------------------------------------------------------
 
@@ -912,17 +883,17 @@ class Service:
         config, next_runs = self._worker.placement.config, self._scheduler.next_runs()
         runs = await self._store.read(backlog.schedule_runs())
         missed = await self._store.read(backlog.missed_slots())
-        paused = await self._store.read(manual.paused())
+        paused, redactor = await self._store.read(manual.paused()), self.config.redactor
         found: list[ScheduleDocument] = []
         for name, endpoint in sorted(config.endpoints.items()):
             if endpoint.schedule is None:
                 continue
-            run = runs.get(name)
+            run, late = runs.get(name), missed.get(name)
             slot = None if run is None or run.task_id is None else run.slot or run.last_slot
             found.append(
                 {
                     "endpoint": name,
-                    "schedule": self.config.redactor.value(endpoint.shown.get("schedule")),
+                    "schedule": redactor.value(endpoint.shown.get("schedule")),
                     "enabled": endpoint.enabled,
                     "paused": name in paused,
                     "next_run": rfc3339(next_runs.get(name)),
@@ -933,7 +904,7 @@ class Service:
                     "status_code": run and run.status_code,
                     "finished_at": rfc3339(run and run.finished_at),
                     "last_success_at": rfc3339(self._worker.stats.last_success.get(name)),
-                    "missed": _missed(missed.get(name)),
+                    "missed": late and serialize.document(MissedDocument, late, redactor),
                 }
             )
         return found

@@ -22,7 +22,6 @@ PLACES = {
     "config": "inspect.config_show_command",
     "doctor": "doctor.doctor_command",
     "explain": "inspect.explain_command",
-    "inbound": "inspect.inbound_command",
     "init": "create.init_command",
     "move-queue": "move_queue_command:move_queue",
     "new": "create.new_command",
@@ -119,7 +118,7 @@ def _of_plugins(ctx: click.Context) -> dict[str, click.Command]:
 def main() -> None:
     """Calls the APIs that YAML files declare, retries what fails, and sends webhooks.
 
-    A running daemon is spoken to with orchestratorctl.
+    Use orchestratorctl to operate a running daemon.
     """
     for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:  # it is closed, and its number would be another file's

@@ -12,7 +12,9 @@ from orchestratord.cli.options import config_option
 @click.argument("target", metavar="TO")
 @config_option
 def move_queue(source: str, target: str, config: str | None) -> None:
-    """Move a queue from sqlite:////path to postgresql://…, with all its tasks.
+    """Move a queue from SQLite to PostgreSQL.
+
+    FROM is sqlite:////path, TO is postgresql://…
 
     No daemon may run on FROM, and TO has to be empty. A move that was broken off is taken up again
     where it was by the same command; nothing is moved twice. Afterwards FROM is kept, and no daemon

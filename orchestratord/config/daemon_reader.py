@@ -18,6 +18,7 @@ from orchestratord.config.validate.shapes import fields_of
 from orchestratord.config.validate.socket_path import length_problem, socket_path
 from orchestratord.config.yaml.document import YamlDocument
 from orchestratord.config.yaml.nodes import MapNode, is_null, mapping_of
+from orchestratord.config.yaml_keys import ApiKeys
 from orchestratord.model.settings import DaemonSettings, FilesSettings, Http, ports_of
 from orchestratord.plugin.host import Host
 from orchestratord.queue.postgres.postgres_url import may_lead_to_standby, problem
@@ -75,7 +76,11 @@ class DaemonReader:
     def _known(self, root: MapNode) -> MapNode:
         keys, registry = fields_of(DaemonSettings), self._host.registry
         known = {*keys, "defaults", *registry.daemon_settings}
-        return self._shared.known_keys(root, known, registry.disabled_daemon_keys, {}).only(keys)
+        elsewhere = dict.fromkeys(
+            fields_of(ApiKeys), "unknown key here; it belongs in an API's api.yaml"
+        )
+        disabled = registry.disabled_daemon_keys
+        return self._shared.known_keys(root, known, disabled, elsewhere).only(keys)
 
     def _of_plugins(self, root: MapNode) -> Mapping[str, Any]:
         found: dict[str, Any] = {}

@@ -32,6 +32,10 @@ _SETTLED = 2.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MEANT = re.compile(r"[^.]+(\.\w+)?\.txt|[^.]+\.(yam|jsn|(yml|yaml|json)[a-z])", re.IGNORECASE)
 """A file that was meant to be an endpoint: saved by an editor of texts, or misspelt."""
+_MEANT_SETTINGS = frozenset({"config", "daemon", "settings"})
+"""Files beside apis/ that were meant to be orchestratord.yaml."""
+_MISPLACED = frozenset({"api", "endpoint", "endpoints"})
+"""Folders beside apis/ that were meant to stand in it."""
 _NAME_RULE = (
     "a name is made of letters, digits, '.', '_' and '-', and begins with a letter or digit"
 )
@@ -175,14 +179,22 @@ class _Reading:
     def root(self) -> None:
         for entry in self._entries(""):
             stem, suffix = _split(entry.name)
-            if not suffix or is_folder(entry):
+            if is_folder(entry):
+                if entry.name in _MISPLACED:
+                    self._problem(
+                        entry.name,
+                        "this folder is not read; endpoints stand in apis/API/endpoints",
+                        "warning",
+                    )
+                continue
+            if not suffix:
                 continue
             if stem == "orchestratord":
                 if self.files.daemon is not None:
                     self._problem(entry.name, f"the same settings as {self.files.daemon}: keep one")
                 elif self._read(entry.name):
                     self.files.daemon = entry.name
-            elif nearest(stem, ["orchestratord", "apis"]):
+            elif stem in _MEANT_SETTINGS or nearest(stem, ["orchestratord", "apis"]):
                 self._problem(
                     entry.name,
                     "this file is not read; the settings are orchestratord.yaml",
@@ -214,13 +226,19 @@ class _Reading:
                 if entry.name == "endpoints":
                     self._endpoints(path, api)
                 else:
-                    self._problem(
-                        path, f"a folder too deep; endpoints stand in {folder}/endpoints, flat"
+                    why = (
+                        "this folder is not read"
+                        if entry.name in _MISPLACED
+                        else "a folder too deep"
                     )
+                    self._problem(path, f"{why}; endpoints stand in {folder}/endpoints, flat")
             elif not suffix:
                 continue
             elif stem != "api":
-                self._problem(path, f"this file is not read; endpoints stand in {folder}/endpoints")
+                what = f"endpoints stand in {folder}/endpoints"
+                if stem.lower() == "api":
+                    what = f"the API's settings stand in {folder}/api.yaml"
+                self._problem(path, f"this file is not read; {what}")
             elif self.files.apis[api] is not None:
                 self._problem(path, f"the same API as {self.files.apis[api]}: keep one of them")
             elif self._read(path):

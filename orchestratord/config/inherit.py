@@ -33,7 +33,7 @@ from orchestratord.config.yaml.nodes import (
     mapping_of,
     name_of,
 )
-from orchestratord.config.yaml_keys import ApiKeys, Shared, shared_keys
+from orchestratord.config.yaml_keys import ApiKeys, EndpointKeys, Shared, shared_keys
 from orchestratord.model.auth import Proxy
 from orchestratord.model.endpoint import Api, Guards, Setting
 from orchestratord.plugin.registry import Registry
@@ -240,7 +240,7 @@ class SharedReader:
         if document.root is None:
             return self._inherited(spot, defaults, MapNode())
         shared, own = shared_keys(self._registry.settings), fields_of(ApiKeys)
-        known = self.endpoint_keys(document.root, shared | set(own))
+        known = self.endpoint_keys(document.root, shared | set(own), self._of_endpoints())
         inherited = self._inherited(spot, defaults, known.only(shared))
         inherited.own = self.merger.merge(defaults.own, known.only(own))
         inherited.spot = spot
@@ -255,6 +255,12 @@ class SharedReader:
             written = {key: getattr(keys, key) for key in keys.model_fields_set if key != "egress"}
             inherited.api = Api(name=name, egress=(*allow, *keys.egress.allow), **written)
         return inherited
+
+    def _of_endpoints(self) -> dict[str, str]:
+        """Keys of endpoints alone → what to say of them in api.yaml."""
+        models = [one.model for one in self._registry.call_executors().values() if one.model]
+        keys = {key for model in (EndpointKeys, *models) for key in fields_of(model)}
+        return dict.fromkeys(keys, "unknown key here; it belongs in an endpoint's file")
 
     def endpoint_keys(
         self, node: MapNode, known: Iterable[str], elsewhere: Mapping[str, str] = {}

@@ -14,15 +14,23 @@ from orchestratord.errors import Problem
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import FilesSettings
 from orchestratord.values.durations import format_duration
+from orchestratord.values.jmespath_expression import Expression
 from orchestratord.values.template import Template, TemplateTree
 
 HTTP = "http"
 
 _READS = ("GET", "HEAD")
 _SINGLE = re.compile(r"(?<!\{)\{\s*([A-Za-z_][\w.]*)\s*\}(?!\})")
+_SEGMENT = re.compile(r"(?<=/):([A-Za-z_]\w*)(?=[/?]|$)")
+"""A parameter in a path as other programs write it."""
+_SHELL = re.compile(r"\$([A-Z][A-Z0-9_]{2,})\b")
+_ENVELOPE = re.compile(r"(?<![\w.])response\.(body|headers|status_code)\b")
+"""As a webhook's `when` has it."""
+_HOUR = 3600
+"""Seconds; of longer timeouts, thousands that are no whole hours were meant as milliseconds."""
 _QUOTES = "[\u2018-\u201f\u00ab\u00bb]"
-_QUOTED = re.compile(rf"{_QUOTES}\s*\{{\{{|\}}\}}\s*{_QUOTES}")
-"""A template within quotes that are no quotes in YAML."""
+_QUOTED = re.compile(rf"\A{_QUOTES}|{_QUOTES}\s*\{{\{{|\}}\}}\s*{_QUOTES}")
+"""A value, or a template, within quotes that are no quotes in YAML."""
 
 
 def problems(endpoint: Endpoint, files: FilesSettings) -> Iterator[Problem]:
@@ -65,7 +73,15 @@ def _doubts(endpoint: Endpoint) -> Iterator[tuple[str, str]]:
     templates = dict(_templates(endpoint.spec))
     for key, template in templates.items():
         yield from _doubtful(key, template, endpoint)
+    for key, expression in _judges(endpoint):
+        if found := _ENVELOPE.search(expression.source):
+            yield key, f"sees the answer itself: write {found[1]} for {found[0]}"
     body = endpoint.spec.body
+    if body is not None and "method" not in endpoint.spec.model_fields_set:
+        yield "body", "is sent with GET, as no method is written: write method: POST"
+    if endpoint.timeout >= _HOUR and endpoint.timeout % 1000 == 0 and endpoint.timeout % _HOUR:
+        given = format_duration(endpoint.timeout)
+        yield "timeout", f"is {given}, as a number is in seconds: write its unit, as in 30s"
     if body is not None and body.json_ is not None and _is_json(body.json_.tree):
         yield "body.json", "is sent as one text: take the quotes around it away, for JSON is YAML"
     retry = endpoint.retry
@@ -76,6 +92,15 @@ def _doubts(endpoint: Endpoint) -> Iterator[tuple[str, str]]:
         message = f"is shorter than the delay of the backoff, {given}: each one is {longest}"
         yield "retry.max_delay", message
     yield from _nowhere_named(endpoint, templates)
+
+
+def _judges(endpoint: Endpoint) -> Iterator[tuple[str, Expression]]:
+    """The expressions that judge an answer, by their keys."""
+    spec = endpoint.spec
+    found = {"success_if": spec.success_if, "fail_if": spec.fail_if, "retry.if": endpoint.retry.if_}
+    for key, expression in found.items():
+        if expression is not None:
+            yield key, expression
 
 
 def _templates(spec: Any) -> Iterator[tuple[str, Template | TemplateTree]]:
@@ -107,6 +132,10 @@ def _doubtful(
         path = name if "." in name else f"params.{name}"
         if path.startswith("params.") and (key == "path" or "." in name):
             yield key, f"{{{name}}} is sent as it stands: a template is {{{{ {path} }}}}"
+    for name in _SEGMENT.findall(written(template)) if key == "path" else ():
+        yield key, f":{name} is sent as it stands: a template is {{{{ params.{name} }}}}"
+    for name in _SHELL.findall(written(template)):
+        yield key, f"${name} is sent as it stands: a reference is ${{{name}}}"
     if _QUOTED.search(template.source):
         yield key, "its typographic quotes are sent along: quotes of YAML are ' and \""
 

@@ -146,7 +146,7 @@ def _read(value: Any) -> Any:
     if value == OFF:
         return BreakerRule.model_construct(failures=0)
     if isinstance(value, str | int | float):
-        raise ValueError(f"expected off, or {{failures: 20, window: 2m}}, not {value!r}")
+        raise ValueError(f"expected off, or {{failures: 20, window: 2m}}, not {to_text(value)}")
     return value
 
 
@@ -223,7 +223,7 @@ def _whole(value: Any) -> Any:
     """A template alone stands for its mapping. Raises ValueError for what is neither."""
     if isinstance(value, Mapping | PartitionRule):
         return value
-    if isinstance(value, str | int | float):
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
         return {"by": value}
     raise ValueError("expected a template, such as {{ params.account }}, or a mapping with `by`")
 

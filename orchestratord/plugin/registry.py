@@ -52,7 +52,7 @@ Reference = Callable[[str], str]
 _REFERENCE = "kind of reference"
 DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
 CORE_COMMANDS = (
-    "backoff check config doctor explain inbound init move-queue new plugins run schema test"
+    "backoff check config doctor explain init move-queue new plugins run schema test"
 ).split()
 """Those of `orchestratord` that no plugin brings; `cli/main.py` has a module for each."""
 

@@ -23,8 +23,9 @@ log = logging.getLogger("orchestratord.queue")
 
 _COCKROACH = "playhouse.cockroachdb"
 
-BASELINE = 7
-"""The oldest schema that can be brought on: the number of the first migration."""
+BASELINE = 15
+"""The oldest schema that can be brought on: that of 1.0.0, and the number of the first
+migration."""
 VERSION = 24
 """The schema that this code reads and writes: the number of the last one."""
 
@@ -99,7 +100,8 @@ def version_of(orm: peewee.Database) -> int:
     if row.version < BASELINE:
         raise DatabaseInUse(
             f"the database has schema {row.version}, from before the first release of "
-            f"orchestratord; only queues of schema {BASELINE} or newer can be brought on"
+            f"orchestratord; start orchestratord 1.0.0 on it once, which brings schema 7 or newer "
+            f"to {BASELINE}"
         )
     return int(row.version)
 

@@ -263,6 +263,23 @@ def _cut(text: str) -> str:
 _TAKING = frozenset({"subexpression", "flatten", "value_projection", "filter_projection"})
 
 
+_OPERATORS = {"and": "&&", "or": "||", "is": "=="}
+"""Those of Python, and what they are here."""
+
+
+def _hint(value: Any, before: str) -> str:
+    """What to write instead of what is unexpected behind a text, where that is known."""
+    if isinstance(value, int):
+        return f"; a number stands in backticks: `{value}`"
+    if value in _OPERATORS:
+        return f"; write {_OPERATORS[value]} for {value}"
+    if re.search(r"\bnot\s+$", before):
+        return "; write ! for not"
+    if before.endswith("["):
+        return "; a field stands behind a dot, as in body.status"
+    return "; an expression stands without {{ }}" if before.strip() == "{" else ""
+
+
 def _problem(error: jmespath.exceptions.JMESPathError, text: str) -> str:
     """What the library says is wrong, in one line, without the values that it quotes."""
     errors = jmespath.exceptions
@@ -277,9 +294,8 @@ def _problem(error: jmespath.exceptions.JMESPathError, text: str) -> str:
     if isinstance(error, errors.ParseError) and not isinstance(error, errors.ArityError):
         if error.lex_position >= len(text):
             return "it ends too early"
-        value = error.token_value
-        hint = f"; a number stands in backticks: `{value}`" if isinstance(value, int) else ""
-        return f"unexpected {value!r} at character {error.lex_position + 1}{hint}"
+        hint = _hint(error.token_value, text[: error.lex_position])
+        return f"unexpected {error.token_value!r} at character {error.lex_position + 1}{hint}"
     return str(error).splitlines()[0]
 
 

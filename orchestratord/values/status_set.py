@@ -80,6 +80,14 @@ class StatusSet(YamlValue):
         """What is in it, as the YAML would list it."""
         return [int(code) if code.isdecimal() else code for code in self.text.split(",")]
 
+    def overlaps(self, other: StatusSet) -> bool:
+        """Whether any code is in both."""
+        return bool(self.words & other.words) or any(
+            first <= last_other and first_other <= last
+            for first, last in self.ranges
+            for first_other, last_other in other.ranges
+        )
+
     def __contains__(self, code: object) -> bool:
         if isinstance(code, int):
             return _is_within(code, self.ranges)

@@ -12,6 +12,19 @@ _LONGEST = 200
 """Characters of a word that could be meant to be another one."""
 _LISTED = 16
 """More words than this are not listed in a message."""
+_FOREIGN = {
+    "event": ("phase",),
+    "interval": ("every",),
+    "max_retries": ("max_attempts",),
+    "on": ("when",),
+    "port": ("bind",),
+    "retries": ("retry", "max_attempts"),
+    "status": ("status_code", "outcome"),
+    "token": ("bearer",),
+    "uri": ("path", "url"),
+    "url": ("path", "base_url"),
+}
+"""Words of other programs, and ours for them, as far as spelling does not tell."""
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -42,6 +55,10 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 @lru_cache(maxsize=4096)
 def _nearest(word: str, words: tuple[str, ...]) -> str | None:
     lower = word.lower()
+    if lower not in words:
+        for candidate in _FOREIGN.get(lower, ()):
+            if candidate in words:
+                return candidate
     for candidate in words:
         # An abbreviation is far from its word by edit distance, and clear to a person.
         if len(lower) >= 3 and candidate.lower().startswith(lower):

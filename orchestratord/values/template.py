@@ -34,6 +34,8 @@ _WORDS = frozenset(
     {"true", "false", "none", "True", "False", "None", "and", "or", "not", "if", "else", "in", "is"}
 )
 """What is no name in an expression."""
+_VALUES = frozenset({"now", "params", "task"})
+"""What every template may use, and what is no function."""
 _MISSING = object()
 
 
@@ -73,6 +75,9 @@ def _names(source: str) -> tuple[frozenset[str], frozenset[str]]:
         names = frozenset(meta.find_undeclared_variables(tree))
     except RecursionError:
         raise TemplateSyntaxError("it is nested too deeply", 1) from None
+    for call in tree.find_all(nodes.Call):
+        if isinstance(call.node, nodes.Name) and call.node.name in _VALUES:
+            raise TemplateSyntaxError(f"{call.node.name} is not a function; leave out ()", 1)
     paths: set[str] = set()
     for read in tree.find_all(nodes.Getattr):
         if isinstance(read.node, nodes.Name):

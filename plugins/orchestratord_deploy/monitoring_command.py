@@ -10,14 +10,14 @@ from orchestratord_deploy.shipped_files import shipped
 @click.command()
 @click.option("--config", hidden=True, expose_value=False)  # as every command
 def rules() -> None:
-    """Print alert and recording rules for Prometheus, as a file of `rule_files`."""
+    """Print alert and recording rules for Prometheus."""
     click.echo(_file("rules.yaml"), nl=False)
 
 
 @click.command()
 @click.option("--config", hidden=True, expose_value=False)
 def grafana() -> None:
-    """Print a dashboard for Grafana, as its JSON to import or provision."""
+    """Print a dashboard for Grafana, as JSON."""
     click.echo(_file("dashboard.json"), nl=False)
 
 

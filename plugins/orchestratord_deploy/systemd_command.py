@@ -55,7 +55,7 @@ _config_option = click.option(
 
 @click.group()
 def systemd() -> None:
-    """The service of systemd: its unit, its socket, its user and its folders."""
+    """Install, print or remove the systemd service."""
 
 
 @systemd.command("print")

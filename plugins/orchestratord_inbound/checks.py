@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestratord import Config, Endpoint, Need, Problem, suggest
+from orchestratord import Config, Endpoint, Need, Problem, parse_bind, suggest
 from orchestratord_inbound.declaration import INBOUND, PORT, UNSIGNED_IDS
 from orchestratord_inbound.sender_scheme import scheme_of
 
@@ -22,10 +22,10 @@ def port(config: Config, status: Mapping[str, Any] | None) -> Iterator[Need]:
     declared = config[PORT]
     if declared is None or status is None:
         return
-    host, _, number = declared.bind.rpartition(":")
+    host, number = parse_bind(declared.bind)
     what = f"senders reach the daemon at {declared.bind}"
     try:
-        with socket.create_connection((host.strip("[]"), int(number)), ANSWER_TIMEOUT):
+        with socket.create_connection((str(host), number), ANSWER_TIMEOUT):
             yield Need(what)
     except OSError as error:
         remedy = "restart the daemon, if inbound.bind was changed; its log says more"

@@ -16,7 +16,6 @@ from orchestratord import (
     Secret,
     Setting,
     Size,
-    suggest,
 )
 
 Named = Literal["standard", "stripe", "github", "slack", "shopify"]
@@ -61,7 +60,7 @@ def _scheme(value: Any) -> Any:
     if isinstance(value, str) and value not in NAMED:
         known = ", ".join(NAMED)
         raise ValueError(
-            f"unknown scheme {value!r}{suggest(value, NAMED)}; there are {known}, or write "
+            f"unknown scheme {value!r}; known are {known}, or write "
             "{header: …, algorithm: …, encoding: …, prefix: …, timestamp: …}"
         )
     return value

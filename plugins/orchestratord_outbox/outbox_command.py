@@ -29,7 +29,7 @@ _apply_option = click.option(
 
 @click.group()
 def outbox() -> None:
-    """What applications commit in their own transactions."""
+    """Make the table for calls that applications commit."""
 
 
 @outbox.command()
@@ -56,7 +56,7 @@ def schema(schema: str, notify: bool, apply: bool, config: str | None) -> None:
 @_apply_option
 @config_option
 def grant_producer(role: str, schema: str, apply: bool, config: str | None) -> None:
-    """Print the SQL that lets a role of PostgreSQL enqueue, and nothing else.
+    """Print the SQL that lets a role enqueue calls.
 
     It may call orchestratord_enqueue and orchestratord_enqueue_at, and insert what these insert. It
     sees no row.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, with_config
@@ -17,6 +16,7 @@ from orchestratord import (
     OutboxUnusable,
     described,
     parse_json,
+    rfc3339,
     suggest,
 )
 from orchestratord_outbox.outbox_relay import CUT, OutboxRelay, words
@@ -145,12 +145,6 @@ def _row_json(row: ListedRow, config: Config) -> OutboxRowDocument:
         "problem": problem,
         "key": None if row.key is None else text(row.key),
         "params": text(row.params),
-        "created_at": _time_text(row.created_at),
-        "refused_at": None if row.refused_at is None else _time_text(row.refused_at),
+        "created_at": rfc3339(row.created_at),
+        "refused_at": rfc3339(row.refused_at),
     }
-
-
-def _time_text(at: int) -> str:
-    """A time (milliseconds since the epoch) as the API writes it."""
-    moment = datetime.fromtimestamp(at / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

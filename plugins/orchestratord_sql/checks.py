@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from orchestratord import Config, Endpoint, Problem, suggest
 from orchestratord_sql.declaration import DATABASES, SqlSpec
 from orchestratord_sql.placeholders import scan
+
+_FORMAT = re.compile(r"(?:[=<>(,]|\bLIKE|\bVALUES)\s*%s\b", re.IGNORECASE)
+"""A parameter as drivers of Python write it."""
 
 
 def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
@@ -30,6 +34,9 @@ def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
             key="database",
             severity="warning",
         )
+    if match := _FORMAT.search(spec.statement):
+        message = "%s is sent as it stands: a parameter is :name, and is bound"
+        yield Problem(message, key="statement", severity="warning", offset=match.end() - 2)
     scanned = scan(spec.statement, database.url.dialect)
     for message, offset in scanned.problems:
         yield Problem(message, key="statement", offset=offset)

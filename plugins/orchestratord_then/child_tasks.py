@@ -6,7 +6,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -36,6 +35,7 @@ from orchestratord import (
     parse_first_try,
     read_body,
     read_text,
+    rfc3339,
     rule_problems,
     within_budget,
 )
@@ -147,12 +147,8 @@ class AnswerDocument:
 
 
 def _about(task: Task) -> dict[str, Any]:
-    slot = datetime.fromtimestamp(task.scheduled_at / 1000, UTC)
-    return {
-        "id": task.id,
-        "attempt": task.attempts,
-        "scheduled_at": slot.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-    }
+    slot = rfc3339(task.scheduled_at)
+    return {"id": task.id, "attempt": task.attempts, "scheduled_at": slot}
 
 
 def _body(response: httpx.Response | None) -> Any:

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
 
 from orchestratord import Duration, Expression, Model, Setting, Text
 
@@ -67,10 +74,21 @@ Over = Annotated[
 ]
 
 
+def _endpoint(value: str) -> str:
+    api, _, name = value.partition("/")
+    if not api or not name or "/" in name:
+        raise ValueError(f"{value!r} does not fit the pattern api/name, such as shop/getOrder")
+    return value
+
+
 class Then(Model):
     """A call that follows the end of another call, or of a run."""
 
-    call: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
+    call: Annotated[
+        str,
+        AfterValidator(_endpoint),
+        WithJsonSchema({"type": "string", "pattern": "^[^/]+/[^/]+$"}),
+    ]
     """The endpoint to call, `api/name`."""
     on: Literal["success", "failure", "run_end"] = "success"
     """The cause: the call succeeded (`success`), failed for good (`failure`), or the run that it

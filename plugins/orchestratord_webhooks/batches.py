@@ -19,10 +19,16 @@ from orchestratord import (
     InvalidPayload,
     NewTask,
     Redactor,
-    TemplateTree,
+    rfc3339,
 )
 from orchestratord_webhooks.declaration import Addressed, Webhook, shortened
-from orchestratord_webhooks.envelope import MAX_PAYLOAD, json_text, narrowed, time_text
+from orchestratord_webhooks.envelope import (
+    MAX_PAYLOAD,
+    checked_size,
+    json_text,
+    narrowed,
+    own_text,
+)
 from orchestratord_webhooks.health import Health, find
 from orchestratord_webhooks.operational_webhook import OperationalWebhook
 
@@ -165,8 +171,8 @@ def delivery(
     data |= {
         "count": batch.members,
         "counts": counts,
-        "opened_at": time_text(batch.opened_at / 1000),
-        "closed_at": time_text(batch.closed_at / 1000),
+        "opened_at": rfc3339(batch.opened_at),
+        "closed_at": rfc3339(batch.closed_at),
         "filter": {"batch": batch.id},
         "first": first,
     }
@@ -202,11 +208,8 @@ def _payload(
         text = _rendered(data, webhook, batch, redactor, now)
         # JSON can name half of a character that takes two; UTF-8 cannot write it.
         encoded = text.encode("utf-8", "replace")
-        if len(encoded) <= MAX_PAYLOAD:
-            return encoded.decode()
-        if not data["first"]:
-            size = len(encoded)
-            raise InvalidPayload(f"the payload has {size} bytes; at most {MAX_PAYLOAD} are sent")
+        if len(encoded) <= MAX_PAYLOAD or not data["first"]:
+            return checked_size(encoded)
         data["first"].pop()
         data["truncated"] = True
 
@@ -219,13 +222,10 @@ def _rendered(
     now: float,
 ) -> str:
     if webhook is None or webhook.payload is None:
-        timestamp = time_text(batch.closed_at / 1000)
+        timestamp = rfc3339(batch.closed_at)
         return json_text({"type": batch.phase, "timestamp": timestamp, "data": data})
     names = {**data, "now": datetime.fromtimestamp(now, UTC)}
-    if isinstance(webhook.payload, TemplateTree):
-        return json_text(redactor.value(webhook.payload.render(names)))
-    text: str = redactor.text(webhook.payload.render(names, quote=str))
-    return text
+    return own_text(webhook.payload, names, redactor)
 
 
 def _entry(batch: ClosedBatch, one: BatchEntry, redactor: Redactor) -> dict[str, Any]:
@@ -242,7 +242,7 @@ def _entry(batch: ClosedBatch, one: BatchEntry, redactor: Redactor) -> dict[str,
             "task_id": one.task_id, "reason": one.reason, "error": None,
         }  # fmt: skip
     # Secrets may have come up since it was written.
-    masked: dict[str, Any] = redactor.value({"timestamp": time_text(one.at / 1000), **found})
+    masked: dict[str, Any] = redactor.value({"timestamp": rfc3339(one.at), **found})
     return masked
 
 

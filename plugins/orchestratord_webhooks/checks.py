@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestratord import Endpoint, Problem, format_duration, suggest
+from orchestratord import Endpoint, Problem, StatusSet, format_duration, suggest
 from orchestratord_webhooks import signature, webhook_templates
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.webhook_templates import NOWHERE, payload_names, wrong_names
@@ -78,6 +78,15 @@ def _warnings(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]
             other = webhook.phase.replace(others, own)
             message = f"never fires: {what} has no phase {webhook.phase}; did you mean {other!r}?"
             yield "phase", message
+    success = getattr(endpoint.spec, "success", None)
+    if (
+        webhook.phase == "on_success"
+        and webhook.status_code is not None
+        and isinstance(success, StatusSet)
+        and not success.overlaps(webhook.status_code)
+    ):
+        message = f"fires only if a plugin decides so: a success has {success}; leave it out"
+        yield "status_code", message
     if webhook.payload is not None and webhook.include is not None:
         message = "`include` narrows the standard envelope; this webhook has a payload of its own"
         yield "include", message

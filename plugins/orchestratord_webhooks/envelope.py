@@ -11,8 +11,7 @@ import codecs
 import json
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -25,8 +24,10 @@ from orchestratord import (
     RunSummary,
     Statement,
     Task,
+    Template,
     TemplateTree,
     header_items,
+    rfc3339,
     url_text,
 )
 from orchestratord_webhooks.declaration import Webhook
@@ -101,13 +102,7 @@ def time_text(seconds: float) -> str:
     whole = math.floor(seconds)
     # As `datetime` rounds to microseconds; what is below a millisecond is cut off.
     further, micros = divmod(round((seconds - whole) * 1_000_000), 1_000_000)
-    return f"{_second_text(whole + further)}.{micros // 1000:03}Z"
-
-
-@lru_cache(maxsize=64)
-def _second_text(second: int) -> str:
-    """All that happens in one second shares this."""
-    return datetime.fromtimestamp(second, UTC).replace(tzinfo=None).isoformat()
+    return rfc3339((whole + further) * 1000 + micros // 1000)
 
 
 def payload_of(
@@ -133,13 +128,17 @@ def payload_of(
         sent = narrowed(webhook, data)
         encoded = _encoded({"type": webhook.phase, "timestamp": time_text(at), "data": sent})
     else:
-        names = names_of(data, context)
-        if isinstance(webhook.payload, TemplateTree):
-            text = json_text(redactor.value(webhook.payload.render(names)))
-        else:
-            text = redactor.text(webhook.payload.render(names, quote=str))
+        text = own_text(webhook.payload, names_of(data, context), redactor)
         encoded = text.encode("utf-8", "replace")
     return checked_size(encoded)
+
+
+def own_text(payload: Template | TemplateTree, names: Mapping[str, Any], redactor: Redactor) -> str:
+    """What a webhook's own payload renders to. Raises InvalidPayload where it does not."""
+    if isinstance(payload, TemplateTree):
+        return json_text(redactor.value(payload.render(names)))
+    text: str = redactor.text(payload.render(names, quote=str))
+    return text
 
 
 def checked_size(encoded: bytes) -> str:

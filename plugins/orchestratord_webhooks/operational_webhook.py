@@ -30,10 +30,11 @@ from orchestratord import (
     TemplateTree,
     ThrottleEvent,
     TroubleEvent,
+    rfc3339,
     suggest,
 )
 from orchestratord_webhooks.declaration import LONGEST_TEXT, Addressed, BatchRule, Retry, shortened
-from orchestratord_webhooks.envelope import json_text, time_text
+from orchestratord_webhooks.envelope import json_text
 from orchestratord_webhooks.webhook_templates import OPERATIONAL, check_names
 
 PHASE = "operational"
@@ -288,7 +289,7 @@ def _about(event: Event, redactor: Redactor) -> dict[str, Any]:
     about: dict[str, Any] = {}
     for name, value in event._asdict().items():
         if name in _TIMES and isinstance(value, int):
-            value = time_text(value / 1000)
+            value = rfc3339(value)
         elif isinstance(value, tuple):
             value = list(value[:MOST_NAMES])
         about[name] = value

@@ -27,6 +27,7 @@ from orchestratord import (
     RunSummary,
     Unconditional,
     described,
+    rfc3339,
     world,
 )
 from orchestratord_webhooks.announcement import Announcer
@@ -343,25 +344,21 @@ def _shown(row: Mapping[str, Any], counts: RecentAttempts, missed: int) -> Webho
         "status_code": row["status_code"],
         "url": row["url"],
         "enabled": bool(row["enabled"]) and row["disabled_at"] is None,
-        "disabled_at": _time(row["disabled_at"]),
+        "disabled_at": rfc3339(row["disabled_at"]),
         "disabled_reason": row["disabled_reason"],
-        "last_disabled_at": _time(row["last_disabled_at"]),
+        "last_disabled_at": rfc3339(row["last_disabled_at"]),
         "missed": missed,
         "missed_deleted": row["missed_deleted"] or 0,
         "last_status_code": int(code) if code is not None and code.isdigit() else code,
         "last_error": row["last_error"],
-        "last_attempt_at": _time(row["last_attempt_at"]),
-        "last_success_at": _time(row["last_success_at"]),
+        "last_attempt_at": rfc3339(row["last_attempt_at"]),
+        "last_success_at": rfc3339(row["last_success_at"]),
         "failures": row["failures"] or 0,
-        "counted_since": time_text(counts.since / 1000),
+        "counted_since": rfc3339(counts.since),
         "attempts": counts.attempts,
         "failed_attempts": counts.failed,
         "success_rate": counts.success_rate,
     }
-
-
-def _time(milliseconds: int | None) -> str | None:
-    return None if milliseconds is None else time_text(milliseconds / 1000)
 
 
 def _example(endpoint: Endpoint, webhook: Webhook, at: float) -> dict[str, Any]:

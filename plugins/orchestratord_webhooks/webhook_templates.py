@@ -9,14 +9,12 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
-import httpx
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
-from orchestratord import InvalidPayload, Template, TemplateTree, Text, suggest
+from orchestratord import InvalidPayload, Template, TemplateTree, Text, host_and_port, suggest
 
 DATA = frozenset(
     {"endpoint", "phase", "status_code", "task_id", "attempt", "params", "request", "response",
@@ -60,8 +58,6 @@ FIELDS = {
 """What these names hold."""
 
 _AUTHORITY_ENDS = re.compile(r"[/?#]")
-_UNFIT = re.compile(r"[\s\\%$<>\"`|^]")
-_PORTS = {"http": 80, "https": 443}
 
 
 def data_names(phase: str) -> frozenset[str]:
@@ -95,7 +91,8 @@ def _wrong(template: Template | TemplateTree, known: frozenset[str]) -> Iterator
         elif name in PAYLOAD and known == DELIVERY:
             yield name, ": only a payload can use it; it is not kept until the delivery is sent"
         else:
-            yield name, suggest(name, known)
+            within = [root for root, fields in FIELDS.items() if name in fields and root in known]
+            yield name, f": write {within[0]}.{name}" if within else suggest(name, known)
     for path in sorted(template.paths):
         root, _, field = path.partition(".")
         # What every mapping can do, such as `response.get("truncated")`, is no name of ours.
@@ -165,24 +162,13 @@ def _receiver(pieces: tuple[tuple[str, bool], ...]) -> str:
     authority = _AUTHORITY_ENDS.split(rest, maxsplit=1)[0]
     if templated and (not separator or authority == rest):
         raise ValueError("no template can stand in the scheme, host or port of a URL")
-    scheme = scheme.lower()
-    if scheme not in _PORTS or not authority:
+    if scheme.lower() not in ("http", "https") or not authority:
         raise ValueError("a URL begins with http:// or https:// and a host")
     if "@" in authority:
         raise ValueError("a URL holds no user name or password; write them into a header")
-    return _host_and_port(scheme, authority)
-
-
-@lru_cache(maxsize=4096)  # many webhooks have one receiver
-def _host_and_port(scheme: str, authority: str) -> str:
-    try:
-        url = httpx.URL(f"{scheme}://{authority}/")
-    except httpx.InvalidURL:
-        url = httpx.URL()
-    port = url.port or _PORTS[scheme]
-    if not url.host or _UNFIT.search(authority) or port > 65535:
+    if (found := host_and_port(f"{scheme}://{authority}")) is None:
         raise ValueError("the host or the port of the URL is not valid")
-    host = url.raw_host.decode("ascii")
+    host, port = found
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -14,6 +14,11 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
+_SOUGHT = {"commands.md", "how-to/ship-the-log.md", "operations.md", "troubleshooting.md"}
+"""Pages of those who have a problem now."""
+_ASIDE = {"dependencies.md", "explanation/speed.md", "messages.md", "problems.md", "stability.md"}
+"""Pages that say a little about everything."""
+
 _LINK = re.compile(r"(?<=\]\()(?!https?://|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 _ROW = re.compile(r"^\|.*$", re.MULTILINE)
 _CODE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
@@ -42,6 +47,15 @@ def on_page_markdown(markdown: str, page: Any, **_: object) -> str:
         return f"{PROJECT['urls']['Source']}/{kind}/main/{place}{link[2] or ''}"
 
     return _ROW.sub(_with_pipes, _LINK.sub(led, markdown))
+
+
+def on_page_content(html: str, page: Any, **_: object) -> str:
+    """Say how near the top a page stands in the results of the site's search."""
+    if page.file.src_uri in _SOUGHT:
+        page.meta["search"] = {"boost": 3}
+    elif page.file.src_uri in _ASIDE:
+        page.meta["search"] = {"boost": 0.3}
+    return html
 
 
 def _with_pipes(row: re.Match[str]) -> str:

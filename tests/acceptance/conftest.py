@@ -64,9 +64,12 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def make_daemon(
-    tmp_path_factory: pytest.TempPathFactory, receiver: Receiver
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, receiver: Receiver
 ) -> Iterator[MakeDaemon]:
-    """Make daemons that may call `receiver`; each has to be started."""
+    """Make daemons that may call `receiver`; each has to be started.
+
+    They end before `tmp_path` is removed, which may hold what they read.
+    """
     with _maker(tmp_path_factory, receiver) as make:
         yield make
 

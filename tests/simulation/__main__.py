@@ -1,4 +1,4 @@
-"""`python -m tests.simulation`: see docs/explanation/simulation.md."""
+"""`python -m tests.simulation`: see the README beside it."""
 
 from __future__ import annotations
 

@@ -74,8 +74,12 @@ def enqueue(
     Returns:
         Its id in the outbox, which is not the task's.
 
-    Raises what the database's driver raises, as where there is no outbox.
+    Raises:
+        TypeError: `connection` is none, such as a session of SQLAlchemy.
+
+    It also raises what the database's driver raises, as where there is no outbox.
     """
+    _check(connection)
     with closing(connection.cursor()) as cursor:
         cursor.execute(*_statement(endpoint, params, key, delay, at))
         return _id(cursor.fetchone())
@@ -91,12 +95,21 @@ async def enqueue_async(
     at: Moment | None = None,
 ) -> int:
     """As `enqueue`, for psycopg's AsyncConnection."""
+    _check(connection)
     cursor = connection.cursor()
     try:
         await cursor.execute(*_statement(endpoint, params, key, delay, at))
         return _id(await cursor.fetchone())
     finally:
         await cursor.close()
+
+
+def _check(connection: object) -> None:
+    if not hasattr(connection, "cursor"):
+        raise TypeError(
+            f"enqueue takes a connection of the DB-API, not {type(connection).__name__}; pass"
+            " session.connection().connection of SQLAlchemy, or django.db.connection"
+        )
 
 
 def _statement(

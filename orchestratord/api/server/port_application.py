@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.problem_json import Refusal, no_memory
+from orchestratord.api.server.received_body import BodyRoom, ReceivedBody
 from orchestratord.errors import OrchestratordError
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, HookTimeout, call
@@ -29,22 +30,8 @@ READ_ON = 1 << 20
 read."""
 MAX_FIELDS = 100
 """Parameters of a query."""
-SMALL = 64 << 10
-"""Bytes of a body that is read wherever there is room for a connection."""
-MAX_TOGETHER = 32 << 20
-"""Bytes of all larger ones that are at hand at once, at one port."""
-_AGAIN = {"Retry-After": "30"}
-
-
-@dataclass(slots=True)
-class _Body:
-    """What has come of a body."""
-
-    chunks: list[bytes] = field(default_factory=list)
-    size: int = 0
-    """Bytes, also of what was not kept."""
-    taken: int = 0
-    """Bytes of the room for all bodies."""
+AGAIN = 30
+"""Seconds after which a sender is to try again that was not served."""
 
 
 class PortApplication:
@@ -54,8 +41,7 @@ class PortApplication:
         self._host = host
         self._plugin = plugin
         self._handler = handler
-        self._taken = 0
-        """Bytes of bodies at hand, but for the first `SMALL` of each."""
+        self._room = BodyRoom(AGAIN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -72,16 +58,14 @@ class PortApplication:
         await response(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
-        body = _Body()
+        body = ReceivedBody(self._room)
         try:
             request = _request_of(scope)
             most = self._handler.admit(request)
             if isinstance(most, Answer):
                 return _response(most)
-            await self._read(request, scope, receive, most, body)
+            given = [await self._whole(request, scope, receive, most, body)]
             running = asyncio.current_task()
-            given = [_with_body(request, b"".join(body.chunks))]
-            body.chunks.clear()
             answer = await call(self._handler.handler, given, self._host.timeout, running)
             if not isinstance(answer, Answer):
                 raise HookFault(f"returned {type(answer).__name__}, not an Answer")
@@ -95,7 +79,7 @@ class PortApplication:
             self._host.fault(self._plugin, f"{PORTS} {self._handler.key}", fault)
             self._handler.refused(request, "unavailable")
             detail = "it took too long; send it again in a moment"
-            raise Refusal("busy", detail, headers=_AGAIN) from None
+            raise Refusal("busy", detail, headers={"Retry-After": str(AGAIN)}) from None
         except HookFault as fault:
             if isinstance(fault.__cause__, OrchestratordError):
                 raise Refusal.of(fault.__cause__) from None
@@ -105,18 +89,19 @@ class PortApplication:
         except Exception as error:
             raise self._fault(error) from error
         finally:
-            self._taken -= body.taken
+            body.forget()
 
-    async def _read(
-        self, request: PortRequest, scope: Scope, receive: Receive, most: int, body: _Body
-    ) -> None:
-        """Read the body. Raises Refusal: 413 for more than `most` bytes, 503 where others take all
-        the room there is."""
+    async def _whole(
+        self, request: PortRequest, scope: Scope, receive: Receive, most: int, body: ReceivedBody
+    ) -> PortRequest:
+        """The request with its body. Raises Refusal: 413 for more than `most` bytes, 503 where
+        others take all the room there is."""
         declared = request.header("content-length") or ""
+        too_large = partial(_too_large, most)
         try:
             if declared.isdecimal() and int(declared) > most + READ_ON:
-                raise _too_large(most)
-            await self._read_within(receive, most, body)
+                raise too_large()
+            return _with_body(request, await body.read(receive, most, most + READ_ON, too_large))
         except ClientDisconnect:
             seat = scope.get("state", {}).get("seat")
             if seat is not None and seat.refused is not None:
@@ -125,31 +110,6 @@ class PortApplication:
         except Refusal as refusal:
             self._handler.refused(request, refusal.code)
             raise
-
-    async def _read_within(self, receive: Receive, most: int, body: _Body) -> None:
-        more = True
-        while more and body.size <= most + READ_ON:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise ClientDisconnect
-            chunk, more = message.get("body", b""), message.get("more_body", False)
-            body.size += len(chunk)
-            if body.size > most:
-                self._take(body, 0)
-                body.chunks.clear()
-            else:
-                self._take(body, max(body.size - SMALL, 0))
-                body.chunks.append(chunk)
-        if body.size > most:
-            raise _too_large(most)
-
-    def _take(self, body: _Body, bytes_: int) -> None:
-        more = bytes_ - body.taken
-        if more > 0 and self._taken + more > MAX_TOGETHER:
-            detail = "other large bodies are being read; send it again in a moment"
-            raise Refusal("busy", detail, headers=_AGAIN)
-        self._taken += more
-        body.taken = bytes_
 
     def _fault(self, error: Exception) -> Refusal:
         self._host.fault(self._plugin, f"{PORTS} {self._handler.key}", error)

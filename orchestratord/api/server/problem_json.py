@@ -10,26 +10,7 @@ from typing import Any, NamedTuple
 from starlette.responses import Response
 
 from orchestratord.api.serialize import json_bytes, problems_json
-from orchestratord.errors import (
-    ConfigError,
-    Conflict,
-    InvalidParams,
-    InvalidPayload,
-    NotFound,
-    NotWritable,
-    OrchestratordError,
-    OutboxUnusable,
-    Outdated,
-    Overtaken,
-    Replaced,
-    SchemaTooCostly,
-    Stopping,
-    StorageFull,
-    Unconditional,
-    UniqueKeyReused,
-    Unreachable,
-    UpgradeUnderWay,
-)
+from orchestratord.errors import ConfigError, InvalidParams, OrchestratordError
 from orchestratord.http.connect import nothing_opens
 from orchestratord.values import doc_links
 
@@ -283,26 +264,6 @@ PROBLEMS: Mapping[str, RefusalKind] = {
 # All at once: where no file can be opened any more, an answer has to say so.
 _TYPES = {code: doc_links.problem(code) for code in PROBLEMS}
 
-_CODES: tuple[tuple[type[OrchestratordError], str], ...] = (
-    (NotFound, "not_found"),
-    (Overtaken, "overtaken"),
-    (Replaced, "replaced"),
-    (UpgradeUnderWay, "upgrade_under_way"),
-    (Conflict, "conflict"),
-    (OutboxUnusable, "outbox_unusable"),
-    (SchemaTooCostly, "schema_too_costly"),
-    (InvalidParams, "invalid_params"),
-    (InvalidPayload, "invalid_payload"),
-    (UniqueKeyReused, "idempotency_key_reused"),
-    (ConfigError, "bad_config"),
-    (NotWritable, "not_writable"),
-    (Outdated, "outdated"),
-    (Unconditional, "if_match_required"),
-    (StorageFull, "storage_full"),
-    (Stopping, "stopping"),
-)
-"""Error → `code`, the first that fits."""
-
 SHORTAGE = "shortage"
 """The `code` where this daemon lacks what it takes to answer."""
 _LACKS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -355,12 +316,11 @@ class Refusal(Exception):
         503 where this daemon lacks a file descriptor, or memory, for what was asked."""
         if isinstance(error, ConfigError) and nothing_opens():
             return cls(SHORTAGE, _SHORTAGE, headers={"Retry-After": "1"})
-        if isinstance(error, OrchestratordError) and (code := code_of(type(error))):
-            return cls(code, _detail(error), errors=_errors(error))
-        if isinstance(error, Unreachable):
-            # A plugin's may have a code of its own.
-            code = error.code if error.code in PROBLEMS else "database_unreachable"
-            return cls(code, _detail(error))
+        if isinstance(error, OrchestratordError):
+            # One of a plugin's may have a code that is none of these.
+            known = (getattr(kind, "code", "") for kind in type(error).__mro__)
+            if code := next((one for one in (error.code, *known) if one in PROBLEMS), ""):
+                return cls(code, _detail(error), errors=_errors(error))
         if _is_shortage(error):
             return cls(SHORTAGE, _SHORTAGE, headers={"Retry-After": "1"})
         return cls("internal", "the daemon could not do it; its log says more")
@@ -381,11 +341,6 @@ class Refusal(Exception):
     def response(self) -> Response:
         """The answer."""
         return Response(json_bytes(self.document()), self.status, self.headers, MEDIA_TYPE)
-
-
-def code_of(kind: type[OrchestratordError]) -> str | None:
-    """The `code` that errors of this kind have in the API; None where it has none of its own."""
-    return next((code for known, code in _CODES if issubclass(kind, known)), None)
 
 
 def _is_shortage(error: BaseException | None) -> bool:

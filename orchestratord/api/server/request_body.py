@@ -11,11 +11,12 @@ import json
 import math
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from orchestratord.api.server.problem_json import Refusal
+from orchestratord.api.server.received_body import SMALL, BodyRoom, ReceivedBody
 from orchestratord.plugin.long_work import yield_gil
 from orchestratord.values.json_body import (
     MAX_BATCH,
@@ -28,10 +29,8 @@ from orchestratord.values.json_body import (
 
 MAX_BODY = 16 << 20
 """Bytes."""
-SMALL = 64 << 10
-"""Bytes of a body that is read wherever there is room for a connection, and parsed on the loop."""
-MAX_TOGETHER = 2 * MAX_BODY
-"""Bytes of all larger ones that are at hand at once; parsed, they take ten times as much."""
+ROOM = BodyRoom(again=1)
+"""That of all requests to the API. Up to `SMALL` bytes are also parsed on the loop."""
 
 LONGEST_NUMBER = 4_300
 """Characters; so many Python takes of a whole one."""
@@ -45,14 +44,11 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 class SentBody:
     """The body of one request, from its first byte until the request is answered."""
 
-    _taken: ClassVar[int] = 0
-    """Bytes of all of them together, but for the first `SMALL` of each."""
-
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._size = 0
+        self._received = ReceivedBody(ROOM)
         self._values: list[Any] = []
-        """What it says, to be freed off the loop where that takes long."""
+        """What a large one says, to be freed off the loop."""
 
     async def read_json(self, max_params: Callable[[], int]) -> Any:
         """The body as a JSON value; None where there is none.
@@ -61,7 +57,12 @@ class SentBody:
         there is, 400 for what is not JSON in UTF-8, 422 for what cannot be the params of a call, as
         soon as that is seen.
         """
-        raw = await self._read()
+        headers = self._request.headers
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > MAX_BODY and "expect" in headers:
+            raise _too_large()
+        receive = self._request.receive
+        raw = await self._received.read(receive, MAX_BODY, _READ_ON, _too_large)
         if not raw:
             return None
         if raw.strip() == b"null":
@@ -80,44 +81,9 @@ class SentBody:
 
     def forget(self) -> None:
         """The request is answered, and nothing holds what it says: others may have its room."""
-        SentBody._taken -= max(self._size - SMALL, 0)
-        if self._size > SMALL and self._values:
+        self._received.forget()
+        if self._values:
             asyncio.get_running_loop().run_in_executor(None, free_json, self._values)
-        self._size = 0
-
-    async def _read(self) -> bytes:
-        headers = self._request.headers
-        declared = headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > MAX_BODY and "expect" in headers:
-            raise _too_large()
-        chunks: list[bytes] = []
-        size = 0
-        more = True
-        while more:
-            message = await self._request.receive()
-            if message["type"] != "http.request":
-                raise ClientDisconnect
-            chunk, more = message["body"], message["more_body"]
-            size += len(chunk)
-            if size > _READ_ON:
-                break
-            if size > MAX_BODY:
-                chunks.clear()
-                self.forget()
-            else:
-                chunks.append(chunk)
-                self._take(size)
-        if size > MAX_BODY:
-            raise _too_large()
-        return b"".join(chunks)
-
-    def _take(self, size: int) -> None:
-        more = max(size - SMALL, 0) - max(self._size - SMALL, 0)
-        if more and SentBody._taken + more > MAX_TOGETHER:
-            detail = "other large bodies are being read; send it again in a moment"
-            raise Refusal("busy", detail, headers={"Retry-After": "1"})
-        SentBody._taken += more
-        self._size = size
 
 
 def json_value(raw: bytes, room: int | None = None) -> Any:

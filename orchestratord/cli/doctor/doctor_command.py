@@ -31,7 +31,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @config_option
 @output_option("text", "json", about="The format of the output.")
 def doctor(config: str | None, output: str) -> None:
-    """Look for what is wrong with the daemon and on this machine.
+    """Find what is wrong with the daemon or this machine.
 
     Configuration, files, plugins, certificates, the queue's database, disk, the folders of
     `files`, the databases of endpoints, control socket, API over TCP, endpoints and webhooks that

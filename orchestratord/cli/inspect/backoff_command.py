@@ -40,7 +40,9 @@ def backoff(
     jitter: str | None,
     output: str,
 ) -> None:
-    """Show when a failing call is tried again: each delay with its jitter range, and the total.
+    """Show when a failing call is tried again.
+
+    Each delay with its jitter range, and the total.
 
     For an endpoint (API/NAME) by its declaration; for a strategy with its options, such as
     exponential:delay=5s,factor=2 or list:delays=5s,5m,30m, and the defaults of `retry` beside them.

@@ -26,7 +26,7 @@ _Line = tuple[str, str | None]
 
 @click.group()
 def config() -> None:
-    """Look into the configuration."""
+    """Show values after merging, with their places."""
 
 
 @config.command()
@@ -36,7 +36,7 @@ def config() -> None:
 )
 @output_option("yaml", "json", about="The format of the output.")
 def show(config: str | None, endpoint: str | None, output: str) -> None:
-    """Show an endpoint as it is after merging, or the daemon's settings without one.
+    """Show an endpoint after merging, or the settings.
 
     Each value stands with its file and line. One that is not written is the default, and marked so.
     Secrets are masked.

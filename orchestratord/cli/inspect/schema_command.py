@@ -15,7 +15,7 @@ from orchestratord.cli.options import config_option, folder_of
 )
 @click.argument("file", required=False, type=click.Choice(SCHEMA_KINDS))
 def schema(config: str | None, write: bool, file: SchemaKind | None) -> None:
-    """Print the JSON Schema of one kind of file, or write those of all.
+    """Print or write the JSON Schemas of the files.
 
     endpoint: apis/API/endpoints/NAME.yaml; api: apis/API/api.yaml; daemon: orchestratord.yaml.
     The keys of the installed plugins are part of it: write them again when plugins come or go.

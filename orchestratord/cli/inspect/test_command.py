@@ -29,7 +29,7 @@ Report = dict[str, Any]
 def test(
     config: str | None, pretend_secrets: bool, endpoints: tuple[str, ...], output: str
 ) -> None:
-    """Carry out the `tests` of all endpoints, or of some, without sending anything.
+    """Run the `tests` of endpoints; nothing is sent.
 
     Exits with 0 if all passed, with 1 if one failed, with 78 if the configuration is not good.
     """

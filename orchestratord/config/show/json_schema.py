@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -47,7 +47,7 @@ def json_schema(file: File, registry: Registry) -> dict[str, Any]:
     else:
         schema = _endpoint(registry)
     about = {"$schema": DIALECT, "$id": doc_links.schema(file), "title": f"orchestratord: {file}"}
-    return {**about, **as_read(schema), "title": about["title"]}
+    return {**about, **_as_shown(as_read(schema)), "title": about["title"]}
 
 
 def _endpoint(registry: Registry) -> dict[str, Any]:
@@ -118,6 +118,56 @@ def _allow(schema: dict[str, Any], keys: Iterable[str]) -> None:
         schema["properties"].setdefault(key, {"description": "a key of a disabled plugin"})
 
 
+def _as_shown(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with one text for each key, its own: an editor shows all that it comes across.
+
+    A key without one has that of its type. The titles that pydantic makes of names say nothing.
+    """
+    definitions = schema.get("$defs", {})
+    for one in (schema, *definitions.values()):
+        _say_once(one, definitions)
+    for one in (schema, *definitions.values()):
+        _forget(one)
+    return schema
+
+
+def _say_once(schema: Any, definitions: Mapping[str, Any]) -> None:
+    """Give each key below its text, in one line."""
+    for part in _parts_of(schema):
+        for key in part.get("properties", {}).values():
+            text = key.get("description") or next(_texts_of_type(key, definitions), "")
+            _forget(key)
+            if text:
+                key["description"] = " ".join(text.split())
+            _say_once(key, definitions)
+        for name in ("items", "additionalProperties"):
+            _say_once(part.get(name), definitions)
+
+
+def _parts_of(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schema, and those in it that are about the same value."""
+    if not isinstance(schema, dict):
+        return
+    yield schema
+    for name in ("anyOf", "allOf", "oneOf"):
+        for one in schema.get(name, ()):
+            yield from _parts_of(one)
+    for name in ("then", "else"):
+        yield from _parts_of(schema.get(name))
+
+
+def _texts_of_type(schema: dict[str, Any], definitions: Mapping[str, Any]) -> Iterator[str]:
+    for part in _parts_of(schema):
+        target = definitions.get(part.get("$ref", "").rpartition("/")[2], {})
+        yield from (one["description"] for one in (part, target) if one.get("description"))
+
+
+def _forget(schema: dict[str, Any]) -> None:
+    for part in _parts_of(schema):
+        part.pop("title", None)
+        part.pop("description", None)
+
+
 class _Generator(GenerateJsonSchema):
     """Pydantic's generator, with what the reader makes of plain scalars and references.
 
@@ -186,7 +236,10 @@ def _with_reference(schema: dict[str, Any]) -> dict[str, Any]:
 def _or_nothing(schema: dict[str, Any]) -> dict[str, Any]:
     about, rest = _parts(schema)
     if set(rest) == {"anyOf"}:
-        return {**about, "anyOf": [*rest["anyOf"], {"type": "null"}]}
+        others = [one for one in rest["anyOf"] if one != {"type": "null"}]
+        if len(others) == 1 and "type" in others[0]:
+            return _or_nothing({**others[0], **about})
+        return {**about, "anyOf": [*others, {"type": "null"}]}
     if "const" in rest:
         return {**about, "enum": [rest["const"], None]}
     if "type" in rest:

@@ -347,6 +347,7 @@ class NodeReader:
     def _report(self, spot: Spot, node: Node, error: ValidationError) -> None:
         """Report pydantic's errors, but for values that had a problem before."""
         expected: dict[Spot, tuple[list[str], Any]] = {}
+        told: set[Spot] = set()
         known_bad = _holders(self._bad)
         # The innermost first: a list of which no item is good is too short only in consequence.
         found = sorted(error.errors(include_url=False), key=lambda item: -len(item["loc"]))
@@ -370,7 +371,10 @@ class NodeReader:
                 unread = item["type"] != "missing" and holds_keys(item["input"])
                 said = sentence(item, hidden=hidden)
                 self.problems.error(place, said, choice(item), unread=unread)
+                told.add(place)
         for place, (words, value) in expected.items():
+            if place in told:  # of several types that it could have, it is one with a mistake
+                continue
             # A text in the place of keys may hold what stands behind them.
             unread = holds_keys(value) or not {*words}.isdisjoint(COLLECTIONS)
             said = value_text(value, hidden=is_below_secret(place.key))

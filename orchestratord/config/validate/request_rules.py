@@ -23,6 +23,8 @@ from orchestratord.values.template import Template
 _UNFIT = re.compile(r"[\s\\%$<>\"`|^{}]")
 _HEADER = re.compile(TOKEN.decode())
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_LOOPBACK = ("127.0.0.1", "::1")
+"""What `localhost` stands for."""
 _NO_CONTROL = "a header holds no line break or control character"
 
 
@@ -146,6 +148,8 @@ class RequestRules:
     def _check_auth(self, auth: Auth, keys: KeyProblems) -> None:
         if auth.header is not None and not _HEADER.fullmatch(auth.header.name):
             keys.error("is not the name of a header", "auth", "header", "name")
+        if auth.bearer is not None and auth.bearer.reveal().lower().startswith("bearer "):
+            keys.warn("the daemon adds the word Bearer itself; leave it out", "auth", "bearer")
         value = auth.header.value if auth.header is not None else None
         for path, secret in ((("bearer",), auth.bearer), (("header", "value"), value)):
             if secret is not None and _CONTROL.search(secret.reveal()):
@@ -196,8 +200,11 @@ class RequestRules:
             return None
         asked = (tuple(allow), *target)
         if asked not in self._denied:
+            host, port = target
+            hosts = _LOOPBACK if host.lower() == "localhost" else (host,)
             try:
-                self._denied[asked] = self._addresses.denied(allow, *target)
+                why = [self._addresses.denied(allow, one, port) for one in hosts]
+                self._denied[asked] = why[0] if all(why) else None
             except ValueError:
                 return None  # one of the rules cannot be read, which is said where it stands
         return self._denied[asked]

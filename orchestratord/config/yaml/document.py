@@ -233,7 +233,9 @@ class _Building:
             self._key(frame, event, plain)
             return True
         try:
-            node = Scalar(resolve(text) if plain else text, text)
+            # Where a tag has swallowed the text, nothing more is wrong with what is left.
+            swallowed = event.tag is not None and not text and event.tag not in _STR_TAGS
+            node = Scalar(None if swallowed else resolve(text) if plain else text, text)
         except ValueError as error:
             self._problem(self._value_spot(self._spot(event)), str(error))
             node = Scalar(text, text)

@@ -196,6 +196,7 @@ class References:
             raise ValueError(
                 f"unknown kind of reference{named}"
                 + suggest(kind, (*REFERENCE_KINDS, *self._kinds))
+                + ("; an environment variable is ${NAME}" if kind == "env" else "")
             )
         match = _VARIABLE.fullmatch(inside)
         if match is None:

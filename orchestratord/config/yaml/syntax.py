@@ -20,6 +20,12 @@ _UNFIT = re.compile(
 
 _CONFLICT = re.compile(r"^<<<<<<< ", re.MULTILINE)
 
+_GLUED = re.compile(r"\s*(?:- +)?[a-z_]+:(?=[^\s:])(?!//)")
+"""A key with its value right behind the colon, which makes a text of both."""
+
+_TYPOGRAPHIC = re.compile("[\u201c-\u201f\u2018-\u201b\u00ab\u00bb]")
+"""Quotes that are none in YAML."""
+
 _BRACKETS = re.compile(r"""(?:^|(?<=\s))\#[^\n]*|"(?:\\.|[^"\\])*"|'[^']*'|[\[\]{}]""", re.DOTALL)
 """Brackets, and what may hold such as are none."""
 
@@ -31,8 +37,10 @@ _REMEDIES = (
     ("unknown escape", "an unknown escape in a text in double quotes; write \\\\ for a backslash, "
      "or use single quotes"),
     ("escape", "an escape that is not valid; write \\\\ for a backslash, or use single quotes"),
-    ("',' or '}'", "expected ',' or '}' here; a text that holds {, }, [, ] or , needs quotes"),
-    ("',' or ']'", "expected ',' or ']' here; a text that holds {, }, [, ] or , needs quotes"),
+    ("',' or '}'", "expected ',' or '}' here; a text that holds ': ', {, }, [, ] or , needs "
+     "quotes"),
+    ("',' or ']'", "expected ',' or ']' here; a text that holds ': ', {, }, [, ] or , needs "
+     "quotes"),
     ("node content", "a value is missing here; a text that begins with ], }, or , needs quotes"),
     ("expected ':'", "expected `key: value` here; is the ':' missing, or a space behind it?"),
     ("expected key", "wrong indentation, or something left over from the line before"),
@@ -96,6 +104,11 @@ def explain(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
         mark = error.context_mark  # where the quote begins, not where the file ends
     line, column = (mark.line, mark.column) if mark is not None else (0, 0)
     message = _message(_line(text, line), column, error)
+    glued = _GLUED.match(_line(text, line - 1)) if "mapping values" in said and line else None
+    if glued is not None:
+        return Problem(
+            "a space is missing behind the ':' here", file=file, line=line, column=glued.end()
+        )
     if "node content" in said and not _rest(text, line, column).strip():
         # The parser does not say where the list or the mapping began that is not finished.
         place = _open_bracket(text)
@@ -130,6 +143,8 @@ def _message(line: str, column: int, error: yaml.MarkedYAMLError) -> str:
         if line[: column + 1].endswith("{%"):
             return "a template has expressions only, {{ … }}, and needs quotes around it"
         return f"a text that begins with {found} needs quotes"
+    if "expected ','" in problem and _TYPOGRAPHIC.search(line[:column]):
+        return "typographic quotes are none in YAML; write ' or \" in their place"
     for text in (problem, error.context or ""):
         for words, message in _REMEDIES:
             if any(one in text for one in words.split("|")):

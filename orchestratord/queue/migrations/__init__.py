@@ -1,11 +1,12 @@
 """The ways from each version of the schema to the next: one numbered file a version.
 
-The first one, the baseline, makes the tables of both databases from `queue/models.py`, as they are
-now: an empty database never goes through the others. A queue of the version before does, so a new
-column is a field in the models, wherever it belongs, and a file such as `0008_colour.py`
+The first one, the baseline, has the number of the schema of 1.0.0, and the name by which queues
+have noted it. It makes the tables of both databases from `queue/models.py`, as they are now: an
+empty database never goes through the others. A queue of the version before does, so a new
+column is a field in the models, wherever it belongs, and a file such as `0025_colour.py`
 here, with its number as `VERSION` in `queue/schema.py`:
 
-    COMPATIBLE_FROM = 4
+    COMPATIBLE_FROM = 24
 
     def up(migrator, db):
         migrator.migrate(migrator.add_column("retry_schedule", "colour", TextField(null=True)))

@@ -17,6 +17,8 @@ from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 SOON = 10.0
 """Seconds."""
 

@@ -16,6 +16,8 @@ from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("ahead", [HOUR, YEAR])
 def test_a_clock_that_was_ahead_for_some_seconds_changes_nothing(
@@ -117,7 +119,6 @@ def test_all_daemons_go_by_the_clock_of_their_database(
     assert two.status()["clock"]["source"] == "database"
 
 
-@pytest.mark.slow
 def test_a_clock_that_is_put_forward_for_good_disables_no_webhook(
     make_daemon: MakeDaemon, receiver: Receiver, machine: TurnedMachine
 ) -> None:

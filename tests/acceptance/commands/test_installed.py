@@ -19,6 +19,8 @@ import pytest
 
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--no-input"]
 OFFLINE = ["--no-index", "--no-deps", "--no-build-isolation"]

@@ -1,4 +1,4 @@
-"""A shipped plugin as a wheel of its own, beside a product that was built without it."""
+"""Shipped plugins as wheels of their own, beside a product that was built without them."""
 
 from __future__ import annotations
 
@@ -12,45 +12,59 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--no-input"]
 OFFLINE = ["--no-index", "--no-deps", "--no-build-isolation"]
-NAME, MODULE = "openapi", "orchestratord_openapi"
+TESTS = {
+    "openapi": ["tests/unit/plugins/test_openapi_plugin.py"],
+    "outbox": [
+        "tests/unit/plugins/test_outbox_relay.py",
+        "tests/unit/cli/test_cli_outbox.py",
+        "tests/acceptance/outbox/test_outbox.py",
+    ],
+}
+"""Plugin → what holds of it wherever it comes from."""
+COMMAND = {"openapi": ("import", "openapi", "x.json"), "outbox": ("outbox", "schema")}
 OF_PRODUCT = "config deploy docs orchestratord orchestratorctl plugins scripts/docs systemd".split()
-OF_PLUGIN = f"""\
+OF_PLUGIN = """\
 [build-system]
 requires = ["hatchling"]
 build-backend = "hatchling.build"
 
 [project]
-name = "orchestratord-{NAME}"
+name = "orchestratord-{name}"
 version = "2.0.0"
 dependencies = ["orchestratord>=1,<2"]
 
 [project.entry-points.orchestratord]
-{NAME} = "{MODULE}"
+{name} = "orchestratord_{name}"
 
 [tool.hatch.build.targets.wheel]
-packages = ["{MODULE}"]
+packages = ["orchestratord_{name}"]
 """
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the product alone, and the plugin's wheel beside it."""
+    """A virtual environment with the product alone, and the plugins' wheels beside it."""
     folder = tmp_path_factory.mktemp("apart")
-    product, plugin = folder / "product", folder / "plugin"
+    product = folder / "product"
     left = shutil.ignore_patterns("__pycache__", "images")
     for name in OF_PRODUCT:
         shutil.copytree(ROOT / name, product / name, ignore=left)
     for name in ("README.md", "LICENSE", "CHANGELOG.md"):
         shutil.copy(ROOT / name, product)
+    modules = [f"orchestratord_{name}" for name in TESTS]
     lines = (ROOT / "pyproject.toml").read_text().splitlines(keepends=True)
-    (product / "pyproject.toml").write_text("".join(one for one in lines if MODULE not in one))
-    plugin.mkdir()
-    shutil.move(product / "plugins" / MODULE, plugin)
-    (plugin / "pyproject.toml").write_text(OF_PLUGIN)
-    for source in (product, plugin):
+    without = (line for line in lines if not any(module in line for module in modules))
+    (product / "pyproject.toml").write_text("".join(without))
+    for name in TESTS:
+        (folder / name).mkdir()
+        shutil.move(product / "plugins" / f"orchestratord_{name}", folder / name)
+        (folder / name / "pyproject.toml").write_text(OF_PLUGIN.format(name=name))
+    for source in (product, *(folder / name for name in TESTS)):
         subprocess.run([*PIP, "wheel", *OFFLINE, "-w", folder, source], check=True, timeout=120)
     venv.create(folder / "venv", with_pip=False)
     (site,) = folder.glob("venv/lib/python*/site-packages")
@@ -59,7 +73,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Its tests alone, where no checkout is found instead of what was installed.
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=left)
     shutil.copy(ROOT / "pyproject.toml", folder)
-    shutil.copytree(ROOT / "docs", folder / "docs", ignore=left)
+    for name in ("config", "docs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=left)
+    (folder / "empty/apis").mkdir(parents=True)
     return folder
 
 
@@ -77,22 +93,25 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
     )
 
 
-def test_a_shipped_plugin_is_a_wheel_of_its_own(place: Path) -> None:
-    (place / "empty/apis").mkdir(parents=True)
-    config = ("--config", str(place / "empty"))
-    without = run(place, "orchestratord", "import", "openapi", "x.json", *config)
-    assert (without.returncode, "No such command 'import'" in without.stderr) == (2, True)
-    assert NAME not in run(place, "orchestratord", "plugins", *config).stdout
-    install(place, "orchestratord_openapi-*.whl")
-    listed = run(place, "orchestratord", "plugins", *config).stdout
-    assert re.search(rf"^{NAME} +2\.0\.0 +loaded +entry point", listed, re.MULTILINE)
-    where = run(place, "python", "-c", f"import {MODULE}, orchestratord; print({MODULE}.__file__)")
+@pytest.mark.parametrize("name", TESTS)
+def test_a_shipped_plugin_is_a_wheel_of_its_own(place: Path, name: str) -> None:
+    config, module = ("--config", str(place / "empty")), f"orchestratord_{name}"
+    without = run(place, "orchestratord", *COMMAND[name], *config)
+    missing = f"No such command '{COMMAND[name][0]}'" in without.stderr
+    assert (without.returncode, missing) == (2, True), without.stderr
+    row = rf"^{name} +2\.0\.0 +loaded +entry point"
+    assert not re.search(
+        rf"^{name} ", run(place, "orchestratord", "plugins", *config).stdout, re.MULTILINE
+    )
+    install(place, f"orchestratord_{name}-*.whl")
+    assert re.search(row, run(place, "orchestratord", "plugins", *config).stdout, re.MULTILINE)
+    where = run(place, "python", "-c", f"import {module}, orchestratord; print({module}.__file__)")
     assert str(place / "venv") in where.stdout
-    file = "tests/unit/plugins/test_openapi_plugin.py"
-    tested = run(place, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", file)
+    tested = run(place, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS[name])
     assert tested.returncode == 0, tested.stdout + tested.stderr
-    assert re.search(r"^2\d passed", tested.stdout, re.MULTILINE)
+    [passed] = re.findall(r"^(\d+) passed", tested.stdout, re.MULTILINE)
+    assert int(passed) >= 20

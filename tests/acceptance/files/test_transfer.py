@@ -24,6 +24,8 @@ from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 LARGE = os.urandom(3 << 20)
 
 
@@ -295,7 +297,6 @@ def test_a_body_that_is_sent_again_elsewhere(
     assert (seen.method, seen.body) == ("GET", b"")
 
 
-@pytest.mark.slow
 def test_a_gibibyte_each_way_beside_other_calls(
     make_daemon: MakeDaemon, receiver: Receiver, folders: tuple[Path, Path]
 ) -> None:

@@ -7,12 +7,16 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
+import pytest
+
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.fleet.test_fleet import UNREACHABLE
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import HOST, Postgres, Standby
+
+pytestmark = pytest.mark.slow
 
 FOLLOWED = {"wal_level": "replica", "max_wal_senders": "4"}
 CALLS = 300

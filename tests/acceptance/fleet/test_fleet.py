@@ -21,6 +21,8 @@ from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 LEASE = 3.0
 UNREACHABLE = (r"the database cannot be reached", r"claiming failed", r"cannot write task \d+ \(")
 

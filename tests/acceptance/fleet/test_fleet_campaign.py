@@ -21,6 +21,8 @@ from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["database", "make_fleet"]
 
 DAEMONS = 4
@@ -33,7 +35,6 @@ LASTS = 0.05
 """Seconds for which an answer is held back."""
 
 
-@pytest.mark.slow
 def test_each_is_carried_out_and_none_twice_beyond_what_was_in_flight(
     make_fleet: MakeFleet, receiver: Receiver, database: str, postgres: Postgres
 ) -> None:
@@ -95,7 +96,6 @@ def test_each_is_carried_out_and_none_twice_beyond_what_was_in_flight(
     assert rows == [("succeeded", calls)]
 
 
-@pytest.mark.slow
 def test_slots_over_restarts(
     make_fleet: MakeFleet, receiver: Receiver, database: str, postgres: Postgres
 ) -> None:
@@ -121,7 +121,6 @@ def test_slots_over_restarts(
     assert slots == list(range(slots[0], slots[-1] + 1, 2000))
 
 
-@pytest.mark.slow
 def test_a_global_concurrency_is_reached_and_never_exceeded(
     make_fleet: MakeFleet, receiver: Receiver
 ) -> None:

@@ -18,6 +18,8 @@ from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 ENQUEUE = "SELECT orchestratord_enqueue('shop/one', %s)"
 
 
@@ -113,7 +115,7 @@ KINDS = {"a task": one_running, "an endpoint": an_endpoint, "a run": a_run, "a b
         ("a task", 10),
         ("an endpoint", 10),
         ("a run", 10),
-        pytest.param("a bulk", 60, marks=pytest.mark.slow),
+        ("a bulk", 60),
     ],
 )
 def test_what_wants_a_locked_row_waits_alone(

@@ -14,6 +14,8 @@ from tests.acceptance.waiting import until
 from tests.network import Host
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 LEASE = 3.0
 
 

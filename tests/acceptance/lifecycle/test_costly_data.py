@@ -20,6 +20,8 @@ from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 NODE = {"type": "object", "properties": {"a": {"$ref": "#/$defs/node"}}, "minProperties": 1}
 TREE = {"$defs": {"node": {"anyOf": [NODE] * 3}}, "properties": {"a": {"$ref": "#/$defs/node"}}}
 WORDS = {"properties": {"text": {"type": "string", "pattern": r"^(\w+\s?)*$"}}}

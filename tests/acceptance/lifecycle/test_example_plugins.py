@@ -20,6 +20,8 @@ from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "examples/plugins").iterdir())
 SECRET = "a-secret-of-the-vault"

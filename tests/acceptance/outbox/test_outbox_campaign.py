@@ -9,8 +9,9 @@ import pytest
 
 from tests.acceptance.outbox.campaign import PLACES, run
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize("place", PLACES)
 def test_each_committed_order_is_one_call(
     place: str, tmp_path_factory: pytest.TempPathFactory

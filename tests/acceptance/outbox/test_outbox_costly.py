@@ -13,6 +13,8 @@ from tests.acceptance.outbox.conftest import PLACES, Shop
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 WORDS = {"properties": {"text": {"type": "string", "pattern": r"^(\w+\s?)*$"}}}
 COSTLY = "a" * 40 + "!"
 

@@ -18,6 +18,8 @@ from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 GATE = """
 import asyncio, pathlib
 from orchestratord import hookimpl

@@ -27,6 +27,8 @@ from tests.acceptance.waiting import until
 from tests.acceptance.workers.crew import first, worker_pids
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 CLIENTS = 4
 PLACE = "takes its place"
 UPGRADES = int(os.environ.get("UPGRADES", "1"))

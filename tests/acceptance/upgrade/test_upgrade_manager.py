@@ -15,6 +15,8 @@ from tests.acceptance.commands.manager import Manager
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 WATCHDOG = 6.0
 """Seconds; a machine that is busy may keep a process from running for one or two."""
 SLOW = """

@@ -258,7 +258,7 @@ def test_a_replay_is_of_the_last_time_that_it_was_disabled(
     replayed = daemon.ctl("webhooks", "enable", "crm/get", "gone", "--replay")
     assert "1 deliveries are sent" in replayed.err
     assert "1 are left that had failed when it was disabled before" in replayed.err
-    assert daemon.finish(second)["status"] == "succeeded"
+    until(lambda: daemon.task(second)["status"] == "succeeded", "the delivery that is replayed")
     assert daemon.task(first)["status"] == "failed"
 
 

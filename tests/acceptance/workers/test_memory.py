@@ -19,6 +19,8 @@ from tests.acceptance.workers.memory_campaign import (
     settings,
 )
 
+pytestmark = pytest.mark.slow
+
 COUNTS = """
 import gc, json, os, signal
 

@@ -15,6 +15,8 @@ from tests.acceptance.waiting import until
 from tests.acceptance.workers.crew import first, worker_pids
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 HOLDS = """
 import os, time
 from pathlib import Path

@@ -18,6 +18,8 @@ from tests.acceptance.workers.crew import DIED, first, kill
 from tests.acceptance.workers.worker_kills import OnPostgres, run, settings
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("WORKER_KILLS", "5"))
 
 

@@ -84,8 +84,9 @@ def upgrade(url: str, tmp_path: Path) -> Callable[[str], Any]:
 async def test_an_index_is_built_while_others_write(
     busy: Any, upgrade: Callable[[str], Any], url: str
 ) -> None:
-    await asyncio.sleep(0.1)
     with psycopg.connect(url, autocommit=True) as person:
+        while person.execute("SELECT count(*) < 2 FROM retry_schedule").fetchone() == (True,):
+            await asyncio.sleep(0.01)
         # What a build leaves behind that was broken off.
         with pytest.raises(psycopg.errors.UniqueViolation):
             person.execute("CREATE UNIQUE INDEX CONCURRENTLY later ON retry_schedule (kind)")

@@ -180,9 +180,9 @@ async def test_a_description_that_names_no_problem(parts: Parts) -> None:
 
 async def test_it_does_not_hold_up_the_loop(parts: Parts) -> None:
     """It is made in a thread: other requests are answered meanwhile."""
-    asking = asyncio.create_task(parts.client.get("/openapi.json"))
+    asking = asyncio.create_task(parts.client.get("/openapi.json", timeout=60))
     answers: list[httpx.Response] = []
     while not asking.done():
-        answers.append(await parts.client.get("/healthz"))
+        answers.append(await parts.client.get("/healthz", timeout=60))
     assert json.loads((await asking).content)["openapi"] == "3.1.0"
     assert answers

@@ -87,7 +87,7 @@ def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["bench", "bench.store"])
 def test_the_page_of_the_results_has_the_marks(name: str) -> None:
-    text = (Path(__file__).parents[3] / "docs" / "performance.md").read_text()
+    text = (Path(__file__).parents[3] / "bench" / "results.md").read_text()
     begin, end = map(text.index, table.marks(name))
     assert begin < end
 

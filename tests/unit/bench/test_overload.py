@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from bench.overload import SERVES, back, overload, refused, second_time, trickle
+
+pytestmark = pytest.mark.slow
 
 
 async def test_an_overloaded_receiver_over_a_real_queue(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ def offered(*words: str) -> list[str]:
     return [item.value for item in shell.get_completions(before, current)]
 
 
-@pytest.mark.parametrize("command", [("explain",), ("config", "show"), ("test",)])
+@pytest.mark.parametrize(
+    "command", [("explain",), ("config", "show"), ("test",), ("inbound", "test")]
+)
 def test_endpoints(folder: Path, command: tuple[str, ...]) -> None:
     assert offered(*command, "") == ["a/x", "shop/get", "shop/put"]
     assert offered(*command, "shop/g") == ["shop/get"]

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from orchestratord import Answer, Conflict, PortHandler, PortRequest, hookimpl
-from orchestratord.api.server import port_application
+from orchestratord.api.server import received_body
 from orchestratord.api.server.port_application import port_applications
 from orchestratord.plugin.host import Host
 
@@ -89,8 +89,8 @@ async def test_register_ports(host: Host, path: str, body: bytes, status: int) -
 async def test_bodies_have_so_much_room_together(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(port_application, "SMALL", 4)
-    monkeypatch.setattr(port_application, "MAX_TOGETHER", 10)
+    monkeypatch.setattr(received_body, "SMALL", 4)
+    monkeypatch.setattr(received_body, "MAX_TOGETHER", 10)
     [application] = port_applications(host, None).values()  # type: ignore[arg-type]
     transport = httpx.ASGITransport(application)
     go_on = asyncio.Event()

@@ -23,7 +23,6 @@ from orchestratord.queue.operations import (
     claim,
     effects,
     manual,
-    partitions,
     schedules,
     search,
     settle,
@@ -40,13 +39,13 @@ def dump(path: Path) -> None:
     """Make a file as the version of the baseline left it, with rows of each kind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with sqlite3.connect(path) as database:
-        database.executescript((DATA / "schema_v7_sqlite.sql").read_text())
+        database.executescript((DATA / "schema_v15_sqlite.sql").read_text())
     database.close()
 
 
 def dump_postgres(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as database:
-        database.execute((DATA / "schema_v7_postgres.sql").read_bytes())
+        database.execute((DATA / "schema_v15_postgres.sql").read_bytes())
 
 
 @pytest.fixture
@@ -225,61 +224,6 @@ def bring(url: str, folder: Path, last: int, *then: str) -> None:
     database.close()
 
 
-WAITED = """
-INSERT INTO retry_schedule (id, kind, endpoint_id, status, next_try, max_attempts, created_at,
-    updated_at, scheduled_at, partition, partition_limit, ordered, held, blocks, first_at) VALUES
-(11, 'call', 'a/b', 'pending', 1, 3, 1, 9, 1, 'fair', 0, 0, 0, 0, NULL),
-(12, 'call', 'a/b', 'pending', 1, 3, 1, 9, 1, 'fair', 4, 0, 1, 0, NULL),
-(13, 'call', 'a/b', 'pending', 1, 3, 1, 9, 1, 'p', 0, 1, 0, 1, 50),
-(14, 'call', 'a/b', 'pending', 1, 3, 1, 9, 1, 'p', 0, 1, 1, 1, NULL),
-(15, 'call', 'a/b', 'pending', 1, 3, 1, 9, 1, 'p', 0, 2, 1, 1, 60),
-(16, 'call', 'a/b', 'failed', NULL, 3, 1, 9, 1, 'q', 0, 2, 0, 1, 70),
-(17, 'call', 'a/b', 'succeeded', NULL, 3, 1, 9, 1, 'q', 0, 2, 0, 0, 80),
-(18, 'call', 'a/b', 'pending', 1, 3, 1, 9, 1, 'q', 0, 2, 1, 1, NULL)
-"""
-"""Rows of schema 14, each of a partition: it has its turn, waits for it, or has ended."""
-
-TURNS = {
-    11: ("fair", 0, 0, 0), 12: ("fair", 4, 1, 0), 13: ("p", -1, 0, 50), 14: ("p", -1, 1, 1),
-    15: ("p", -2, 1, 60), 16: ("q", -2, 0, 1), 17: ("q", -2, 0, 0), 18: ("q", -2, 1, 1),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("on_postgres", [False, True], ids=["sqlite", "postgresql"])
-async def test_whose_turn_it_was_in_partitions_of_before(
-    path: Path, new_url: Any, tmp_path: Path, on_postgres: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where the daemon ends between the columns and the indexes."""
-    url = new_url() if on_postgres else f"sqlite:///{path}"
-    if on_postgres:
-        dump_postgres(url)
-    else:
-        dump(path)
-    bring(url, tmp_path, 14, WAITED)
-
-    def ends(*arguments: object, **named: object) -> None:
-        raise MemoryError
-
-    with monkeypatch.context() as patched:
-        patched.setattr(schema, "build_index", ends)
-        with pytest.raises(MemoryError):
-            await Store.open(url)
-    versions = "SELECT version, compatible_from FROM schema"
-    if on_postgres:
-        with psycopg.connect(url) as looking:
-            found = looking.execute(versions).fetchone()
-    else:
-        found = version(path)
-    assert found == (14, 15)  # daemons of before keep out
-    store = await Store.open(url)
-    tasks = (await store.read(search.page(TaskFilter(endpoint="a/b"), 10)))[0]
-    assert {task.id: task.turn for task in tasks} == TURNS
-    assert await store.read(partitions.stuck()) == []
-    claimed = await store.write(claim.claim([Pick(Key("a/b"), 9, True, 10**14)]))
-    assert {task.id for task in claimed.tasks} >= {11, 13}
-    await store.close()
-
-
 async def test_the_index_by_creation_that_was_broken_off_is_the_new_one(
     new_url: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,6 +365,15 @@ async def test_one_from_before_the_baseline_is_refused(path: Path) -> None:
     with pytest.raises(DatabaseInUse, match=r"has schema 3, from before the first release"):
         await Store.open(f"sqlite:///{path}")
     assert path.read_bytes() == before
+
+
+async def test_one_of_a_checkout_from_before_goes_by_the_first_release(path: Path) -> None:
+    dump(path)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE schema SET version = 14, compatible_from = 13")
+    database.close()
+    with pytest.raises(DatabaseInUse, match=r"schema 14.* start orchestratord 1\.0\.0 .* once"):
+        await Store.open(f"sqlite:///{path}")
 
 
 NEXT = """

@@ -16,6 +16,7 @@ import pytest
 from orchestratord.api import service as service_module
 from orchestratord.api.api_routes import application
 from orchestratord.api.server import http_connection as connection_module
+from orchestratord.api.server import received_body
 from orchestratord.api.server import request_body as body_module
 from orchestratord.api.server import server as server_module
 from orchestratord.api.server.server import Listener, Server, TcpListener
@@ -629,11 +630,11 @@ async def test_who_waits_takes_no_place(parts: Parts, monkeypatch: pytest.Monkey
 async def test_large_bodies_are_bounded_together(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body_module, "MAX_TOGETHER", 300_000)
+    monkeypatch.setattr(received_body, "MAX_TOGETHER", 300_000)
     head = POST + b"Content-Length: 300000\r\n\r\n{"
     first, second, small = [await Wire.to(parts) for _ in range(3)]
     await first.send(head + b" " * 250_000)
-    await until(lambda: body_module.SentBody._taken > 150_000)
+    await until(lambda: body_module.ROOM.taken > 150_000)
     await second.send(head + b" " * 250_000)
     status, headers, problem = await second.answer()
     assert (status, problem["code"], headers["retry-after"]) == (503, "busy", "1")
@@ -641,7 +642,7 @@ async def test_large_bodies_are_bounded_together(
     assert (await small.answer())[0] == 202
     await first.send(b" " * 49_998 + b"}")
     assert (await first.answer())[0] == 202
-    await until(lambda: body_module.SentBody._taken == 0)
+    await until(lambda: body_module.ROOM.taken == 0)
     for wire in (first, second, small):
         await wire.close()
 

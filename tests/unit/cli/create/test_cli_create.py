@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -28,11 +29,8 @@ def good(folder: Path) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "conf"
-    result = run("init", folder)
-    assert result.exit_code == 0, result.output
-    return folder
+def folder(tmp_path: Path, made_by_init: Path) -> Path:
+    return Path(shutil.copytree(made_by_init, tmp_path / "conf"))
 
 
 def tree(folder: Path) -> dict[str, bytes]:

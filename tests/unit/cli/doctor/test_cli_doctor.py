@@ -47,10 +47,9 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture
-def folder(home: Path) -> Path:
+def folder(home: Path, made_by_init: Path) -> Path:
     """A config folder that is good, with database and socket beside it."""
-    folder = home / "conf"
-    CliRunner().invoke(main, ["init", str(folder)])
+    folder = Path(shutil.copytree(made_by_init, home / "conf"))
     (folder / "orchestratord.yaml").write_text(
         f"database: sqlite:///{home}/state/queue.db\ncontrol_socket: {home}/run/control.sock\n"
     )

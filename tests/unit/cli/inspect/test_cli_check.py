@@ -154,7 +154,11 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         (GET, b"path: /\xff\n", f"{GET}:1:8: is not UTF-8 here; save the file as UTF-8"),
         (GET, "path: /x\npath: /y\n", f"{GET}:2:1: path: stands here twice, first in line 1; keep"),
         (GET, BOMB, f"{GET}:6:29: f.7: the aliases repeat too much; write it out, or share"),
-        (GET, "path: /x\nbody: {json: {{ params }}}\n", f"{GET}:2:15: body.json: a template needs"),
+        (
+            GET,
+            "path: /x\nbody: {json: {{ params }}}\nmethod: POST\n",
+            f"{GET}:2:15: body.json: a template needs",
+        ),
     ],
 )
 def test_each_mistake_is_one_clear_line(

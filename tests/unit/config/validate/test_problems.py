@@ -363,7 +363,7 @@ def test_a_database_that_may_be_a_standby_is_warned_of(
     config: ConfigFolder, hosts: str, warned: bool
 ) -> None:
     config.daemon(f"database: 'postgresql://u@{hosts}'\n")
-    config.api("base_url: http://localhost:9000\n")
+    config.api("base_url: http://receiver.internal:9000\n")
     config.endpoint()
     words = (
         "orchestratord.yaml:1:1: database: may lead to a standby, which takes no tasks: write "
@@ -398,6 +398,6 @@ class TestAddresses:
         assert config.warnings() == []
 
     def test_names_are_not_looked_up(self, config: ConfigFolder) -> None:
-        config.api("base_url: http://localhost:9000\n")
+        config.api("base_url: http://receiver.internal:9000\n")
         config.endpoint()
         assert config.warnings() == []

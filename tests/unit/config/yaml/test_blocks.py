@@ -23,6 +23,8 @@ from orchestratord.config.yaml.blocks import CutDocument, KnownBlocks
 from orchestratord.config.yaml.document import YamlDocument, read_document
 from orchestratord.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 FILES = 14
 ROUNDS = int(os.environ.get("BLOCK_ROUNDS", "40"))
 
@@ -199,7 +201,7 @@ def test_keys_are_looked_at_once_the_type_is_right(
     cache = Cache()
     for wanted in (type_, type_, "http"):
         for number in range(files):
-            config.endpoint(f"type: {wanted}\npath: /x\n{block}", f"e{number}")
+            config.endpoint(f"type: {wanted}\nmethod: POST\npath: /x\n{block}", f"e{number}")
         found = _outcome(config, cache)
         assert found == _outcome(config)
         assert not cache.blocks.read("other.yaml", block.encode()).known

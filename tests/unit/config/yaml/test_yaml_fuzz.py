@@ -24,6 +24,8 @@ from orchestratord.config.load import load, read_plugins
 from orchestratord.config.yaml.document import read_document
 from orchestratord.errors import ConfigError, Problem
 
+pytestmark = pytest.mark.slow
+
 HOST = host_of()
 TEN_SECONDS = 10.0
 """Far above what the slowest machine takes, far below what a quadratic rule would: minutes."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
-from orchestratord.cli import argument_completion
-from orchestratord.cli.options import config_option
+from orchestratord import config_option
 
 if TYPE_CHECKING:
-    from orchestratord.cli.opened_config import OpenedConfig
-    from orchestratord.model.endpoint import Endpoint
-    from orchestratord.plugin.route import PortRequest
+    from orchestratord import Endpoint, PortRequest
 
 WITHIN = 15.0
 """Seconds that the daemon has to answer."""
@@ -21,14 +20,25 @@ _SHOWN = 2_000
 """Bytes of its answer."""
 
 
+def _named(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What the tabulator key offers: the endpoints of the config folder."""
+    from orchestratord import ConfigFolder
+
+    try:
+        names = ConfigFolder(ctx.params.get("config")).endpoints
+    except click.ClickException:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 @click.group()
 def inbound() -> None:
-    """Webhooks that come in."""
+    """Try webhooks that come in."""
 
 
 @inbound.command()
 @config_option
-@click.argument("file", metavar="FILE", shell_complete=argument_completion.endpoints)
+@click.argument("file", metavar="FILE", shell_complete=_named)
 @click.option(
     "--body", type=click.Path(exists=True, dir_okay=False), help="A file that is sent as it is."
 )
@@ -38,12 +48,12 @@ def test(config: str | None, file: str, body: str | None, bind: str | None) -> N
 
     FILE is that of the endpoint, or its name, API/NAME. The exit code is 0 where it was taken.
     """
-    from orchestratord.cli.opened_config import opened_config
-    from orchestratord.config.validate.bind_address import parse_bind
-    from orchestratord.plugin.route import PortRequest
+    from orchestratord import PortRequest, opened_config, parse_bind
 
     open_ = opened_config(config)
-    endpoint = _endpoint(open_, file)
+    endpoint = _of_file(Path(file), open_.folder, open_.config.endpoints.values())
+    if endpoint is None:
+        endpoint = open_.endpoint(file)
     content = None if body is None else Path(body).read_bytes()
     found = open_.host.ask("example_request", {"endpoint": endpoint, "body": content})
     requests = [one for _, items in found for one in items if isinstance(one, PortRequest)]
@@ -68,21 +78,17 @@ def test(config: str | None, file: str, body: str | None, bind: str | None) -> N
     raise SystemExit(0 if 200 <= status < 300 else 1)
 
 
-def _endpoint(open_: OpenedConfig, file: str) -> Endpoint:
-    """The endpoint of a file, or of this name; ends the command where there is none."""
-    path = Path(file)
-    if path.is_file():
-        for one in open_.config.endpoints.values():
-            if (open_.folder / one.source).resolve() == path.resolve():
-                return one
-    return open_.endpoint(file)
+def _of_file(path: Path, folder: Path, endpoints: Iterable[Endpoint]) -> Endpoint | None:
+    """The endpoint that this file declares, if it is one's."""
+    found = path.resolve()
+    return next((one for one in endpoints if (folder / one.source).resolve() == found), None)
 
 
 def _sent(request: PortRequest, host: str, port: int) -> tuple[int, str]:
     """Send it; the status and the body of the answer. Ends the command where none comes."""
     import httpx
 
-    from orchestratord.log import escape
+    from orchestratord import escape
 
     url = httpx.URL(scheme="http", host=host, port=port, raw_path=request.path.encode())
     shown = b""
