@@ -120,7 +120,7 @@ class ApiRoutes:
         """Stream events as they happen."""
         bodies.refuse_unknown(asked.query, bodies.EventsQuery)
         wanted, after = (
-            event_stream.read_wanted(asked.query),
+            event_stream.read_wanted(asked.query, self._service.own_endpoints),
             event_stream.read_number(asked.headers),
         )
         headers = {"Cache-Control": "no-store"}

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field
+from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from orchestratord.api.answer_documents import Code, Name, Time, example
@@ -497,8 +497,10 @@ class StuckChore(TypedDict):
     """What it is about: the id of a bulk, for instance."""
 
 
+# `extra="allow"` would hold for all documents in it, too.
+@with_config(use_attribute_docstrings=True, json_schema_extra={"additionalProperties": True})
 class StatusDocument(ProcessStatus, WorkerStatus, FailingKeys):
-    """How the daemon is."""
+    """How the daemon is. Plugins add parts of their own."""
 
     health: HealthDocument
     config: ConfigStatus

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from typing import Any
 
 from orchestratord.api.filters import endpoint_filter, items, statuses, whole_number
@@ -96,7 +96,7 @@ def event_json(event: Event) -> dict[str, Any]:
     return shown
 
 
-def read_wanted(given: Mapping[str, str]) -> Wanted:
+def read_wanted(given: Mapping[str, str], own: Container[str] = ()) -> Wanted:
     """Which events `given` describes; what is empty counts as left out.
 
     An event that has no such field, as a reload has no endpoint, is not among them.
@@ -104,12 +104,13 @@ def read_wanted(given: Mapping[str, str]) -> Wanted:
     Args:
         given: by the names of `EventsQuery`. Several kinds, statuses or types are separated by
             commas; `task.*` stands for all types of tasks.
+        own: the endpoints that no file declares.
 
     Raises:
         InvalidParams: a value does not fit; all of them at once.
     """
     read: dict[str, Callable[[str], Callable[[Any], bool]]] = {
-        "endpoint": _endpoint,
+        "endpoint": lambda value: _endpoint(value, own),
         "kind": lambda value: frozenset(items(value)).__contains__,
         "status": lambda value: frozenset(statuses(value)).__contains__,
         "type": _types,
@@ -140,8 +141,8 @@ def read_number(headers: Mapping[str, str]) -> int | None:
     return -1 if number is None else number
 
 
-def _endpoint(value: str) -> Callable[[Any], bool]:
-    wanted = endpoint_filter(value)
+def _endpoint(value: str, own: Container[str]) -> Callable[[Any], bool]:
+    wanted = endpoint_filter(value, own)
     if wanted.endswith("/*"):
         return lambda endpoint: endpoint is not None and endpoint.startswith(wanted[:-1])
     return frozenset((wanted,)).__contains__

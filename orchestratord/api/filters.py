@@ -1,7 +1,7 @@
 """Reading filters over tasks, from a query string or from JSON."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from orchestratord.api.answer_documents import example
 from orchestratord.errors import InvalidParams
-from orchestratord.model.endpoint import MAX_PARTITION, OWN_ENDPOINTS, SUBSCRIPTIONS
+from orchestratord.model.endpoint import MAX_PARTITION
 from orchestratord.model.task import DOUBTFUL, Reason, Status
 from orchestratord.queue.records import CANCEL, RESOLVE, RETRY, Place, TaskFilter
 from orchestratord.values.clock import from_rfc3339
@@ -30,9 +30,7 @@ def one_of(words: Iterable[str]) -> Any:
 
 
 _ONE_CODE = r"[1-5]\d\d|[1-5][xX]{2}|[1-5]\d\d-[1-5]\d\d|error|ok"
-ENDPOINTS = (
-    rf"([A-Za-z0-9][A-Za-z0-9._-]*/([A-Za-z0-9][A-Za-z0-9._-]*|\*)|{'|'.join(OWN_ENDPOINTS)})"
-)
+ENDPOINTS = r"[A-Za-z0-9][A-Za-z0-9._-]*(/([A-Za-z0-9][A-Za-z0-9._-]*|\*))?"
 
 
 def _several(words: Iterable[str]) -> Any:
@@ -63,7 +61,7 @@ class TaskQuery(TypedDict, total=False):
     reason: list[Annotated[str, one_of(Reason)]]
     """Failed for any of these."""
     endpoint: Annotated[str, Field(pattern=f"^{ENDPOINTS}$")]
-    """`api/name`, `api/*`, `orchestratord`: what is of the daemon itself, or `subscriptions`."""
+    """`api/name`, `api/*`, or one of no file: `orchestratord` for what is of the daemon itself."""
     kind: str
     """`call` or `webhook`."""
     since: str
@@ -88,9 +86,9 @@ class TaskQuery(TypedDict, total=False):
     batch: _ID
     """Told of by the delivery of this batch."""
     tenant: Annotated[str, Field(max_length=MAX_TEXT)]
-    """Deliveries to subscriptions of this tenant; takes the place of `endpoint` and `webhook`."""
+    """Deliveries to all receivers of this tenant: `acme` is short for the `webhook` `acme/*`."""
     webhook: Annotated[str, Field(max_length=MAX_TEXT)]
-    """Deliveries of the webhook of this name; `acme/*`: to all subscriptions of the tenant acme."""
+    """Deliveries of the webhook of this name; `acme/*`: of all whose name begins with `acme/`."""
 
 
 @example({"endpoint": "shop/*", "status_code": "5xx", "since": "1d"})
@@ -105,7 +103,7 @@ class TaskFilterBody(TypedDict, total=False):
     reason: _REASONS | list[Annotated[str, one_of(Reason)]] | None
     """Failed for any of these."""
     endpoint: Annotated[str, Field(pattern=f"^({ENDPOINTS})?$")] | None
-    """`api/name`, `api/*`, `orchestratord`: what is of the daemon itself, or `subscriptions`."""
+    """`api/name`, `api/*`, or one of no file: `orchestratord` for what is of the daemon itself."""
     kind: str | None
     """`call` or `webhook`."""
     since: _TIME | None
@@ -130,9 +128,9 @@ class TaskFilterBody(TypedDict, total=False):
     batch: _ID | Annotated[str, Field(pattern=r"^([0-9]{1,19})?$")] | None
     """Told of by the delivery of this batch."""
     tenant: Annotated[str, Field(max_length=MAX_TEXT)] | None
-    """Deliveries to subscriptions of this tenant; takes the place of `endpoint` and `webhook`."""
+    """Deliveries to all receivers of this tenant: `acme` is short for the `webhook` `acme/*`."""
     webhook: Annotated[str, Field(max_length=MAX_TEXT)] | None
-    """Deliveries of the webhook of this name; `acme/*`: to all subscriptions of the tenant acme."""
+    """Deliveries of the webhook of this name; `acme/*`: of all whose name begins with `acme/`."""
 
 
 NAMES = tuple(TaskQuery.__annotations__)
@@ -158,7 +156,7 @@ _PLACE = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
 _LOST_PLUS = re.compile(r"(T[\d:.]+) (\d\d:\d\d)")
 
 
-def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
+def read_filter(given: Mapping[str, Any], now: int, own: Container[str]) -> TaskFilter:
     """The filter that `given` describes; what is empty or None counts as left out.
 
     Args:
@@ -166,6 +164,7 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
             status codes or ids in one text are separated by commas.
         now: milliseconds since the epoch, from which a duration in `since` or `until` is
             counted back.
+        own: the endpoints that no file declares.
 
     Raises:
         InvalidParams: a name is unknown, or a value does not fit; all of them at once.
@@ -174,7 +173,7 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
         "status": statuses,
         "status_code": lambda value: StatusSet.parse(items(value)),
         "reason": reasons,
-        "endpoint": endpoint_filter,
+        "endpoint": lambda value: endpoint_filter(value, own),
         "kind": _word,
         "since": lambda value: _time(value, now),
         "until": lambda value: _time(value, now),
@@ -204,7 +203,7 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
     if problems:
         raise InvalidParams(problems)
     if (tenant := found.pop("tenant", None)) is not None:
-        found |= {"endpoint": SUBSCRIPTIONS, "webhook": f"{tenant}/*"}
+        found["webhook"] = f"{tenant}/*"
     return TaskFilter(**found)
 
 
@@ -212,6 +211,7 @@ def read_bulk_filter(
     action: str,
     given: Mapping[str, Any],
     now: int,
+    own: Container[str],
     *,
     include_ambiguous: bool,
     force: bool = False,
@@ -220,14 +220,14 @@ def read_bulk_filter(
 
     Args:
         action: `RETRY`, `CANCEL` or `RESOLVE`.
-        given: as `read_filter` takes it, with `now`.
+        given: as `read_filter` takes it, with `now` and `own`.
         include_ambiguous: retry also what failed for one of `DOUBTFUL`.
         force: repeat what has succeeded as well, where its status is named.
 
     Raises:
         InvalidParams: it is empty, or names what cannot be done in bulk.
     """
-    wanted = read_filter(given, now)
+    wanted = read_filter(given, now, own)
     if wanted == TaskFilter():
         raise InvalidParams({"filter": "is empty; name at least one condition"})
     done, allowed = IN_BULK[action][0], list(IN_BULK[action][1])
@@ -313,9 +313,11 @@ def reasons(value: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def endpoint_filter(value: Any) -> str:
-    """`api/name`, `api/*`, or one of `OWN_ENDPOINTS`. Raises ValueError for anything else."""
-    if not isinstance(value, str) or not _ENDPOINT.fullmatch(value):
+def endpoint_filter(value: Any, own: Container[str]) -> str:
+    """`api/name`, `api/*`, or one of `own`. Raises ValueError for anything else."""
+    if not isinstance(value, str) or not (
+        _ENDPOINT.fullmatch(value) and ("/" in value or value in own)
+    ):
         raise ValueError(
             f"{value!r} is not an endpoint: write api/name, or api/* for all of an api"
         )

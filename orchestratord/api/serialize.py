@@ -211,7 +211,7 @@ def survey_json(survey: Survey, examples: Iterable[Task], redactor: Redactor) ->
 def filter_json(wanted: TaskFilter) -> dict[str, Any]:
     """Which tasks, by the names and in the words that a filter is given with; what is not said is
     left out."""
-    # `tenant` is given, and stands as `endpoint` and `webhook`.
+    # `tenant` is given, and stands as `webhook`.
     found: dict[str, Any] = {
         name: getattr(wanted, FIELDS.get(name, name)) for name in NAMES if name != "tenant"
     }

@@ -62,7 +62,7 @@ from orchestratord.errors import (
     UniqueKeyReused,
 )
 from orchestratord.model.edit import Declaration, Edit
-from orchestratord.model.endpoint import OWN_ENDPOINTS, Endpoint
+from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import EndpointEvent, Event, EventType
 from orchestratord.model.settings import Config
 from orchestratord.model.task import (
@@ -158,6 +158,7 @@ class Service:
     ) -> None:
         self._worker, self._scheduler = worker, scheduler
         self._store, self._host, self._clock = worker.store, worker.host, worker.clock
+        self.own_endpoints = worker.host.registry.own_endpoints
         self._failing = SlowLook(self._store, Failing([], False))
         self._missed_deliveries = SlowLook[int](self._store)
         self._due = SlowLook[backlog.DueTasks](self._store)
@@ -294,7 +295,7 @@ class Service:
         order: str = "newest",
     ) -> answers.TasksDocument:
         """A page of tasks and the `next` after which there is more. See `Control.retries`."""
-        wanted = filters.read_filter(filter, self._clock.now_ms())
+        wanted = filters.read_filter(filter, self._clock.now_ms(), self.own_endpoints)
         following: int | str | None
         if order == "ended":
             place = filters.read_place(None if after is None else str(after))
@@ -817,7 +818,7 @@ class Service:
     def _stands(self, key: Key) -> bool:
         """Whether the endpoint or webhook is still declared."""
         known = self._worker.placement.config.endpoints
-        if key.endpoint_id not in known and key.endpoint_id not in OWN_ENDPOINTS:
+        if key.endpoint_id not in known and key.endpoint_id not in self.own_endpoints:
             return False
         standing = self._worker.placement.of(key)
         return not (isinstance(standing, Doomed) and standing.reason in _GONE)
@@ -830,7 +831,7 @@ class Service:
         by: Sequence[str] = DEFAULT_BY,
     ) -> GroupsDocument:
         """How many tasks there are of each group. See `Control.grouped`."""
-        wanted = filters.read_filter(filter, self._clock.now_ms())
+        wanted = filters.read_filter(filter, self._clock.now_ms(), self.own_endpoints)
         for name in by:
             if name not in grouped.COLUMNS:
                 known = ", ".join(grouped.COLUMNS)

@@ -1,12 +1,14 @@
 """The commands that plugins bring: found, and imported, where `orchestratord` is asked for them.
 
-Only plugins whose text names the hook `register_commands` are imported for that.
+Only plugins whose text names the hook `register_commands` are imported for that. Plugins may share
+a group: each registers one of that name, with commands of its own.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from copy import copy
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,18 +40,31 @@ def plugin_commands(arguments: Sequence[str] = ()) -> dict[str, click.Command]:
             continue
         for command in _registered(source):
             name = command.name or ""
-            if name in owners:
-                why = f"{name} is a command of the plugins {owners[name]} and {source.name}"
-                found[name] = _refusing(name, f"{why}: disable one of them in {DAEMON_FILE}")
-            elif settings and source.name in settings.disabled:
-                why = f"{name} is a command of the plugin {source.name}, which is disabled"
-                found[name] = _refusing(
-                    name, f"{why}: take it out of plugins.disabled in {folder / DAEMON_FILE}"
-                )
-            else:
-                found[name] = command
-            owners[name] = source.name
+            group = command if isinstance(command, click.Group) else None
+            for part, one in group.commands.items() if group else [("", command)]:
+                whole = f"{name} {part}".strip()
+                if whole in owners:
+                    why = f"{whole} is a command of the plugins {owners[whole]} and {source.name}"
+                    one = _refusing(one, f"{why}: disable one of them in {DAEMON_FILE}")
+                elif settings and source.name in settings.disabled:
+                    why = f"{name} is a command of the plugin {source.name}, which is disabled"
+                    remedy = f"take it out of plugins.disabled in {folder / DAEMON_FILE}"
+                    one = _refusing(one, f"{why}: {remedy}")
+                owners[whole] = source.name
+                if group is None:
+                    found[name] = one
+                else:
+                    _shared(found, group).add_command(one, part)
     return found
+
+
+def _shared(found: dict[str, click.Command], group: click.Group) -> click.Group:
+    """The group of this name that `found` has by now: a copy, as others add their commands."""
+    shared = found.get(group.name or "")
+    if not isinstance(shared, click.Group):
+        shared = found[group.name or ""] = copy(group)
+        shared.commands = {}
+    return shared
 
 
 def _config_of(arguments: Sequence[str]) -> str | None:
@@ -95,9 +110,9 @@ def _registered(source: PluginSource) -> Iterator[click.Command]:
         click.echo(f"warning: plugin {source.name} has no commands here: {why}", err=True)
 
 
-def _refusing(name: str, why: str) -> click.Command:
+def _refusing(command: click.Command, why: str) -> click.Command:
     @click.command(
-        name,
+        command.name,
         short_help=f"({why.partition(':')[0]})",
         context_settings={"ignore_unknown_options": True, "help_option_names": []},
     )

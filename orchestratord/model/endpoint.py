@@ -319,9 +319,6 @@ class Setting(Generic[T]):
 OWN_ENDPOINT = "orchestratord"
 """Stands in the place of an endpoint where a delivery tells of the daemon itself; none that files
 declare is called so, as theirs have a slash."""
-SUBSCRIPTIONS = "subscriptions"
-"""Stands there for deliveries to the subscriptions of tenants."""
-OWN_ENDPOINTS = (OWN_ENDPOINT, SUBSCRIPTIONS)
 
 
 @dataclass(frozen=True, slots=True)

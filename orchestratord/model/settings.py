@@ -139,7 +139,7 @@ class Port(Model):
 
 def ports_of(settings: Mapping[str, Any]) -> dict[str, Port]:
     """The ports that settings of plugins are, or have as a key of their own: that one's name has a
-    dot, such as `subscriptions.portal`."""
+    dot, such as `shop.hooks`."""
     found: dict[str, Port] = {}
     for key, one in settings.items():
         if isinstance(one, Port):

@@ -16,7 +16,7 @@ import click
 from orchestratord.errors import Conflict, PluginError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.edit import Editor
-from orchestratord.model.endpoint import Api, Setting
+from orchestratord.model.endpoint import OWN_ENDPOINT, Api, Setting
 from orchestratord.model.settings import DaemonSetting, DaemonSettings
 from orchestratord.model.task import RowKind, Table
 from orchestratord.plugin.background_service import ServiceState
@@ -109,6 +109,8 @@ class Registry:
     """What each plugin adds to `orchestratorctl`, or would."""
     editor: tuple[str, Editor] = _NO_EDITOR
     """With its plugin."""
+    groups: set[str] = field(default_factory=set)
+    """The groups of commands, which plugins may share."""
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     homes: dict[str, str] = field(default_factory=dict)
     """Of each plugin the package that brings it, or its file."""
@@ -185,7 +187,13 @@ class Registry:
             self.claim("metric", metric.name, name)
             self.metrics.append((name, metric))
         for command in _registered(plugin, "register_commands", click.Command):
-            self.claim("command", command.name, name)
+            group = isinstance(command, click.Group)
+            if not (group and command.name in self.groups):
+                self.claim("command", command.name, name)
+            if group:
+                self.groups.add(command.name)
+                for one in command.commands:
+                    self.claim("command", f"{command.name} {one}", name)
         self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
         for verb in self.verbs[name]:
             self.claim("verb", verb.name, name)
@@ -273,6 +281,11 @@ class Registry:
         if kind == "call" or type_ in mine:
             return mine.get(type_)
         return mine.get("") or next((one for one in mine.values() if not one.own_endpoints), None)
+
+    @property
+    def own_endpoints(self) -> set[str]:
+        """The endpoints that no file declares: that of the daemon itself, and of executors."""
+        return {OWN_ENDPOINT, *(name for one in self.executors for name in one.own_endpoints)}
 
     def owner_of_endpoint(self, endpoint_id: str) -> Executor | None:
         """The executor that brings this endpoint, which no file declares."""

@@ -465,7 +465,7 @@ class PortHandler:
 
     Args:
         key: of `orchestratord.yaml`, under which a `Port` says where it is; of one within another
-            setting with a dot, such as `subscriptions.portal`.
+            setting with a dot, such as `shop.hooks`.
         admit: a `def` of the request without its body: how many bytes that may have, or what is
             answered instead. Raises NotFound and the like for errors.
         handler: an `async def` of the request; raises as that of a `Route` does.

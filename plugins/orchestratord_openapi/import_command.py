@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @click.group("import")
 def import_() -> None:
-    """Make endpoints from an OpenAPI document."""
+    """Take over what another system describes."""
 
 
 @import_.command()

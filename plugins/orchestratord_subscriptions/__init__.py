@@ -11,6 +11,7 @@ delivery, which is a task like any other.
     sent_deliveries       what a tenant sees of them   portal_port           pages for tenants
     portal_token          who may open them
     tenant_verbs          those of orchestratorctl     tenant_page           that of the dashboard
+    key_census            for doctor
 
 An announcement of the webhooks plugin goes to the index, which makes deliveries; the executor sends
 them, and how they ended goes to the health.
@@ -25,6 +26,7 @@ from typing import Any
 from orchestratord_webhooks import announcer
 
 from orchestratord import (
+    Check,
     Config,
     Control,
     Counter,
@@ -41,6 +43,7 @@ from orchestratord import (
     Route,
     Service,
     Setting,
+    StatusPart,
     Table,
     Task,
     Upsert,
@@ -50,6 +53,7 @@ from orchestratord import (
 )
 from orchestratord_subscriptions import checks
 from orchestratord_subscriptions.declaration import ENDPOINT, PUBLIC, SUBSCRIPTIONS
+from orchestratord_subscriptions.key_census import KeyCensus, look
 from orchestratord_subscriptions.portal_port import LINKS, PortalPort
 from orchestratord_subscriptions.routes import SUBSCRIPTION_PATH, TENANT_PATH, SubscriptionRoutes
 from orchestratord_subscriptions.sent_deliveries import SentDeliveries
@@ -71,7 +75,7 @@ __all__ = ["PUBLIC", "SUBSCRIPTIONS"]
 health = SubscriptionHealth(lambda: executor.now(), lambda since: executor.skipped_since(since))
 index = SubscriptionIndex(health)
 executor: SubscriptionDeliveries = SubscriptionDeliveries(index)
-portal = PortalPort()
+portal, census = PortalPort(), KeyCensus()
 DELIVERIES = f"{SUBSCRIPTION_PATH}/deliveries"
 announcer.to_subscribers = index.deliveries
 
@@ -134,7 +138,18 @@ def register_services(control: Control) -> Iterable[Service]:
     return (
         Service("subscriptions", index.follow, where="each"),
         Service("missed by subscriptions", partial(health.keep_missed, control)),
+        Service("keys of subscriptions", partial(census.follow, control)),
     )
+
+
+@hookimpl
+def register_status(control: Control) -> Iterable[StatusPart]:
+    return (StatusPart(SUBSCRIPTIONS.key, lambda: census.counts),)
+
+
+@hookimpl
+def register_checks() -> Iterable[Check]:
+    return (Check("subscriptions", look),)
 
 
 @hookimpl
@@ -145,6 +160,11 @@ def register_pages(control: Control) -> Iterable[Page]:
 @hookimpl
 def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
     return checks.problems(endpoint, config)
+
+
+@hookimpl
+def check_config(config: Config) -> Iterable[Problem]:
+    return checks.daemon_problems(config)
 
 
 @hookimpl
@@ -174,13 +194,8 @@ def on_success(outcome: Outcome, task: Task) -> list[Upsert | Delete] | Recurrin
 
 @hookimpl
 @only_for(_mine)
-def on_retry(outcome: Outcome, task: Task, endpoint: Endpoint, config: Config) -> list[Any]:
+def on_retry(outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config) -> list[Any]:
     return health.record_failure(outcome, task, endpoint, config)
 
 
-@hookimpl
-@only_for(_mine)
-def on_final_failure(
-    outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
-) -> list[Any]:
-    return health.record_failure(outcome, task, endpoint, config)
+on_final_failure = on_retry

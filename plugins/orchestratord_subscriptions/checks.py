@@ -6,8 +6,20 @@ from collections.abc import Iterator
 
 from orchestratord_webhooks import WEBHOOKS
 
-from orchestratord import Config, Endpoint, Problem
+from orchestratord import Config, Endpoint, Problem, world
 from orchestratord_subscriptions.declaration import PUBLIC, SUBSCRIPTIONS
+
+
+def daemon_problems(config: Config) -> Iterator[Problem]:
+    """What is wrong with `subscriptions:`."""
+    settings = config[SUBSCRIPTIONS]
+    imported = settings and settings.imported_secrets
+    if imported and imported.until.timestamp() <= world.time():
+        yield Problem(
+            "they sign no more: take imported_secrets out, and delete the file",
+            key="subscriptions.imported_secrets.until",
+            severity="warning",
+        )
 
 
 def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:

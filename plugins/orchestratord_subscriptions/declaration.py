@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
-from orchestratord_webhooks import MissedRule, Retry
+from orchestratord_webhooks import MissedRule, Retry, SigningKey
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BeforeValidator,
     Field,
     PlainSerializer,
     PlainValidator,
+    PrivateAttr,
     WithJsonSchema,
+    model_validator,
 )
 
-from orchestratord import DaemonSetting, Duration, Egress, Model, Port, Setting, host_and_port
+from orchestratord import (
+    DaemonSetting,
+    Duration,
+    Egress,
+    Model,
+    Port,
+    Setting,
+    host_and_port,
+    world,
+)
 from orchestratord_subscriptions.derived_secret import MasterKey
 
 ENDPOINT = "subscriptions"
@@ -59,6 +74,33 @@ class PortalSettings(Port):
     """The colour of its buttons: "#1f56c3"."""
 
 
+class ImportedSecrets(Model):
+    """Secrets of the sender before: each signs beside the derived one for a time."""
+
+    file: str = Field(pattern="^/")
+    """Its absolute path. It holds JSON: the secret of each subscription, by TENANT/ID."""
+    until: AwareDatetime
+    """Until when they sign: 2027-03-01T00:00:00Z."""
+    _keys: dict[str, SigningKey] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _read(self) -> ImportedSecrets:
+        if world.time() < self.until.timestamp():
+            try:
+                found = json.loads(Path(self.file).read_bytes())
+                self._keys.update((name, SigningKey.parse(found[name])) for name in found)
+            except (OSError, ValueError, TypeError) as error:
+                why = getattr(error, "strerror", None) or "it holds no secrets by TENANT/ID"
+                remedy = "`orchestratord import svix` writes it"
+                raise ValueError(f"cannot read its file: {why}; {remedy}") from None
+        return self
+
+    def keys(self, name: str, now: float) -> Sequence[SigningKey]:
+        """What also signs for the subscription TENANT/ID `now` (seconds since the epoch)."""
+        found = self._keys.get(name) if now < self.until.timestamp() else None
+        return () if found is None else (found,)
+
+
 class SubscriptionSettings(Model):
     """How tenants subscribe to events."""
 
@@ -69,6 +111,8 @@ class SubscriptionSettings(Model):
     ]
     """What the secrets of subscriptions are derived from: base64 of 32 bytes or more; a list,
     newest first, while it is rotated."""
+    imported_secrets: ImportedSecrets | None = None
+    """Secrets of the sender before: {file: /var/lib/orchestratord/svix.json, until: …}."""
     portal: PortalSettings | None = None
     """A port with pages for tenants: {bind: 127.0.0.1:8440, url: https://hooks.example.com}."""
     max_per_tenant: int = Field(50, ge=1, le=1000)

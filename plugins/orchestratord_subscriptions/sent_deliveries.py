@@ -19,7 +19,7 @@ from orchestratord import (
 from orchestratord_subscriptions.declaration import ENDPOINT
 from orchestratord_subscriptions.subscription_documents import DeliveriesQuery, Time, for_tenant
 from orchestratord_subscriptions.subscription_index import SubscriptionIndex
-from orchestratord_subscriptions.tenant_service import TenantService, page_of
+from orchestratord_subscriptions.tenant_service import TenantService, page_of, tasks_of
 
 Params = Mapping[str, str]
 Document = Mapping[str, Any]
@@ -89,7 +89,8 @@ class SentDeliveries:
         """List the deliveries of a subscription, the newest first."""
         after, limit = page_of(query, DeliveriesQuery)
         await self._tenants.subscription(path["tenant"], path["id"])
-        wanted = {**_place(path), "status": query.get("status", "")}
+        of_one = tasks_of(f"{path['tenant']}/{path['id']}")
+        wanted = {**of_one, "status": query.get("status", "")}
         found = await self._control.retries(wanted, limit=limit, after=after or None, bounded=True)
         shown = [self._document(task) for task in found["retries"]]
         return Answer({"retries": shown, "next": found["next"]})
@@ -123,7 +124,7 @@ class SentDeliveries:
         number = path["task"]
         if number.isascii() and number.isdecimal() and len(number) < 19:
             task = await self._control.retry(int(number))
-            if _place(path).items() <= task.items():
+            if tasks_of(f"{path['tenant']}/{path['id']}").items() <= task.items():
                 return task
         raise NotFound(f"there is no delivery {number!r}")
 
@@ -141,7 +142,3 @@ class SentDeliveries:
             "created_at": task["created_at"],
             "finished_at": task["finished_at"],
         }
-
-
-def _place(path: Params) -> dict[str, str]:
-    return {"endpoint": ENDPOINT, "webhook": f"{path['tenant']}/{path['id']}"}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
-
-from orchestratord_webhooks import SigningKey
 
 from orchestratord import Expression, Form, RateLimit, Table, Upsert
 from orchestratord_subscriptions.declaration import SubscriptionSettings
@@ -175,8 +173,3 @@ class Subscription:
             elif not number:
                 raise KeyGone(f"the key {key_id} that its secret is derived from is gone")
         return found
-
-
-def signing_keys(secrets: Iterable[bytes]) -> tuple[SigningKey, ...]:
-    """Secrets, as signatures are made with them."""
-    return tuple(map(SigningKey, secrets))

@@ -27,7 +27,7 @@ from orchestratord_subscriptions.declaration import (
     SUBSCRIPTIONS,
     SubscriptionSettings,
 )
-from orchestratord_subscriptions.subscription import KeyGone, Subscription, signing_keys
+from orchestratord_subscriptions.subscription import KeyGone, Subscription
 from orchestratord_subscriptions.subscription_index import SubscriptionIndex
 
 
@@ -37,12 +37,17 @@ class SubscriptionPlan:
     def __init__(self, subscription: Subscription, settings: SubscriptionSettings) -> None:
         """Raises KeyGone."""
         self.subscription = subscription
-        self._keys = signing_keys(subscription.secrets(settings))
+        self._keys = tuple(map(SigningKey, subscription.secrets(settings)))
+        self._imported = settings.imported_secrets
 
     def keys(self, now: float) -> Sequence[SigningKey]:
         """What they are signed with `now` (seconds since the epoch), newest first."""
-        rotating = now * 1000 < self.subscription.previous_until
-        return self._keys if rotating else self._keys[:1]
+        one = self.subscription
+        rotating = now * 1000 < one.previous_until
+        keys = self._keys if rotating else self._keys[:1]
+        if self._imported is None or (len(one.derived) > 1 and not rotating):
+            return keys  # a rotation revokes an imported secret, too
+        return (*keys, *self._imported.keys(one.name, now))
 
 
 class SubscriptionDeliveries(Deliveries):

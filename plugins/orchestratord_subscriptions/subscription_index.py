@@ -259,7 +259,9 @@ class SubscriptionIndex:
             except Exception as error:
                 log.warning("cannot look for changes of subscriptions yet: %s", error)
             self._evict()
-            await _wait(stop, LOOK)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await stop.wait()
 
     async def _follow(self, seen: dict[int, int]) -> dict[int, int]:
         """Read what has changed since the slots had the revisions of `seen`; what they have now."""
@@ -279,12 +281,6 @@ class SubscriptionIndex:
                 del self._tenants[name]
         if len(self._gone) > MOST_IDLE:
             self._gone.clear()
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()
 
 
 def _chosen(

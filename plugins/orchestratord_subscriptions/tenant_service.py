@@ -23,6 +23,7 @@ from orchestratord import (
     InvalidParams,
     NotFound,
     Outdated,
+    Table,
     UniqueKeyReused,
     Upsert,
     world,
@@ -102,11 +103,8 @@ class TenantService:
 
     async def page(self, after: str, limit: int) -> documents.TenantPage:
         """A page of them, in the order of their ids."""
-        found = await self._control.rows(
-            TENANTS.name, after={"tenant": after} if after else {}, limit=limit + 1
-        )
-        following = found[limit - 1]["tenant"] if len(found) > limit else None
-        return {"tenants": await self._documents(found[:limit]), "next": following}
+        found, following = await self._page(TENANTS, {}, after, limit)
+        return {"tenants": await self._documents(found), "next": following}
 
     async def _documents(self, rows: Sequence[Row]) -> list[documents.TenantDocument]:
         made: list[documents.TenantDocument] = []
@@ -138,7 +136,7 @@ class TenantService:
         return {"tenant": tenant, "subscriptions": removed, "tasks": waiting}
 
     async def _waiting(self, webhook: str) -> int:
-        wanted = {"endpoint": ENDPOINT, "webhook": webhook, "status": "pending"}
+        wanted = {**tasks_of(webhook), "status": "pending"}
         found = await self._control.grouped(wanted, by=("status",))
         return sum(group["tasks"] for group in found["groups"])
 
@@ -170,7 +168,7 @@ class TenantService:
         if known:
             if known[0]["digest"] != digest:
                 raise UniqueKeyReused("the Idempotency-Key was used with another body")
-            row = await self._one(tenant, known[0]["subscription"])
+            row = await self.subscription(tenant, known[0]["subscription"])
             return False, self._with_secret(row)
         id_, now = f"sub_{world.token_hex(10)}", _now()
 
@@ -200,7 +198,7 @@ class TenantService:
             if key and await self._control.rows(REQUESTS.name, asked):
                 return await self.create(tenant, body, key)
             raise
-        return True, self._with_secret(await self._one(tenant, id_))
+        return True, self._with_secret(await self.subscription(tenant, id_))
 
     def _check(self, body: documents.PatchedSubscription, settings: SubscriptionSettings) -> None:
         problem = settings.address_problem(body.url)
@@ -221,21 +219,16 @@ class TenantService:
     async def subscription(self, tenant: str, id_: str) -> Row:
         """The row of one. Raises NotFound."""
         _ = self.settings
-        return await self._one(tenant, id_)
+        found = await self._control.rows(SUBSCRIPTION_ROWS.name, {"tenant": tenant, "id": id_})
+        return _find(found, id_)
 
     async def subscriptions(
         self, tenant: str, after: str, limit: int
     ) -> documents.SubscriptionPage:
         """A page of a tenant's. Raises NotFound."""
         await self._row(tenant)
-        found = await self._control.rows(
-            SUBSCRIPTION_ROWS.name,
-            {"tenant": tenant},
-            after={"id": after} if after else {},
-            limit=limit + 1,
-        )
-        following = found[limit - 1]["id"] if len(found) > limit else None
-        shown_ = [subscription_document(row) for row in found[:limit] if row["url"]]
+        found, following = await self._page(SUBSCRIPTION_ROWS, {"tenant": tenant}, after, limit)
+        shown_ = [subscription_document(row) for row in found if row["url"]]
         return {"subscriptions": shown_, "next": following}
 
     async def patch(
@@ -267,7 +260,7 @@ class TenantService:
             else:
                 await health.disable(name, self._control)
             await self._index.read(tenant)
-        return await self._one(tenant, id_)
+        return await self.subscription(tenant, id_)
 
     async def delete(self, tenant: str, id_: str) -> documents.RemovedDocument:
         """Remove one; its tasks end as `webhook_removed`. Raises NotFound."""
@@ -281,7 +274,7 @@ class TenantService:
 
     async def secret(self, tenant: str, id_: str) -> documents.SecretDocument:
         """Its secret. Raises NotFound, and Conflict where its key is gone."""
-        row = await self._one(tenant, id_)
+        row = await self.subscription(tenant, id_)
         rotating = (row["previous_until"] or 0) > _now()
         until = _time(row["previous_until"]) if rotating else None
         return {"id": id_, "secret": self._secret(row), "previous_until": until}
@@ -308,7 +301,7 @@ class TenantService:
 
     async def test(self, tenant: str, id_: str) -> int:
         """Send an example; its task. Raises NotFound, and Conflict for too many in a minute."""
-        row, now = await self._one(tenant, id_), world.monotonic()
+        row, now = await self.subscription(tenant, id_), world.monotonic()
         sent = self._tests.setdefault(tenant, deque(maxlen=MOST_TESTS))
         if len(sent) == MOST_TESTS and now - sent[0] < TESTS_SECONDS:
             raise Conflict(f"{tenant} has had {MOST_TESTS} tests within a minute; try again later")
@@ -321,9 +314,9 @@ class TenantService:
 
     async def replay(self, tenant: str, id_: str, body: documents.ReplayBody) -> Mapping[str, Any]:
         """Send deliveries again: the answer of `POST /v1/retries/trigger`. Raises NotFound."""
-        await self._one(tenant, id_)
+        await self.subscription(tenant, id_)
         status = ["failed"] if body.only_failed else ["failed", "succeeded"]
-        wanted = {**_tasks_of(tenant, id_), "status": status, "since": body.since}
+        wanted = {**tasks_of(f"{tenant}/{id_}"), "status": status, "since": body.since}
         return await self._control.retry_all(wanted, force=not body.only_failed)
 
     # -- within ------------------------------------------------------------------------------------
@@ -361,6 +354,15 @@ class TenantService:
             return result
         raise AssertionError
 
+    async def _page(
+        self, table: Table, where: Mapping[str, str], after: str, limit: int
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Rows behind one, and what the next page is behind; None where there is none."""
+        last = table.key[-1]
+        behind = {last: after} if after else {}
+        found = await self._control.rows(table.name, where, after=behind, limit=limit + 1)
+        return found[:limit], found[limit - 1][last] if len(found) > limit else None
+
     async def _row(self, tenant: str) -> Row:
         _ = self.settings
         found = await self._control.rows(TENANTS.name, {"tenant": tenant})
@@ -371,10 +373,6 @@ class TenantService:
     async def _rows(self, tenant: str) -> list[dict[str, Any]]:
         found = await self._control.rows(SUBSCRIPTION_ROWS.name, {"tenant": tenant})
         return [row for row in found if row["url"]]
-
-    async def _one(self, tenant: str, id_: str) -> Row:
-        found = await self._control.rows(SUBSCRIPTION_ROWS.name, {"tenant": tenant, "id": id_})
-        return _find(found, id_)
 
 
 def public_events(config: Config) -> list[dict[str, str]]:
@@ -410,6 +408,11 @@ def subscription_document(row: Row) -> documents.SubscriptionDocument:
         "failing_since": _time(row["failing_since"]),
         "created_at": _time(row["created_at"]) or "",
     }
+
+
+def tasks_of(webhook: str) -> dict[str, str]:
+    """The filter of the deliveries to TENANT/ID, or to TENANT/*."""
+    return {"endpoint": ENDPOINT, "webhook": webhook}
 
 
 def etag_of(row: Row) -> str:
@@ -455,10 +458,6 @@ def _find(rows: Sequence[Row], id_: str) -> Row:
         if row["id"] == id_ and row["url"]:
             return row
     raise NotFound(f"there is no subscription {id_!r}")
-
-
-def _tasks_of(tenant: str, id_: str) -> dict[str, Any]:
-    return {"endpoint": ENDPOINT, "webhook": f"{tenant}/{id_}"}
 
 
 def _later(version: int | None) -> int:

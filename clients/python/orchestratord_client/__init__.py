@@ -32,7 +32,16 @@ from orchestratord_client.errors import (
     WaitTimeout,
 )
 from orchestratord_client.outbox import enqueue, enqueue_async
-from orchestratord_client.results import Accepted, Attempt, Event, Task, TaskDetail, Wait
+from orchestratord_client.results import (
+    Accepted,
+    Attempt,
+    Event,
+    Subscription,
+    Task,
+    TaskDetail,
+    Tenant,
+    Wait,
+)
 from orchestratord_client.sync_client import Client
 
 __all__ = [
@@ -60,8 +69,10 @@ __all__ = [
     "Replaced",
     "SchemaTooCostly",
     "StorageFull",
+    "Subscription",
     "Task",
     "TaskDetail",
+    "Tenant",
     "TooLarge",
     "Unavailable",
     "UnexpectedAnswer",

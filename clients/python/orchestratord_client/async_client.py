@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -21,7 +21,7 @@ from orchestratord_client.protocol import (
     Moment,
     Steps,
 )
-from orchestratord_client.results import Accepted, Event, Task, TaskDetail
+from orchestratord_client.results import Accepted, Event, Subscription, Task, TaskDetail, Tenant
 
 T = TypeVar("T")
 
@@ -106,6 +106,55 @@ class AsyncClient:
         """As `Client.cancel`."""
         return await self._run(protocol.cancel(self._begin(), task_id))
 
+    async def put_tenant(self, tenant: str, name: str | None = None) -> Tenant:
+        """As `Client.put_tenant`."""
+        return await self._run(protocol.put_tenant(self._begin(), tenant, name))
+
+    def tenants(self) -> AsyncGenerator[Tenant, None]:
+        """As `Client.tenants`."""
+        return self._listed(Tenant.of)
+
+    async def remove_tenant(self, tenant: str) -> None:
+        """As `Client.remove_tenant`."""
+        await self._run(protocol.remove(self._begin(), tenant))
+
+    async def portal(self, tenant: str) -> str:
+        """As `Client.portal`."""
+        return await self._run(protocol.portal(self._begin(), tenant))
+
+    async def subscribe(
+        self, tenant: str, url: str, *, key: str | None = None, **keys: Any
+    ) -> Subscription:
+        """As `Client.subscribe`."""
+        return await self._run(protocol.subscribe(self._begin(), tenant, key, {"url": url, **keys}))
+
+    def subscriptions(self, tenant: str) -> AsyncGenerator[Subscription, None]:
+        """As `Client.subscriptions`."""
+        return self._listed(Subscription.of, tenant, "subscriptions")
+
+    async def subscription(self, tenant: str, subscription_id: str) -> Subscription:
+        """As `Client.subscription`."""
+        return await self._run(protocol.subscription(self._begin(), tenant, subscription_id))
+
+    async def change_subscription(
+        self, tenant: str, subscription_id: str, **keys: Any
+    ) -> Subscription:
+        """As `Client.change_subscription`."""
+        steps = protocol.change_subscription(self._begin(), tenant, subscription_id, keys)
+        return await self._run(steps)
+
+    async def unsubscribe(self, tenant: str, subscription_id: str) -> None:
+        """As `Client.unsubscribe`."""
+        await self._run(protocol.remove(self._begin(), tenant, subscription_id))
+
+    async def secret(self, tenant: str, subscription_id: str) -> str:
+        """As `Client.secret`."""
+        return await self._run(protocol.secret(self._begin(), tenant, subscription_id))
+
+    async def rotate_secret(self, tenant: str, subscription_id: str) -> str:
+        """As `Client.rotate_secret`."""
+        return await self._run(protocol.rotate_secret(self._begin(), tenant, subscription_id))
+
     async def events(self, **filters: FilterValue) -> AsyncGenerator[Event, None]:
         """As `Client.events`; who leaves it early closes it, as by `contextlib.aclosing`."""
         stream = protocol.EventStream(self._begin(), filters)
@@ -136,6 +185,17 @@ class AsyncClient:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    async def _listed(
+        self, kind: Callable[[Mapping[str, Any]], T], *path: str
+    ) -> AsyncGenerator[T, None]:
+        after: str | None = None
+        while True:
+            found, after = await self._run(protocol.listed(self._begin(), kind, path, after))
+            for one in found:
+                yield one
+            if after is None:
+                return
 
     def _begin(self) -> Deadline:
         return Deadline(self._address, self._deadline)

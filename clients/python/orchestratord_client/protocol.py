@@ -26,12 +26,13 @@ import httpx
 from orchestratord_client.errors import (
     Conflict,
     DaemonUnreachable,
+    NotFound,
     Unavailable,
     UnexpectedAnswer,
     WaitTimeout,
     refusal_class,
 )
-from orchestratord_client.results import Accepted, Event, Task, TaskDetail
+from orchestratord_client.results import Accepted, Event, Subscription, Task, TaskDetail, Tenant
 
 DEFAULT_DEADLINE = 60.0
 """Seconds: a restart takes as long as the old daemon drains (25 s) and the new one starts."""
@@ -446,6 +447,95 @@ def cancel(deadline: Deadline, task_id: int) -> Steps[Task]:
     """See `Client.cancel`."""
     answer = yield from send(Request("POST", _task(task_id, "/cancel")), deadline)
     return _value(Task.of, document(answer))
+
+
+# -- tenants, and what they subscribe to -----------------------------------------------------------
+
+
+def put_tenant(deadline: Deadline, tenant: str, name: str | None) -> Steps[Tenant]:
+    """See `Client.put_tenant`."""
+    return _asked(deadline, Request("PUT", _path(tenant), body={"name": name}), Tenant.of)
+
+
+def portal(deadline: Deadline, tenant: str) -> Steps[str]:
+    """See `Client.portal`."""
+    return _asked(deadline, Request("POST", _path(tenant, "portal")), lambda found: found["url"])
+
+
+def subscribe(
+    deadline: Deadline, tenant: str, key: str | None, body: Mapping[str, Any]
+) -> Steps[Subscription]:
+    """See `Client.subscribe`."""
+    headers = {"Idempotency-Key": header_value(key or uuid.uuid4().hex, "the key")}
+    request = Request("POST", _path(tenant, "subscriptions"), headers=headers, body=body)
+    return _asked(deadline, request, Subscription.of)
+
+
+def subscription(deadline: Deadline, tenant: str, id_: str) -> Steps[Subscription]:
+    """See `Client.subscription`."""
+    return _asked(deadline, Request("GET", _path(tenant, "subscriptions", id_)), Subscription.of)
+
+
+def change_subscription(
+    deadline: Deadline, tenant: str, id_: str, keys: Mapping[str, Any]
+) -> Steps[Subscription]:
+    """See `Client.change_subscription`."""
+    request = Request("PATCH", _path(tenant, "subscriptions", id_), body=keys)
+    return _asked(deadline, request, Subscription.of)
+
+
+def secret(deadline: Deadline, tenant: str, id_: str) -> Steps[str]:
+    """See `Client.secret`."""
+    request = Request("GET", _path(tenant, "subscriptions", id_, "secret"))
+    return _asked(deadline, request, lambda found: found["secret"])
+
+
+def rotate_secret(deadline: Deadline, tenant: str, id_: str) -> Steps[str]:
+    """See `Client.rotate_secret`."""
+    request = Request("POST", _path(tenant, "subscriptions", id_, "rotate"))
+    return _asked(deadline, request, lambda found: found["secret"], safe=False)
+
+
+def remove(deadline: Deadline, tenant: str, id_: str | None = None) -> Steps[None]:
+    """Remove a tenant, or one of its subscriptions."""
+    path = _path(tenant) if id_ is None else _path(tenant, "subscriptions", id_)
+    try:
+        yield from send(Request("DELETE", path), deadline)
+    except NotFound:
+        if not deadline.unsure:
+            raise  # else an answer got lost, perhaps that of the removal
+
+
+def listed(
+    deadline: Deadline,
+    kind: Callable[[Mapping[str, Any]], T],
+    path: Sequence[str],
+    after: str | None,
+) -> Steps[tuple[list[T], str | None]]:
+    """A page of what is at `path` below the tenants, and where the next one begins; None at the
+    end."""
+    query = {} if after is None else {"after": after}
+    name = path[-1] if path else "tenants"
+    return _asked(
+        deadline,
+        Request("GET", _path(*path), query),
+        lambda found: ([kind(one) for one in found[name]], found["next"]),
+    )
+
+
+def _path(*parts: str) -> str:
+    return "/".join(["/v1/tenants", *(quote(part, safe="") for part in parts)])
+
+
+def _asked(
+    deadline: Deadline,
+    request: Request,
+    kind: Callable[[Mapping[str, Any]], T],
+    *,
+    safe: bool = True,
+) -> Steps[T]:
+    answer = yield from send(request, deadline, safe=safe)
+    return _value(kind, document(answer))
 
 
 class EventStream:

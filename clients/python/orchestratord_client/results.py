@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Self
@@ -28,7 +28,9 @@ class Answer:
 
 
 def _read(name: str, value: Any) -> Any:
-    if isinstance(value, str) and (name.endswith("_at") or name in ("next_try", "since", "until")):
+    if isinstance(value, str) and (
+        name.endswith(("_at", "_since")) or name in ("next_try", "since", "until")
+    ):
         return datetime.fromisoformat(value)
     if name == "waits" and value is not None:
         # `for` is a word of Python's.
@@ -193,6 +195,72 @@ class Wait(Answer):
     since: datetime | None = None
     until: datetime | None = None
     task: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant(Answer):
+    """A tenant, and how its subscriptions fare.
+
+    Attributes:
+        tenant: its id.
+        name: for people; None where it has none.
+        created_at: when it was made.
+        subscriptions, failing, disabled: how many it has, and how many of them fail or are
+            disabled.
+        failing_since: when the first of them began to fail; None where none does.
+    """
+
+    tenant: str
+    name: str | None
+    created_at: datetime | None
+    subscriptions: int
+    failing: int
+    disabled: int
+    failing_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription(Answer):
+    """A subscription of a tenant, and how it fares.
+
+    Attributes:
+        id: of the subscription.
+        tenant: whose it is.
+        url: where its deliveries go.
+        events: public names or patterns; empty for all.
+        when: JMESPath over the payload; None for always.
+        headers: of each delivery.
+        description: for people.
+        rate: how many deliveries may begin, such as `10/s`; None for no limit.
+        enabled: whether anything is delivered.
+        disabled_at, disabled_reason: since when not, and why; None where it is enabled.
+        last_status_code, last_error, last_attempt_at: of the last attempt.
+        last_success_at: when a delivery last succeeded.
+        failures: deliveries that failed in a row.
+        failing_since: when the first of these failed.
+        created_at: when it was made.
+        secret: what its deliveries are signed with; only `subscribe` answers it, else None.
+    """
+
+    id: str
+    tenant: str
+    url: str
+    events: Sequence[str]
+    when: str | None
+    headers: Mapping[str, str]
+    description: str | None
+    rate: str | None
+    enabled: bool
+    disabled_at: datetime | None
+    disabled_reason: str | None
+    last_status_code: str | None
+    last_error: str | None
+    last_attempt_at: datetime | None
+    last_success_at: datetime | None
+    failures: int
+    failing_since: datetime | None
+    created_at: datetime
+    secret: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 import traceback
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -23,7 +23,7 @@ from orchestratord_client.protocol import (
     Moment,
     Steps,
 )
-from orchestratord_client.results import Accepted, Event, Task, TaskDetail
+from orchestratord_client.results import Accepted, Event, Subscription, Task, TaskDetail, Tenant
 
 T = TypeVar("T")
 _CONNECTING = (httpx.ConnectError, httpx.ConnectTimeout)
@@ -174,6 +174,68 @@ class Client:
         """
         return self._run(protocol.cancel(self._begin(), task_id))
 
+    def put_tenant(self, tenant: str, name: str | None = None) -> Tenant:
+        """Make a tenant, or rename it; the tenant."""
+        return self._run(protocol.put_tenant(self._begin(), tenant, name))
+
+    def tenants(self) -> Iterator[Tenant]:
+        """All tenants, page after page as they are iterated over."""
+        return self._listed(Tenant.of)
+
+    def remove_tenant(self, tenant: str) -> None:
+        """Remove a tenant with its subscriptions; deliveries that wait fail. Raises NotFound."""
+        self._run(protocol.remove(self._begin(), tenant))
+
+    def portal(self, tenant: str) -> str:
+        """A link to the portal of a tenant, good for 15 minutes. Raises NotFound, and Conflict
+        where there is no portal."""
+        return self._run(protocol.portal(self._begin(), tenant))
+
+    def subscribe(
+        self, tenant: str, url: str, *, key: str | None = None, **keys: Any
+    ) -> Subscription:
+        """Make a subscription; with its secret.
+
+        Args:
+            tenant: whose.
+            url: where its deliveries go.
+            key: its Idempotency-Key: for 24 hours, the same key is the same subscription. Left out:
+                a new one.
+            **keys: `events`, `when`, `headers`, `description`, `enabled`, `rate`.
+
+        Raises NotFound, InvalidParams, IdempotencyKeyReused, and Conflict where it has too many.
+        """
+        return self._run(protocol.subscribe(self._begin(), tenant, key, {"url": url, **keys}))
+
+    def subscriptions(self, tenant: str) -> Iterator[Subscription]:
+        """All subscriptions of a tenant, page after page as they are iterated over."""
+        return self._listed(Subscription.of, tenant, "subscriptions")
+
+    def subscription(self, tenant: str, subscription_id: str) -> Subscription:
+        """One subscription. Raises NotFound."""
+        return self._run(protocol.subscription(self._begin(), tenant, subscription_id))
+
+    def change_subscription(self, tenant: str, subscription_id: str, **keys: Any) -> Subscription:
+        """Change keys of a subscription, as of `subscribe`. Raises NotFound, InvalidParams."""
+        steps = protocol.change_subscription(self._begin(), tenant, subscription_id, keys)
+        return self._run(steps)
+
+    def unsubscribe(self, tenant: str, subscription_id: str) -> None:
+        """Remove a subscription; deliveries that wait fail. Raises NotFound."""
+        self._run(protocol.remove(self._begin(), tenant, subscription_id))
+
+    def secret(self, tenant: str, subscription_id: str) -> str:
+        """The secret of a subscription, `whsec_…`. Raises NotFound."""
+        return self._run(protocol.secret(self._begin(), tenant, subscription_id))
+
+    def rotate_secret(self, tenant: str, subscription_id: str) -> str:
+        """Make a new secret; the old one signs as well for 24 hours. The new one.
+
+        It is sent again only where it has not reached the daemon: a second rotation would end the
+        secret that the receiver knows. Raises NotFound.
+        """
+        return self._run(protocol.rotate_secret(self._begin(), tenant, subscription_id))
+
     def events(self, **filters: FilterValue) -> Generator[Event, None, None]:
         """What happens from now on, as it happens, over restarts of the daemon.
 
@@ -213,6 +275,14 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _listed(self, kind: Callable[[Mapping[str, Any]], T], *path: str) -> Iterator[T]:
+        after: str | None = None
+        while True:
+            found, after = self._run(protocol.listed(self._begin(), kind, path, after))
+            yield from found
+            if after is None:
+                return
 
     def _begin(self) -> Deadline:
         return Deadline(self._address, self._deadline)

@@ -69,7 +69,12 @@ class BulkService:
                 holds a secret of the configuration, which would be stored.
         """
         wanted = filters.read_bulk_filter(
-            action, filter, self._clock.now_ms(), include_ambiguous=include_ambiguous, force=force
+            action,
+            filter,
+            self._clock.now_ms(),
+            self._worker.host.registry.own_endpoints,
+            include_ambiguous=include_ambiguous,
+            force=force,
         )
         told = {f"filter.{name}": filter[name] for name in filter.keys() - {"id", "parent", "bulk"}}
         told["note"] = (resolution or {}).get("note")

@@ -3,10 +3,10 @@
 
 let count = 0;
 
-const SIMPLE = ["name", "phase", "url", "when", "timeout", "disable_after"];
+const SIMPLE = ["name", "phase", "url", "subscribers", "when", "timeout", "disable_after"];
 const DURATIONS = ["timeout", "disable_after"];
 const DEFAULTS = { timeout: "15s", disable_after: "never" };
-const ORDER = ["name", "phase", "status_code", "when", "url", "secret", "auth", "headers", "payload", "include", "timeout", "retry", "partition", "batch", "disable_after", "keep_missed", "enabled"];
+const ORDER = ["name", "phase", "status_code", "when", "url", "subscribers", "secret", "auth", "headers", "payload", "include", "timeout", "retry", "partition", "batch", "disable_after", "keep_missed", "enabled"];
 
 const RETRY_KEYS = ["max_attempts", "max_delay", "jitter"];
 const BATCH_KEYS = ["every", "max"];
@@ -31,7 +31,7 @@ export class Form {
     this.item = item;
     this.auth = item.auth; // as it was read
     this.from = from;
-    this.fresh = from === null && !item.url; // too new for its problems to be shown
+    this.fresh = from === null && !item.url && !item.subscribers; // too new for its problems to be shown
     this.references = [];
     this.inherited = null;
     this.name = item.name ?? "";
@@ -112,7 +112,7 @@ export class Form {
     const at = (key) => item[key] ?? this.inherited?.[key];
     this.element.querySelector(".name").textContent = this.name || "a new webhook";
     const codes = joined(at("status_code"));
-    const host = /^https?:\/\/([^/?#]*)/i.exec(at("url") ?? "")?.[1] ?? at("url") ?? "";
+    const host = /^https?:\/\/([^/?#]*)/i.exec(at("url") ?? "")?.[1] ?? at("url") ?? (at("subscribers") ? "subscribers" : "");
     const what = [at("phase"), codes && `on ${codes}`, host && `to ${host}`].filter(Boolean);
     this.element.querySelector(".what").textContent = what.join(" ");
     const before = (at("phase") ?? "").startsWith("before_");
@@ -209,7 +209,7 @@ export class Form {
   take(input) {
     const key = input.closest("[data-key]")?.dataset.key;
     if (!key) return;
-    if (key === "url") this.fresh = false;
+    if (key === "url" || key === "subscribers") this.fresh = false;
     if (SIMPLE.includes(key)) this.put(key, DURATIONS.includes(key) ? typed(input.value, this.item[key]) : input.value);
     else if (key === "status_code") this.put(key, codes(input.value, this.item.status_code));
     else if (key === "enabled") this.put(key, input.checked ? (this.item.enabled === undefined && !this.inherited ? "" : true) : false);

@@ -340,6 +340,31 @@ def test_problems_stand_beside_their_fields(browser: Browser, address: str, daem
         expect(page.locator("#own > li")).to_have_count(2)
 
 
+def test_subscribers_take_the_place_of_a_url(
+    browser: Browser, address: str, daemon: Daemon
+) -> None:
+    before = text(daemon)
+    with visit(browser, address, PAGE) as page:
+        page.get_by_role("button", name="Add a webhook").click()
+        new = page.locator("#own > li").last
+        new.get_by_label("Phase").select_option("on_success")
+        new.get_by_label("Subscribers").fill("{{ nothing }}")
+        expect(new.locator("[data-key=subscribers] > .wrong")).to_contain_text("is not known")
+        new.get_by_label("Subscribers").fill("{{ task_id }}")
+        wrong = new.locator("[data-key=subscribers] > .wrong")
+        expect(wrong).to_contain_text("write a payload beside it")
+        new.get_by_text("Headers, payload").click()
+        new.get_by_label("JSON of its own").check()
+        new.get_by_label("Payload").fill('{"type": "order.paid"}')
+        expect(wrong).to_be_hidden()
+        expect(new.locator("[data-key=url] > .wrong")).to_be_hidden()
+        expect(new.locator("> details > summary .what")).to_have_text("on_success to subscribers")
+        assert axe(page) == []
+        page.get_by_role("button", name="Discard").click()
+        expect(page.locator("#own > li")).to_have_count(2)
+    assert text(daemon) == before
+
+
 def test_the_file_changes_meanwhile(browser: Browser, address: str, daemon: Daemon) -> None:
     with visit(browser, address, PAGE) as page:
         ops = hook(page, "ops")

@@ -12,6 +12,11 @@ from tests.acceptance.processes import free_port
 from tests.acceptance.subscriptions.tenants import MakeTenants, Tenants
 
 
+def exchange(url: str, link: str) -> httpx.Response:
+    """What the page asks at this portal with the token of a link."""
+    return httpx.post(f"{url}/session", json={"token": link.partition("#")[2]}, timeout=30)
+
+
 class Portal:
     """The portal's port, and links to it."""
 
@@ -31,7 +36,7 @@ class Portal:
 
     def exchange(self, link: str) -> httpx.Response:
         """What the page asks with the token of a link."""
-        return httpx.post(f"{self.url}/session", json={"token": link.partition("#")[2]})
+        return exchange(self.url, link)
 
     @contextmanager
     def session(self, tenant: str) -> Iterator[httpx.Client]:

@@ -11,6 +11,8 @@ import httpx
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from bench import tenants as bench_tenants
+from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.subscriptions.tenants import MakeTenants, Tenants
@@ -177,6 +179,7 @@ def test_a_removed_tenant_ends_its_tasks(make_tenants: MakeTenants, receiver: Re
         return daemon.tasks(endpoint="subscriptions", webhook="acme/*", reason="webhook_removed")
 
     until(lambda: len(ended()) == 3, "the end of its tasks")
+    assert daemon.tasks(tenant="acme") == ended()
     assert len(daemon.tasks(endpoint="subscriptions", webhook="globex/*", status="pending")) == 3
     assert tenants.ask("GET", "/acme").status_code == 404
 
@@ -241,15 +244,24 @@ def test_where_the_key_is_gone_deliveries_wait(
     assert tenants.ask("GET", tenants.one(made, "/secret")).status_code == 409
     [task] = daemon.tasks(endpoint="subscriptions")
     assert task["status"] == "pending"
+
+    def says(what: str) -> None:
+        until(lambda: what in daemon.run("doctor").out, what)
+
+    says("deliveries to 1 subscriptions wait: the key of their secrets is gone; the first is")
     both = {**declared, "key": [other, declared["key"]]}
     daemon.write("orchestratord.yaml", {**daemon.settings, "subscriptions": both})
     daemon.reload()
     until(lambda: receiver.count("/hook") == 1, "the delivery")
     assert verified(receiver.received("/hook")[0], made["secret"])
+    says("1 subscriptions have secrets of an older key; the first is acme/")
     rotated = tenants.ask("POST", tenants.one(made, "/rotate")).json()
     daemon.call(SHOP, tenant="acme", order=2)
     daemon.settle()
     assert verified(receiver.received("/hook")[1], rotated["secret"])
+    daemon.write("orchestratord.yaml", {**daemon.settings, "subscriptions": {**both, "ports": [1]}})
+    daemon.reload()
+    says("all secrets are derived from the first key")
 
 
 def test_another_worker_takes_a_change_up_within_a_second(
@@ -339,3 +351,16 @@ def test_a_dead_and_a_hostile_one_harm_only_themselves(
     until(lambda: receiver.count("/good") == 40, "all that is well", timeout=30)
     assert receiver.count("/elsewhere") == 0
     receiver.let_go("/slow")
+
+
+def test_tenants_are_made_while_events_go_out(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    """The long form is `python -m bench.tenants`."""
+    daemon = make_daemon(subscriptions=bench_tenants.settings(receiver.url))
+    daemon.api("bench", "http://127.0.0.1:9")
+    daemon.write("apis/bench/endpoints/event.yaml", bench_tenants.EVENT)
+    receiver.reply("/", lambda request: Answer())
+    daemon.start()
+    report = bench_tenants.run(daemon, receiver.url, tenants=20, rate=100)
+    assert report.delivered == report.sent + 20
+    assert report.sent / report.seconds > 50
+    assert report.longest < 3.0

@@ -62,6 +62,45 @@ def test_a_name_that_two_plugins_register(tmp_path: Path) -> None:
     )
 
 
+SHARED = """
+import click
+from orchestratord import hookimpl
+
+@hookimpl
+def register_commands():
+    @click.group()
+    def take():
+        "Take over what another system has."
+
+    @take.command()
+    def one():
+        click.echo("one took")
+
+    return [take]
+"""
+
+
+def test_plugins_share_a_group_of_commands(tmp_path: Path) -> None:
+    two = SHARED.replace("one", "two")
+    folder = folder_with(tmp_path, one=SHARED, two=two)
+    env = {"ORCHESTRATORD_CONFIG": str(folder)}
+    for name in ("one", "two"):
+        assert run("take", name, env=env).stdout == f"{name} took\n"
+    assert run("check", "--config", folder).exit_code == 0
+    folder_with(tmp_path, "dirs: [plugins], disabled: [two]", one=SHARED, two=two)
+    assert run("take", "one", env=env).stdout == "one took\n"
+    assert "of the plugin two, which is disabled" in run("take", "two", env=env).stderr
+    twice = tmp_path / "twice"
+    folder = folder_with(twice, one=SHARED, two=SHARED)
+    env = {"ORCHESTRATORD_CONFIG": str(folder)}
+    assert "take one is a command of the plugins" in run("take", "one", env=env).stderr
+    said = run("check", "--config", folder).stderr
+    assert "the command 'take one' is registered by one and by two" in said
+    folder = folder_with(tmp_path / "plain", one=SHARED, two=GREET.replace("greet", "take"))
+    said = run("check", "--config", folder).stderr
+    assert "the command 'take' is registered by one and by two" in said
+
+
 def test_a_name_of_the_core_stays_the_cores(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, greet=GREET.replace("greet", "check"))
     result = run("check", "--config", folder)
