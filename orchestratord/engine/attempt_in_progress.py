@@ -33,6 +33,8 @@ class AttemptInProgress:
         request: what is sent, once it is made.
         sent: when its executor was called, by `world.monotonic`; 0 before.
         took: milliseconds until it was decided when it is tried again; 0 before.
+        leased: when it was claimed, by `world.elapsed`, of one of an ordered partition that sends;
+            None for others.
         costly: making it takes too long for the loop.
         interrupted: the daemon stopped before it had ended.
         result: how it ended; None until then.
@@ -49,6 +51,7 @@ class AttemptInProgress:
     request: Any = None
     sent: float = 0.0
     took: float = 0.0
+    leased: float | None = None
     costly: bool = False
     interrupted: bool = False
     result: AttemptResult | None = None

@@ -42,7 +42,7 @@ from orchestratord.model.event import (
     ThrottleEvent,
 )
 from orchestratord.model.outcome import Outcome, is_over_quota
-from orchestratord.model.task import Key, Reason, Status, Task
+from orchestratord.model.task import Key, Reason, Status
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Target
 from orchestratord.values.clock import Clock, rfc3339
@@ -97,7 +97,8 @@ class Feedback:
         task, outcome = attempt.task, result.outcome
         done = result.decision.status is Status.SUCCEEDED
         spent = outcome is not None and outcome.quota_until is not None
-        if done and self._scopes.tried(key, now) and lane.throttle is None and not spent:
+        healthy = lane.throttle is None and task.id not in self._scopes.probes
+        if done and self._scopes.tried(key, now) and healthy and not spent:
             return
         try:
             if (
@@ -119,14 +120,8 @@ class Feedback:
 
     def probes_open_breaker(self, attempt: AttemptInProgress) -> bool:
         """Whether an attempt is the probe of a breaker that is open."""
-        probed = self._probed_by(attempt.task, self._lanes.lanes[attempt.lane])
+        probed = self._scopes.probes.get(attempt.task.id, ())
         return any(one.breaker.opened_at is not None for one in probed)
-
-    def _probed_by(self, task: Task, lane: Lane) -> list[Throttle]:
-        mine = self._scopes.probed_by(task.id)
-        if lane.throttle is not None and lane.throttle.probe == task.id:
-            return [lane.throttle, *mine]
-        return mine
 
     def _judge(
         self, attempt: AttemptInProgress, lane: Lane, key: Key, outcome: Outcome, now: int
@@ -141,16 +136,14 @@ class Feedback:
         served = not (down or refused)
         failed = outcome.verdict != "success"  # else it was noted already
         free = failed and self._scopes.tried(key, now, served=served, down=down)
-        if served and free and lane.throttle is None and until is None:
+        probes = self._scopes.probes.get(task.id, [])
+        if served and free and lane.throttle is None and not probes and until is None:
             return
-        probes = self._probed_by(task, lane)
         # A reload may have brought its key to another URL meanwhile.
         concerned = self._lanes.throttles(lane, key)
         left = [one for one in probes if one not in concerned]
         before = {id(one): one.probes_only(now) for one in [*concerned, *left]}
         wanted = any(one.probe_by_hand for one in probes)
-        for throttle in probes:
-            throttle.probe_over()
         self._scopes.probe_over(task.id)
         error = error_record(outcome.error, self._redactor) or ""
         # Only what was served says that it is back.
@@ -179,13 +172,6 @@ class Feedback:
                 if throttle.probes_only(now):
                     # What was claimed for the next slots would be sent with them.
                     self._release_prefetched(throttle, now)
-            self._look_again(throttle, now)
-
-    def _look_again(self, throttle: Throttle, now: int) -> None:
-        lane = self._lanes.lanes.get(throttle.name)
-        if lane is not None and lane.throttle is throttle:
-            self._lanes.throttle_changed(lane, now)
-        else:
             self._lanes.scope_changed(throttle, now)
 
     def _release_prefetched(self, throttle: Throttle, now: int) -> None:
@@ -434,7 +420,7 @@ class Feedback:
                 self._ended(throttle, RETRY_AFTER, since, now)
             self._publish_pace(throttle, now)
             if throttle.idle(now):
-                self._look_again(throttle, now)
+                self._lanes.scope_changed(throttle, now)
         for name, throttle in list(self._scopes.by_name.items()):
             if not self._scopes.keys(name):  # the endpoint is gone, or paused
                 self._lift(throttle, now)
@@ -492,7 +478,7 @@ class Feedback:
         if throttle.probes_only(now) and not before:
             self._release_prefetched(throttle, now)
             self.turned.set()
-        self._look_again(throttle, now)
+        self._lanes.scope_changed(throttle, now)
         self._lanes.wake.set()
 
     def knows(self, name: str, redactor: Redactor) -> bool:
@@ -540,7 +526,7 @@ class Feedback:
             pace.take_back(None, now)
             throttle.pace, lifted = pace, True
         if lifted:
-            self._look_again(throttle, now)
+            self._lanes.scope_changed(throttle, now)
             self._lanes.wake.set()
         return lifted
 

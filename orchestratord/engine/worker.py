@@ -355,6 +355,6 @@ class Worker:
             found = by_key.get(choice.key, [])
             self.lanes.answered(choice, len(found), earliest.get(choice.key))
             if choice.probe and found:
-                self.lanes.probe_claimed(choice.lane, found[0].id, choice.key)
+                self.lanes.scopes.probe_claimed(choice.key, found[0].id)
             if found:
                 self.pipe.start(found, choice.lane, now)

@@ -123,24 +123,22 @@ def writes(
     return decorate
 
 
-def reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Read[R]]:
-    """Decorates what looks something up: called without a connection, it makes the operation."""
+def reads(
+    look: Callable[Concatenate[Connection, P], R], *, long: bool = False
+) -> Callable[P, Read[R]]:
+    """Decorates what looks something up: called without a connection, it makes the operation.
+    `long` as in `Read`."""
 
     @wraps(look)
     def make(*args: P.args, **kwargs: P.kwargs) -> Read[R]:
-        return Read(lambda db: look(db, *args, **kwargs))
+        return Read(lambda db: look(db, *args, **kwargs), long)
 
     return make
 
 
 def long_reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Read[R]]:
-    """Make a `Read` that may go through a million rows."""
-
-    @wraps(look)
-    def make(*args: P.args, **kwargs: P.kwargs) -> Read[R]:
-        return Read(lambda db: look(db, *args, **kwargs), long=True)
-
-    return make
+    """Decorates what looks something up, and may go through a million rows."""
+    return reads(look, long=True)
 
 
 def in_order(operations: Sequence[Write[Any]]) -> list[list[Write[Any]]]:

@@ -115,12 +115,10 @@ class BatchMembers:
             last = self._new.get(name) or self._told.get(name, 0)
             if one.ended_by is not None:
                 end, began = one.ended_by
-                ended = db.one(ENDED, (name[0], plain(end), began + shared_now - now))
-                last = max(last, ended[0]) if ended is not None else last
-        there = db.one(TOLD, (*name, since, last))
-        if there is not None:
-            id_ = there[0]
-        else:
+                place = name[0], plain(end), began + shared_now - now
+                last = max(last, db.value(ENDED, place, 0))
+        id_ = db.value(TOLD, (*name, since, last))
+        if id_ is None:
             id_ = db.insert(NAMED, _row(one, _place(db, one), now, shared_now))
         if one.since is not None:
             self._new[name] = id_
@@ -128,8 +126,7 @@ class BatchMembers:
 
 def _place(db: Connection, one: BatchMember) -> int:
     """How many members wait in its group."""
-    [(place,)] = db.all(OPEN, (plain(one.group),))
-    return int(place)
+    return int(db.value(OPEN, (plain(one.group),)))
 
 
 def _row(one: BatchMember, place: int, now: int, at: int) -> tuple[Any, ...]:

@@ -150,6 +150,12 @@ class Connection(ABC):
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         """The first row of a statement, None for none."""
 
+    def value(self, sql: str, parameters: Sequence[Any] = (), default: Any = None) -> Any:
+        """The first value of the first row of a statement; where there is none, or it is NULL,
+        `default`."""
+        row = self.one(sql, parameters)
+        return default if row is None or row[0] is None else row[0]
+
     @abstractmethod
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement; the number of rows that it changed."""

@@ -19,6 +19,7 @@ from orchestratord.model.task import Table
 from orchestratord.queue.connection import Connection, Failures
 from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import Leases, Session
+from orchestratord.queue.wakeup_text import WakeupText
 from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
@@ -91,6 +92,8 @@ class Messenger:
 
     listening: bool | None = None
     """Whether what they tell comes through; None where there are none."""
+    words: WakeupText | None = None
+    """What to notify them of; None where there are none."""
 
     def start(self) -> None:
         """Begin to listen."""
@@ -100,9 +103,16 @@ class Messenger:
 
     def notify(self, *flags: str) -> None:
         """Have the others told of what `Wakeup` has a flag for; from any thread."""
+        if self.words is not None and self.words.add_flags(*flags):
+            self.wake()
 
     def committed(self, session: Session) -> None:
         """A transaction was committed: have the others told of what is due now. On its thread."""
+        if self.words is not None and self.words.add_due(session):
+            self.wake()
+
+    def wake(self) -> None:
+        """There is something to notify the others of; from any thread."""
 
 
 class Database(ABC):

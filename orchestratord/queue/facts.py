@@ -16,8 +16,8 @@ def get(db: Connection, name: str, lock: str = "") -> str | None:
 
     `lock` is the connection's `for_update`, or nothing.
     """
-    row = db.one(_ONE + lock, (name,))
-    return None if row is None else str(row[0])
+    value: str | None = db.value(_ONE + lock, (name,))
+    return value
 
 
 def beginning_with(db: Connection, prefix: str) -> dict[str, str]:

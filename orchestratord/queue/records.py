@@ -33,19 +33,18 @@ class Happened:
     Args:
         id: reserved for it, since what follows from it may name it.
         effects: what follows from it, written in the same transaction.
-        begins_run: it is the first call of a run.
     """
 
     id: int
     effects: Sequence[StoredEffect] = ()
-    begins_run: bool = False
 
 
 @dataclass(slots=True)
 class Insert:
     """A task to write; pending, or with `happened` already succeeded.
     `run_id`: the run of the call that it follows from, if it is a call. `begins_run`: it is a call
-    that nothing caused, and hooks are to be told how its run ends, whatever ends it."""
+    that nothing caused, and calls follow at once from it, or hooks are to be told how its run ends,
+    whatever ends it."""
 
     task: NewTask
     happened: Happened | None = None

@@ -178,7 +178,7 @@ def _runner(orm: peewee.Database, folder: Path) -> Any:
     return StampingRunner(orm, str(folder), _HISTORY)
 
 
-def build_index(orm: peewee.Database, name: str, on: str, *, unique: bool = False) -> None:
+def build_index(orm: peewee.Database, name: str, on: str) -> None:
     """Build an index on a table that may be large, while others read and write it.
 
     For a migration with `atomic = False`, since it takes several transactions. One that was broken
@@ -188,16 +188,14 @@ def build_index(orm: peewee.Database, name: str, on: str, *, unique: bool = Fals
         orm: the database.
         name: of the index.
         on: what stands behind `ON`: the table, its columns, and which rows.
-        unique: whether no two rows may have the same values in it.
     """
-    create = "CREATE UNIQUE INDEX" if unique else "CREATE INDEX"
     if not isinstance(orm, PostgresqlDatabase):
-        _run(orm, f'{create} IF NOT EXISTS "{name}" ON {on}')
+        _run(orm, f'CREATE INDEX IF NOT EXISTS "{name}" ON {on}')
         return
     broken = f"SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('{name}') AND NOT indisvalid"  # noqa: S608
     if orm.execute_sql(broken).fetchone():  # type: ignore[no-untyped-call]
         _run(orm, f"DROP INDEX CONCURRENTLY {name}")
-    _run(orm, f"{create} CONCURRENTLY IF NOT EXISTS {name} ON {on}")
+    _run(orm, f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {on}")
 
 
 def _stamp(orm: peewee.Database, version: int, migration: Any) -> None:

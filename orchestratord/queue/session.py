@@ -59,7 +59,7 @@ failures pause it, in the transaction of the last one."""
 
 NOTED = (
     *("moves", "due", "successes", "paused", "runs", "outcomes", "chore_added"),
-    *("touched", "limited", "elected", "missed", "later"),
+    *("touched", "elected", "missed", "later"),
 )
 """What a session notes for one transaction, and begins each with none of."""
 
@@ -109,10 +109,9 @@ class Session(ABC):
 
     chore_added: bool = False
     """The transaction has added a chore."""
-    touched: set[Line] = field(default_factory=set)
-    """Lines of partitions in which the transaction has changed something."""
-    limited: set[Line] = field(default_factory=set)
-    """Those of them with a limit."""
+    touched: dict[Line, bool] = field(default_factory=dict)
+    """Lines of partitions in which the transaction has changed something, and whether they may have
+    a limit."""
     elected: dict[Key, int] = field(default_factory=dict)
     """Keys of which tasks had their turn come in the transaction, and when the first is due."""
     unsure: set[Line] = field(default_factory=set)
@@ -225,8 +224,7 @@ class Session(ABC):
     def revisit(self) -> None:
         """Do what others kept from being done in earlier transactions."""
         self.revisited = True
-        self.touched |= self.unsure
-        self.limited |= self.unsure
+        self.touched |= dict.fromkeys(self.unsure, True)
         for key, (at, _) in self.late.items():
             self.succeeded(*key, at)
 
@@ -248,9 +246,7 @@ class Session(ABC):
 
     def touch_line(self, line: Line, limit: int) -> None:
         """Note that something has changed in a line; `limit`: that of the task that has changed."""
-        self.touched.add(line)
-        if limit:
-            self.limited.add(line)
+        self.touched[line] = bool(limit) or self.touched.get(line, False)
 
     def elect(self) -> None:
         """Give each partition that was touched its head: at most one pending task that claims can
@@ -263,7 +259,7 @@ class Session(ABC):
         if not self.touched:
             return
         lines = sorted(self.touched)
-        self.lock_lines([line for line in lines if line.ordered or line in self.limited])
+        self.lock_lines([line for line in lines if line.ordered or self.touched[line]])
         now = self.now()
         turns = self._turns(lines, now)
         # In this order: no two of an ordered partition are ever ready at once.
@@ -276,7 +272,7 @@ class Session(ABC):
                 self.has_turn(turn.line.key, max(turn.next_try, now))
             else:
                 self.missed.add(turn.line)
-        self.touched, self.limited = set(), set()
+        self.touched = {}
 
     def has_turn(self, key: Key, due: int) -> None:
         """Note that the turn of a task of `key` has come, which is due then."""
@@ -287,7 +283,8 @@ class Session(ABC):
         """Whose turn it is in lines where that is another one than before."""
         turns: list[LineTurn] = []
         fair = [line for line in lines if not line.ordered]
-        for one in self.fair_turns(fair, self.limited) if fair else ():
+        limited = {line for line in fair if self.touched[line]}
+        for one in self.fair_turns(fair, limited) if fair else ():
             if one.head is not None:
                 head_due = one.head_next_try or 0
                 if head_due <= now or one.next_try >= head_due:

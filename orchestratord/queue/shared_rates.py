@@ -99,11 +99,11 @@ def _locked(db: Connection, lane: str) -> str | None:
     """What of a lane began lately; no other daemon claims from it before the COMMIT. None where one
     is just doing that."""
     lock = LOOK + db.skip_locked
-    row = db.one(lock, (lane,))
-    if row is None and db.one(LOOK, (lane,)) is None:
+    stamps: str | None = db.value(lock, (lane,))
+    if stamps is None and db.one(LOOK, (lane,)) is None:
         db.run(MAKE, (lane,))
-        row = db.one(lock, (lane,))
-    return None if row is None else str(row[0])
+        stamps = db.value(lock, (lane,))
+    return stamps
 
 
 class SharedLimits:
@@ -131,7 +131,7 @@ class SharedLimits:
                 self._windows[lane] = RateWindow(pick.rate, json.loads(stamps))
             if pick.global_concurrency is not None:
                 api = pick.key.endpoint_id.partition("/")[0] + "/"
-                [(running,)] = db.all(RUNNING, (api, api))
+                running = db.value(RUNNING, (api, api))
                 self._room[lane] = max(pick.global_concurrency - running, 0)
 
     def __bool__(self) -> bool:

@@ -165,12 +165,11 @@ class ClockWatch:
             if not found:
                 return
             await worker.learn_last_success()
-        except QueueError as error:
-            log.warning("cannot bring back times in the future yet: %s", error)
-            self._look_back_at = world.monotonic() + AGAIN
-            return
-        except Exception:
-            log.exception("cannot bring back times in the future; again in 5 s")
+        except Exception as error:
+            if isinstance(error, QueueError):
+                log.warning("cannot bring back times in the future yet: %s", error)
+            else:
+                log.exception("cannot bring back times in the future; again in 5 s")
             self._look_back_at = world.monotonic() + AGAIN
             return
         now = self._clock.now_ms()

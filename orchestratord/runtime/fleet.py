@@ -19,6 +19,7 @@ import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -217,16 +218,14 @@ class Fleet:
 
     async def run(self) -> None:
         """Go on until cancelled. Whatever fails is tried again."""
-        if not self._store.several_daemons:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow_throttles(self._worker.feedback.turned))
-                # It gives signs of life, and cleans up.
-                await self._go_round(first_look=math.inf)
+        several = self._store.several_daemons
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow_wakeups())
             group.create_task(self._follow_throttles(self._worker.feedback.turned))
-            group.create_task(self._refresh())
-            await self._go_round(first_look=0.0)
+            if several:
+                group.create_task(self._follow_wakeups())
+                group.create_task(self._refresh())
+            # One that is alone gives signs of life, and cleans up.
+            await self._go_round(first_look=0.0 if several else math.inf)
 
     async def _go_round(self, first_look: float) -> None:
         """`first_look`: when others are looked for first (`world.monotonic`)."""
@@ -267,11 +266,9 @@ class Fleet:
                 pause = min(pause, AWAY)
             elif self._has_changed():  # it may be of the past what was just written
                 pause = 0.0
-            timer = asyncio.get_running_loop().call_later(max(pause, 0.05), self._wake.set)
-            try:
-                await self._wake.wait()
-            finally:
-                timer.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(pause, 0.05)):
+                    await self._wake.wait()
 
     def _has_changed(self) -> bool:
         """Whether the others are to know something of this worker that its row does not say."""

@@ -133,15 +133,16 @@ class HandedOver:
 
     def close(self) -> None:
         """Close what is held, in this process, but for what leads to workers."""
-        for descriptor in (self.control, self.tcp, *self.ports, self.lock):
-            if descriptor is not None:
-                os.close(descriptor)
+        for descriptor in self._own():
+            os.close(descriptor)
+
+    def _own(self) -> list[int]:
+        mine = (self.control, self.tcp, *self.ports, self.lock)
+        return [found for found in mine if found is not None]
 
     def descriptors(self) -> list[int]:
         """All of them."""
-        mine = (self.control, self.tcp, self.lock, *self.ports)
-        theirs = [worker.descriptor for worker in self.workers]
-        return [found for found in mine if found is not None] + theirs
+        return [*self._own(), *(worker.descriptor for worker in self.workers)]
 
     def execute(self) -> NoReturn:
         """Become the program as it is on disk now, with the arguments of this one.

@@ -18,9 +18,6 @@ from orchestratord.values.rate_limit import MOST_AHEAD, RateWindow
 
 log = logging.getLogger("orchestratord.attempt")
 
-
-# -- What makes attempts end that do not: their timeout, their lease, the daemon's stop ------------
-
 GRACE = 1.0
 """Seconds over its timeout after which an executor that does not end by itself is cancelled."""
 LEASE_MARGIN = 2.0
@@ -31,46 +28,27 @@ LOST_SOON = "the daemon could not renew its lease, and another one may send it"
 
 
 class LeaseGuard:
-    """Which attempts of ordered partitions have to end, since their leases could not be renewed:
+    """Whether attempts of ordered partitions have to end, since their leases could not be renewed:
     another daemon would send the same, and then what comes after it, while this one still sends."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.watched: dict[asyncio.Task[Any], float] = {}
-        """Attempts that send, and when they were claimed (`elapsed`)."""
         self.renewed = world.elapsed()
         """When the leases of all claims were last known to be renewed (`elapsed`)."""
 
-    def begin(self, attempt: AttemptInProgress) -> None:
-        """An attempt sends from now on."""
-        self.watched[attempt.running] = self._claimed(attempt)
-
-    def end(self, running: asyncio.Task[Any]) -> None:
-        """It sends no more."""
-        self.watched.pop(running, None)
-
-    def lost(self) -> list[asyncio.Task[Any]]:
-        """Those that have to end now."""
-        if not self.watched:
-            return []
-        now = world.elapsed()
-        return [one for one, began in self.watched.items() if self._may_be_lost(now, began)]
-
-    def may_be_lost(self, attempt: AttemptInProgress) -> bool:
-        """Whether the lease of an attempt may run out soon."""
-        return self._may_be_lost(world.elapsed(), self._claimed(attempt))
-
-    def _claimed(self, attempt: AttemptInProgress) -> float:
-        """When it was claimed (`elapsed`): it may have waited for the database, for a slot, or for
-        its turn since."""
+    def leased(self, attempt: AttemptInProgress) -> float:
+        """When an attempt was claimed (`elapsed`): it may have waited for the database, for a slot,
+        or for its turn since."""
         took = max(self._store.clock.now_ms() - attempt.task.updated_at, attempt.elapsed())
         return world.elapsed() - took / 1000
 
-    def _may_be_lost(self, now: float, began: float) -> bool:
+    def may_be_lost(self, attempt: AttemptInProgress) -> bool:
+        """Whether the lease of an attempt may run out soon."""
+        began = self.leased(attempt) if attempt.leased is None else attempt.leased
         # What a renewal leaves alone has two thirds of its lease left.
         lease = self._store.lease
         sure = lease * 2 / 3 - min(LEASE_MARGIN, lease / 6)
-        return self._store.several_daemons and now > max(self.renewed, began) + sure
+        return self._store.several_daemons and world.elapsed() > max(self.renewed, began) + sure
 
 
 class RateGuard:
@@ -140,13 +118,11 @@ class Deadlines:
         attempt.sent = world.monotonic()
         self.sending[attempt.running] = attempt
         if (task := attempt.task).turn is not None and task.ordered:
-            self.leases.begin(attempt)
+            attempt.leased = self.leases.leased(attempt)
 
     def end(self, running: asyncio.Task[Any]) -> None:
         """It sends no more, whatever it made of a cancel."""
         del self.sending[running]
-        if self.leases.watched:
-            self.leases.end(running)
         if self.overdue and self.overdue.pop(running, None) is not None:
             running.uncancel()
 
@@ -177,7 +153,13 @@ class Deadlines:
         """
         for running, attempt in list(self.sending.items()):
             began, allowed = attempt.sent, attempt.plan.target.timeout + GRACE
-            if now <= began + allowed or running in self.overdue:
+            if running in self.overdue:
+                continue
+            if attempt.leased is not None and self.leases.may_be_lost(attempt):
+                self.overdue[running] = LOST_SOON
+                running.cancel()
+                continue
+            if now <= began + allowed:
                 continue
             # Its answer is there: looking into it may take as long again, once it is its turn.
             queued = seconds_queued(running)
@@ -186,7 +168,3 @@ class Deadlines:
             allowed_words = format_duration(allowed - GRACE)
             self.overdue[running] = f"the executor did not end within {allowed_words}"
             running.cancel()
-        for running in self.leases.lost():
-            if running not in self.overdue:
-                self.overdue[running] = LOST_SOON
-                running.cancel()

@@ -29,7 +29,7 @@ from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orchestratord.engine.lanes.fair_slots import (
     ANY,
@@ -80,6 +80,10 @@ SHARE_AGAIN_MS = 500
 """How often it is looked at what was set aside: time alone may change how many slots it has."""
 
 
+LANE, HELD, DUE = range(3)
+"""What is looked at when its time has come: a throttled lane, a held key, one that is due."""
+
+
 @dataclass(slots=True)
 class Entry:
     """A key that was placed."""
@@ -126,17 +130,15 @@ class LaneSet(FairSlots[Lane]):
         self.scopes = Scopes()
         """The throttles of URLs, endpoints and webhooks; a lane has its own."""
         self._entries: dict[Key, Entry] = {}
-        self._heap: list[tuple[int, Key]] = []
-        self._ready: deque[str] = deque()
-        self._ready_names: set[str] = set()
+        self._heap: list[tuple[int, int, Any]] = []
+        """When throttled lanes, held keys and keys that are due are looked at, some of it out of
+        date."""
+        self._ready: OrderedDict[str, None] = OrderedDict()
+        """Lanes that may be chosen from, in their turn."""
         self._at_share: OrderedDict[str, None] = OrderedDict()
         """Lanes with keys that are set aside."""
         self._shared_at = 0
         """When it was last looked at them."""
-        self._throttled: list[tuple[int, str]] = []
-        """A heap: when throttled lanes are looked at again, some of it out of date."""
-        self._held: list[tuple[int, Key]] = []
-        """A heap: when held keys are looked at again."""
         self._whole = share or Share()
         self.bound(concurrency)
         self._several_daemons = several_daemons
@@ -201,7 +203,7 @@ class LaneSet(FairSlots[Lane]):
             self._leave(key, entry)
             entry.lane = lane
             if entry.earliest is not None and not entry.claiming:
-                self._push(entry.earliest, key)
+                self._look_at(entry.earliest, DUE, key)
 
     def park(self, key: Key) -> None:
         """Take `key` out of the running; what becomes due meanwhile is remembered."""
@@ -222,7 +224,7 @@ class LaneSet(FairSlots[Lane]):
         elif entry.earliest is None or next_try < entry.earliest:
             entry.earliest = next_try
             if not (entry.waiting or entry.claiming):
-                self._push(next_try, key)
+                self._look_at(next_try, DUE, key)
 
     # -- choosing ----------------------------------------------------------------------------
 
@@ -243,8 +245,7 @@ class LaneSet(FairSlots[Lane]):
         for left in range(len(self._ready), 0, -1):
             if free <= 0:
                 break
-            name = self._ready.popleft()
-            self._ready_names.discard(name)
+            name, _ = self._ready.popitem(last=False)
             lane = self.lanes[name]
             lane.fade(now)
             if lane.full_until > now:
@@ -255,7 +256,6 @@ class LaneSet(FairSlots[Lane]):
             slots = min(lane.free, free, part)
             throttle = lane.throttle
             if throttle is not None:
-                self._looked = now
                 room = throttle.room(now, self.scopes.all_heed(name))
                 if room <= 0:
                     self._put_off(lane, throttle, now)
@@ -280,7 +280,9 @@ class LaneSet(FairSlots[Lane]):
                 if holder.parts is not None:
                     avoid, quick, share = holder.passed_over(share, now)
                 self._entries[key].chosen(avoid)
-                probe = self._take(key, throttle, share, now)
+                probe = (throttle is not None or key in self.scopes.of) and self._take(
+                    key, lane, share, now
+                )
                 chosen.append(Choice(key, share, name, probe, avoid, quick))
                 self._count(lane, holder, share)
                 slots -= share
@@ -298,13 +300,10 @@ class LaneSet(FairSlots[Lane]):
             left = choice.limit - got
             for throttle in self.throttles(lane, choice.key):
                 throttle.return_token(left, self._looked)
+            probed = () if got else self.scopes.probe_not_claimed(choice.key)
             if lane.throttle is not None:
-                if choice.probe and not got and lane.throttle.probe is None:
-                    lane.throttle.probe_over()
                 self.throttle_changed(lane, self._looked)
-            if not got:
-                self._look_again(self.scopes.probe_not_claimed(choice.key))
-            self._look_again(self.scopes.of.get(choice.key, ()))
+            self._look_again((*probed, *self.scopes.of.get(choice.key, ())))
         self._make_ready(lane)
         entry = self._entries.get(choice.key)
         if entry is None:
@@ -318,7 +317,7 @@ class LaneSet(FairSlots[Lane]):
             known.append(self._chosen_at + SHARE_AGAIN_MS)
         entry.earliest = min(known, default=None)
         if entry.earliest is not None:
-            self._push(entry.earliest, choice.key)
+            self._look_at(entry.earliest, DUE, choice.key)
 
     # -- the slots -----------------------------------------------------------------------------
 
@@ -358,7 +357,7 @@ class LaneSet(FairSlots[Lane]):
         if found.full_until:
             found.full_until, found.throttled = 0, False
         self._discount(found, holder, 1)
-        if found.line and found.name not in self._ready_names:
+        if found.line and found.name not in self._ready:
             self._make_ready(found)
         if self._at_share:
             self._share_after(found, task.key, quick)
@@ -469,28 +468,19 @@ class LaneSet(FairSlots[Lane]):
 
     def next_look(self) -> int | None:
         """When there may be something to choose if nothing happens meanwhile; None for never."""
-        throttled = self._throttled
-        while throttled and self.lanes[throttled[0][1]].opens_at != throttled[0][0]:
-            heapq.heappop(throttled)
-        held = self._held
-        while held and self._held_until(held[0][1]) != held[0][0]:
-            heapq.heappop(held)
-        looks = [one[0][0] for one in (throttled, held) if one]
-        due = self.next_due()
+        heap = self._heap
+        while heap and not self._stands(*heap[0]):
+            heapq.heappop(heap)
+        look = heap[0][0] if heap else None
         if self._at_share:
-            looks.append(self._shared_at + SHARE_AGAIN_MS)
-        if not looks:
-            return due
-        return min(looks) if due is None else min(due, *looks)
+            again = self._shared_at + SHARE_AGAIN_MS
+            return again if look is None else min(look, again)
+        return look
 
     def next_due(self) -> int | None:
         """When the next key becomes due; None for none. What waits for a slot does not count."""
-        while self._heap:
-            when, key = self._heap[0]
-            if self._current(when, key) is not None:
-                return when
-            heapq.heappop(self._heap)
-        return None
+        left = (one for one in self._entries.values() if not (one.waiting or one.claiming))
+        return min((one.earliest for one in left if one.earliest is not None), default=None)
 
     # -- throttles -----------------------------------------------------------------------------
 
@@ -608,18 +598,15 @@ class LaneSet(FairSlots[Lane]):
         self._make_ready(lane)
 
     def scope_changed(self, throttle: Throttle, now: int) -> None:
-        """Something happened at the throttle of a URL or key: look at its keys again."""
+        """Something happened at the throttle of a lane, a URL or a key: look at its keys again."""
+        lane = self.lanes.get(throttle.name)
+        if lane is not None and lane.throttle is throttle:
+            self.throttle_changed(lane, now)
+            return
         keys = self.scopes.keys(throttle.name)
         if throttle.idle(now):
             self.scopes.drop(throttle.name)
         self._release_held(keys)
-
-    def probe_claimed(self, lane: str, task_id: int, key: Key) -> None:
-        """The task of `key` that was claimed as the probe of its lane, or of its URL or itself."""
-        throttle = self.lanes[lane].throttle
-        if throttle is not None and throttle.probing and throttle.probe is None:
-            throttle.probe = task_id
-        self.scopes.probe_claimed(key, task_id)
 
     def admitted(self, lane: str, tasks: Sequence[Task], now: int) -> Sequence[Task]:
         """Those of claimed tasks that may begin: they may have been claimed before only probes
@@ -650,13 +637,10 @@ class LaneSet(FairSlots[Lane]):
 
     def end_probe(self, name: str, task_id: int, now: int) -> None:
         """If it was the probe, it has found nothing out; in any case there may be room again."""
-        lane = self.lanes[name]
+        lane, probed = self.lanes[name], self.scopes.probe_over(task_id)
         if lane.throttle is not None:
-            if lane.throttle.probe == task_id:
-                lane.throttle.probe_over()
             self.throttle_changed(lane, now)
-        if mine := self.scopes.probe_over(task_id):
-            self._look_again(mine)
+        self._look_again(probed)
 
     def is_held(self, key: Key) -> bool:
         """Whether a key is due, and a throttle of its URL or of itself has no room."""
@@ -671,7 +655,7 @@ class LaneSet(FairSlots[Lane]):
         lane.throttled = True
         if when is not None and when != lane.opens_at:
             lane.opens_at = when
-            heapq.heappush(self._throttled, (when, lane.name))
+            self._look_at(when, LANE, lane.name)
 
     def _share_of(self, key: Key, lane: Lane, share: int, now: int) -> int:
         """How many of a key may be claimed, `share` at most; one that has no room is held."""
@@ -685,22 +669,21 @@ class LaneSet(FairSlots[Lane]):
             return min(share, room)
         if when is not None:
             when = max(when, now + 1)
-            heapq.heappush(self._held, (when, key))
+            self._look_at(when, HELD, key)
         lane.held[key] = when
         return 0
 
-    def _take(self, key: Key, throttle: Throttle | None, count: int, now: int) -> bool:
-        """So many of a key are claimed. True where that is a probe."""
-        probe = throttle is not None and throttle.take(count, now, self.scopes.heeds(key))
-        return (key in self.scopes.of and self.scopes.take(key, count, now)) or probe
+    def _take(self, key: Key, lane: Lane, count: int, now: int) -> bool:
+        """So many of a key are claimed, which has throttles. True where that is a probe."""
+        heeds = self.scopes.heeds(key)
+        probed = [one for one in self.throttles(lane, key) if one.take(count, now, heeds)]
+        if probed:
+            self.scopes.probe_chosen(key, probed)
+        return bool(probed)
 
     def _look_again(self, throttles: Iterable[Throttle]) -> None:
         for throttle in throttles:
             self._release_held(self.scopes.keys(throttle.name))
-
-    def _held_until(self, key: Key) -> int | None:
-        entry = self._entries.get(key)
-        return None if entry is None else self.lanes[entry.lane].held.get(key)
 
     def _release_held(self, keys: Iterable[Key]) -> None:
         """Have keys that were held in the line again, where it is seen whether they have room."""
@@ -735,53 +718,47 @@ class LaneSet(FairSlots[Lane]):
             lane.line[key] = None
             self._make_ready(lane)
 
-    def _push(self, when: int, key: Key) -> None:
-        heapq.heappush(self._heap, (when, key))
-        if len(self._heap) > 2 * len(self._entries) + 64:
+    def _look_at(self, when: int, what: int, name: Any) -> None:
+        """Look then at a throttled lane, at a held key, or at one that is due."""
+        heapq.heappush(self._heap, (when, what, name))
+        if len(self._heap) > 2 * (len(self._entries) + len(self.lanes)) + 64:
             # A key that is claimed again and again while one of its tasks waits for tomorrow would
             # leave an item for tomorrow behind each time.
-            self._heap = [
-                (entry.earliest, key)
-                for key, entry in self._entries.items()
-                if entry.earliest is not None and not (entry.waiting or entry.claiming)
-            ]
-            heapq.heapify(self._heap)
+            self._heap = sorted({one for one in self._heap if self._stands(*one)})
 
-    def _current(self, when: int, key: Key) -> Entry | None:
-        """The entry that this item of the heap speaks of; None where it is out of date."""
-        entry = self._entries.get(key)
-        if entry is None or entry.waiting or entry.claiming or entry.earliest != when:
-            return None
-        return entry
+    def _stands(self, when: int, what: int, name: Any) -> bool:
+        """Whether an item of the heap is not out of date."""
+        if what == LANE:
+            return self.lanes[name].opens_at == when
+        entry = self._entries.get(name)
+        if entry is None:
+            return False
+        if what == DUE:
+            return entry.earliest == when and not (entry.waiting or entry.claiming)
+        return self.lanes[entry.lane].held.get(name) == when
 
     def _advance(self, now: int) -> None:
-        throttled = self._throttled
-        if throttled:
-            self._looked = now
-            while throttled and throttled[0][0] <= now:
-                when, name = heapq.heappop(throttled)
-                lane = self.lanes[name]
-                if lane.opens_at == when:
-                    lane.opens_at, lane.throttled = None, False
-                    self._make_ready(lane)
+        self._looked = now
         if self._at_share and not 0 <= now - self._shared_at < SHARE_AGAIN_MS:
             self._shared_at = now
             for name in list(self._at_share):
                 self._share_again(self.lanes[name])
-        held = self._held
-        while held and held[0][0] <= now:
-            self._looked = now
-            when, key = heapq.heappop(held)
-            if self._held_until(key) == when:
-                self._release_held([key])
         heap = self._heap
         while heap and heap[0][0] <= now:
-            when, key = heapq.heappop(heap)
-            entry = self._current(when, key)
-            if entry is not None:
-                entry.waiting = True
-                lane = self.lanes[entry.lane]
-                lane.line[key] = None
+            item = heapq.heappop(heap)
+            if not self._stands(*item):
+                continue
+            _, what, name = item
+            if what == DUE:
+                entry = self._entries[name]
+                entry.waiting, lane = True, self.lanes[entry.lane]
+                lane.line[name] = None
+                self._make_ready(lane)
+            elif what == HELD:
+                self._release_held([name])
+            else:
+                lane = self.lanes[name]
+                lane.opens_at, lane.throttled = None, False
                 self._make_ready(lane)
 
     def _leave(self, key: Key, entry: Entry) -> None:
@@ -819,11 +796,5 @@ class LaneSet(FairSlots[Lane]):
             self.holding.pop(lane, None)
 
     def _make_ready(self, lane: Lane) -> None:
-        if (
-            lane.line
-            and not lane.throttled
-            and lane.name not in self._ready_names
-            and lane.free > 0
-        ):
-            self._ready_names.add(lane.name)
-            self._ready.append(lane.name)
+        if lane.line and not lane.throttled and lane.name not in self._ready and lane.free > 0:
+            self._ready[lane.name] = None

@@ -54,9 +54,9 @@ class Scopes:
         self._keys: dict[str, dict[Key, None]] = {}
         """The keys of each lane and URL."""
         self._chosen: dict[Key, list[Throttle]] = {}
-        """Of which throttles what is being claimed of a key is the probe, whichever scopes the key
-        belongs to by then."""
-        self._probes: dict[int, list[Throttle]] = {}
+        """Of which throttles, that of its lane too, what is being claimed of a key is the probe,
+        whichever scopes the key belongs to by then."""
+        self.probes: dict[int, list[Throttle]] = {}
         """Of which throttles a task is the probe."""
 
     # -- the keys ------------------------------------------------------------------------------
@@ -145,15 +145,11 @@ class Scopes:
             latest = max(latest, at)
         return latest
 
-    def take(self, key: Key, count: int, now: int) -> bool:
-        """So many are claimed. True where that is a probe."""
-        heeds = self.heeds(key)
-        probed = [one for one in self.of.get(key, ()) if one.take(count, now, heeds)]
-        if probed:
-            self._chosen[key] = probed
-        return bool(probed)
-
     # -- probes --------------------------------------------------------------------------------
+
+    def probe_chosen(self, key: Key, throttles: list[Throttle]) -> None:
+        """What is being claimed of a key is the probe of these."""
+        self._chosen[key] = throttles
 
     def probe_claimed(self, key: Key, task_id: int) -> None:
         """The task that was claimed as the probe of a key."""
@@ -161,7 +157,7 @@ class Scopes:
         for throttle in mine:
             throttle.probe = task_id
         if mine:
-            self._probes[task_id] = mine
+            self.probes[task_id] = mine
 
     def probe_not_claimed(self, key: Key) -> list[Throttle]:
         """None of a key was claimed: the throttles that may choose another probe."""
@@ -174,13 +170,9 @@ class Scopes:
         chosen = self._chosen.pop(key, []) if self._chosen else []
         return [one for one in chosen if one.probing and one.probe is None]
 
-    def probed_by(self, task_id: int) -> list[Throttle]:
-        """Of which throttles a task is the probe."""
-        return self._probes.get(task_id, []) if self._probes else []
-
     def probe_over(self, task_id: int) -> list[Throttle]:
         """A task has ended, or does not begin: the throttles that may choose another probe."""
-        mine = self._probes.pop(task_id, []) if self._probes else []
+        mine = self.probes.pop(task_id, []) if self.probes else []
         for throttle in mine:
             if throttle.probe == task_id:
                 throttle.probe_over()
@@ -201,8 +193,8 @@ class Scopes:
     # -- what was tried ------------------------------------------------------------------------
 
     def tried(self, key: Key, now: int, *, served: bool = True, down: bool = False) -> bool:
-        """One of a key ended at `now`; `down`: as if nothing was there. Whether neither a throttle
-        of its own nor a probe can be concerned."""
+        """One of a key ended at `now`; `down`: as if nothing was there. Whether no throttle of its
+        own is concerned."""
         found = self.tries.get(key)
         if found is None:
             found = self.tries[key] = Tries()
@@ -210,7 +202,7 @@ class Scopes:
             found.served = 0
         found.served += served
         found.at, found.down = now, down
-        return not self._probes and key not in self.of
+        return key not in self.of
 
     def served(self, name: str, now: int) -> int:
         """How many tasks of a scope were served in this second of the clock."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from orchestratord.config.params import check_call, rule_problems
 from orchestratord.engine.new.call_partition import partition_of
@@ -30,16 +30,15 @@ from orchestratord.queue.operations.effects import enqueue, write_effects
 from orchestratord.queue.operations.enqueue_each import enqueue_each
 from orchestratord.queue.operations.roles import fenced
 from orchestratord.queue.operations.slices import tasks_of, write_slice
-from orchestratord.queue.records import Chore, Insert, Inserted, StoredEffect
+from orchestratord.queue.records import Chore, Inserted, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values.json_body import INLINE_BYTES, is_larger
 
 log = logging.getLogger("orchestratord.worker")
 
-T = TypeVar("T")
-
-Operation = Callable[[Any], Write[list[Inserted]]]
-"""Makes the operation that writes what it is given."""
+Operation = Callable[[Any], Write[list[Any]]]
+"""Makes the operation that writes what it is given: one `Inserted` for each `Insert` among it, or
+why that was not written."""
 
 
 def accepted(inserted: Inserted) -> Accepted:
@@ -102,41 +101,23 @@ class Enqueue:
     ) -> list[Accepted | UniqueKeyReused | None]:
         """Write new calls together, each by itself; what became of each. The arguments are those of
         the operation `enqueue_each`. Raises what it raises; then nothing was written."""
-        return await self._shielded(self._accept_each(calls, rows, keys))
+        results = await self._whole(calls, partial(enqueue_each, rows=rows, keys=keys))
+        return [accepted(one) if isinstance(one, Inserted) else one for one in results]
 
-    async def _accept_each(
-        self, calls: Sequence[NewTask], rows: QueueRows | None, keys: Sequence[str]
-    ) -> list[Accepted | UniqueKeyReused | None]:
-        items = await self._new_tasks.items(calls)
-        inserts = [item for item in items if isinstance(item, Insert)]
-        operation = fenced(enqueue_each(inserts, rows, keys), ROLE.get())
-        results = await self._store.write(operation)
-        found: list[Accepted | UniqueKeyReused | None] = []
-        written, inserted = [], []
-        for insert, result in zip(inserts, results, strict=True):
-            if not isinstance(result, Inserted):
-                found.append(result)
-                continue
-            found.append(accepted(result))
-            written.append(insert)
-            inserted.append(result)
-        await self._new_tasks.written(written, inserted)
-        return found
-
-    async def _whole(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
+    async def _whole(self, effects: Sequence[Effect], operation: Operation) -> list[Any]:
         return await self._written(await self._new_tasks.items(effects), operation)
 
-    async def _written(self, items: Sequence[StoredEffect], operation: Operation) -> list[Inserted]:
+    async def _written(self, items: Sequence[StoredEffect], operation: Operation) -> list[Any]:
         self._new_tasks.expect(items)
         loop, written = asyncio.get_running_loop(), fenced(operation(items), ROLE.get())
-        told: asyncio.Future[list[Inserted]] = loop.create_future()
+        told: asyncio.Future[list[Any]] = loop.create_future()
         written.about = items, told
         self.under_way.add(told)
         # The worker claims these first, in the transaction that writes them.
         loop.call_soon(self._submit, written)
         return await told
 
-    def _submit(self, operation: Write[list[Inserted]]) -> None:
+    def _submit(self, operation: Write[list[Any]]) -> None:
         try:
             self._store.check_room(operation)
             self._store.write_told((operation,), self._told)
@@ -144,12 +125,12 @@ class Enqueue:
             operation.error = error
             self._told((operation,))
 
-    def _told(self, operations: Sequence[Write[list[Inserted]]]) -> None:
+    def _told(self, operations: Sequence[Write[list[Any]]]) -> None:
         """What became of what was asked for, all of it that was written at once; what follows is
         done although a caller was cancelled."""
         self._begin(self._answer(operations))
 
-    async def _answer(self, operations: Sequence[Write[list[Inserted]]]) -> None:
+    async def _answer(self, operations: Sequence[Write[list[Any]]]) -> None:
         done = [one for one in operations if one.error is None]
         items = [item for one in done for item in one.about[0]]
         inserted = [item for one in done for item in one.result or ()]
@@ -158,7 +139,7 @@ class Enqueue:
         except Exception:
             log.exception("cannot follow up %d new tasks", len(inserted))
         for one in operations:
-            told: asyncio.Future[list[Inserted]] = one.about[1]
+            told: asyncio.Future[list[Any]] = one.about[1]
             self.under_way.discard(told)
             if told.done():
                 continue  # its caller was cancelled
@@ -167,15 +148,10 @@ class Enqueue:
             else:
                 told.set_result(one.result or [])
 
-    async def _shielded(self, step: Coroutine[Any, Any, T]) -> T:
-        """Write to the end although the caller is cancelled: it may be written already."""
-        return await asyncio.shield(self._begin(step))
-
-    def _begin(self, step: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def _begin(self, step: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(step)
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
-        return task
 
 
 def callable_endpoint(config: Config, endpoint_id: str) -> Endpoint:

@@ -116,7 +116,7 @@ class NewTasks:
             return Insert(new, run_id=run_id)  # an attempt of it shows what is wrong
         items = await self.items(effects, level + 1, run_id or id_)
         begins = run_id is None and is_root(new, self._host, self._placement.config, items)
-        return Insert(new, Happened(id_, items, begins), run_id)
+        return Insert(new, Happened(id_, items), run_id, begins)
 
     def insert(self, task: NewTask, run_id: int | None = None) -> Insert:
         """What to write for a new task; `written` has to follow."""
@@ -132,17 +132,20 @@ class NewTasks:
         for key in dict.fromkeys(task.key for task in found if not task.waits):
             self._placement.touched(key, now)
 
-    async def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
-        """It is on disk: remember when it is due."""
+    async def written(
+        self, items: Sequence[StoredEffect], inserted: Sequence[Inserted | Exception | None]
+    ) -> None:
+        """It is on disk: remember when it is due. `inserted`: one for each `Insert` among `items`;
+        what else it is was not written."""
         inserts = [item for item in items if isinstance(item, Insert)]
         due: list[Inserted] = []
         for number, (insert, item) in enumerate(zip(inserts, inserted, strict=True), 1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-            if self._events.listening and not item.duplicate:
-                self._events.publish(task_events.created(insert, item, self._clock.now_ms()))
-            if item.duplicate:
+            if not isinstance(item, Inserted) or item.duplicate:
                 continue
+            if self._events.listening:
+                self._events.publish(task_events.created(insert, item, self._clock.now_ms()))
             if insert.happened is not None:
                 await self._happened(insert, insert.happened, item)
             elif item.next_try is not None:

@@ -17,6 +17,7 @@ import asyncio
 import heapq
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 
 from orchestratord.config.params import check_params
 from orchestratord.engine.new.call_partition import partition_of
@@ -165,13 +166,9 @@ class Scheduler:
                 if looked % AT_ONCE == 0:  # there may be thousands, with nothing to be written
                     await asyncio.sleep(0)
             due = self._heap[0][0] - now if self._heap else 1000
-            timer = asyncio.get_running_loop().call_later(
-                min(max(due / 1000, 0.0), LONGEST_SLEEP), self._wake.set
-            )
-            try:
-                await self._wake.wait()
-            finally:
-                timer.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(max(due / 1000, 0.0), LONGEST_SLEEP)):
+                    await self._wake.wait()
 
     async def _begin(self) -> None:
         while True:

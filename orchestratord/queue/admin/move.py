@@ -23,6 +23,7 @@ from orchestratord.queue import facts, schema
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.database import Database
 from orchestratord.queue.models import TABLES, DaemonRow, Fact, RetrySchedule, SchemaRow
+from orchestratord.queue.operations.plugin_rows import types_of
 from orchestratord.queue.postgres.claim_postgres import CLOCK
 from orchestratord.queue.schema import HALF, LEAVING, MOVED, NEVER
 from orchestratord.queue.sqlite.sqlite_database import SqliteFile
@@ -42,6 +43,7 @@ MODELS = [one for one in TABLES if one not in (DaemonRow, Fact, SchemaRow)]
 STATE = "move"
 """The name under which the target keeps how far it has come."""
 
+LAST_ID = "SELECT seq FROM sqlite_sequence WHERE name = ?"
 AT_WORK = f"SELECT host, pid FROM daemons WHERE lease_until > ({CLOCK}) LIMIT 1"
 
 
@@ -133,10 +135,9 @@ def _parts(declared: Sequence[Table]) -> list[_Part]:
                 fields[0].column_name == "id",
             )
         )
-    kinds = {"TEXT": "text", "INTEGER": "bigint", "REAL": "float8"}
     for table in declared:
-        types = [kinds[kind.split()[0].upper()] for kind in table.columns.values()]
-        parts.append(_Part(table.name, list(table.columns), types, False))
+        columns = list(table.columns)
+        parts.append(_Part(table.name, columns, types_of(table, columns), False))
     return parts
 
 
@@ -156,7 +157,7 @@ def _move(
 ) -> int:
     state = _begin(old, new, parts, source)
     for part in parts:
-        [(total,)] = old.all(f'SELECT count(*) FROM "{part.name}"')
+        total = old.value(f'SELECT count(*) FROM "{part.name}"')
         last, done = state["tables"].get(part.name, (0, 0))
         while page := _page(old, part, last):
             last, done = page[-1][0], done + len(page)
@@ -207,11 +208,9 @@ def _begin(old: Connection, new: Connection, parts: Sequence[_Part], source: str
     state = {"from": instance, "token": token, "tables": {}}
     new.begin()
     for part in parts:
-        if part.numbered:
-            # Tasks that are made there meanwhile get ids behind these.
-            row = old.one("SELECT seq FROM sqlite_sequence WHERE name = ?", (part.name,))
-            if row is not None and row[0]:
-                new.one(f"SELECT setval('{part.name}_id_seq', ?::bigint)", (row[0],))
+        # Tasks that are made there meanwhile get ids behind these.
+        if part.numbered and (last := old.value(LAST_ID, (part.name,))):
+            new.one(f"SELECT setval('{part.name}_id_seq', ?::bigint)", (last,))
     assert instance is not None  # it is made with the queue
     facts.put(new, "instance", instance)
     facts.put(new, HALF, source)

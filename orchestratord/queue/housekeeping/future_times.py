@@ -186,11 +186,7 @@ def successes_ahead(db: Connection, now: int) -> dict[str, int | None]:
     asked for since then may come twice, and nothing is left out."""
     known = EndpointState
     query = known.select(known.endpoint_id).where(known.last_success_at > now + AHEAD_MS)
-    found: dict[str, int | None] = {}
-    for (endpoint_id,) in db.all(*sql(query)):
-        row = db.one(SUCCESS_BEFORE, (endpoint_id, now))
-        found[endpoint_id] = row[0] if row is not None else None
-    return found
+    return {name: db.value(SUCCESS_BEFORE, (name, now)) for (name,) in db.all(*sql(query))}
 
 
 @writes(Rank.KEEP)
@@ -246,8 +242,7 @@ def _leases(session: Session) -> int:
     length = DaemonRow.lease_until - DaemonRow.beat_at
     daemons = DaemonRow.update(beat_at=now, lease_until=now + length)
     changed = session.db.run(*sql(daemons.where(DaemonRow.beat_at > now + AHEAD_MS)))
-    row = session.db.one(*sql(DaemonRow.select(fn.MAX(length))))
-    last = now + max(own, (row[0] if row is not None else None) or 0)
+    last = now + max(own, session.db.value(*sql(DaemonRow.select(fn.MAX(length))), 0))
     changed += session.db.run(BRING_LEASES_BACK, (last, last + AHEAD_MS))
     chores = ChoreRow.update(lease_until=last).where(ChoreRow.lease_until > last + AHEAD_MS)
     return changed + session.db.run(*sql(chores))

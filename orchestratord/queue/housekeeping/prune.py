@@ -118,8 +118,7 @@ async def prune(store: Store, kept: Retention, limit: int = 500) -> int:
         before = store.clock.before(seconds)
         if ids := await store.read(old(status, before, keys, limit - gone)):
             gone += await store.write(delete(status, seconds, ids))
-    await store.write(delete_records(kept.failed, limit))
-    await store.write(delete_runs(max(seconds for _, seconds in limits(kept)), limit * 4))
+    await store.write(delete_records(kept, limit))
     for table in store.tables.values():
         if table.keep is not None:
             gone += await store.write(delete_old_rows(table.name, table.keep, limit))
@@ -165,8 +164,7 @@ def kept(db: Connection, reason: str) -> list[Row]:
 @reads
 def last_of(db: Connection, reason: str, key: Key, most: int) -> int:
     """The newest of these deliveries that is not among the last `most`; 0 where all are."""
-    row = db.one(LAST, (reason, *key, most))
-    return 0 if row is None else row[0]
+    return int(db.value(LAST, (reason, *key, most), 0))
 
 
 @reads
@@ -208,18 +206,15 @@ def delete(session: Session, status: str, kept: float, ids: Sequence[int]) -> in
 
 
 @writes(Rank.KEEP)
-def delete_records(session: Session, kept: float, limit: int) -> None:
-    """Delete up to `limit` each of the bulks that ended and the batches that closed more than
-    `kept` seconds ago, of what people did and of what was in such batches."""
+def delete_records(session: Session, kept: Retention, limit: int) -> None:
+    """Delete up to `limit` each of the bulks that ended and the batches that closed as long ago as
+    failed tasks are kept, of what people did and of what was in such batches; and four times as
+    many of the runs that ended before all tasks that are kept."""
+    before = session.clock.before(kept.failed)
     for statement in (DELETE_BULKS, DELETE_ACTIONS, DELETE_MEMBERS, DELETE_BATCHES):
-        session.db.run(statement, (session.clock.before(kept), limit))
-
-
-@writes(Rank.KEEP)
-def delete_runs(session: Session, kept: float, limit: int) -> None:
-    """Delete up to `limit` of the runs that ended more than `kept` seconds ago, which is longer
-    than their tasks are kept."""
-    session.db.run(DELETE_RUNS, (session.clock.before(kept), limit))
+        session.db.run(statement, (before, limit))
+    longest = max(seconds for _, seconds in limits(kept))
+    session.db.run(DELETE_RUNS, (session.clock.before(longest), limit * 4))
 
 
 @writes(Rank.KEEP)

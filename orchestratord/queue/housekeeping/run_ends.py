@@ -78,7 +78,14 @@ def untold(db: Connection, after: int = 0) -> list[RunSummary]:
 @long_reads
 def with_errors(db: Connection, run: RunSummary) -> RunSummary:
     """A run with what failed in it, as far as that is still kept."""
-    return _with_errors(db, run)
+    if not run.failed:
+        return run
+    errors = tuple(
+        RunError(id_, endpoint, reason, code_of(code), worded(error))
+        for id_, endpoint, reason, code, error in db.all(FIRST, (run.id,))
+    )
+    endpoints: dict[str, int] = dict(db.all(FAILED, (run.id,)))
+    return replace(run, failed_endpoints=endpoints, first_errors=errors)
 
 
 @long_reads
@@ -89,7 +96,7 @@ def get_run(db: Connection, run_id: int) -> RunSummary:
     """
     row = db.one(ONE, (run_id,))
     if row is not None:
-        return _with_errors(db, RunSummary(*row))
+        return with_errors(RunSummary(*row)).look(db)
     try:
         root = find_task(db, run_id)
     except NotFound:
@@ -102,7 +109,7 @@ def get_run(db: Connection, run_id: int) -> RunSummary:
 @reads
 def running_in(db: Connection, run_id: int) -> int:
     """How many calls of a run are running."""
-    return int(db.all(RUNNING, (run_id,))[0][0])
+    return int(db.value(RUNNING, (run_id,)))
 
 
 @long_reads
@@ -147,14 +154,3 @@ def pass_over(session: Session, ids: Sequence[int]) -> None:
     session.db.run(
         f"UPDATE runs SET untold = 0 WHERE id IN ({marks}) AND open_tasks = 0", sorted(ids)
     )
-
-
-def _with_errors(db: Connection, run: RunSummary) -> RunSummary:
-    if not run.failed:
-        return run
-    errors = tuple(
-        RunError(id_, endpoint, reason, code_of(code), worded(error))
-        for id_, endpoint, reason, code, error in db.all(FIRST, (run.id,))
-    )
-    endpoints: dict[str, int] = dict(db.all(FAILED, (run.id,)))
-    return replace(run, failed_endpoints=endpoints, first_errors=errors)

@@ -189,8 +189,7 @@ class Survey:
 @long_reads
 def survey(db: Connection, wanted: TaskFilter) -> Survey:
     """How many match, up to the newest task."""
-    row = db.one("SELECT max(id) FROM retry_schedule")
-    highest = (row[0] if row else None) or 0
+    highest = db.value("SELECT max(id) FROM retry_schedule", default=0)
     silent = (Reason.REPLACED, Reason.RESOLVED)
     unsaid = tuple(reason for reason in wanted.left_out if reason in silent)
     counts = search.count(db, replace(wanted, left_out=unsaid), highest)
@@ -323,7 +322,7 @@ def _carry_out(session: Session, move: Move) -> Moved:
     ids = [id_ for id_ in ids if id_ not in overtaken]
     why.update({Reason.REPLACED.value: len(replaced), OVERTAKEN: len(overtaken)})
     if bulk.action == RESOLVING:
-        ((moved,),) = session.db.all(RESOLVED, (bulk.id, bulk.cursor, move.cursor))
+        moved = session.db.value(RESOLVED, (bulk.id, bulk.cursor, move.cursor))
     for status in bulk.filter.status if ids else ():
         if bulk.action == CANCELLING:
             rows, asked = _cancel(session, bulk.id, status, ids, now)
@@ -466,8 +465,7 @@ def untried(db: Connection, bulk_id: int, most: int) -> tuple[int, int]:
 
 
 def _waiting(db: Connection, bulk_id: int, most: int) -> int:
-    row = db.one(WAITING, (bulk_id, most))
-    return 0 if row is None else int(row[0])
+    return int(db.value(WAITING, (bulk_id, most)))
 
 
 def _with_waiting(db: Connection, bulk: Bulk) -> Bulk:

@@ -132,8 +132,7 @@ def begun(db: Connection, since: int) -> list[tuple[Key, int]]:
     By their ids, which are in the order in which they ended: no index holds their times.
     """
     found = [(Key(*row[:2]), row[2]) for row in db.all(UNDER_WAY) if (row[2] or 0) >= since]
-    row = db.one(LAST_ATTEMPT)
-    last = row[0] or 0 if row is not None else 0
+    last = db.value(LAST_ATTEMPT, default=0)
     for _ in range(_PAGES):
         rows = db.all(BEGUN, (last - _PAGE, last))
         found += [(Key(row[0], row[1]), row[2]) for row in rows if row[2] >= since]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.task import Delete, QueueRows
@@ -17,7 +16,12 @@ from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.connection import Connection, Singly
 from orchestratord.queue.operations.effects import add_whole, all_inserts
 from orchestratord.queue.operations.insert import NewRows, lock_order
-from orchestratord.queue.operations.plugin_rows import Upserts, delete, insert_all_new
+from orchestratord.queue.operations.plugin_rows import (
+    Upserts,
+    delete,
+    insert_all_new,
+    rows_with,
+)
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.session import Session
 
@@ -111,7 +115,4 @@ def _keys_in_use(db: Connection, calls: Sequence[Insert]) -> Keys:
     wanted = [key for call in calls if (key := _key(call)) is not None]
     if not wanted:
         return set()
-    # In powers of two, so that there are few statements to be prepared.
-    padded = wanted + wanted[-1:] * ((1 << (len(wanted) - 1).bit_length()) - len(wanted))
-    rows = db.all(KEYS_IN_USE.format(", ".join(["(?, ?)"] * len(padded))), list(chain(*padded)))
-    return {(endpoint_id, key) for endpoint_id, key in rows}
+    return {(endpoint_id, key) for endpoint_id, key in rows_with(db, KEYS_IN_USE, wanted)}

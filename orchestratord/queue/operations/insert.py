@@ -162,7 +162,7 @@ def _row(session: Session, insert: Insert, now: int, id_: int) -> Row:
     run_id = None
     if new.kind == Kind.CALL:
         run_id = new.run_id if insert.run_id is None else insert.run_id
-    if insert.begins_run if happened is None else happened.begins_run:
+    if insert.begins_run:
         run_id = id_
     end: Row = "pending", due, None, None
     turn: Row = None, None, 0, 0

@@ -163,8 +163,9 @@ def ready(session: Session, line: Line) -> dict[int, str]:
 def overtaken_by(session: Session, task_id: int, line: Line) -> int | None:
     """The first later one of an ordered partition that has started; none does from here on."""
     ready(session, line)
-    row = session.db.one(LATER, (line.partition, task_id, line.endpoint_id, line.webhook, task_id))
-    return None if row is None else int(row[0])
+    place = line.partition, task_id, line.endpoint_id, line.webhook, task_id
+    found: int | None = session.db.value(LATER, place)
+    return found
 
 
 # -- What holds what -------------------------------------------------------------------------------
@@ -253,8 +254,7 @@ def _held_lines(db: Connection) -> Iterator[Row]:
 @writes(Rank.KEEP)
 def touch(session: Session, lines: Sequence[Line]) -> None:
     """Have these lines looked at, whose turn it is there."""
-    session.touched.update(lines)
-    session.limited.update(lines)
+    session.touched.update(dict.fromkeys(lines, True))
 
 
 # -- Tasks that are made of others, with other parameters ------------------------------------------

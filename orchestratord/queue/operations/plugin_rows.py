@@ -14,7 +14,7 @@ from orchestratord.errors import Conflict, QueueError
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.task import BatchMember, Delete, RowKind, Table, Upsert, row_of
 from orchestratord.queue.batch import Read
-from orchestratord.queue.connection import ManyRows, Singly
+from orchestratord.queue.connection import Connection, ManyRows, Row, Singly
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
 
@@ -100,7 +100,7 @@ def insert_all_new(session: Session, effects: Sequence[Upsert]) -> list[bool]:
         sql = f"{into} {{}} ON CONFLICT DO NOTHING RETURNING {key_names}"
         every = list(rows.values())
         for start in range(0, len(every), LOOKED_UP):
-            written = _rows_of(session, sql, every[start : start + LOOKED_UP])
+            written = rows_with(session.db, sql, every[start : start + LOOKED_UP])
             new |= {(shape[0], tuple(key)) for key in written}
     found: list[bool] = []
     for one in effects:
@@ -110,13 +110,13 @@ def insert_all_new(session: Session, effects: Sequence[Upsert]) -> list[bool]:
     return found
 
 
-def _rows_of(session: Session, sql: str, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """What a statement finds that has `{}` where these keys go."""
+def rows_with(db: Connection, sql: str, keys: Sequence[Row]) -> list[Row]:
+    """What a statement finds that has `{}` where these keys go; there are some."""
     # In powers of two, so that there are few statements to be prepared.
     more = (1 << (len(keys) - 1).bit_length()) - len(keys)
     padded = [*keys, *([keys[-1]] * more)]
     marks = f"({', '.join('?' * len(keys[0]))})"
-    return session.db.all(sql.format(", ".join([marks] * len(padded))), list(chain(*padded)))
+    return db.all(sql.format(", ".join([marks] * len(padded))), list(chain(*padded)))
 
 
 def delete(session: Session, effect: Delete) -> None:
@@ -307,7 +307,7 @@ class Upserts:
             f'SELECT 1 FROM wanted JOIN "{name}" AS there ON {same} ORDER BY {order}{lock} OF there'
         )
         for start in range(0, len(sorted_keys), LOOKED_UP):
-            _rows_of(self._session, sql, sorted_keys[start : start + LOOKED_UP])
+            rows_with(self._session.db, sql, sorted_keys[start : start + LOOKED_UP])
 
     def flush(self) -> None:
         """Write what was gathered."""
@@ -401,11 +401,10 @@ def _make(session: Session, shape: Shape) -> Statements:
     whole = needed <= set(columns) and key == table.key and not repeats
     on = ", ".join(f'"{column}"' for column in table.key)
     many = f"INSERT OR ROLLBACK {into} {{rows}} ON CONFLICT ({on}) {conflict}"
-    types = [_TYPES[_kind(table, column)] for column in columns]
     return Statements(
         update=f'UPDATE "{name}" SET {", ".join(sets)} WHERE {where}' if sets else None,
         insert=f"INSERT {into} ({marks})",
-        both=ManyRows(many, *types) if whole else None,
+        both=ManyRows(many, *types_of(table, columns)) if whole else None,
         filled=frozenset(needed.difference(key)),
         exact=tuple(_EXACT[_kind(table, column)] for column in key),
     )
@@ -414,6 +413,11 @@ def _make(session: Session, shape: Shape) -> Statements:
 _EXACT = {"TEXT": str, "INTEGER": int, "REAL": float}
 _FITTING = {"TEXT": (str,), "INTEGER": (int, bool), "REAL": (float, int)}
 _TYPES = {"TEXT": "text", "INTEGER": "bigint", "REAL": "float8"}
+
+
+def types_of(table: Table, columns: Iterable[str]) -> list[str]:
+    """The types of these columns, as `ManyRows` takes them."""
+    return [_TYPES[_kind(table, column)] for column in columns]
 
 
 def _kind(table: Table, column: str) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from peewee import Case
 
-from orchestratord.model.schedule_slots import Run, is_taken, run_before
+from orchestratord.model.schedule_slots import Run
 from orchestratord.queue import facts
 from orchestratord.queue.batch import Rank, Write, reads
 from orchestratord.queue.connection import Connection
@@ -33,24 +33,18 @@ class SlotRow(NamedTuple):
     before: str | None = None
     """The schedule before this one."""
     taken: str | None = None
-    """The runs of slots that were taken, as JSON; None where daemons before schema 8 took them."""
+    """The runs of slots that were taken, as JSON; None where a daemon before schema 8 took the last
+    one, and no other has taken one since."""
 
     def runs(self, now: int) -> list[Run]:
         """The runs of slots that were taken, in order, none of which is ever taken again.
 
-        A daemon before schema 8 notes the last one alone. It takes one after the other, so that the
-        ones before are taken as well; but not where it is still to come at `now`, by a clock that
-        was ahead.
+        A daemon before schema 8 took one after the other, so that those before the last one are
+        taken as well; but not where that is still to come at `now`, by a clock that was ahead.
         """
-        runs: list[Run] = [] if self.taken is None else [(a, b) for a, b in json.loads(self.taken)]
-        last = self.last_slot
-        if is_taken(runs, last):
-            return runs
-        if last > now:
-            return sorted([*runs, (last, last)])
-        before = run_before(runs, last)
-        first = 0 if before is None else before[0]
-        return sorted([*(run for run in runs if run != before), (first, last)])
+        if self.taken is None:
+            return [(self.last_slot if self.last_slot > now else 0, self.last_slot)]
+        return [(first, last) for first, last in json.loads(self.taken)]
 
 
 _COLUMNS = (ScheduleSlot.spec, ScheduleSlot.last_slot, ScheduleSlot.before, ScheduleSlot.taken)

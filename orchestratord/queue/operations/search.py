@@ -135,9 +135,8 @@ class WholeTask(NamedTuple):
 def whole(db: Connection, task_id: int) -> WholeTask:
     """One task with all that is kept of it. Raises NotFound."""
     task = find_task(db, task_id)
-    [(stored,)] = db.all(RESPONSE, (task_id,))
     made, by = attempts(task_id).look(db), replaced_by(db, (task_id,)).get(task_id)
-    return WholeTask(task, response_of(stored), made, by or None)
+    return WholeTask(task, response_of(db.value(RESPONSE, (task_id,))), made, by or None)
 
 
 # -- Tasks that a filter finds, the newest first ---------------------------------------------------
@@ -285,7 +284,7 @@ def waiting(db: Connection, endpoint_id: str, most: int) -> int:
         "SELECT count(*) FROM (SELECT 1 FROM retry_schedule WHERE endpoint_id = ? AND webhook = '' "
         f"AND status = 'pending' AND {LISTED} LIMIT ?) AS found"
     )
-    return int(db.all(sql, (endpoint_id, most))[0][0])
+    return int(db.value(sql, (endpoint_id, most)))
 
 
 def _walk(
@@ -308,16 +307,8 @@ def rows_by_status(
     wanted = bounds + wanted
     exact = filter.endpoint is not None and not filter.endpoint.endswith("/*")
     hint = BY_ENDPOINT if exact else BY_REASON if filter.reason else BY_STATUS
-    if filter.ids is not None or filter.batch is not None:
-        hint = BY_ID
-    elif filter.parent is not None:
-        hint = BY_PARENT
-    elif filter.run is not None:
-        hint = BY_RUN
-    elif filter.bulk is not None:
-        hint = BY_BULK
-    elif filter.partition is not None:
-        hint = BY_PARTITION
+    own = (of for name, (_, of) in ALIKE.items() if of and getattr(filter, name) is not None)
+    hint = BY_ID if filter.ids is not None else next(own, hint)
     if hint == BY_REASON and len(filter.reason) > 1:
         each = [replace(filter, reason=(reason,)) for reason in dict.fromkeys(filter.reason)]
         return [row for one in each for row in rows_by_status(db, sql, one, bounds, last)]
@@ -366,50 +357,48 @@ def _named(column: str, name: str) -> tuple[str, list[Any]]:
     return f"{column} >= ? AND {column} < ?", [f"{group}/", f"{group}0"]  # 0 follows the slash
 
 
+ALIKE: dict[str, tuple[str, str | None]] = {
+    "batch": ("id IN (SELECT task_id FROM batch_members WHERE batch_id = ?)", BY_ID),
+    "parent": ("parent_id = ?", BY_PARENT),
+    "run": ("run_id = ?", BY_RUN),
+    "bulk": ("bulk_id = ?", BY_BULK),
+    "partition": (OF_PARTITION, BY_PARTITION),
+    "ended_since": ("finished_at >= ?", None),
+    "kind": ("kind = ?", None),
+}
+"""What a field asks for that has one value, and the index that finds it: of several that are given,
+the first one."""
+
+
 def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
     """All that a filter asks for but the status; None where nothing can be found."""
     if filter.ids == ():
         return None
     found: Conditions = []
-    if filter.since is not None:
-        # Ids and creation go the same way, so the walk can stop at the first id of that time; the
-        # condition itself stays for a clock that was set back.
-        row = db.one(SINCE, (filter.since, filter.since))
-        if row is None or row[0] is None:
-            return None
-        found += [("id >= ?", [row[0]]), ("created_at >= ?", [filter.since])]
-    if filter.until is not None:
-        row = db.one(UNTIL, (filter.until, filter.until))
-        if row is None or row[0] is None:
-            return None
-        found += [("id <= ?", [row[0]]), ("created_at < ?", [filter.until])]
-    if filter.ended_since is not None:
-        found.append(("finished_at >= ?", [filter.ended_since]))
+    # Ids and creation go the same way, so the walk can stop at the first id of that time; the
+    # condition itself stays for a clock that was set back.
+    for at, first, sign in ((filter.since, SINCE, ">="), (filter.until, UNTIL, "<")):
+        if at is not None:
+            id_ = db.value(first, (at, at))
+            if id_ is None:
+                return None
+            found += [(f"id {sign[0]}= ?", [id_]), (f"created_at {sign} ?", [at])]
     if filter.endpoint is not None:
         found.append(_named("endpoint_id", filter.endpoint))
-    if filter.ids is not None:
-        found.append((f"id IN ({_marks(filter.ids)})", list(filter.ids)))
-    if filter.parent is not None:
-        found.append(("parent_id = ?", [filter.parent]))
-    if filter.run is not None:
-        found.append(("run_id = ?", [filter.run]))
-    if filter.bulk is not None:
-        found.append(("bulk_id = ?", [filter.bulk]))
-    if filter.batch is not None:
-        members = "id IN (SELECT task_id FROM batch_members WHERE batch_id = ?)"
-        found.append((members, [filter.batch]))
     if filter.webhook is not None:
         found.append(_named("webhook", filter.webhook))
-    if filter.partition is not None:
-        found.append((OF_PARTITION, [plain(filter.partition)]))
+    if filter.ids is not None:
+        found.append((f"id IN ({_marks(filter.ids)})", list(filter.ids)))
+    for name, (condition, _) in ALIKE.items():
+        value = getattr(filter, name)
+        if value is not None:
+            found.append((condition, [plain(value) if isinstance(value, str) else value]))
     if filter.text is not None:
         either = " OR ".join(f"lower({column}) LIKE ? ESCAPE '!'" for column in SEARCHED)
         # An answer is kept as JSON, in which its quotes and line ends are escaped.
         as_json = json.dumps(filter.text, ensure_ascii=False)[1:-1]
         texts = [as_json if column == ANSWER else filter.text for column in SEARCHED]
         found.append((f"({either})", [_like(text) for text in texts]))
-    if filter.kind is not None:
-        found.append(("kind = ?", [filter.kind]))
     if filter.reason:
         found.append((f"reason IN ({_marks(filter.reason)})", list(filter.reason)))
     if filter.left_out:
@@ -444,18 +433,7 @@ def last_ended(
     Beside them the place after which there is more to look at; None where there is nothing.
     A page may be short or empty though there is.
     """
-    places, following = last_ended_places(db, wanted, limit, after)
-    return listed(db, [place.id for place in places]), following
-
-
-def last_ended_places(
-    db: Connection, wanted: TaskFilter, limit: int, after: Place | None
-) -> tuple[list[Place], Place | None]:
-    """Up to `limit` places, the last one that ended first, and the one to go on after, if any.
-
-    Of each status only so many tasks are looked at for one page, since but for the status no index
-    helps: a page may be short or empty though another one follows.
-    """
+    # But for the status no index helps: of each only so many tasks are looked at.
     conditions = conditions_of(db, wanted)
     if conditions is None:
         return [], None
@@ -477,9 +455,8 @@ def last_ended_places(
         for place in _walk_ended(db, status, bounds + conditions, limit + 1)
     ]
     found.sort(reverse=True)
-    if len(found) > limit:
-        return found[:limit], found[limit - 1]
-    return found, floor
+    following = found[limit - 1] if len(found) > limit else floor
+    return listed(db, [place.id for place in found[:limit]]), following
 
 
 def _walk_ended(

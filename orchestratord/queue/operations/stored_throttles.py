@@ -68,8 +68,7 @@ def note(
     theirs = [bool(one.effects and one.began) and _is_elsewhere(session, one) for one in changes]
     for row in put:
         lifted = _ROW.select(_ROW.since).where(_ROW.name == row.name, _ROW.kind == LIFTED)
-        found = session.db.one(*sql(lifted))
-        if found is None or found[0] < row.since:
+        if session.db.value(*sql(lifted), -1) < row.since:
             _put(session, host, row)
     for row in drop:
         one = (_ROW.name == row.name, _ROW.kind == row.kind, _ROW.owner == row.owner)
@@ -233,5 +232,5 @@ def come_forward(session: Session, key: Key, ids: Sequence[int], *, by_hand: boo
 @reads
 def first_attempt(db: Connection, task_id: int, since: int) -> int | None:
     """When the first attempt of a task began that began at `since` or later (milliseconds)."""
-    row = db.one(FIRST_ATTEMPT, (task_id, since))
-    return None if row is None else row[0]
+    began: int | None = db.value(FIRST_ATTEMPT, (task_id, since))
+    return began

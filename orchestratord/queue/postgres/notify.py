@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from orchestratord.queue.database import Messenger, Wakeups
-from orchestratord.queue.session import Session
 from orchestratord.queue.wakeup_text import WakeupText
 from orchestratord.values import world
 
@@ -41,6 +40,8 @@ TRIED_AGAIN_POOLED = 600.0
 class PostgresMessenger(Messenger):
     """Tells others, and hears from them."""
 
+    words: WakeupText
+
     def __init__(
         self,
         dial: Callable[[], AbstractContextManager[Any]],
@@ -51,7 +52,7 @@ class PostgresMessenger(Messenger):
         self.listening: bool = False
         """Whether notifications come through."""
         self._dial = dial
-        self._words = WakeupText(owner, LARGEST)
+        self.words = WakeupText(owner, LARGEST)
         self._wakeups = wakeups
         self._stopped = False
         self._bell_out, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -76,14 +77,9 @@ class PostgresMessenger(Messenger):
         os.close(self._bell)
         os.close(self._bell_out)
 
-    def notify(self, *flags: str) -> None:
+    def wake(self) -> None:
         """As in the interface."""
-        if not self._stopped and self._words.add_flags(*flags):
-            self._ring()
-
-    def committed(self, session: Session) -> None:
-        """As in the interface."""
-        if not self._stopped and self._words.add_due(session):
+        if not self._stopped:
             self._ring()
 
     def _ring(self) -> None:
@@ -152,12 +148,12 @@ class PostgresMessenger(Messenger):
             other.execute(*notify)
 
     def _pause(self, now: float) -> float:
-        return max(self._sent + PAUSE - now, 0.0) if self._words.waits else 1.0
+        return max(self._sent + PAUSE - now, 0.0) if self.words.waits else 1.0
 
     def _send(self, raw: Any, now: float) -> None:
         if now < self._sent + PAUSE:
             return
-        if (text := self._words.take()) is None:
+        if (text := self.words.take()) is None:
             return
         self._sent = now
         raw.execute("SELECT pg_notify($1, $2)", (CHANNEL, text))
@@ -173,5 +169,5 @@ class PostgresMessenger(Messenger):
         if text == self._nonce:
             self.listening, self._nonce, self._said = True, "", False
             return
-        if (wakeup := self._words.read(text)) is not None:
+        if (wakeup := self.words.read(text)) is not None:
             self._wakeups.put(wakeup)

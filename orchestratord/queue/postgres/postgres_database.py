@@ -82,6 +82,7 @@ SETTINGS = {
     "jit": "off",
 }
 """Of each transaction."""
+SIZE = "SELECT pg_total_relation_size('retry_schedule') + pg_total_relation_size('attempts')"
 STATE = "SELECT pg_xact_status($1::xid8)"
 KNOWN = "SELECT 1 FROM commits WHERE writer = $1 AND number = $2"
 FORGET = "DELETE FROM commits WHERE writer = $1 OR at < now() - interval '1 day'"
@@ -447,10 +448,7 @@ class PostgresConnection(Connection):
 
     def size(self) -> int:
         """As in the interface: of the tables that grow."""
-        row = self.one(
-            "SELECT pg_total_relation_size('retry_schedule') + pg_total_relation_size('attempts')"
-        )
-        return int(row[0]) if row else 0
+        return int(self.value(SIZE))
 
     def earliest_keys(self) -> list[Row]:
         """As in the interface."""
@@ -474,8 +472,7 @@ class PostgresConnection(Connection):
 
     def clock_ms(self) -> int:
         """As in the interface."""
-        [(now,)] = self.all(CLOCK)
-        return int(now)
+        return int(self.value(CLOCK))
 
     def close(self) -> None:
         """Close it; in the thread that made it."""

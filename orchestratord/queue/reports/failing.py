@@ -38,15 +38,12 @@ MOST_KEYS = 500
 LOOKED_WAITING = 100
 """Waiting tasks of one key that are looked at: those that are due last, among which those are
 that were put off."""
-LOOKED_SUCCEEDED = 1_000
-"""Succeeded tasks among which the last success is looked for of a webhook that none was noted of:
-it succeeded last under an older version."""
 
 # The newest first. Where PostgreSQL takes a status to be frequent, it would walk all tasks from the
 # newest on instead: it does not, for an order that only the index of endpoints has.
-_IS = "{0} <> 'running' AND {0} >= '{1}' AND {0} <= '{1}' {2}ORDER BY {0} DESC, id DESC"
 # What a webhook misses while it is disabled says nothing of its receiver.
-_SAYS = "AND (attempts > 0 OR COALESCE(reason, '') <> 'webhook_disabled') "
+_IS_FAILED = """{0} <> 'running' AND {0} >= 'failed' AND {0} <= 'failed'
+    AND (attempts > 0 OR COALESCE(reason, '') <> 'webhook_disabled') ORDER BY {0} DESC, id DESC"""
 
 # One look into the index an endpoint, and one more for its failed tasks.
 ENDPOINTS = f"""
@@ -61,7 +58,7 @@ WITH RECURSIVE walk (endpoint_id) AS (
 )
 SELECT walk.endpoint_id, (SELECT task.id FROM retry_schedule AS task {BY_ENDPOINT}
     WHERE task.endpoint_id = walk.endpoint_id
-        AND {_IS.format("task.status", "failed", _SAYS)} LIMIT 1)
+        AND {_IS_FAILED.format("task.status")} LIMIT 1)
 FROM walk WHERE walk.endpoint_id IS NOT NULL
 """
 
@@ -71,7 +68,7 @@ SELECT found.webhook, found.finished_at > COALESCE(known.last_success_at, 0) AS 
     sum(found.attempts)
 FROM (SELECT id, endpoint_id, webhook, reason, finished_at, attempts
     FROM retry_schedule {BY_ENDPOINT}
-    WHERE endpoint_id = ? AND {_IS.format("status", "failed", _SAYS)} LIMIT ?) AS found
+    WHERE endpoint_id = ? AND {_IS_FAILED.format("status")} LIMIT ?) AS found
 LEFT JOIN endpoint_state AS known ON known.endpoint_id = CASE found.webhook
     WHEN '' THEN found.endpoint_id ELSE found.endpoint_id || '#' || found.webhook END
 GROUP BY found.webhook, fresh, found.reason
@@ -87,12 +84,6 @@ WHERE attempts > 0 AND last_error IS NOT NULL AND updated_at > ?
 """
 
 LAST_SUCCESS = "SELECT last_success_at FROM endpoint_state WHERE endpoint_id = ?"
-
-SUCCEEDED = f"""
-SELECT max(finished_at) FROM (SELECT webhook, finished_at FROM retry_schedule {BY_ENDPOINT}
-    WHERE endpoint_id = ? AND {_IS.format("status", "succeeded", "")} LIMIT ?) AS found
-WHERE webhook = ?
-"""
 
 MISSED = f"""
 SELECT count(*) FROM retry_schedule {BY_REASON}
@@ -197,7 +188,7 @@ def failing(db: Connection) -> Failing:
             all_looked_at = False
             break
         key = Key(endpoint_id, webhook)
-        successes[key] = _last_success(db, key)
+        successes[key] = db.value(LAST_SUCCESS, (key.name,), 0)
         group = db.one(WAITING, (*key, LOOKED_WAITING, successes[key]))
         if group is not None and group[0]:
             item = found.setdefault(key, FailingKey(key))
@@ -206,17 +197,16 @@ def failing(db: Connection) -> Failing:
     for endpoint_id, webhook, *numbers in db.all(RUNNING):
         key = Key(endpoint_id, webhook)
         found.setdefault(key, FailingKey(key)).add(tuple(numbers), waiting=True)
-    shown = [
-        item for key, item in found.items() if item.look(db, _success(db, key, successes.get(key)))
-    ]
+    for key in found.keys() - successes.keys():
+        successes[key] = db.value(LAST_SUCCESS, (key.name,), 0)
+    shown = [item for key, item in found.items() if item.look(db, successes[key])]
     return Failing(sorted(shown, key=lambda item: -item.last), all_looked_at)
 
 
 @long_reads
 def missed_deliveries(db: Connection) -> int:
     """Deliveries that failed without an attempt, since their webhook is disabled."""
-    [(count,)] = db.all(MISSED)
-    return int(count)
+    return int(db.value(MISSED))
 
 
 def _failed(db: Connection) -> tuple[list[tuple[Key, Row, bool]], bool]:
@@ -236,17 +226,3 @@ def _failed(db: Connection) -> tuple[list[tuple[Key, Row, bool]], bool]:
             if fresh and reason not in _GONE:
                 found.append((Key(endpoint_id, webhook), tuple(row), complete))
     return found, all_looked_at
-
-
-def _last_success(db: Connection, key: Key) -> int:
-    row = db.one(LAST_SUCCESS, (key.name,))
-    return 0 if row is None else row[0] or 0
-
-
-def _success(db: Connection, key: Key, known: int | None) -> int:
-    """When a key last succeeded; 0 where it never did. Of what fails it is worth a longer look."""
-    at = _last_success(db, key) if known is None else known
-    if not at and key.webhook:
-        row = db.one(SUCCEEDED, (key.endpoint_id, LOOKED_SUCCEEDED, key.webhook))
-        return 0 if row is None else row[0] or 0
-    return at

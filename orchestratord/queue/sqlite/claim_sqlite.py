@@ -236,18 +236,11 @@ class SqliteSession(Session):
         picks = due_by(now, picks)
         found = self._pending(picks)
         chosen = in_step(picks, found)
-        ids: list[int] = []
-        earliest: dict[Key, int | None] = {}
-        for idempotent in (True, False):
-            mine: list[int] = []
-            for pick, pending, taken in zip(picks, found, chosen, strict=True):
-                if pick.idempotent is idempotent:
-                    mine += taken
-                    left = pending[len(taken) :]
-                    earliest[pick.key] = left[0][0] if left else None
-            self._take(CLAIM, mine, idempotent, now)
-            ids += mine
-        tasks = tasks_of(self.db, ids)
+        earliest: dict[Key, int | None] = {
+            pick.key: pending[len(taken)][0] if len(pending) > len(taken) else None
+            for pick, pending, taken in zip(picks, found, chosen, strict=True)
+        }
+        tasks = self._take(CLAIM, picks, chosen, now)
         tasks += self._take_on(picks, tasks, now)
         for task in tasks:
             # An ordered one holds its partition while it runs as it did before.
@@ -255,13 +248,26 @@ class SqliteSession(Session):
                 self.touch(task)
         return Claimed(tasks, earliest)
 
-    def _take(self, statement: str, ids: Sequence[int], idempotent: bool, now: int) -> None:
-        if ids:
-            # One whose start ended with the daemon's death waits for its turn, and starts then.
-            started = now if idempotent else None
-            values = (self.owner, self.lease_until(), int(idempotent), started, now)
-            self.db.run(statement, (*values, json.dumps(ids)))
-            self.moved(Status.PENDING, Status.RUNNING, len(ids))
+    def _take(
+        self, statement: str, picks: Sequence[Pick], chosen: Sequence[Sequence[int]], now: int
+    ) -> list[Task]:
+        """Claim the tasks that were chosen of each pick."""
+        ids: list[int] = []
+        for idempotent in (True, False):
+            mine = [
+                id_
+                for pick, taken in zip(picks, chosen, strict=True)
+                if pick.idempotent is idempotent
+                for id_ in taken
+            ]
+            if mine:
+                # One whose start ended with the daemon's death waits for its turn, and starts then.
+                started = now if idempotent else None
+                values = (self.owner, self.lease_until(), int(idempotent), started, now)
+                self.db.run(statement, (*values, json.dumps(mine)))
+                self.moved(Status.PENDING, Status.RUNNING, len(mine))
+                ids += mine
+        return tasks_of(self.db, ids)
 
     def _take_on(self, picks: Sequence[Pick], tasks: Sequence[Task], now: int) -> list[Task]:
         """What is due behind the heads that were claimed, where these left room."""
@@ -270,15 +276,11 @@ class SqliteSession(Session):
             return []
         lines = [(*line[:3], pick.due_before) for pick, line, _ in more]
         [(behind,)] = self.db.all(BEHIND, (max(each for *_, each in more), json.dumps(lines)))
-        ids: list[int] = []
-        for idempotent in (True, False):
-            mine: list[int] = []
-            for (pick, _, each), found in zip(more, json.loads(behind), strict=True):
-                if pick.idempotent is idempotent:
-                    mine += [id_ for id_, limit in found[:each] if not limit]
-            self._take(TAKE_ON, mine, idempotent, now)
-            ids += mine
-        return tasks_of(self.db, ids)
+        chosen = [
+            [id_ for id_, limit in found[:each] if not limit]
+            for (*_, each), found in zip(more, json.loads(behind), strict=True)
+        ]
+        return self._take(TAKE_ON, [pick for pick, *_ in more], chosen, now)
 
     def _pending(self, picks: Sequence[Pick]) -> list[list[tuple[int, int]]]:
         """Of each pick the first pending tasks, due or not: up to its limit, and one more; or some

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import suppress
 
 from orchestratord.queue.database import Messenger, Wakeups, Workers
-from orchestratord.queue.session import Session
 from orchestratord.queue.wakeup_text import WakeupText
 from orchestratord.values import world
 
@@ -23,12 +22,13 @@ class SqliteMessenger(Messenger):
     """Tells the other workers, and hears from them, on the loop."""
 
     listening = True
+    words: WakeupText
 
     def __init__(self, workers: Workers, owner: str, wakeups: Wakeups) -> None:
         """For the running loop; what is heard goes into `wakeups`."""
         assert workers.number, "the process that starts workers opens no queue"
         self._workers = workers
-        self._words = WakeupText(owner, LARGEST)
+        self.words = WakeupText(owner, LARGEST)
         self._wakeups = wakeups
         self._loop = asyncio.get_running_loop()
         self._mailbox = workers.mailboxes[workers.number - 1][0]
@@ -48,17 +48,8 @@ class SqliteMessenger(Messenger):
             self._started = False
             self._loop.remove_reader(self._mailbox)
 
-    def notify(self, *flags: str) -> None:
+    def wake(self) -> None:
         """As in the interface."""
-        if self._words.add_flags(*flags):
-            self._call()
-
-    def committed(self, session: Session) -> None:
-        """As in the interface."""
-        if self._words.add_due(session):
-            self._call()
-
-    def _call(self) -> None:
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._arrange)
 
@@ -66,7 +57,7 @@ class SqliteMessenger(Messenger):
         self._loop.call_later(max(self._sent + self._pause - world.monotonic(), 0.0), self._send)
 
     def _send(self) -> None:
-        if self._started and (text := self._words.take()) is not None:
+        if self._started and (text := self.words.take()) is not None:
             self._sent = world.monotonic()
             self._workers.post(text.encode("ascii"))
 
@@ -76,5 +67,5 @@ class SqliteMessenger(Messenger):
                 text = self._mailbox.recv(1 << 16)
             except OSError:  # there is no more
                 return
-            if (wakeup := self._words.read(text.decode("utf-8", "replace"))) is not None:
+            if (wakeup := self.words.read(text.decode("utf-8", "replace"))) is not None:
                 self._wakeups.put(wakeup)

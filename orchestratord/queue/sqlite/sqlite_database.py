@@ -219,8 +219,7 @@ class SqliteConnection(Connection):
 
     def reserve(self, table: str, count: int) -> Sequence[int]:
         """As in the interface: nothing else can write meanwhile, so they need not be noted."""
-        row = self.one("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
-        first = 1 if row is None else int(row[0]) + 1
+        first = 1 + self.value("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,), 0)
         return range(first, first + count)
 
     def reserve_ahead(self, table: str, count: int) -> Sequence[int]:
@@ -288,8 +287,7 @@ class SqliteConnection(Connection):
 
     def foreign_changes(self) -> int:
         """A number that changes when another program has written."""
-        row = self.one("PRAGMA data_version")
-        return int(row[0]) if row else 0
+        return int(self.value("PRAGMA data_version"))
 
     def checkpoint(self, *, wait: bool = True) -> None:
         """As in the interface."""
@@ -322,8 +320,7 @@ class SqliteConnection(Connection):
         return self._pages("freelist_count") * self._pages("page_size")
 
     def _pages(self, name: str) -> int:
-        [(value,)] = self.all(f"PRAGMA {name}")
-        return int(value)
+        return int(self.value(f"PRAGMA {name}"))
 
     def holding_back(self, longer_than: float) -> list[HoldingBack]:
         """As in the interface: who reads, while the journal grows. What has grown so large has done
@@ -344,8 +341,7 @@ class SqliteConnection(Connection):
 
     def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
         """As in the interface."""
-        [(found,)] = self.all(f"SELECT EXISTS ({OF_DEAD.lost})", (owner,))
-        return bool(found)
+        return bool(self.value(f"SELECT EXISTS ({OF_DEAD.lost})", (owner,)))
 
     def close(self) -> None:
         """Close it; in the thread that made it."""

@@ -209,32 +209,18 @@ async def test_one_that_was_slow_takes_the_slot_of_one_that_died(queue: Queue) -
 
 
 async def test_what_daemons_of_before_took(queue: Queue) -> None:
-    """They know the last slot alone."""
+    """They knew the last slot alone."""
     machine = Machine(queue)
     await machine.begin()
     await machine.look()
     await machine.go_on(5 * MINUTE)
-    now, before = machine.clock.now_ms(), machine.slots()
-    for column in ("taken = NULL", f"last_slot = {now + 10 * 60_000}"):
-        queue.run(f"UPDATE schedules SET {column}")
-        await machine.begin()
-        await machine.put(-3 * MINUTE)
-        assert machine.slots() == before
-        await machine.put(3 * MINUTE)
-        assert machine.slots() == before
-    # One that went by a clock which was ahead took that one slot.
-    await machine.go_on(12 * MINUTE)
-    slots = machine.slots()
-    assert len(set(slots)) == len(slots) == len(before) + 11
-    # One that goes on took those up to its last one.
-    machine.clock.turn(5 * MINUTE)
-    queue.run(f"UPDATE schedules SET last_slot = {machine.clock.now_ms()}")
+    before = machine.slots()
+    queue.run("UPDATE schedules SET taken = NULL")
     await machine.begin()
-    await machine.go_on(MINUTE)
-    slots = machine.slots()
-    await machine.put(-5 * MINUTE)
-    await machine.go_on(4 * MINUTE)
-    assert machine.slots() == slots
+    await machine.put(-3 * MINUTE)
+    assert machine.slots() == before
+    await machine.put(3 * MINUTE)
+    assert machine.slots() == before
 
 
 async def test_a_schedule_that_changes_takes_none_again(machine: Machine) -> None:

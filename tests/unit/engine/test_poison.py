@@ -53,7 +53,7 @@ class Line:
 
     def work(self, *, due: bool = True) -> None:
         """There is other work; or there is none any more."""
-        self.lanes._ready.extend([LANE] if due else [])
+        self.lanes._ready.update(dict.fromkeys([LANE] if due else []))
         if not due:
             self.lanes._ready.clear()
 

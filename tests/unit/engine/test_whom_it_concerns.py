@@ -67,12 +67,12 @@ class Rig:
     def probed(self, key: Key, outcome: Outcome, guards: Guards | None = None) -> None:
         """A probe of `key` is claimed, and ends so."""
         self.clock.turn(1)
-        now, lane = self.clock.now_ms(), self.lane(key)
+        now = self.clock.now_ms()
         self.lanes.touch(key, 0)
         [choice] = self.lanes.choose(now)
         assert (choice.key, choice.probe) == (key, True)
         self.lanes.answered(choice, 1, None)
-        self.lanes.probe_claimed(lane, self.ids + 1, key)
+        self.lanes.scopes.probe_claimed(key, self.ids + 1)
         self.ends(key, outcome, guards)
 
     def fails(
@@ -397,7 +397,7 @@ def test_a_manual_retry_that_is_taken_lifts_it_for_all() -> None:
     [choice] = rig.lanes.choose(now)
     assert (choice.key, choice.limit, choice.probe) == (SAME, 1, True)
     rig.lanes.answered(choice, 1, None)
-    rig.lanes.probe_claimed("h:443", rig.ids + 1, SAME)
+    rig.lanes.scopes.probe_claimed(SAME, rig.ids + 1)
     rig.ends(SAME, answered(200))
     assert rig.held() == set()
     assert rig.feedback.lifted == {"https://h/1": now}
@@ -429,7 +429,7 @@ def test_a_probe_whose_url_was_changed_meanwhile(when: str, outcome: Outcome) ->
     if when == "chosen":
         rig.lanes.place(SAME, "h:443", 10, url="https://h/3")
     rig.lanes.answered(choice, 1, None)
-    rig.lanes.probe_claimed("h:443", rig.ids + 1, SAME)
+    rig.lanes.scopes.probe_claimed(SAME, rig.ids + 1)
     rig.lanes.place(SAME, "h:443", 10, url="https://h/3")
     rig.ends(SAME, outcome)
     throttle = rig.lanes.scopes.by_name.get("https://h/1")

@@ -265,14 +265,6 @@ async def test_an_attempt_that_began_before_a_success_says_nothing(
     assert await fails(store) == {}
 
 
-async def test_a_webhook_that_succeeded_under_an_older_version(queue: Any, store: Store) -> None:
-    await attempt(queue, HOOK, Status.FAILED)
-    queue.clock.turn(1)
-    await attempt(queue, HOOK, Status.SUCCEEDED)
-    queue.run("DELETE FROM endpoint_state")
-    assert await fails(store) == {}
-
-
 async def test_of_many_failed_ones_only_so_many_are_looked_at(
     queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,7 +377,6 @@ async def test_no_look_goes_through_the_table(queue: Any, store: Store) -> None:
         (failing.WAITING, ("crm/1", "ops", 10, 1), "ready"),
         (failing.RUNNING, (), "running"),
         (search.NEWEST.format(hint="", where=RUNNING, order="id + 0"), (10,), "running"),
-        (failing.SUCCEEDED, ("crm/1", 10, "ops"), "endpoint"),
         (search.SINCE, (1 << 50, 1 << 50), "created"),
         (search.SINCE, (1 << 50, 1 << 50), "running"),
         (search.UNTIL, (10, 10), "created"),

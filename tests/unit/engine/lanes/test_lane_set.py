@@ -646,7 +646,7 @@ def test_a_broken_lane_lets_one_probe_through() -> None:
     [choice] = lanes.choose(FIRST_PAUSE_MS)
     assert choice.key == B
     lanes.answered(choice, 1, None)
-    lanes.probe_claimed("api:x", 7, B)
+    lanes.scopes.probe_claimed(B, 7)
     assert throttle.admits(7, FIRST_PAUSE_MS)
 
 
@@ -801,7 +801,7 @@ class LanesMachine(RuleBasedStateMachine):
         before = {name: lane.free for name, lane in self.lanes.lanes.items()}
         probing = {name for name in self.lanes.lanes if self.probes_only(name)}
         look = self.lanes.next_look()
-        ready = set(self.lanes._ready_names)
+        ready = set(self.lanes._ready)
         while self.lanes.unsettled < unsettled:
             self.lanes.ended()
         while self.lanes.unsettled > unsettled:
@@ -840,7 +840,7 @@ class LanesMachine(RuleBasedStateMachine):
             due, earliest = self.answers[choice]
             self.lanes.answered(choice, len(due), earliest)
             if choice.probe and due:
-                self.lanes.probe_claimed(choice.lane, len(self.origins), choice.key)
+                self.lanes.scopes.probe_claimed(choice.key, len(self.origins))
             for when in due:
                 self.start(choice.key, when, choice.lane)
         self.choices, self.answers = [], {}
@@ -983,7 +983,7 @@ class LanesMachine(RuleBasedStateMachine):
             turns += 1
             assert turns <= left + 2 * len(KEYS) + len(LANES), "somebody is forgotten"
             look = self.lanes.next_look()
-            if look is not None and not self.lanes._ready_names:
+            if look is not None and not self.lanes._ready:
                 self.now = max(self.now, look)  # as the worker sleeps
             self.choose(0)
             self.commit_claim()

@@ -143,7 +143,6 @@ STATEMENTS = {
     "delete attempts": (prune.DELETE_ATTEMPTS.format(ids="?, ?"), ["INDEX attempts_task"]),
     "who failed": (failing.ENDPOINTS, ["COVERING INDEX retry_schedule_endpoint (endpoint_id>?)"]),
     "waiting of a failing one": (failing.WAITING, [f"INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
-    "last success of a webhook": (failing.SUCCEEDED, ["INDEX retry_schedule_endpoint"]),
     "latest of a failing one": (failing.LATEST, [BY_ID]),
     "attempts of a failing one": (failing.TRIED, ["INDEX attempts_task"]),
     "backlog": (backlog.READY_ONES, [f"INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
