@@ -18,6 +18,7 @@ from bench.environment.servers import Nginx
 from bench.measures import (
     accept,
     calls,
+    commands,
     connections,
     counts,
     crowd,
@@ -209,6 +210,11 @@ def own(quick: bool) -> Iterator[Case]:
         "startup",
         f"READY=1 to the service manager; the median of {startup.STARTS} starts; no task waits",
         _alone(partial(startup.measure, endpoints=1_000 // part)),
+    )
+    yield Measure(
+        "commands",
+        f"the median of {commands.RUNS} runs, beside a daemon that does nothing",
+        _alone(partial(commands.measure, endpoints=1_000 // part)),
     )
 
 

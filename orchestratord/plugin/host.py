@@ -581,13 +581,7 @@ def _line_of(error: BaseException, source: str) -> int | None:
 
 def _versions(packages: Iterable[PluginSource]) -> dict[str, str]:
     """The version of each plugin that a package brings."""
-    known: dict[str, str] = {}  # each is read once: that takes as long as importing a module
-    found: dict[str, str] = {}
-    for source in packages:
-        if (package := source.package) is not None:
-            known[package.name] = known.get(package.name) or package.version
-        found[source.name] = "?" if package is None else known[package.name]
-    return found
+    return {source.name: source.version for source in packages}
 
 
 def _digests(folders: Iterable[Path]) -> dict[str, str]:

@@ -12,14 +12,31 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 GROUP = "orchestratord"
 """The entry-point group."""
 
 ENTRY_POINT = "entry point"
+
+
+class Package(NamedTuple):
+    """What was installed with a plugin; `requires` says which orchestratord, or is empty."""
+
+    name: str
+    version: str
+    requires: str
+
+
+@lru_cache(maxsize=16)
+def _package(installed: importlib.metadata.Distribution) -> Package:
+    """Its metadata, read once: that takes as long as importing a module."""
+    metadata = installed.metadata
+    asked = metadata.get_all("Requires-Dist") or ()
+    core = (one for one in asked if re.match(r"orchestratord(?![\w.-])", one))
+    return Package(metadata["Name"], metadata["Version"], next(core, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +48,29 @@ class PluginSource:
         place: `entry point`, or its file.
         load: imports it; may raise anything.
         module: of an entry point: the module that has the hooks.
-        package: of an entry point: what was installed with it.
+        installed: of an entry point: where its package is from.
     """
 
     name: str
     place: str
     load: Callable[[], Any]
     module: str = ""
-    package: importlib.metadata.Distribution | None = None
+    installed: importlib.metadata.Distribution | None = None
+
+    @property
+    def package(self) -> Package | None:
+        """What was installed with it; None for a single file."""
+        return None if self.installed is None else _package(self.installed)
+
+    @property
+    def version(self) -> str:
+        """Of its package; `?` where none is known."""
+        return self.package.version if self.package is not None else "?"
 
     @property
     def requires(self) -> str:
         """Which orchestratord its package asks for; empty where it does not say."""
-        asked = self.package.requires if self.package is not None else None
-        return next((one for one in asked or () if re.match(r"orchestratord(?![\w.-])", one)), "")
+        return self.package.requires if self.package is not None else ""
 
     @property
     def home(self) -> str:
