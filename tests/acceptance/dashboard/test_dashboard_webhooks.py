@@ -13,6 +13,7 @@ from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.dashboard.browser import axe, open_browser, playwright_or_skip
 from tests.acceptance.receiver import Answer, Receiver
+from tests.acceptance.subscriptions import tenants
 from tests.acceptance.waiting import until
 
 playwright_or_skip()
@@ -59,6 +60,7 @@ def shared_daemon(make_shared: MakeDaemon, shared_receiver: Receiver) -> Daemon:
     daemon = make_shared(
         environ={"TOKEN": TOKEN, "READ": READ, "KEY": KEY},
         http={"bind": "127.0.0.1:0", "token": "${secret:TOKEN}", "read_token": "${secret:READ}"},
+        subscriptions={"key": tenants.KEY},
     )
     audit = {"name": "audit", "phase": "on_retry", "url": "https://audit.example.com/"}
     daemon.api("shop", shared_receiver.url, retry=retry(delay="1h"), webhooks=[audit])

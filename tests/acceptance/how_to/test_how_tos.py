@@ -118,19 +118,6 @@ def test_stripe(
     assert "bookPayment" in daemon.ctl("show", str(event_id), "--tree").out
 
 
-def test_from_svix(
-    make_daemon: MakeDaemon, receiver: Receiver, credentials: dict[str, str]
-) -> None:
-    receiver.on("/hooks", 200)
-    daemon = of_page("from-svix", make_daemon, receiver, environ=credentials).start()
-    params = '{"customer": "acme", "invoice": {"id": 7}}'
-    assert daemon.ctl("call", "shop/invoice.paid", "--params", params).code == 0
-    daemon.settle()
-    (sent,) = receiver.received("/hooks")
-    body = Webhook(SECRETS["ops_hook"]).verify(sent.body, dict(sent.headers))
-    assert body == {"type": "invoice.paid", "data": {"id": 7}}
-
-
 def test_from_celery(make_daemon: MakeDaemon, receiver: Receiver) -> None:
     receiver.on("/messages", 200)
     daemon = of_page("from-celery", make_daemon, receiver).start()

@@ -1,0 +1,1 @@
+"""Faults of one line each in engine and queue, and for each a test that finds it."""
