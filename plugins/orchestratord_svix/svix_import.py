@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import click
 
+from orchestratord import config_option
+
 if TYPE_CHECKING:
     import httpx
 
@@ -29,6 +31,7 @@ def import_() -> None:
 
 
 @import_.command()
+@config_option
 @click.argument("url")
 @click.option(
     "--token-file",
@@ -45,11 +48,9 @@ def import_() -> None:
 @click.option(
     "--socket",
     envvar="ORCHESTRATORD_SOCKET",
-    default="/run/orchestratord/control.sock",
-    show_default=True,
-    help="The daemon's control socket; else $ORCHESTRATORD_SOCKET.",
+    help="The daemon's control socket; else $ORCHESTRATORD_SOCKET, else that of the configuration.",
 )
-def svix(url: str, token_file: Path, secrets: Path, socket: str) -> None:
+def svix(config: str | None, url: str, token_file: Path, secrets: Path, socket: str | None) -> None:
     """Make a tenant for each application of Svix, and a subscription for each endpoint.
 
     URL is that of Svix's API, such as https://api.eu.svix.com. Run it again at any time: it makes
@@ -57,6 +58,12 @@ def svix(url: str, token_file: Path, secrets: Path, socket: str) -> None:
     """
     import httpx
 
+    from orchestratord import opened_config
+
+    if socket is None:
+        opened = opened_config(config)
+        named = opened.config.daemon.control_socket or "/run/orchestratord/control.sock"
+        socket = str(opened.folder / named)  # a relative one is below the folder
     token = token_file.read_text().strip()
     theirs = httpx.Client(
         base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=SECONDS

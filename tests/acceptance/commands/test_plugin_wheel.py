@@ -101,8 +101,10 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 def test_a_shipped_plugin_is_a_wheel_of_its_own(place: Path, name: str) -> None:
     config, module = ("--config", str(place / "empty")), f"orchestratord_{name}"
     without = run(place, "orchestratord", *COMMAND[name], *config)
-    missing = f"No such command '{COMMAND[name][0]}'" in without.stderr
-    assert (without.returncode, missing) == (2, True), without.stderr
+    # Other plugins may share the group `import`.
+    missing = re.search(rf"No such command '({'|'.join(COMMAND[name][:2])})'", without.stderr)
+    assert without.returncode == 2, without.stderr
+    assert missing, without.stderr
     row = rf"^{name} +2\.0\.0 +loaded +entry point"
     assert not re.search(
         rf"^{name} ", run(place, "orchestratord", "plugins", *config).stdout, re.MULTILINE

@@ -109,9 +109,9 @@ def test_stripe(
     for _ in range(2):  # Stripe may send it twice
         ended = daemon.run("inbound", "test", file, "--body", str(tmp_path / "event.json"))
         assert ended.code == 0, ended.err
-    until(lambda: receiver.count("/payments/in_1") == 1, "the first attempt")
+    until(lambda: receiver.count("/payments/in_1"), "the first attempt")
     (call,) = daemon.tasks(endpoint="erp/bookPayment")
-    assert daemon.ctl("retry", str(call["id"]), "--wait").code == 0
+    daemon.finish(call["id"])  # after its backoff
     assert [one.json() for one in receiver.received("/payments/in_1")] == [{"cents": 4200}] * 2
     assert len(daemon.tasks(endpoint="stripe/paid")) == 2
     (event_id,) = {one["parent_id"] for one in daemon.tasks(endpoint="erp/bookPayment")}

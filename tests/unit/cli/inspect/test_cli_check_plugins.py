@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -16,6 +16,21 @@ from orchestratord.plugin.host import Host
 from orchestratord.plugin.registry import CORE_TABLES
 from orchestratord.queue import models
 from tests.unit.cli.cli_parts import GOOD, run, write
+
+
+class Installed(importlib.metadata.Distribution):
+    """A package of version 2.0."""
+
+    def __init__(self, name: str, *requires: str) -> None:
+        asked = "".join(f"Requires-Dist: {one}\n" for one in requires)
+        self._metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.0\n{asked}"
+
+    def read_text(self, filename: str) -> str | None:
+        return self._metadata if filename == "METADATA" else None
+
+    def locate_file(self, path: Any) -> Path:
+        return Path(path)
+
 
 HEAD = "import orchestratord as o\n\nfrom orchestratord import hookimpl\n"
 
@@ -331,9 +346,8 @@ def test_packages_that_want_the_same_are_named(monkeypatch: pytest.MonkeyPatch) 
             return [Table("same", {"a": "TEXT"}, key=("a",))]
 
     sources = [
-        plugin_sources.PluginSource(name, "entry point", Plugin, name, package)
+        plugin_sources.PluginSource(name, "entry point", Plugin, name, Installed(f"p-{name}"))
         for name in ("one", "two")
-        if (package := cast("Any", SimpleNamespace(name=f"p-{name}", version="2.0", requires=[])))
     ]
     monkeypatch.setattr("orchestratord.plugin.host.installed_plugins", lambda: sources)
     with pytest.raises(PluginError, match=r"by one and by two \(one: p-one 2.0, two: p-two 2.0\)"):
@@ -359,7 +373,7 @@ def test_what_a_package_asks_for_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
         raise ImportError("cannot import name 'New'", name=orchestratord.__name__)
 
     requires = ["orchestratord-x>=3", "orchestratord>=7", "httpx"]
-    package: Any = SimpleNamespace(name="orchestratord-new", version="2.0", requires=requires)
+    package = Installed("orchestratord-new", *requires)
     source = plugin_sources.PluginSource("new", "entry point", load, "new", package)
     monkeypatch.setattr("orchestratord.plugin.host.installed_plugins", lambda: [source])
     host = Host()
