@@ -572,7 +572,7 @@ PLANTS: dict[str, Callable[[], Planted]] = {
 
 SHOWN_BY: dict[str, int] = {
     "acknowledged-and-not-written": 1,
-    "acknowledged-before-the-commit": 1,
+    "acknowledged-before-the-commit": 4,
     "batch-member-that-is-told-twice": 9,
     "breaker-that-never-closes": 37,
     "brought-forward-before-its-floor": 26,
@@ -595,10 +595,10 @@ SHOWN_BY: dict[str, int] = {
     "lock-that-two-hold": 8,
     "one-more-than-its-concurrency": 2,
     "order-that-is-not-kept": 27,
-    "pace-that-crawls": 3,
-    "partition-over-its-limit": 7,
+    "pace-that-crawls": 46,
+    "partition-over-its-limit": 38,
     "paused-endpoint-that-is-called": 6,
-    "post-that-is-sent-again": 9,
+    "post-that-is-sent-again": 20,
     "rate-that-a-restart-forgets": 122,
     "reload-that-drops-what-waits": 5,
     "retention-that-removes-what-waits": 1,

@@ -22,7 +22,7 @@ TESTS = {
     "outbox": [
         "tests/unit/plugins/test_outbox_relay.py",
         "tests/unit/cli/test_cli_outbox.py",
-        "tests/acceptance/outbox/test_outbox.py",
+        "tests/acceptance/outbox/test_outbox.py::test_what_is_committed_is_called_and_nothing_else",
     ],
 }
 """Plugin → what holds of it wherever it comes from."""
