@@ -116,4 +116,4 @@ def test_a_shipped_plugin_is_a_wheel_of_its_own(place: Path, name: str) -> None:
     tested = run(place, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS[name])
     assert tested.returncode == 0, tested.stdout + tested.stderr
     [passed] = re.findall(r"^(\d+) passed", tested.stdout, re.MULTILINE)
-    assert int(passed) >= 20
+    assert int(passed) >= 10
