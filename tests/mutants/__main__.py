@@ -111,8 +111,12 @@ def main() -> int:
             finally:
                 copies.put(copy)
 
-        wrong = [said for said in threads.map(one, chosen) if said is not None]
-    print("\n".join([*wrong, f"{len(chosen)} faults, {len(chosen) - len(wrong)} found"]))
+        wrong = []
+        for said in threads.map(one, chosen):
+            if said is not None:
+                wrong.append(said)
+                print(said, flush=True)
+    print(f"{len(chosen)} faults, {len(chosen) - len(wrong)} found")
     return int(any(said.startswith("not found") for said in wrong))
 
 
