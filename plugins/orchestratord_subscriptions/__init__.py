@@ -138,7 +138,7 @@ def register_services(control: Control) -> Iterable[Service]:
     return (
         Service("subscriptions", index.follow, where="each"),
         Service("missed by subscriptions", partial(health.keep_missed, control)),
-        Service("keys of subscriptions", partial(census.follow, control)),
+        Service("keys of subscriptions", partial(census.follow, control), where="each"),
     )
 
 

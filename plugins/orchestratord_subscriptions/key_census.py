@@ -21,7 +21,8 @@ MOST = 10_000
 
 
 class KeyCensus:
-    """What the first worker has counted last; None where there is nothing to count."""
+    """What this process has counted last, for it may be the one that is asked; None where there is
+    nothing to count."""
 
     def __init__(self) -> None:
         self.counts: dict[str, Any] | None = None

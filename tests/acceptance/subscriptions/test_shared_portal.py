@@ -1,7 +1,8 @@
-"""The portal where several processes serve it: two workers, and two daemons on one queue."""
+"""The portal where several processes serve it, two workers or two daemons; and what each says."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from tests.acceptance.processes import free_port
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.subscriptions.portals import exchange
 from tests.acceptance.subscriptions.tenants import Tenants, declare, settings
+from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
 AT_ONCE = 8
@@ -76,3 +78,28 @@ def test_two_daemons(make_daemon: MakeDaemon, receiver: Receiver, database: str)
         started(make_daemon, receiver, free_port(), database=database, lease=3) for _ in range(2)
     ]
     judge([tenants for tenants, _ in both], [url for _, url in both])
+
+
+def test_each_daemon_has_counted_the_keys(
+    make_daemon: MakeDaemon, receiver: Receiver, database: str
+) -> None:
+    """`doctor` on either machine says what has an older key."""
+    made = settings(receiver)
+    first = make_daemon(subscriptions=made, database=database, lease=3).start()
+    declare(first)
+    tenants = Tenants(first, receiver.url)
+    tenants.put("acme")
+    tenants.add("acme")
+    newer = {**made, "key": [base64.b64encode(bytes(32)).decode(), made["key"]]}
+    first.write("orchestratord.yaml", {**first.settings, "subscriptions": newer})
+    first.reload()
+    second = make_daemon(subscriptions=newer, database=database, lease=3)
+    declare(second)
+    second.start()
+
+    def counted(daemon: Daemon) -> bool:
+        said = daemon.status()["subscriptions"]
+        return said is not None and said["older_keys"] == 1
+
+    for daemon in (first, second):
+        until(lambda daemon=daemon: counted(daemon), "its count", 20)
