@@ -146,20 +146,27 @@ def test_a_partition_in_order_stays_held(make_daemon: MakeDaemon, receiver: Rece
     assert [daemon.task(call)["looks"] for call in (first, second)] == [2, 0]
 
 
-def test_looks_count_for_a_rate_over_a_start(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+@pytest.mark.parametrize("queue", ["sqlite", "postgres"])
+def test_looks_count_for_a_rate_over_a_start(
+    make_daemon: MakeDaemon, receiver: Receiver, queue: str, request: pytest.FixtureRequest
+) -> None:
     receiver.on("/job", BUSY)
-    daemon = make_daemon()
+    settings: dict[str, Any] = {}
+    if queue == "postgres":
+        settings = {"database": request.getfixturevalue("postgres").create(), "lease": 3}
+    daemon = make_daemon(**settings)
     daemon.api("jobs", receiver.url, rate_limit="4/h")
     daemon.endpoint("jobs/getJob", "/job", poll={"until": WHEN_DONE, "every": "100ms"})
     daemon.start()
     call = daemon.call("jobs/getJob")
-    for restart in (daemon.restart, daemon.kill):
-        until(lambda: daemon.task(call)["waits"], "the rate to be used up")
-        assert daemon.task(call)["looks"] == receiver.count("/job") == 4
-        restart()
-    daemon.start()
-    until(lambda: daemon.task(call)["waits"], "the rate to be used up still")
-    assert receiver.count("/job") == 4
+    for end in (daemon.stop, daemon.kill, daemon.stop):
+        until(
+            lambda: [lane["rate"]["used"] for lane in daemon.status()["lanes"]] == [4], "the rate"
+        )
+        until(lambda: daemon.task(call)["looks"] == 4, "all that it allows")
+        assert receiver.count("/job") == 4
+        end()
+        daemon.start()
 
 
 def test_what_may_not_be_repeated_is_not_polled(make_daemon: MakeDaemon) -> None:
