@@ -19,7 +19,7 @@ import httpx
 
 from orchestratord.api.api_routes import application
 from orchestratord.api.filters import NAMES
-from orchestratord.api.server.problem_json import PROBLEMS, title
+from orchestratord.api.server.problem_json import PROBLEMS
 from orchestratord.api.service import Service
 from orchestratord.plugin.host import Host
 
@@ -83,11 +83,11 @@ def _problem(document: Mapping[str, Any]) -> Iterator[str]:
 def _remedies(document: Mapping[str, Any]) -> Iterator[str]:
     for code, (status, text, remedy) in sorted(PROBLEMS.items(), key=lambda item: item[1].status):
         words = text[:1].upper() + text[1:]
-        yield from ("", f"## {code}", "", f"{status} {title(status)}. {words}.", "", remedy)
+        yield from ("", f"## {code}", "", f"{status}. {words}.", "", remedy)
 
 
 def _reference(document: Mapping[str, Any]) -> Iterator[str]:
-    yield from ("| route | | fields of query, headers and body | answer |", "|---|---|---|---|")
+    yield from ("| route | | fields of query, headers and body |", "|---|---|---|")
     schemas = document["components"]["schemas"]
     for method, path, operation in _operations(document):
         names = [one["name"] for one in operation["parameters"] if one["in"] != "path"]
@@ -98,22 +98,7 @@ def _reference(document: Mapping[str, Any]) -> Iterator[str]:
         if {*NAMES} <= {*names}:
             named = [one for one in named if one.strip("`") not in NAMES]
             named.insert(0, "[filters](#looking)")
-        yield (
-            f"| `{method} {path}` | {operation['summary']} "
-            f"| {', '.join(named)} | {', '.join(_answers(operation))} |"
-        )
-
-
-def _answers(operation: Mapping[str, Any]) -> list[str]:
-    """The documents that a route answers, by their names."""
-    found = []
-    for answer in operation["responses"].values():
-        for media_type, content in answer.get("content", {}).items():
-            choices = content["schema"].get("anyOf", [content["schema"]])
-            found += [f"`{_name(one)}`" for one in choices if "$ref" in one]
-            if content["schema"] == {"type": "string"}:
-                found.append(f"`{media_type}`")
-    return list(dict.fromkeys(found))
+        yield f"| `{method} {path}` | {operation['summary']} | {', '.join(named)} |"
 
 
 def _name(schema: Mapping[str, Any]) -> str:
