@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from orchestratord.http.answer_view import AnswerView, look
+from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.poll_rule import PollRule
 from orchestratord.model.retry_policy import RetryPolicy
@@ -83,3 +84,9 @@ class AnswerRules:
             return outcome
         again = code in self.retry.when
         return replace(outcome, verdict="retry" if again else "failure", error=f"{code}, but {why}")
+
+
+def answer_rules(endpoint: Endpoint) -> AnswerRules:
+    """The expressions that judge the answers of an endpoint of `type: http`."""
+    spec = endpoint.spec
+    return AnswerRules(endpoint.retry, spec.fail_if, spec.success_if, spec.poll)

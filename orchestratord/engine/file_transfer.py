@@ -65,7 +65,10 @@ async def with_files(
             saved = request.extensions[SAVED] = SavedAnswer(folder, name, files.max_file)
             request.headers["Accept-Encoding"] = "identity"
             send = _Saving(send, saved)
-        return await call(send)
+        outcome = await call(send)
+        if isinstance(send, _Saving) and not outcome.look:
+            await send.keep(outcome)
+        return outcome
     except FileRefused as error:
         return Outcome("failure", None, error=str(error), final_reason="rejected")
     except _TooLarge as error:
@@ -110,12 +113,21 @@ class _Saving:
                 return response
             if response.extensions.get("truncated"):
                 raise _TooLarge(response)
-            about = await saved.finish()
+            about = await saved.written()
         except (OSError, SendError) as error:
             if saved.error is None and isinstance(error, SendError):
                 raise
             raise _NotSaved(f"the answer cannot be saved: {saved.error or error}") from None
         return _instead(response, about)
+
+    async def keep(self, outcome: Outcome) -> None:
+        """Bring the file to the disk under its name, if its answer is that of this outcome."""
+        if outcome.response is None or "saved" not in outcome.response.extensions:
+            return
+        try:
+            await self._saved.finish()
+        except OSError as error:
+            raise _NotSaved(f"the answer cannot be saved: {error}") from None
 
 
 async def _pretend(send: Send, path: str, request: httpx.Request, **options: Any) -> httpx.Response:

@@ -9,14 +9,14 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote, unquote, urlencode
 
 import httpx
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from pydantic_core import to_json
 
-from orchestratord.engine.answer_rules import AnswerRules
+from orchestratord.engine.answer_rules import answer_rules
 from orchestratord.engine.file_keys import (
     FilePart,
     FileToSend,
@@ -29,13 +29,12 @@ from orchestratord.engine.file_transfer import BODY_PARTS, SAVE_AS, with_files
 from orchestratord.engine.request_checks import problems
 from orchestratord.engine.retry_delay import parse_reset
 from orchestratord.errors import InvalidPayload, Problem, Reject, SendError, SendErrorKind
-from orchestratord.http.client import origin_of
 from orchestratord.http.error_message import error_message
 from orchestratord.http.response_parser import ACCEPT_ENCODING
 from orchestratord.model.answer_expression import AnswerExpression, ErrorMessage
 from orchestratord.model.declared import Model
 from orchestratord.model.endpoint import SUCCESS, Endpoint
-from orchestratord.model.http_message import BODY_FILE, Form, Request
+from orchestratord.model.http_message import BODY_FILE, Form, Request, origin_of
 from orchestratord.model.outcome import Outcome, Send, is_over_quota
 from orchestratord.model.poll_rule import PollRule
 from orchestratord.model.quota import Quota
@@ -48,7 +47,13 @@ from orchestratord.values import world
 from orchestratord.values.attached_file import BodyFile
 from orchestratord.values.redact import Redactor
 from orchestratord.values.status_set import StatusSet
-from orchestratord.values.template import JsonText, Template, TemplateTree, to_text
+from orchestratord.values.template import (
+    JsonText,
+    Template,
+    TemplateTree,
+    checked_name,
+    to_text,
+)
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 IDEMPOTENT_METHODS = SAFE_METHODS | {"PUT", "DELETE"}
@@ -83,19 +88,33 @@ class SentFile(BodyFile):
         return value if made else super().parse(value, info)
 
 
+def _plain_keys(json: TemplateTree) -> TemplateTree:
+    """Raises ValueError where a key looks like a template."""
+    waiting = [json.tree]
+    for one in waiting:  # and what is added meanwhile
+        if isinstance(one, Mapping):
+            waiting += [one[checked_name(key)] for key in one]
+        elif isinstance(one, list):
+            waiting += one
+    return json
+
+
+FieldName = Annotated[str, AfterValidator(checked_name)]
+
+
 class HttpBody(Model):
     """The body of a request: one of `json`, `form`, `text`, `file`, `multipart`."""
 
-    json_: TemplateTree | None = Field(None, alias="json")
+    json_: Annotated[TemplateTree, AfterValidator(_plain_keys)] | None = Field(None, alias="json")
     """JSON; each text in it is a template."""
-    form: Mapping[str, Template] | None = None
+    form: Mapping[FieldName, Template] | None = None
     """Fields of a form, as `application/x-www-form-urlencoded`."""
     text: Template | None = None
     """A template, whose result is the body."""
     file: SentFile | None = None
     """The file to send, relative to the config folder. With a template, a file in a folder of
     files.read, which the daemon reads while it sends."""
-    multipart: Mapping[str, Template | FilePart] | None = None
+    multipart: Mapping[FieldName, Template | FilePart] | None = None
     """The fields of a form with files in it, as `multipart/form-data`: texts, and {path: …}."""
 
     @property
@@ -173,7 +192,7 @@ class HttpSpec(Model):
     path: Template | WholeTarget
     """The path after the API's base_url. Values in it are percent-encoded, `/` included. For GET
     and HEAD, {from: params.location} takes the whole URL from a parameter."""
-    query: Mapping[str, Template] = {}
+    query: Mapping[FieldName, Template] = {}
     """The parameters of the query. A value that renders to null leaves one out."""
     headers: Mapping[str, Template] = {}
     """Headers of the request, over those of the API. A value that renders to null leaves one
@@ -346,13 +365,6 @@ def _with_quota(outcome: Outcome, quota: Quota, retry: RetryPolicy, now: int) ->
     return outcome
 
 
-def answer_rules(endpoint: Endpoint) -> AnswerRules | None:
-    """The expressions that judge the answers of an endpoint of `type: http`, if there are any."""
-    spec, retry = endpoint.spec, endpoint.retry
-    found = AnswerRules(retry, spec.fail_if, spec.success_if, spec.poll)
-    return found if any(found.named()) else None
-
-
 class Planned:
     """The plan of an endpoint, made for its first request: a reload looks at thousands."""
 
@@ -410,7 +422,8 @@ class RequestPlan:
                 self.json = JsonText(spec.body.json_, _json)
             except (TypeError, ValueError) as error:
                 self.problem = self.problem or f"body.json cannot be written as JSON: {error}"
-        self.rules = answer_rules(endpoint)
+        rules = answer_rules(endpoint)
+        self.rules = rules if any(rules.named()) else None
         attached = spec.body.attached if spec.body else None
         self.body_file = attached.name if attached else None
         """The name of the file that the body is, if it is one."""

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestratord.config.validate.undefined_names import written
+from orchestratord.engine.answer_rules import answer_rules
 from orchestratord.engine.file_keys import FilePart
 from orchestratord.errors import Problem
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import FilesSettings
 from orchestratord.values.durations import format_duration
-from orchestratord.values.jmespath_expression import Expression
 from orchestratord.values.template import Template, TemplateTree
 
 HTTP = "http"
@@ -73,7 +73,7 @@ def _doubts(endpoint: Endpoint) -> Iterator[tuple[str, str]]:
     templates = dict(_templates(endpoint.spec))
     for key, template in templates.items():
         yield from _doubtful(key, template, endpoint)
-    for key, expression in _judges(endpoint):
+    for key, expression in answer_rules(endpoint).named():
         if found := _ENVELOPE.search(expression.source):
             yield key, f"sees the answer itself: write {found[1]} for {found[0]}"
     body = endpoint.spec.body
@@ -92,15 +92,6 @@ def _doubts(endpoint: Endpoint) -> Iterator[tuple[str, str]]:
         message = f"is shorter than the delay of the backoff, {given}: each one is {longest}"
         yield "retry.max_delay", message
     yield from _nowhere_named(endpoint, templates)
-
-
-def _judges(endpoint: Endpoint) -> Iterator[tuple[str, Expression]]:
-    """The expressions that judge an answer, by their keys."""
-    spec = endpoint.spec
-    found = {"success_if": spec.success_if, "fail_if": spec.fail_if, "retry.if": endpoint.retry.if_}
-    for key, expression in found.items():
-        if expression is not None:
-            yield key, expression
 
 
 def _templates(spec: Any) -> Iterator[tuple[str, Template | TemplateTree]]:
@@ -128,13 +119,14 @@ def _doubtful(
 ) -> Iterator[tuple[str, str]]:
     if isinstance(template, TemplateTree):
         return
-    for name in _SINGLE.findall(written(template)):
+    text = written(template)
+    for name in _SINGLE.findall(text):
         path = name if "." in name else f"params.{name}"
         if path.startswith("params.") and (key == "path" or "." in name):
             yield key, f"{{{name}}} is sent as it stands: a template is {{{{ {path} }}}}"
-    for name in _SEGMENT.findall(written(template)) if key == "path" else ():
+    for name in _SEGMENT.findall(text) if key == "path" else ():
         yield key, f":{name} is sent as it stands: a template is {{{{ params.{name} }}}}"
-    for name in _SHELL.findall(written(template)):
+    for name in _SHELL.findall(text):
         yield key, f"${name} is sent as it stands: a reference is ${{{name}}}"
     if _QUOTED.search(template.source):
         yield key, "its typographic quotes are sent along: quotes of YAML are ' and \""

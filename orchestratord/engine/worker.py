@@ -222,13 +222,15 @@ class Worker:
 
     async def _past(self) -> Past:
         """Of lanes with a rate limit: that, and when calls began before this daemon did."""
-        apis = self.placement.config.apis
+        apis, endpoints = self.placement.config.apis, self.placement.config.endpoints
         limits = {name: api.rate_limit for name, api in apis.items() if api.rate_limit}
         if not limits:
             return {}
         reach = max(limit.window + limit.margin for limit in limits.values())
         now, past = self.clock.now_ms(), dict[str, tuple[RateLimit, list[int]]]()
-        for key, began in await self.store.read(claim.begun(now - reach)):
+        waiting = [id_ for id_, one in endpoints.items() if getattr(one.spec, "poll", None)]
+        found = await self.store.read(claim.begun(now - reach))
+        for key, began in found + await self.store.read(claim.looked(waiting, now - reach)):
             standing, api = self.placement.of(key), key.endpoint_id.partition("/")[0]
             # Where its endpoint is gone, only statements cannot be told from calls.
             counts = standing.rate if isinstance(standing, Target) else not key.webhook

@@ -7,10 +7,10 @@ attributes is `#text`. Entities are refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar, cast
 from urllib.parse import parse_qs
+from xml.parsers import expat
 
 import httpx
 
@@ -25,6 +25,8 @@ INLINE_XML = 4 << 10
 """Bytes of XML up to which it is looked into on the event loop."""
 MOST_XML = 200_000
 """Elements and attributes that are taken."""
+_PIECE = 65_536
+"""Bytes of XML that are parsed in one go."""
 
 T = TypeVar("T")
 
@@ -202,13 +204,10 @@ def _refuse(word: str) -> NoReturn:
 def _read_xml(response: httpx.Response) -> Any:
     import xmltodict  # most APIs speak JSON
 
-    left = Budget(MOST_XML)
+    encoding = response.charset_encoding
+    pieces: Any = _bounded_pieces(response.content, encoding)
     try:
-        return xmltodict.parse(
-            response.content,
-            encoding=response.charset_encoding,
-            postprocessor=cast("Any", partial(_local, left)),
-        )
+        return xmltodict.parse(pieces, encoding=encoding, postprocessor=cast("Any", _local))
     except TooCostly:
         detail = f"it has more than {MOST_XML:,} elements and attributes"
     except Exception as error:  # expat's own, and LookupError for an unknown encoding
@@ -216,11 +215,33 @@ def _read_xml(response: httpx.Response) -> Any:
     raise UnreadableBody("the body is no XML that is taken", "XML", detail)
 
 
-def _local(left: Budget, path: list[Any], key: str, value: Any) -> tuple[str, Any] | None:
+def _bounded_pieces(content: bytes, encoding: str | None) -> Iterator[bytes]:
+    """The pieces of XML, as long as it is neither too deep nor too much: the library calls nothing
+    of ours before an element ends. Other threads run between two pieces."""
+    left, depth = Budget(MOST_XML), 0
+
+    def begin(name: str, attributes: list[str]) -> None:
+        nonlocal depth
+        depth += 1
+        left.spend(1 + len(attributes) // 2)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
+
+    def end(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser = expat.ParserCreate(encoding)
+    parser.ordered_attributes = True
+    parser.StartElementHandler, parser.EndElementHandler = begin, end
+    for start in range(0, len(content), _PIECE):
+        piece = content[start : start + _PIECE]
+        parser.Parse(piece, False)
+        yield piece
+
+
+def _local(path: list[Any], key: str, value: Any) -> tuple[str, Any] | None:
     """An element or an attribute by its local name; None for a declaration of a namespace."""
-    left.spend(1)
-    if len(path) > MAX_DEPTH:
-        raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
     if key.startswith("@"):
         name = key[1:]
         if name == "xmlns" or name.startswith("xmlns:"):

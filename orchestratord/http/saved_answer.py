@@ -71,14 +71,19 @@ class SavedAnswer:
             self._writing = asyncio.get_running_loop().create_task(self._write_all())
         return self._held < _HELD
 
-    async def finish(self) -> dict[str, Any]:
-        """Bring it to the disk under its name: its path, size and sha256. Raises OSError."""
+    async def written(self) -> dict[str, Any]:
+        """Wait until all of it is written: its path, size and sha256. Raises OSError."""
         if self._writing is not None:
             await asyncio.wait((self._writing,))
         if self.error is not None:
             raise self.error
-        await self._apart(self._keep)
         return {"path": self._path, "size": self.size, "sha256": self._hash.hexdigest()}
+
+    async def finish(self) -> dict[str, Any]:
+        """Bring it to the disk under its name; returns and raises what `written` does."""
+        about = await self.written()
+        await self._apart(self._keep)
+        return about
 
     async def close(self) -> None:
         """Remove what was not kept, once no thread writes to it."""

@@ -20,11 +20,10 @@ from orchestratord.values.durations import Duration
 from orchestratord.values.redact import MASK
 from orchestratord.values.secret import Secret, Text
 from orchestratord.values.signing_key import PRETENDED_KEY, check_signing_key
-from orchestratord.values.yaml_value import YamlValue
+from orchestratord.values.yaml_value import YamlValue, template_problem
 
 AWAITED = f"Bearer {MASK}"
 """The value of Authorization until there is a token."""
-_TEMPLATE = re.compile(r"\{\{.*\}\}", re.DOTALL)
 _FILE = re.compile(r"\$\{file:(/[^{}]+)\}")
 _WRITTEN = "as it is written here"
 _PLACEHOLDER = re.compile("\ue000([0-9]+)\ue001")
@@ -202,11 +201,9 @@ class _Literal(Model):
     def _no_template(cls, value: Any) -> Any:
         # Of a secret that is written out, the source is a mask.
         written = value.source if isinstance(value, Text) and value.source != MASK else value
-        if isinstance(written, str) and _TEMPLATE.search(written):
-            raise ValueError(
-                "takes no template, and is used as it stands; what changes from request to "
-                "request belongs into headers"
-            )
+        remedy = "what changes from request to request belongs into headers"
+        if isinstance(written, str) and (wrong := template_problem(written, remedy)):
+            raise ValueError(wrong)
         return value
 
 

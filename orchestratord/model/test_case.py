@@ -168,7 +168,7 @@ class Expected(Model):
     """The expected consequences. The test ignores those that are left out."""
 
     outcome: Verdict | None = None
-    """`succeeded`, `retry` (another attempt follows) or `failed` (for good)."""
+    """`succeeded`, `retry` (another attempt or look follows) or `failed` (for good)."""
     reason: Reason | None = None
     """Why it failed for good."""
     delay: Span | None = None

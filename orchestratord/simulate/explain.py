@@ -15,8 +15,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+from orchestratord.engine.answer_rules import answer_rules
 from orchestratord.engine.call_tree import outcome_of_run
-from orchestratord.engine.http_executor import answer_rules
 from orchestratord.engine.new.call_partition import with_partition
 from orchestratord.engine.retry import Decision
 from orchestratord.engine.retry_delay import Fault, base_delay
@@ -111,8 +111,7 @@ class Explainer:
         waited = sum(base_delay(target.retry, n, fault)[0] for n in range(1, attempt))
         task = _running(new, moment, attempt, waited, idempotent=endpoint.idempotent)
         request, outcome = cast("Any", None), cast("Outcome | None", None)
-        decision: Decision | None = None
-        span: tuple[float, float] | None = None
+        decision, span = cast("Decision | None", None), cast("tuple[float, float] | None", None)
         try:
             request = await bounded(task.is_large, executor.prepare, task, target, moment)
         except (InvalidPayload, Reject) as error:
@@ -124,11 +123,12 @@ class Explainer:
             reached = executor.sending_phases[:1]
             if answer is not None:
                 outcome = await outcome_of(executor, request, task, target, answer)
-                ended = Reached(task, endpoint, self._config, outcome, request)
-                with self._noticing(notes):  # of those hooks that can be run here
-                    outcome = await self._host.fold_after(executor.phases[1], ended, pure=True)
+                if not outcome.look:  # no hook sees one
+                    at_end = Reached(task, endpoint, self._config, outcome, request)
+                    outcome = await self._hooked(executor, at_end, notes)
                 decision, span = decide_within(task, target, outcome, moment, fault)
-                reached = (*executor.sending_phases, END_PHASES[decision.status])
+                if not outcome.look:
+                    reached = (*executor.sending_phases, END_PHASES[decision.status])
         if outcome is not None and decision is not None:
             task, outcome = _settled(task, outcome, decision)
         asked = (phase,) if phase else reached
@@ -152,6 +152,11 @@ class Explainer:
         )
 
     # -- within ----------------------------------------------------------------------------
+
+    async def _hooked(self, executor: Executor, reached: Reached, notes: list[str]) -> Outcome:
+        """The outcome as those hooks leave it that can be run here."""
+        with self._noticing(notes):
+            return await self._host.fold_after(executor.phases[1], reached, pure=True)
 
     def _consequences(
         self, phases: Sequence[str], task: Task, arguments: Mapping[str, Any], notes: list[str]
@@ -266,11 +271,10 @@ def _running(
 
 async def _found(target: Target, outcome: Outcome | None) -> tuple[Found, ...]:
     """What the expressions find that judge an answer by HTTP."""
-    rules = answer_rules(target.endpoint) if target.endpoint.type == "http" else None
-    if rules is None or outcome is None or outcome.response is None:
+    if target.endpoint.type != "http" or outcome is None or outcome.response is None:
         return ()
     found: list[Found] = []
-    for key, expression in rules.named():
+    for key, expression in answer_rules(target.endpoint).named():
         try:
             value = await look(outcome.response, partial(_search, expression))
             found.append(Found(key, expression.source, value))

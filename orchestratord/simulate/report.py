@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,8 @@ from orchestratord.values.redact import Redactor
 
 OUTCOMES = {Status.SUCCEEDED: "succeeded", Status.PENDING: "retry", Status.FAILED: "failed"}
 """What becomes of a task, as `tests:` names it."""
+LONGEST_FOUND = 200
+"""Characters of what an expression found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,15 @@ def report_json(report: Report, redactor: Redactor) -> dict[str, Any]:
         "consequences": [_consequence(item, redactor) for item in report.consequences],
         "notes": [redactor.text(note) for note in report.notes],
     }
+
+
+def found_text(found: Mapping[str, Any]) -> str:
+    """What an expression found, as `report_json` has it, in words."""
+    value = json.dumps(found["value"], ensure_ascii=False)
+    if found["error"]:
+        value = f"cannot be told: {found['error']}"
+    shown = value if len(value) <= LONGEST_FOUND else f"{value[:LONGEST_FOUND]}…"
+    return f"{found['key']}: {found['expression']} finds {shown}"
 
 
 def _consequence(item: Consequence, redactor: Redactor) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import httpx
@@ -16,7 +16,7 @@ from orchestratord.model.outcome import Statement
 from orchestratord.model.task import Explanation, Kind
 from orchestratord.model.test_case import Expected, ExpectedCall, ExpectedRequest, TestCase
 from orchestratord.simulate.explain import Explainer
-from orchestratord.simulate.report import OUTCOMES, Report
+from orchestratord.simulate.report import OUTCOMES, Report, found_text
 from orchestratord.simulate.timetable import between
 from orchestratord.values.durations import rough_duration
 from orchestratord.values.redact import Redactor
@@ -106,6 +106,7 @@ def _decided(expect: Expected, report: Report) -> Iterator[tuple[Path, str]]:
         if decision.why != decision.reason:
             words.append(decision.why)
         because = f"{came}, {': '.join(str(word) for word in words if word)}"
+    because = "; ".join((because, *(found_text(asdict(one)) for one in report.expressions)))
     if expect.outcome is not None and came != expect.outcome:
         yield ("expect", "outcome"), f"expected {expect.outcome}, came {because}"
     elif expect.reason is not None and decision.reason != expect.reason:

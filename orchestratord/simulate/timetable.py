@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestratord.engine.retry import Decision, decide, decide_over_quota
+from orchestratord.engine.retry import Decision, decide, decide_look, decide_over_quota
 from orchestratord.engine.retry_delay import Fault, base_delay, lengthened
 from orchestratord.model.outcome import Outcome, is_over_quota
 from orchestratord.model.retry_policy import RetryPolicy
@@ -65,6 +65,8 @@ def decide_within(
 
     def decided(policy: RetryPolicy, chance: world.Random) -> Decision:
         at = int(now * 1000)
+        if outcome.look:
+            return decide_look(task, policy, target.endpoint.spec.poll, outcome, now=at)
         decision = decide(
             task, policy, target.idempotent, outcome, now=at, chance=chance, fault=fault
         )

@@ -24,7 +24,7 @@ from jmespath.functions import signature
 from orchestratord.values.budget import JSON_PER_STEP, PER_STEP, Budget, TooCostly
 from orchestratord.values.json_body import from_json, to_json
 from orchestratord.values.secret import Text
-from orchestratord.values.yaml_value import YamlValue
+from orchestratord.values.yaml_value import YamlValue, template_problem
 
 LONGEST = 4_000
 """Characters of an expression."""
@@ -105,6 +105,8 @@ class Expression(YamlValue):
             raise ValueError(f"is not JMESPath: {_problem(error, text)}") from None
         except RecursionError:
             raise ValueError("is not JMESPath that can be used: it is nested too deeply") from None
+        if wrong := template_problem(self.source, "name what it sees, without {{ }}"):
+            raise ValueError(wrong)
 
     @property
     def is_list_of_parts(self) -> bool:

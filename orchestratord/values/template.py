@@ -22,7 +22,7 @@ from orchestratord.errors import InvalidPayload
 from orchestratord.values.budget import Budget, templates_budget, within_budget
 from orchestratord.values.secret import Text
 from orchestratord.values.template_sandbox import MAX_RENDERED, sandbox
-from orchestratord.values.yaml_value import YamlValue
+from orchestratord.values.yaml_value import YamlValue, template_problem
 
 MAX_EXPRESSION = 10_000
 """Characters; reading a long one takes long, and none is written."""
@@ -320,6 +320,13 @@ def _settled(value: Any, budget: Budget) -> Any:
     if callable(value):
         raise TypeError("this is a function; call it, or name a value")
     return value
+
+
+def checked_name(name: str) -> str:
+    """A name beside which a template stands. Raises ValueError where it looks like one itself."""
+    if wrong := template_problem(name, "write each name out"):
+        raise ValueError(f"the name {name} {wrong}")
+    return name
 
 
 class TemplateTree(YamlValue):

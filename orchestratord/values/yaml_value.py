@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,6 +12,19 @@ from pydantic_core import CoreSchema, core_schema
 
 REFERENCE: Mapping[str, Any] = {"type": "string", "pattern": r"\$\{"}
 """In a JSON Schema: a reference, which stands for a value of any type."""
+_TEMPLATE = re.compile(r"\{\{.*\}\}", re.DOTALL)
+
+
+def template_problem(written: str, remedy: str) -> str | None:
+    """What is wrong with a text that takes no template, and looks like one; None for any other.
+
+    Args:
+        written: as it stands in the file.
+        remedy: where such a thing belongs.
+    """
+    if _TEMPLATE.search(written):
+        return f"takes no template, and is used as it stands; {remedy}"
+    return None
 
 
 class YamlValue:

@@ -38,6 +38,8 @@ class DatabaseUrl:
         if isinstance(value, DatabaseUrl):
             return value
         text = str(value)
+        if "{{" in text:
+            raise ValueError("takes no template; write the URL, or a reference")
         if _SQLITE.fullmatch(text):
             return cls("sqlite", text)
         if text.startswith(_POSTGRESQL):

@@ -24,8 +24,6 @@ T = TypeVar("T")
 _WIDTH = 80
 _VERBS = {"webhook": ("fires", "does not fire")}
 _FOLLOWS = "follows", "does not follow"
-_LONGEST = 200
-"""Characters of what an expression found that are shown."""
 _ALIKE = 3
 """Things of one name that are shown; of a thousand calls the first few say it all."""
 
@@ -242,15 +240,10 @@ def _request(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _expressions(document: Mapping[str, Any]) -> Iterator[str]:
+    from orchestratord.simulate.report import found_text
+
     for one in document["expressions"]:
-        found = json.dumps(one["value"], ensure_ascii=False)
-        if one["error"]:
-            found = f"cannot be told: {one['error']}"
-        yield from _wrapped("  ", [f"{one['key']}: {one['expression']} finds {_cut(found)}"])
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+        yield from _wrapped("  ", [found_text(one)])
 
 
 def _sent(request: Mapping[str, Any], indent: str) -> Iterator[str]:
@@ -295,11 +288,9 @@ def _decision(document: Mapping[str, Any]) -> Iterator[str]:
         yield from _wrapped("  ", [f"{said}it failed for good, {decision['reason']}"])
         if decision["why"] != decision["reason"]:
             yield from _wrapped("  ", [decision["why"]])
-    if document["request"] is None:
-        return
     after = list(document["hooks"])[-1]
     plugins = document["hooks"][after]
-    if plugins:
+    if plugins and after in document["reached"]:
         yield from _wrapped("  ", [f"{_and(plugins)} may decide otherwise ({after})."])
 
 

@@ -20,6 +20,7 @@ from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Spot, locat
 from orchestratord.errors import Problem
 from orchestratord.values.redact import MASK, Redactor
 from orchestratord.values.suggest import choices, nearest, suggest
+from orchestratord.values.yaml_value import template_problem
 
 _LONGEST = 600
 """Characters of a message."""
@@ -50,7 +51,6 @@ _QUOTED = re.compile(
 _HARMLESS = re.compile(r"[A-Za-z_.]{0,48}|\{\{ … \}\}")
 """A name as ours are, or a template that holds none; another name may be a secret that was written
 into braces."""
-_TEMPLATE = re.compile(r"\{\{.*\}\}", re.DOTALL)
 _NUMBER = re.compile(r"\d{4,}[\d.]*|\d+\.\d{3,}")
 _LONG_NUMBER = re.compile(r"\d{10,}")
 _USER_INFO = re.compile(r"""(?<!\S)([\[{'"]*(?:\w+://)?)[^\s\[{'"]\S*@(?=\S)""")
@@ -183,8 +183,8 @@ class KeyProblems:
                 waiting += node.entries.values()
             elif isinstance(node, ListNode):
                 waiting += node.items
-            elif _TEMPLATE.search(node.text):
-                self.problems.error(spot, f"takes no template, and is used as it stands; {remedy}")
+            elif wrong := template_problem(node.text, remedy):
+                self.problems.error(spot, wrong)
 
     def error(self, message: str, *path: str | int) -> None:
         """See `Problems.error`."""

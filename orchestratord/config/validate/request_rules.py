@@ -123,6 +123,7 @@ class RequestRules:
             self._check_url(auth.oauth2.token_url, allow, place, query=True)
         proxy: Proxy | None = fields.get("proxy")
         if proxy is not None:
+            keys.no_template("write the user and the password, or references", "proxy")
             self._check_target((proxy.host, proxy.port), allow, keys.at("proxy"))
         if (base_url := fields.get("base_url")) is not None:
             self._check_url(base_url, allow, keys.at("base_url"))

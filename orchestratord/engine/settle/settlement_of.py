@@ -36,7 +36,7 @@ def settlement_of(
     code, error, response = task.last_status_code, task.last_error, None
     if outcome is not None:
         code, error = outcome.status_code, None
-        if outcome.error is not None:
+        if outcome.error is not None and not result.look:  # which is no failure
             error = error_record(outcome.error, redactor)
         if outcome.response is not None:
             try:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from orchestratord.model.task import RESOLVED, Key, Status, Task
 from orchestratord.queue import shared_rates
 from orchestratord.queue.batch import Rank, Read, Write, reads, writes
-from orchestratord.queue.connection import BY_RUNNING, RUNNING, Connection
+from orchestratord.queue.connection import BY_ENDPOINT, BY_RUNNING, RUNNING, Connection
 from orchestratord.queue.models import ChoreRow, DaemonRow, sql
 from orchestratord.queue.operations.partitions import give_place
 from orchestratord.queue.records import Claimed, Pick
@@ -31,6 +31,14 @@ WHERE attempts.id > ? AND attempts.id <= ? AND attempts.status_code IS NOT NULL
 UNDER_WAY = f"""
 SELECT endpoint_id, webhook, started_at FROM retry_schedule {BY_RUNNING} WHERE {RUNNING}
 """
+
+LOOKED = tuple(
+    f"""
+SELECT looks, looked_since, updated_at FROM retry_schedule {by}
+WHERE endpoint_id = ? AND status {is_} 'running' AND looks > 0 AND updated_at >= ?
+"""
+    for by, is_ in ((BY_ENDPOINT, "<>"), (BY_RUNNING, "="))
+)
 
 FORSAKE = f"""
 UPDATE retry_schedule {BY_RUNNING} SET lease_until = ? WHERE status = 'running' AND locked_by = ?
@@ -139,6 +147,21 @@ def begun(db: Connection, since: int) -> list[tuple[Key, int]]:
         last -= _PAGE
         if last <= 0 or (rows and max(row[2] + row[3] for row in rows) < since):
             break
+    return found
+
+
+@reads
+def looked(db: Connection, endpoint_ids: Collection[str], since: int) -> list[tuple[Key, int]]:
+    """Looks of these endpoints at `since` (milliseconds) or later, as `begun` has attempts. A row
+    knows the first of its looks, how many there were, and when it was written last: those between
+    count as evenly spread."""
+    found: list[tuple[Key, int]] = []
+    for id_ in endpoint_ids:
+        for statement in LOOKED:
+            for looks, first, last in db.all(statement, (id_, since)):
+                apart = max((last - first) / max(looks - 1, 1), 1)
+                most = min(looks, int((last - since) / apart) + 1)
+                found += [(Key(id_), round(last - apart * n)) for n in range(most)]
     return found
 
 

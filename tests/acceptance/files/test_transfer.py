@@ -205,6 +205,25 @@ def test_an_answer_is_saved(daemon: Daemon, receiver: Receiver, folders: tuple[P
     assert receiver.received("/download")[-1].headers["accept-encoding"] == "identity"
 
 
+def test_what_is_not_done_yet_is_not_saved(
+    daemon: Daemon, receiver: Receiver, folders: tuple[Path, Path]
+) -> None:
+    daemon.endpoint(
+        "shop/export", "/export", poll={"until": "status_code == `200`", "every": "1s"},
+        save={"folder": str(folders[1]), "name": "export.csv"},
+    )  # fmt: skip
+    receiver.on("/export", Answer(202, b"busy"), Answer(202, b""), Answer(200, b"a,b"))
+    target = folders[1] / "export.csv"
+    target.write_bytes(b"an older one")
+    daemon.start()
+    call = daemon.call("shop/export")
+    until(lambda: daemon.task(call)["looks"] == 2, "two looks")
+    assert target.read_bytes() == b"an older one"
+    assert daemon.finish(call)["status"] == "succeeded"
+    assert target.read_bytes() == b"a,b"
+    assert os.listdir(folders[1]) == ["export.csv"]
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", ".", "", "a\nb", "x" * 256, "é" * 200])
 def test_what_is_no_name(
     daemon: Daemon, receiver: Receiver, folders: tuple[Path, Path], name: str

@@ -104,6 +104,19 @@ def test_it_goes_on_after_a_kill_and_begins_anew_where_a_person_retries(
     assert task["looked_since"] > since
 
 
+def test_a_look_after_a_failure_fails_no_more(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    receiver.on("/job", Answer(503), BUSY)
+    daemon = make_daemon()
+    declare(daemon, receiver, {}, retry={"backoff": {"strategy": "fixed", "delay": "100ms"}})
+    daemon.start()
+    call = daemon.call("jobs/getJob")
+    until(lambda: daemon.task(call)["looks"], "a look")
+    task = daemon.task(call)
+    assert (task["attempts"], task["last_error"], task["last_status_code"]) == (1, None, 200)
+    assert [one for one in daemon.status()["failing"] if one["webhook"] is None] == []
+    assert '| {"status": "busy"}' in daemon.ctl("show", str(call)).out
+
+
 def test_retry_after_wins_over_every(make_daemon: MakeDaemon, receiver: Receiver) -> None:
     later = Answer(200, BUSY.body, {"Retry-After": "2"})
     receiver.on("/job", later, DONE)
@@ -131,6 +144,29 @@ def test_a_partition_in_order_stays_held(make_daemon: MakeDaemon, receiver: Rece
     ends = [daemon.task(call)["finished_at"] for call in (other["id"], first, second)]
     assert ends == sorted(ends), "its slot is free between two looks, and its turn is not"
     assert [daemon.task(call)["looks"] for call in (first, second)] == [2, 0]
+
+
+@pytest.mark.parametrize("queue", ["sqlite", "postgres"])
+def test_looks_count_for_a_rate_over_a_start(
+    make_daemon: MakeDaemon, receiver: Receiver, queue: str, request: pytest.FixtureRequest
+) -> None:
+    receiver.on("/job", BUSY)
+    settings: dict[str, Any] = {}
+    if queue == "postgres":
+        settings = {"database": request.getfixturevalue("postgres").create(), "lease": 3}
+    daemon = make_daemon(**settings)
+    daemon.api("jobs", receiver.url, rate_limit="4/h")
+    daemon.endpoint("jobs/getJob", "/job", poll={"until": WHEN_DONE, "every": "100ms"})
+    daemon.start()
+    call = daemon.call("jobs/getJob")
+    for end in (daemon.stop, daemon.kill, daemon.stop):
+        until(
+            lambda: [lane["rate"]["used"] for lane in daemon.status()["lanes"]] == [4], "the rate"
+        )
+        until(lambda: daemon.task(call)["looks"] == 4, "all that it allows")
+        assert receiver.count("/job") == 4
+        end()
+        daemon.start()
 
 
 def test_what_may_not_be_repeated_is_not_polled(make_daemon: MakeDaemon) -> None:

@@ -27,6 +27,10 @@ from config_parts import ConfigFolder, host_of
         ),
         ("retry: {max_delay: 1s}", "retry.max_delay: is shorter than the delay of the backoff"),
         ("params: {id: {required: true}}", "params.id: is required, and nothing uses it"),
+        (
+            "poll: {until: response.body.ok}",
+            "poll.until: sees the answer itself: write body for response.body",
+        ),
     ],
 )
 def test_a_warning(config: ConfigFolder, text: str, warning: str) -> None:
@@ -94,6 +98,13 @@ def test_answers_that_there_are_none(config: ConfigFolder) -> None:
         ("base_url: https://{{ params.host }}.example", "", "base_url"),
         ("", "params: {a: {}}\nschedule: {every: 1h, params: {a: ['{{ now }}']}}",
          "schedule.params.a.0"),
+        ("", "params: {a: {default: '{{ now }}'}}", "params.a.default"),
+        ("proxy: 'http://u:{{ now }}@proxy.example:3128'", "", "proxy"),
+        ("error_message: \"body.a || '{{ now }}'\"", "", "error_message"),
+        ("", "success_if: \"body.a == '{{ now }}'\"", "success_if"),
+        ("", "fail_if: \"body.a == '{{ now }}'\"", "fail_if"),
+        ("", "retry: {if: \"body.a == '{{ now }}'\"}", "retry.if"),
+        ("", "poll: {until: \"body.a == '{{ now }}'\"}", "poll.until"),
     ],
 )  # fmt: skip
 def test_a_template_where_none_is_taken(
@@ -102,6 +113,21 @@ def test_a_template_where_none_is_taken(
     config.api(f"base_url: https://a.example\n{api}\n" if "base_url" not in api else f"{api}\n")
     config.endpoint(f"path: /x\n{endpoint}\n")
     assert f"{key}: takes no template" in config.error()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "query: {'{{ now }}': a}",
+        "method: POST\nbody: {form: {'{{ now }}': a}}",
+        "method: POST\nbody: {multipart: {'{{ now }}': a}}",
+        "method: POST\nbody: {json: [{'{{ now }}': a}]}",
+    ],
+)
+def test_a_name_is_no_template(config: ConfigFolder, text: str) -> None:
+    config.api()
+    config.endpoint(f"path: /x\n{text}\n")
+    assert ": the name {{ now }} takes no template, and is used as it stands" in config.error()
 
 
 @pytest.mark.parametrize(

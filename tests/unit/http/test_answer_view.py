@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import httpx
@@ -86,6 +87,8 @@ def test_xml_in_the_charset_that_it_names() -> None:
     [
         ('<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "entities are disabled"),
         ("<a>" * 100 + "</a>" * 100, "nested deeper than 64"),
+        ("<a>" * 100, "nested deeper than 64"),
+        ("<a{}/>".format("".join(f" a{n}=''" for n in range(MOST_XML))), "more than 200,000"),
         (f"<a>{'<b/>' * (MOST_XML + 1)}</a>", "more than 200,000 elements"),
         ("<a>", "no element found"),
     ],
@@ -94,6 +97,16 @@ def test_xml_that_is_not_taken(body: str, why: str) -> None:
     with pytest.raises(UnreadableBody, match="no XML that is taken") as refused:
         read_body(answered(body, XML))
     assert why in refused.value.detail
+
+
+def test_what_is_too_deep_takes_no_memory() -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableBody):
+            read_body(answered("<a>" * 500_000, XML))
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20  # the text itself has 1.5 MB
+    finally:
+        tracemalloc.stop()
 
 
 def test_xml_loads_nothing() -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import httpx
 import pytest
-from explain_parts import Shop, rules
+from explain_parts import GET, Shop, rules
 
 from orchestratord import (
     Backoff,
@@ -404,3 +404,13 @@ async def test_a_webhook_that_is_switched_off_has_no_target(tmp_path: Path) -> N
     assert target.retry.max_attempts == 10
     with pytest.raises(Conflict, match="its tasks wait: the webhook off is switched off"):
         shop.explainer.target(endpoint, "off")
+
+
+async def test_a_look_is_followed_by_nothing(tmp_path: Path) -> None:
+    text = f"{GET.rstrip()}\n    poll: {{until: body.state == 'done', for: 3s, every: 5s}}\n"
+    report = await Shop(tmp_path, get=text).explain(answer={"status_code": 200, "body": {}})
+    assert report.decision is not None
+    assert (report.decision.why, report.decision.delay) == ("look 1: not done yet", 3.0)
+    assert report.span == (3.0, 3.0)
+    assert report.reached == ("before_request",)
+    assert happening(report, "webhook") == ["asked"]

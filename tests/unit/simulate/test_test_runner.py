@@ -280,3 +280,32 @@ async def test_the_calls_that_follow(
     (one,) = await tried(tmp_path, tests, Other())
     assert [miss.message for miss in one.misses] == ([] if message is None else [message])
     assert all(miss.path[:2] == ("expect", "calls") for miss in one.misses)
+
+
+POLL = "poll: {until: body.state == 'done', fail_if: body.state == 'lost', every: 7s}"
+
+
+@pytest.mark.parametrize(
+    ("state", "expect", "message"),
+    [
+        ("busy", "{outcome: retry, delay: 7s, webhooks: [asked]}", None),
+        ("done", "{outcome: succeeded, webhooks: [asked, read]}", None),
+        ("lost", "{reason: not_retryable, webhooks: [asked, lost]}", None),
+        (
+            "busy",
+            "{outcome: succeeded}",
+            "expected succeeded, came retry: look 1: not done yet; poll.fail_if: body.state == "
+            "'lost' finds false; poll.until: body.state == 'done' finds false",
+        ),
+    ],
+)
+async def test_what_is_not_done_yet(
+    tmp_path: Path, state: str, expect: str, message: str | None
+) -> None:
+    # Of the last attempt, too: a look costs none.
+    answer = f"{{status_code: 200, body: {{state: {state}}}}}"
+    case = f"{{params: {{id: 7}}, attempt: 4, answer: {answer}, expect: {expect}}}"
+    shop = Shop(tmp_path, get=f"{GET.rstrip()}\n    {POLL}\n    tests: [{case}]\n")
+    endpoint = shop.config.endpoints["shop/get"]
+    (one,) = await run_cases(shop.explainer, endpoint, shop.config.redactor)
+    assert [miss.message for miss in one.misses] == ([] if message is None else [message])

@@ -6,13 +6,15 @@ import ast
 import re
 import tomllib
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from bench.code.size import House
 from orchestratord.api.server.http_connection import Peer
-from orchestratord.api.server.problem_json import PROBLEMS, Refusal
+from orchestratord.api.server.problem_json import PROBLEMS, Refusal, title
 from orchestratord.cli.doctor.doctor_command import checks
 from orchestratord.model.task import Reason
 from orchestratord.queue.daemon_health import CLAIMS_FAILING, DATABASE, FATAL, MEMORY, STALLED, Code
@@ -33,13 +35,15 @@ class Said(NamedTuple):
     keywords: set[str]
 
 
-def calls() -> Iterator[tuple[str, ast.Call | ast.Raise]]:
+@cache
+def calls() -> list[tuple[str, ast.Call | ast.Raise]]:
     """What stands in the modules of the daemon and its plugins, and where."""
-    for folder in ("orchestratord", "plugins"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Call | ast.Raise):
-                    yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+    return [
+        (f"{module.path}:{node.lineno}", node)
+        for module in House().modules("orchestratord", "plugins")
+        for node in module.nodes
+        if isinstance(node, ast.Call | ast.Raise)
+    ]
 
 
 def said(levels: Collection[str] = LEVELS) -> Iterator[Said]:
@@ -67,6 +71,7 @@ def beginning(node: ast.AST) -> str:
     return str(text).partition(" ")[0].lower() if isinstance(text, str) else ""
 
 
+@cache
 def titles(page: str, level: int) -> list[str]:
     text = (ROOT / "docs" / f"{page}.md").read_text()
     return re.findall(rf"^{'#' * level} (.+)$", text, re.MULTILINE)
@@ -121,8 +126,14 @@ def test_a_message_is_known_by_its_first_words(text: str, title: str) -> None:
 
 
 def test_refusals_reasons_and_codes_lead_to_their_entries() -> None:
-    for code in PROBLEMS:
+    chapters = (ROOT / "docs" / "problems.md").read_text().split("\n## ")
+    assert len(chapters) == 1 + len(PROBLEMS)
+    for code, (status, what) in PROBLEMS.items():
         assert leads_somewhere(str(Refusal(code, "no").document()["type"])), code
+        words = what[:1].upper() + what[1:]
+        begins = f"{code}\n\n{status} {title(status)}. {words}.\n\n"
+        (chapter,) = (one for one in chapters if one.startswith(begins))
+        assert len(chapter) > len(begins), f"{code} has no remedy"
     daemon = (ROOT / "orchestratord" / "daemon" / "daemon.py").read_text()
     parts = {*re.findall(r'"(\w+)": (?:worker|self\._\w+)[},]', daemon), "event_loop", DATABASE}
     assert len(parts) == 5

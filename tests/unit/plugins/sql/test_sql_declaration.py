@@ -146,6 +146,10 @@ def test_what_is_wrong_with_an_endpoint(folder: Folder, keys: str, complaint: st
             "17: databases.a.url: expected sqlite:////absolute/path, sqlite:///path below the "
             "config folder, or postgresql://user@host/name",
         ),
+        (
+            "{a: {url: 'sqlite:///{{ params.x }}.db'}}",
+            "17: databases.a.url: takes no template; write the URL, or a reference",
+        ),
         ("{a: {}}", "13: databases.a.url: is required"),
         ("{a: {url: 'sqlite:///x', concurrency: 0}}", "37: databases.a.concurrency: must be at"),
         ("{a b: {url: 'sqlite:///x'}}", "13: databases.a b: 'a b' is no name: it is made of"),

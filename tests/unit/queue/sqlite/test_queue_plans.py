@@ -88,6 +88,8 @@ STATEMENTS = {
     "start": (many(settle.START), [BY_ID]),
     "release": (claim.RELEASE, [BY_ID]),
     "claims of a daemon": (claim.CLAIMS_OF, [RUNNING]),
+    "looks": (claim.LOOKED[0], ["INDEX retry_schedule_endpoint (endpoint_id=?)"]),
+    "looks under way": (claim.LOOKED[1], [RUNNING]),
     "any of dead workers": (claim_sqlite.OF_DEAD.lost, [f"COVERING {RUNNING}", OWNER]),
     "reclaim unstarted": (claim_sqlite.OF_DEAD.unstarted, RECLAIMED),
     "reclaim started": (claim_sqlite.OF_DEAD.started, RECLAIMED),
