@@ -6,7 +6,7 @@ delivery, which is a task like any other.
     declaration           what the YAML declares       subscription          a row, and its tables
     derived_secret        secrets of the key           subscription_index    which ones there are
     subscription_health   how each fares               subscription_delivery sending
-    tenant_service        what can be done with them   routes                the API
+    tenant_rows           changing the rows            routes                the API
     subscription_documents what the API says           checks                what `check` finds
     sent_deliveries       what a tenant sees of them   portal_port           pages for tenants
     portal_token          who may open them
@@ -53,21 +53,16 @@ from orchestratord import (
 )
 from orchestratord_subscriptions import checks
 from orchestratord_subscriptions.declaration import ENDPOINT, PUBLIC, SUBSCRIPTIONS
-from orchestratord_subscriptions.key_census import KeyCensus, look
+from orchestratord_subscriptions.key_census import look
 from orchestratord_subscriptions.portal_port import LINKS, PortalPort
 from orchestratord_subscriptions.routes import SUBSCRIPTION_PATH, TENANT_PATH, SubscriptionRoutes
 from orchestratord_subscriptions.sent_deliveries import SentDeliveries
-from orchestratord_subscriptions.subscription import (
-    CHANGES,
-    REQUESTS,
-    SUBSCRIPTION_ROWS,
-    TENANTS,
-)
+from orchestratord_subscriptions.subscription import CHANGES, SUBSCRIPTION_ROWS, TENANTS
 from orchestratord_subscriptions.subscription_delivery import SubscriptionDeliveries
 from orchestratord_subscriptions.subscription_health import SubscriptionHealth
 from orchestratord_subscriptions.subscription_index import UNADDRESSED, SubscriptionIndex
 from orchestratord_subscriptions.tenant_page import tenant_page
-from orchestratord_subscriptions.tenant_service import TenantService
+from orchestratord_subscriptions.tenant_rows import TenantRows
 from orchestratord_subscriptions.tenant_verbs import VERBS
 
 __all__ = ["PUBLIC", "SUBSCRIPTIONS"]
@@ -75,8 +70,18 @@ __all__ = ["PUBLIC", "SUBSCRIPTIONS"]
 health = SubscriptionHealth(lambda: executor.now(), lambda since: executor.skipped_since(since))
 index = SubscriptionIndex(health)
 executor: SubscriptionDeliveries = SubscriptionDeliveries(index)
-portal, census = PortalPort(), KeyCensus()
+tenants = TenantRows(index)
+routes, sent = SubscriptionRoutes(tenants), SentDeliveries(tenants)
 DELIVERIES = f"{SUBSCRIPTION_PATH}/deliveries"
+ROUTES = (
+    *routes.all(),
+    Route("POST", f"{SUBSCRIPTION_PATH}/test", sent.test),
+    Route("POST", f"{SUBSCRIPTION_PATH}/replay", sent.replay),
+    Route("GET", DELIVERIES, sent.page, confidential=True),
+    Route("GET", f"{DELIVERIES}/{{task}}", sent.one, confidential=True),
+    Route("POST", f"{DELIVERIES}/{{task}}/retry", sent.retry),
+)
+portal = PortalPort(tenants, ROUTES)
 announcer.to_subscribers = index.deliveries
 
 
@@ -97,7 +102,7 @@ def register_executor() -> Iterable[Executor]:
 
 @hookimpl
 def register_tables() -> Iterable[Table]:
-    return TENANTS, SUBSCRIPTION_ROWS, CHANGES, REQUESTS, LINKS
+    return TENANTS, SUBSCRIPTION_ROWS, CHANGES, LINKS
 
 
 @hookimpl
@@ -108,28 +113,14 @@ def register_metrics() -> Iterable[Counter]:
 @hookimpl
 def register_routes(control: Control) -> Iterable[Route]:
     health.bind(control)
-    return (*_bound(control), Route("POST", f"{TENANT_PATH}/portal", portal.link))
+    index.bind(control)
+    return (*ROUTES, Route("POST", f"{TENANT_PATH}/portal", portal.link))
 
 
 @hookimpl
 def register_ports(control: Control) -> Iterable[PortHandler]:
-    _bound(control)  # in each worker; only the first one has routes
+    index.bind(control)  # in each worker; only the first one has routes
     return (PortHandler("subscriptions.portal", portal.admit, portal.answer),)
-
-
-def _bound(control: Control) -> tuple[Route, ...]:
-    """The routes of subscriptions, which the portal serves as well."""
-    index.bind(control)
-    service = TenantService(control, index)
-    sent = SentDeliveries(control, service, index)
-    routes = (
-        *SubscriptionRoutes(service).all(),
-        Route("GET", DELIVERIES, sent.page, confidential=True),
-        Route("GET", f"{DELIVERIES}/{{task}}", sent.one, confidential=True),
-        Route("POST", f"{DELIVERIES}/{{task}}/retry", sent.retry),
-    )
-    portal.bind(control, service, routes)
-    return routes
 
 
 @hookimpl
@@ -138,13 +129,12 @@ def register_services(control: Control) -> Iterable[Service]:
     return (
         Service("subscriptions", index.follow, where="each"),
         Service("missed by subscriptions", partial(health.keep_missed, control)),
-        Service("keys of subscriptions", partial(census.follow, control), where="each"),
     )
 
 
 @hookimpl
 def register_status(control: Control) -> Iterable[StatusPart]:
-    return (StatusPart(SUBSCRIPTIONS.key, lambda: census.counts),)
+    return (StatusPart(SUBSCRIPTIONS.key, lambda: index.census.counts),)
 
 
 @hookimpl
@@ -154,7 +144,8 @@ def register_checks() -> Iterable[Check]:
 
 @hookimpl
 def register_pages(control: Control) -> Iterable[Page]:
-    return (tenant_page(TenantService(control, index)),)
+    index.bind(control)
+    return (tenant_page(tenants, routes),)
 
 
 @hookimpl
