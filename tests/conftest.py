@@ -34,29 +34,30 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """With `-n auto`: more than there are cores, since most tests wait for processes and times."""
-    return max(6, os.cpu_count() or 1)
+    """With `-n auto`: more than two cores have, since many tests wait for processes and times."""
+    return max(4, os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out slow tests that are not asked for.
 
     Files are in the order of their folders, so that what waits for long begins before the unit
-    tests, which fill the rest; one of these takes half a minute.
+    tests, which fill the rest; before all others the files that take minutes by themselves.
     """
     if not config.option.all:
         out = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=out)
         left = set(out)
         items[:] = [item for item in items if item not in left]
-    items.sort(key=lambda item: item.path.name != "test_docs_outputs.py")
+    long = {"test_plants.py", "test_simulation.py", "test_docs_outputs.py"}
+    items.sort(key=lambda item: item.path.name not in long)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what this run left out."""
     if not terminalreporter.config.option.all:
         terminalreporter.write_line(
-            "The slow tests were left out (kills, fleets, upgrades, clocks that jump, full disks): "
+            "The slow tests were left out (most daemons, kills, fleets, clocks that jump): "
             "`--all` runs them, too."
         )
 

@@ -31,7 +31,6 @@ from orchestratord.api.answer_documents import (
 )
 from orchestratord.api.daemon_documents import (
     BatchPageDocument,
-    BatchQuery,
     GroupQuery,
     GroupsDocument,
     NoDashboard,
@@ -367,10 +366,10 @@ class ApiRoutes:
         limit, _ = _page(asked, bodies.RunQuery)
         return Answer(await self._service.run(_id(asked, "run"), limit))
 
-    @described(query=BatchQuery, answers={200: BatchPageDocument})
+    @described(query=bodies.RowsQuery, answers={200: BatchPageDocument})
     async def batch(self, asked: Asked) -> Answer:
         """List the members of a delivered batch."""
-        limit, after = _page(asked, BatchQuery)
+        limit, after = _page(asked, bodies.RowsQuery)
         return Answer(await self._service.batch(_id(asked, "batch"), limit, after or 0))
 
     @described(answers={200: BulksDocument}, problems=[InvalidParams])
@@ -398,10 +397,10 @@ class ApiRoutes:
         bulk = await self._service.many.resume(_id(asked, "bulk"))
         return Answer(bulk, 202, done=Action("resume bulk", bulk=bulk["id"]))
 
-    @described(query=bodies.ActionsQuery, answers={200: ActionLog})
+    @described(query=bodies.RowsQuery, answers={200: ActionLog})
     async def actions(self, asked: Asked) -> Answer:
         """List manual actions, the newest first."""
-        limit, after = _page(asked, bodies.ActionsQuery)
+        limit, after = _page(asked, bodies.RowsQuery)
         return Answer(await self._service.actions(limit=limit, after=after))
 
 

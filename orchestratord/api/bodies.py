@@ -273,11 +273,11 @@ class RunsQuery(TypedDict, total=False):
     """The `next` of the page before."""
 
 
-class ActionsQuery(TypedDict, total=False):
-    """A page of the action log."""
+class RowsQuery(TypedDict, total=False):
+    """A page of a list."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
-    """Actions of a page; 100 by default."""
+    """Rows of a page; 100 by default."""
     after: Annotated[int, Field(ge=1, le=MAX_ID)]
     """The `next` of the page before."""
 

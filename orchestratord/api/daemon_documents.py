@@ -554,15 +554,6 @@ class GroupsDocument(TypedDict):
     """False if the daemon counted only the newest tasks or shows only the largest groups."""
 
 
-class BatchQuery(TypedDict, total=False):
-    """Which members of a batch."""
-
-    limit: Annotated[int, Field(ge=1, le=1000)]
-    """Members of a page; 100 by default."""
-    after: Annotated[int, Field(ge=1, lt=10**19)]
-    """The `next` of the page before."""
-
-
 @example(
     {
         "at": "2026-11-24T22:00:00.000Z",

@@ -10,7 +10,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_type_hints
+
+from typing_extensions import is_typeddict
 
 from orchestratord.api.answer_documents import (
     ActionDocument,
@@ -21,11 +23,14 @@ from orchestratord.api.answer_documents import (
     TaskDocument,
     TaskPageDocument,
     Time,
-    WaitDocument,
 )
-from orchestratord.api.daemon_documents import PluginDocument, ProblemDocument
+from orchestratord.api.daemon_documents import (
+    PluginDocument,
+    PluginStatus,
+    ProblemDocument,
+    ServiceStatus,
+)
 from orchestratord.api.filters import FIELDS, NAMES
-from orchestratord.engine.lanes.wait_reason import Waiting
 from orchestratord.errors import Problem
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.task import DOUBTFUL, Attempt, Status, Task, TaskExcerpt
@@ -60,23 +65,38 @@ D = TypeVar("D")
 
 
 def document(kind: Callable[..., D], record: object, redactor: Redactor, **given: Any) -> D:
-    """A document of this kind: what is `given`, and of the record what else has the names of its
-    fields, times as texts and secrets masked."""
+    """A document of this kind: what is `given`, and of the record, an object or a mapping, what
+    else has the names of its fields: times as texts, documents made likewise, secrets masked."""
     shown: dict[str, Any] = {}
-    for name, is_time in _fields_of(kind):
+    for name, is_time, inner in _fields_of(kind):
         if name in given:
             shown[name] = given[name]
+            continue
+        value = record[name] if isinstance(record, Mapping) else getattr(record, name)
+        if is_time:
+            shown[name] = rfc3339(value)
+        elif inner is None or value is None:
+            shown[name] = redactor.value(value)
+        elif isinstance(value, Sequence):
+            shown[name] = [document(inner, one, redactor) for one in value]
         else:
-            value = getattr(record, name)
-            shown[name] = rfc3339(value) if is_time else redactor.value(value)
+            shown[name] = document(inner, value, redactor)
     return cast("D", shown)
 
 
 @lru_cache(maxsize=64)
-def _fields_of(kind: Callable[..., object]) -> tuple[tuple[str, bool], ...]:
-    """The fields of a document, and which of them are times."""
-    hints = get_type_hints(kind, include_extras=True)
-    return tuple((name, hint in (Time, Time | None)) for name, hint in hints.items())
+def _fields_of(kind: Callable[..., object]) -> tuple[tuple[str, bool, Any], ...]:
+    """The fields of a document; whether it is a time; which document it is, or has a list of."""
+    return tuple(
+        (name, hint in (Time, Time | None), _document_in(hint))
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+    )
+
+
+def _document_in(hint: Any) -> Any:
+    if is_typeddict(hint):
+        return hint
+    return next((one for one in map(_document_in, get_args(hint)) if one is not None), None)
 
 
 def task_json(task: Task, redactor: Redactor) -> TaskDocument:
@@ -132,32 +152,7 @@ def task_page_json(
         "client_key": redactor.value(task.unique_key),
         "payload": redactor.value(task.payload),
         "response": redactor.value(response),
-        "attempt_log": [attempt_json(attempt, redactor) for attempt in attempts],
-    }
-
-
-def wait_json(wait: Waiting, redactor: Redactor) -> WaitDocument:
-    """What a pending task waits for beside its `next_try`."""
-    return {
-        "for": wait.what,
-        "why": redactor.text(wait.why),
-        "lane": redactor.value(wait.lane),
-        "since": rfc3339(wait.since),
-        "until": rfc3339(wait.until),
-        "task": wait.task,
-    }
-
-
-def attempt_json(attempt: Attempt, redactor: Redactor) -> AttemptDocument:
-    """One entry of `attempt_log`."""
-    return {
-        "attempt": attempt.attempt,
-        "started_at": rfc3339(attempt.started_at),
-        "duration_ms": attempt.duration_ms,
-        "status_code": attempt.status_code,
-        "error": redactor.value(attempt.error),
-        "delay": attempt.delay,
-        "why": redactor.text(attempt.why),
+        "attempt_log": [document(AttemptDocument, one, redactor) for one in attempts],
     }
 
 
@@ -267,6 +262,12 @@ def plugin_json(
         "error": redactor.value(plugin.error),
         "faults": plugin.faults,
         "last_fault": redactor.value(plugin.last_fault),
-        "services": [redactor.value(asdict(one)) for one in plugin.services.values()],
+        "services": plugin_status(plugin, redactor)["services"],
         "verbs": [redactor.value(asdict(one)) for one in rows],
     }
+
+
+def plugin_status(plugin: PluginInfo, redactor: Redactor) -> PluginStatus:
+    """A plugin in short; its source and load error are for the list of plugins."""
+    services = [document(ServiceStatus, one, redactor) for one in plugin.services.values()]
+    return document(PluginStatus, plugin, redactor, services=services)

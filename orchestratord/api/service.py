@@ -224,10 +224,12 @@ class Service:
             "daemons": cast("list[daemon_documents.DaemonStatus]", self._fleet.daemons()),
             "clock": cast("daemon_documents.ClockStatus", self._clock_watch.status()),
             "outbox": None,
-            "plugins": status.plugins_status(self._host.plugins.values(), redactor),
+            "plugins": [
+                serialize.plugin_status(one, redactor) for one in self._host.plugins.values()
+            ],
             "paused": sorted(await store.read(manual.paused())),
             "stuck_chores": [
-                {"id": one.id, "kind": one.kind, "subject": redactor.text(one.subject)}
+                serialize.document(daemon_documents.StuckChore, one, redactor)
                 for one in await store.read(chores.stuck())
             ],
             **self._of_plugins(),  # type: ignore[typeddict-item]  # keys that no document has
@@ -337,7 +339,10 @@ class Service:
 
         task, page = await self._store.read(search.whole(task_id).map(shown))
         reason = await self._worker.wait_reason(task)
-        page["waits"] = None if reason is None else serialize.wait_json(reason, redactor)
+        if reason is not None:
+            page["waits"] = serialize.document(
+                answers.WaitDocument, reason, redactor, **{"for": reason.what}
+            )
         page["idempotency_key"] = repeat_key(task, self.config, self._host)
         return page
 

@@ -6,25 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from orchestratord.api.daemon_documents import (
-    BreakerStatus,
     ChangesDocument,
     ConfigStatus,
     DatabaseStatus,
-    LaneStatus,
-    PluginStatus,
+    DifferenceDocument,
     ProblemDocument,
     ProcessStatus,
     QueueStatus,
     ReloadDocument,
-    ScopeStatus,
     TroubleDocument,
     WorkerStatus,
 )
-from orchestratord.api.serialize import plugin_json, problems_json
+from orchestratord.api.serialize import document, problems_json
 from orchestratord.config.changes import Changes
 from orchestratord.config.loader import Reload
 from orchestratord.errors import Problem
-from orchestratord.plugin.registry import PluginInfo
 from orchestratord.queue.daemon_health import FATAL, DaemonHealth, Trouble
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.reports.backlog import DueTasks
@@ -85,12 +81,8 @@ def troubles_status(
     if health.fatal is not None:
         found.append(Trouble(FATAL, health.fatal, 0))
     return [
-        {
-            "code": trouble.code,
-            "why": redactor.text(trouble.why),
-            "since": rfc3339(trouble.since or None),
-        }
-        for trouble in (*found, *health.troubles.values(), *others)
+        document(TroubleDocument, one, redactor, since=rfc3339(one.since or None))
+        for one in (*found, *health.troubles.values(), *others)
     ]
 
 
@@ -154,12 +146,13 @@ def reload_json(reload: Reload, *, diff: bool) -> ReloadDocument:
     }
     if diff:
         answer["diff"] = [
-            {
-                "endpoint": redactor.text(item.endpoint) or None,
-                "key": redactor.text(item.key) or None,
-                "before": redactor.value(item.before),
-                "after": redactor.value(item.after),
-            }
+            document(
+                DifferenceDocument,
+                item,
+                redactor,
+                endpoint=redactor.text(item.endpoint) or None,
+                key=redactor.text(item.key) or None,
+            )
             for item in reload.differences
         ]
     return answer
@@ -175,24 +168,13 @@ def worker_status(
     lanes = sorted(
         snapshot["lanes"], key=lambda lane: (-lane["in_flight"], -lane["due"], lane["name"])
     )
-    return {
-        "in_flight": snapshot["in_flight"],
-        "concurrency": snapshot["concurrency"],
-        "next_due": rfc3339(snapshot["next_due"]),
-        "draining": snapshot["draining"],
-        "lanes": [_lane(lane, redactor) for lane in lanes[:limit]],
-        "throttled": [_scope(scope, redactor) for scope in snapshot["throttled"][:limit]],
-        "breakers": [
-            {
-                "lane": redactor.text(lane["name"]),
-                "due": lane["due"],
-                **_breaker(lane["breaker"], redactor),
-            }
-            for lane in (*lanes, *snapshot["throttled"])
-            if lane["breaker"] is not None
-        ],
-        "rates": snapshot["rates"],
-    }
+    breakers = [
+        {"lane": lane["name"], "due": lane["due"], **lane["breaker"]}
+        for lane in (*lanes, *snapshot["throttled"])
+        if lane["breaker"] is not None
+    ]
+    shown = {"lanes": lanes[:limit], "throttled": snapshot["throttled"][:limit]}
+    return document(WorkerStatus, {**snapshot, **shown, "breakers": breakers}, redactor)
 
 
 def lanes_by_day(snapshot: Mapping[str, Any]) -> set[str]:
@@ -224,38 +206,6 @@ def with_rates(
     return {**snapshot, "lanes": lanes}
 
 
-def _lane(lane: Mapping[str, Any], redactor: Redactor) -> LaneStatus:
-    return {
-        **_scope(lane, redactor),
-        "in_flight": lane["in_flight"],
-        "concurrency": lane["concurrency"],
-        "openings": lane["openings"],
-    }
-
-
-def _scope(scope: Mapping[str, Any], redactor: Redactor) -> ScopeStatus:
-    breaker = scope["breaker"]
-    return {
-        "name": redactor.text(scope["name"]),
-        "due": scope["due"],
-        "rate": _with_times(scope["rate"], "next"),
-        "breaker": None if breaker is None else _breaker(breaker, redactor),
-        "retry_after": _with_times(scope["retry_after"], "until"),
-        "overload": _with_times(scope["overload"], "since"),
-    }
-
-
-def _breaker(breaker: Mapping[str, Any], redactor: Redactor) -> BreakerStatus:
-    masked = {**breaker, "why": redactor.text(breaker["why"])}
-    shown: BreakerStatus = _with_times(masked, "since", "next_probe")
-    return shown
-
-
-def _with_times(view: Mapping[str, Any] | None, *names: str) -> Any:
-    """What throttles, where it does, with these times as texts."""
-    return view and {**view, **{name: rfc3339(view[name]) for name in names}}
-
-
 def process_status(
     version: str, pid: int, workers: int, instance: str, started_at: int, now: int
 ) -> ProcessStatus:
@@ -268,10 +218,3 @@ def process_status(
         "started_at": rfc3339(started_at),
         "uptime": max(now - started_at, 0) / 1000,
     }
-
-
-def plugins_status(plugins: Iterable[PluginInfo], redactor: Redactor) -> list[PluginStatus]:
-    """The plugins in short; their sources and load errors are for the list of plugins."""
-    whole: list[Any] = [plugin_json(plugin, redactor) for plugin in plugins]
-    shown = [{key: one[key] for key in PluginStatus.__annotations__} for one in whole]
-    return cast("list[PluginStatus]", shown)

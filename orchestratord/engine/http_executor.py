@@ -29,13 +29,12 @@ from orchestratord.engine.file_transfer import BODY_PARTS, SAVE_AS, with_files
 from orchestratord.engine.request_checks import problems
 from orchestratord.engine.retry_delay import parse_reset
 from orchestratord.errors import InvalidPayload, Problem, Reject, SendError, SendErrorKind
-from orchestratord.http.client import origin_of
 from orchestratord.http.error_message import error_message
 from orchestratord.http.response_parser import ACCEPT_ENCODING
 from orchestratord.model.answer_expression import AnswerExpression, ErrorMessage
 from orchestratord.model.declared import Model
 from orchestratord.model.endpoint import SUCCESS, Endpoint
-from orchestratord.model.http_message import BODY_FILE, Form, Request
+from orchestratord.model.http_message import BODY_FILE, Form, Request, origin_of
 from orchestratord.model.outcome import Outcome, Send, is_over_quota
 from orchestratord.model.poll_rule import PollRule
 from orchestratord.model.quota import Quota

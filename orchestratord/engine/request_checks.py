@@ -119,13 +119,14 @@ def _doubtful(
 ) -> Iterator[tuple[str, str]]:
     if isinstance(template, TemplateTree):
         return
-    for name in _SINGLE.findall(written(template)):
+    text = written(template)
+    for name in _SINGLE.findall(text):
         path = name if "." in name else f"params.{name}"
         if path.startswith("params.") and (key == "path" or "." in name):
             yield key, f"{{{name}}} is sent as it stands: a template is {{{{ {path} }}}}"
-    for name in _SEGMENT.findall(written(template)) if key == "path" else ():
+    for name in _SEGMENT.findall(text) if key == "path" else ():
         yield key, f":{name} is sent as it stands: a template is {{{{ params.{name} }}}}"
-    for name in _SHELL.findall(written(template)):
+    for name in _SHELL.findall(text):
         yield key, f"${name} is sent as it stands: a reference is ${{{name}}}"
     if _QUOTED.search(template.source):
         yield key, "its typographic quotes are sent along: quotes of YAML are ' and \""

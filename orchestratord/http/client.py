@@ -26,7 +26,7 @@ from orchestratord.http.proxy import PoolKey, ProxyRoute
 from orchestratord.http.request_bytes import encode, encode_plain, unsendable
 from orchestratord.http.streamed_body import SENT
 from orchestratord.http.tls import context_of, reason
-from orchestratord.model.http_message import MAX_RESPONSE, Origin, Request, Response
+from orchestratord.model.http_message import MAX_RESPONSE, Origin, Request, Response, origin_of
 
 CONNECT_TIMEOUT = 5.0
 _MAX_REDIRECTS = 3
@@ -269,9 +269,3 @@ def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Reque
     )
     following.read()
     return following
-
-
-def origin_of(url: httpx.URL) -> tuple[bytes, bytes, int]:
-    """Scheme, host and port of an http or https URL, the port also where it is the default."""
-    scheme = url.raw_scheme
-    return scheme, url.raw_host, url.port or (443 if scheme == b"https" else 80)

@@ -345,6 +345,12 @@ def url_text(request: httpx.Request) -> str:
     return plain.origin.text + plain.target.decode("ascii") if plain else str(request.url)
 
 
+def origin_of(url: httpx.URL) -> tuple[bytes, bytes, int]:
+    """Scheme, host and port of an http or https URL, the port also where it is the default."""
+    scheme = url.raw_scheme
+    return scheme, url.raw_host, url.port or (443 if scheme == b"https" else 80)
+
+
 def request_header(request: httpx.Request, name: str) -> str | None:
     """The value of a header, None where it is not there. `name` is in small letters."""
     if not isinstance(request, Request) or request.plain is None:

@@ -77,28 +77,6 @@ if TYPE_CHECKING:
 
 hookspec = pluggy.HookspecMarker("orchestratord")
 
-REGISTRATIONS = (
-    "register_settings",
-    "register_daemon_settings",
-    "register_backoff",
-    "register_executor",
-    "register_tables",
-    "register_routes",
-    "register_ports",
-    "register_services",
-    "register_pages",
-    "register_metrics",
-    "register_references",
-    "register_checks",
-    "register_status",
-    "register_commands",
-    "register_verbs",
-    "register_editor",
-    "example_request",
-    "check_endpoint",
-    "check_config",
-    "config_adopted",
-)
 DECIDING = ("before_request", "after_request", "before_execute", "after_execute")
 END_PHASES = {
     Status.SUCCEEDED: "on_success",
@@ -111,11 +89,8 @@ RUN_END = "on_run_end"
 ANNOUNCE = "announce"
 """The hook that is told of each phase."""
 TELLING = (ANNOUNCE, *END_PHASES.values(), RUN_END, "explain")
-BATCHING = ("batch_closed",)
 RECORD = "on_event"
 """What is returned of it is written with what an event tells of."""
-OBSERVING = ("observe",)
-ALL = (*REGISTRATIONS, *DECIDING, *TELLING, RECORD, *BATCHING, *OBSERVING)
 PHASES = (*DECIDING, *END_PHASES.values(), RUN_END)
 """The eight phases of the lifecycle, in order."""
 
@@ -377,3 +352,7 @@ def observe(events: Sequence[Event]) -> None:
     The daemon calls it about twenty times a second while something happens, and waits for it.
     `orchestratord.events` describes the events and their fields.
     """
+
+
+ALL = tuple(name for name, found in globals().items() if hasattr(found, "orchestratord_spec"))
+"""All of them, by their names."""

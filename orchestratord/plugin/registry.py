@@ -11,8 +11,6 @@ from functools import partial
 from itertools import islice
 from typing import Any, Literal, NoReturn
 
-import click
-
 from orchestratord.errors import Conflict, PluginError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.edit import Editor
@@ -51,10 +49,6 @@ Reference = Callable[[str], str]
 """What `${kind:path}` stands for, by its path. Raises ValueError, with the reason."""
 _REFERENCE = "kind of reference"
 DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
-CORE_COMMANDS = (
-    "backoff check config doctor explain init move-queue new plugins run schema test"
-).split()
-"""Those of `orchestratord` that no plugin brings; `cli/main.py` has a module for each."""
 
 
 @dataclass(slots=True)
@@ -79,6 +73,11 @@ class PluginInfo:
     """Which orchestratord its package asks for, as in `orchestratord>=1.2`."""
     services: dict[str, ServiceState] = field(default_factory=dict)
     """What it has beside the worker, by name."""
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it came with orchestratord: in its package, or as one of its objects."""
+        return self.home.partition(" ")[0] in (CORE, "")
 
 
 def _refusing(why: str) -> Editor:
@@ -109,8 +108,6 @@ class Registry:
     """What each plugin adds to `orchestratorctl`, or would."""
     editor: tuple[str, Editor] = _NO_EDITOR
     """With its plugin."""
-    groups: set[str] = field(default_factory=set)
-    """The groups of commands, which plugins may share."""
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     homes: dict[str, str] = field(default_factory=dict)
     """Of each plugin the package that brings it, or its file."""
@@ -132,8 +129,6 @@ class Registry:
             self.claim(_DAEMON_KEY, key, CORE)
         for kind in REFERENCE_KINDS:
             self.claim(_REFERENCE, kind, CORE)
-        for command in CORE_COMMANDS:
-            self.claim("command", command, CORE)
         self.claim("backoff", "fixed", CORE)
         self.backoffs["fixed"] = _named(Fixed, "fixed")
 
@@ -186,14 +181,6 @@ class Registry:
                 raise ValueError(f"the metric {metric.name!r} is to begin with {begins}_")
             self.claim("metric", metric.name, name)
             self.metrics.append((name, metric))
-        for command in _registered(plugin, "register_commands", click.Command):
-            group = isinstance(command, click.Group)
-            if not (group and command.name in self.groups):
-                self.claim("command", command.name, name)
-            if group:
-                self.groups.add(command.name)
-                for one in command.commands:
-                    self.claim("command", f"{command.name} {one}", name)
         self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
         for verb in self.verbs[name]:
             self.claim("verb", verb.name, name)

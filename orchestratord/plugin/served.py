@@ -7,7 +7,7 @@ out. `check` asks the same without a daemon, so nothing is imported here that on
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from orchestratord.plugin.background_service import Service
@@ -18,8 +18,9 @@ from orchestratord.plugin.registry import CORE
 from orchestratord.plugin.route import Control, Page, PortHandler, Route, StatusPart
 
 ROUTES, PORTS, PAGES = "register_routes", "register_ports", "register_pages"
-SERVICES, STATUS = "register_services", "register_status"
-_KINDS = {ROUTES: "route", PORTS: "handler", PAGES: "Page", STATUS: "StatusPart"}
+SERVICES, STATUS, COMMANDS = "register_services", "register_status", "register_commands"
+_KINDS = {ROUTES: "route", PORTS: "handler", COMMANDS: "Command"}
+_KINDS |= {PAGES: "Page", STATUS: "StatusPart"}
 _PARAMETER = re.compile(r"\{[^{}]*\}")
 
 
@@ -88,10 +89,35 @@ def plugin_status(
     return _served(host, STATUS, host.ask(STATUS, {"control": control}), is_part, called, owners)
 
 
+def plugin_commands(host: Host, taken: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The commands of all plugins by their names, each with its plugin. Plugins may share a group,
+    but no command within it. `taken`: those of the core."""
+    import click
+
+    groups: set[str | None] = set()
+
+    def names_of(found: Iterable[Any]) -> Iterator[Any]:
+        for one in found:
+            if not isinstance(one, click.Group):
+                yield one.name if isinstance(one, click.Command) else one
+                continue
+            if one.name not in groups:
+                groups.add(one.name)
+                yield one.name
+            yield from (f"{one.name} {part}" for part in one.commands)
+
+    def is_name(name: Any) -> bool:
+        return isinstance(name, str)
+
+    owners = {f"the command {name!r}": CORE for name in taken}
+    given = [(plugin, names_of(found)) for plugin, found in reversed(host.ask(COMMANDS, {}))]
+    return _served(host, COMMANDS, given, is_name, "the command {0!r}", owners)
+
+
 def _served(
     host: Host,
     hook: str,
-    given: Sequence[tuple[str, Any]],
+    given: Iterable[tuple[str, Iterable[Any]]],
     is_sound: Callable[[Any], bool],
     called: str,
     owners: dict[str, str],

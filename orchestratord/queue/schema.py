@@ -223,10 +223,10 @@ def fact(orm: peewee.Database, name: str) -> str | None:
 def create_plugin_tables(orm: peewee.Database, tables: Iterable[Table]) -> None:
     """Create the tables of plugins, take their steps, and add the columns that they have gained.
 
-    Raises PluginError where a step fails; nothing of its table is changed then.
+    Raises PluginError where a step fails; nothing is changed then.
     """
-    for table in tables:
-        with orm.atomic():
+    with orm.atomic():  # one for all, as the disk is waited for at each commit
+        for table in tables:
             if table.steps or table.name in _notes(orm):
                 _take_steps(orm, table)
             elif not orm.table_exists(table.name):

@@ -14,9 +14,12 @@ the same file goes out, changed in that list alone, or a refusal.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestratord import Control, Declaration, Edit, Editor, EndpointFile, Page, hookimpl
+from orchestratord import Editor, hookimpl
+
+if TYPE_CHECKING:
+    from orchestratord import Control, Declaration, Edit, EndpointFile, Page
 
 
 @hookimpl

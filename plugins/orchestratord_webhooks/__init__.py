@@ -62,7 +62,6 @@ from orchestratord_webhooks.operational_webhook import (
     members_of,
     of_held_partition,
 )
-from orchestratord_webhooks.routes import WebhookRoutes
 from orchestratord_webhooks.signature import SigningKey
 from orchestratord_webhooks.subscribers import Announcement
 
@@ -111,6 +110,8 @@ def register_tables() -> Iterable[Table]:
 
 @hookimpl
 def register_routes(control: Control) -> Iterable[Route]:
+    from orchestratord_webhooks.routes import WebhookRoutes  # commands need no documents of the API
+
     teller.bind(control)
     health.bind(control)
     return WebhookRoutes(control, health, announcer).all()

@@ -1,8 +1,8 @@
 """Makes docs/openapi.json, and what the pages have of it: `python -m scripts.docs`.
 
 The description is asked of the API itself, with the plugins that come with it, as a client would.
-Of docs/api.md and docs/problems.md, what stands between `<!-- made: NAME -->` and `<!-- end -->` is
-made; all else is written. A test fails where a file is not up to date.
+Of docs/api.md, what stands between `<!-- made: NAME -->` and `<!-- end -->` is made; all else is
+written. A test fails where a file is not up to date.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ import httpx
 
 from orchestratord.api.api_routes import application
 from orchestratord.api.filters import NAMES
-from orchestratord.api.server.problem_json import PROBLEMS, title
 from orchestratord.api.service import Service
 from orchestratord.plugin.host import Host
 
 DOCS = Path(__file__).parents[2] / "docs"
-DOCUMENT, PAGES = DOCS / "openapi.json", (DOCS / "api.md", DOCS / "problems.md")
+DOCUMENT, PAGE = DOCS / "openapi.json", DOCS / "api.md"
 
 _MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -52,8 +51,8 @@ def written(document: Mapping[str, Any]) -> str:
 
 
 def renewed(page: str, document: Mapping[str, Any]) -> str:
-    """The text of one of the pages with what is made of a description."""
-    parts = {"problem": _problem, "remedies": _remedies, "reference": _reference}
+    """The text of docs/api.md with what is made of a description."""
+    parts = {"problem": _problem, "reference": _reference}
 
     def made(match: re.Match[str]) -> str:
         lines = "\n".join(parts[match[2]](document))
@@ -80,14 +79,8 @@ def _problem(document: Mapping[str, Any]) -> Iterator[str]:
             return
 
 
-def _remedies(document: Mapping[str, Any]) -> Iterator[str]:
-    for code, (status, text, remedy) in sorted(PROBLEMS.items(), key=lambda item: item[1].status):
-        words = text[:1].upper() + text[1:]
-        yield from ("", f"## {code}", "", f"{status} {title(status)}. {words}.", "", remedy)
-
-
 def _reference(document: Mapping[str, Any]) -> Iterator[str]:
-    yield from ("| route | | fields of query, headers and body | answer |", "|---|---|---|---|")
+    yield from ("| route | | fields of query, headers and body |", "|---|---|---|")
     schemas = document["components"]["schemas"]
     for method, path, operation in _operations(document):
         names = [one["name"] for one in operation["parameters"] if one["in"] != "path"]
@@ -98,22 +91,7 @@ def _reference(document: Mapping[str, Any]) -> Iterator[str]:
         if {*NAMES} <= {*names}:
             named = [one for one in named if one.strip("`") not in NAMES]
             named.insert(0, "[filters](#looking)")
-        yield (
-            f"| `{method} {path}` | {operation['summary']} "
-            f"| {', '.join(named)} | {', '.join(_answers(operation))} |"
-        )
-
-
-def _answers(operation: Mapping[str, Any]) -> list[str]:
-    """The documents that a route answers, by their names."""
-    found = []
-    for answer in operation["responses"].values():
-        for media_type, content in answer.get("content", {}).items():
-            choices = content["schema"].get("anyOf", [content["schema"]])
-            found += [f"`{_name(one)}`" for one in choices if "$ref" in one]
-            if content["schema"] == {"type": "string"}:
-                found.append(f"`{media_type}`")
-    return list(dict.fromkeys(found))
+        yield f"| `{method} {path}` | {operation['summary']} | {', '.join(named)} |"
 
 
 def _name(schema: Mapping[str, Any]) -> str:
@@ -124,5 +102,4 @@ def main() -> None:
     """Write the files."""
     document = asyncio.run(described())
     DOCUMENT.write_text(written(document))
-    for page in PAGES:
-        page.write_text(renewed(page.read_text(), document))
+    PAGE.write_text(renewed(PAGE.read_text(), document))

@@ -55,7 +55,11 @@ class ForkServer:
             )
         self._stream = ours.makefile("rwb")
         ours.close()
-        atexit.register(self._stream.close)
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        self._stream.close()
+        self._process.wait()
 
     def fork(
         self, words: Sequence[str], environ: Mapping[str, str], folder: Path, log: Path

@@ -18,248 +18,67 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class RefusalKind(NamedTuple):
-    """The meaning of a `code`. `remedy` is Markdown for its page in the docs."""
+    """The meaning of a `code`; docs/problems.md says what to do."""
 
     status: int
     what: str
-    remedy: str
 
 
 PROBLEMS: Mapping[str, RefusalKind] = {
-    "bad_request": RefusalKind(
-        400,
-        "this is not an HTTP/1.1 request",
-        "Send HTTP/1.1: one `Host`, one length, no folded lines. Check the settings of a proxy in "
-        "between.",
-    ),
-    "bad_json": RefusalKind(
-        400,
-        "the body is not JSON, or an object has a key twice",
-        "Look at the place that `detail` names.",
-    ),
-    "bad_form": RefusalKind(
-        400,
-        "this is not the login form",
-        "Log in by the dashboard's form; programs send `Authorization: Bearer TOKEN`.",
-    ),
-    "no_token": RefusalKind(
-        401,
-        "the request has no token",
-        "Send `Authorization: Bearer TOKEN`, with a token of `http.token` or `http.read_token`.",
-    ),
-    "wrong_token": RefusalKind(
-        401,
-        "the daemon does not know the token",
-        "Look at the secret that `http.token` of orchestratord.yaml names: it may have changed.",
-    ),
-    "read_only": RefusalKind(
-        403,
-        "the token may only read",
-        "Use a token of `http.token`; those of `http.read_token` change nothing.",
-    ),
-    "cross_site": RefusalKind(
-        403,
-        "a page of another site sent the request",
-        "Let the page ask its own server, which has the token: a browser may not write here for "
-        "other sites.",
-    ),
-    "not_writable": RefusalKind(
-        403,
-        "the daemon cannot write the file",
-        "Let the daemon's user write the file that `detail` names, or change it where it "
-        "comes from, such as a ConfigMap.",
-    ),
-    "not_found": RefusalKind(
-        404,
-        "there is no such route, endpoint, task, webhook or bulk",
-        "Look for the name or id: `orchestratorctl endpoints`, `orchestratorctl list`. The daemon "
-        "deletes ended tasks after `retention`.",
-    ),
-    "method_not_allowed": RefusalKind(
-        405,
-        "the route does not take this method",
-        "Use a method from the header `Allow`.",
-    ),
-    "timeout": RefusalKind(
-        408,
-        "the request did not arrive in time",
-        "Send the request again: it was too slow, or the network lost a part.",
-    ),
-    "conflict": RefusalKind(
-        409,
-        "the state of the task, endpoint or webhook does not allow it",
-        "Read the state in `detail`: a task that runs or has succeeded, an endpoint with "
-        "`enabled: false`.",
-    ),
-    "overtaken": RefusalKind(
-        409,
-        "a later task of its partition has started",
-        "Check the later tasks; if the order does not matter here, retry with `force`.",
-    ),
-    "replaced": RefusalKind(
-        409,
-        "a task with other parameters replaces this one",
-        "Retry or cancel the task that `detail` names. Once you cancel it, this one is free.",
-    ),
-    "upgrade_under_way": RefusalKind(
-        409,
-        "a new version of the daemon is about to take over",
-        "Wait for the end of the upgrade. If it fails, `upgrade_failed` of `/v1/status` says why. "
-        "After two minutes you may ask for another upgrade.",
-    ),
+    "bad_request": RefusalKind(400, "this is not an HTTP/1.1 request"),
+    "bad_json": RefusalKind(400, "the body is not JSON, or an object has a key twice"),
+    "bad_form": RefusalKind(400, "this is not the login form"),
+    "no_token": RefusalKind(401, "the request has no token"),
+    "wrong_token": RefusalKind(401, "the daemon does not know the token"),
+    "read_only": RefusalKind(403, "the token may only read"),
+    "cross_site": RefusalKind(403, "a page of another site sent the request"),
+    "not_writable": RefusalKind(403, "the daemon cannot write the file"),
+    "not_found": RefusalKind(404, "there is no such route, endpoint, task, webhook or bulk"),
+    "method_not_allowed": RefusalKind(405, "the route does not take this method"),
+    "timeout": RefusalKind(408, "the request did not arrive in time"),
+    "conflict": RefusalKind(409, "the state of the task, endpoint or webhook does not allow it"),
+    "overtaken": RefusalKind(409, "a later task of its partition has started"),
+    "replaced": RefusalKind(409, "a task with other parameters replaces this one"),
+    "upgrade_under_way": RefusalKind(409, "a new version of the daemon is about to take over"),
     "outbox_unusable": RefusalKind(
-        409,
-        "the outbox's table is missing, or the daemon may not use it",
-        "Make the table by `orchestratord outbox schema --apply`, or grant the daemon's user "
-        "what `detail` says.",
+        409, "the outbox's table is missing, or the daemon may not use it"
     ),
-    "outdated": RefusalKind(
-        412,
-        "the file, or what it inherits, has changed since it was read",
-        "Read it again, apply your change to the new content, and send that with the new `ETag`.",
-    ),
-    "too_large": RefusalKind(
-        413,
-        "the body is larger than 16 MiB",
-        "Split the batch, or send large data to where the endpoint can fetch them.",
-    ),
-    "not_json": RefusalKind(
-        415,
-        "over TCP: the body's `Content-Type` is not application/json",
-        "Send `Content-Type: application/json`.",
-    ),
-    "not_a_form": RefusalKind(
-        415,
-        "the login form has the wrong `Content-Type`",
-        "Log in by the dashboard's form.",
-    ),
-    "unknown_host": RefusalKind(
-        421,
-        "over TCP: `http.hosts` does not name this host",
-        "Add the name in your address bar to `http.hosts`, with its port if it shows one.",
-    ),
-    "invalid_params": RefusalKind(
-        422,
-        "some values do not fit; `errors` names each",
-        "Correct what `errors` names: `orchestratord config show ENDPOINT` has the declared "
-        "`params`.",
-    ),
+    "outdated": RefusalKind(412, "the file, or what it inherits, has changed since it was read"),
+    "too_large": RefusalKind(413, "the body is larger than 16 MiB"),
+    "not_json": RefusalKind(415, "over TCP: the body's `Content-Type` is not application/json"),
+    "not_a_form": RefusalKind(415, "the login form has the wrong `Content-Type`"),
+    "unknown_host": RefusalKind(421, "over TCP: `http.hosts` does not name this host"),
+    "invalid_params": RefusalKind(422, "some values do not fit; `errors` names each"),
     "schema_too_costly": RefusalKind(
-        422,
-        "the check by the endpoint's `schema` takes too long or too much memory",
-        "Look for a costly part of the schema: a pattern with a repetition in a repetition, an "
-        "`anyOf` that leads back to itself. Send large batches in smaller parts.",
+        422, "the check by the endpoint's `schema` takes too long or too much memory"
     ),
-    "invalid_payload": RefusalKind(
-        422,
-        "the templates cannot build the request or payload",
-        "See the result of the templates by `orchestratord explain ENDPOINT` with these params.",
-    ),
+    "invalid_payload": RefusalKind(422, "the templates cannot build the request or payload"),
     "idempotency_key_reused": RefusalKind(
-        422,
-        "an earlier call at this endpoint used the key with other parameters",
-        "Use a new key for each new call. A repeat must send the same params.",
+        422, "an earlier call at this endpoint used the key with other parameters"
     ),
-    "bad_config": RefusalKind(
-        422,
-        "the configuration has errors; `errors` names each",
-        "Correct what `errors` names, with file and line; `orchestratord check` says the same.",
-    ),
-    "if_match_required": RefusalKind(
-        428,
-        "If-Match is missing",
-        "Read the webhooks first, and send their `ETag` as `If-Match`.",
-    ),
-    "head_too_large": RefusalKind(
-        431,
-        "the request line and headers exceed 64 KiB",
-        "Send fewer or shorter headers and cookies.",
-    ),
-    "internal": RefusalKind(
-        500,
-        "the daemon failed; its log says more",
-        "Find the traceback in the log at that moment. It is a bug; please report it.",
-    ),
-    "plugin_fault": RefusalKind(
-        500,
-        "a plugin failed; the daemon's log says more",
-        "Find the plugin's name in the log at that moment. Its author can help.",
-    ),
-    "not_ready": RefusalKind(
-        503,
-        "the daemon cannot carry out new work now; `errors` says why",
-        "Look up each `key` of `errors` in [troubleshooting](troubleshooting.md#by-code).",
-    ),
-    "stopping": RefusalKind(
-        503,
-        "the daemon is stopping",
-        "Ask again in a moment: systemd or the orchestrator starts it again. If it stops for "
-        "good, nothing is lost.",
-    ),
-    "busy": RefusalKind(
-        503,
-        "there are too many connections or large bodies; ask again",
-        "Ask again after `Retry-After`. Reuse connections, and send batches.",
-    ),
-    "too_many_followers": RefusalKind(
-        503,
-        "too many clients follow the events",
-        "End followers that you do not need (`orchestratorctl events`, open dashboards), or "
-        "share one.",
-    ),
+    "bad_config": RefusalKind(422, "the configuration has errors; `errors` names each"),
+    "if_match_required": RefusalKind(428, "If-Match is missing"),
+    "head_too_large": RefusalKind(431, "the request line and headers exceed 64 KiB"),
+    "internal": RefusalKind(500, "the daemon failed; its log says more"),
+    "plugin_fault": RefusalKind(500, "a plugin failed; the daemon's log says more"),
+    "not_ready": RefusalKind(503, "the daemon cannot carry out new work now; `errors` says why"),
+    "stopping": RefusalKind(503, "the daemon is stopping"),
+    "busy": RefusalKind(503, "there are too many connections or large bodies; ask again"),
+    "too_many_followers": RefusalKind(503, "too many clients follow the events"),
     "shortage": RefusalKind(
-        503,
-        "the daemon has no file descriptor or memory left for this request",
-        "Raise `LimitNOFILE=` and `MemoryMax=` of the unit; `orchestratord doctor` shows them.",
+        503, "the daemon has no file descriptor or memory left for this request"
     ),
-    "memory_exhausted": RefusalKind(
-        503,
-        "the daemon has no memory left for this request",
-        "Raise `MemoryMax=`, or lower `concurrency` and `max_response`.",
-    ),
-    "database_unreachable": RefusalKind(
-        503,
-        "the daemon cannot reach the database now",
-        "Check the PostgreSQL server and the network. The daemon goes on once it is back.",
-    ),
-    "database_locked": RefusalKind(
-        503,
-        "another program holds the database",
-        "End the program whose pid `detail` names: a backup by `cp`, or a `sqlite3` with an "
-        "open transaction.",
-    ),
-    "storage_read_only": RefusalKind(
-        503,
-        "the daemon cannot write to the disk",
-        "Make the file and its file system writable for the daemon's user.",
-    ),
-    "storage_error": RefusalKind(
-        503,
-        "the disk fails",
-        "Read the kernel's log (`dmesg`) first, and copy all that you can.",
-    ),
-    "database_damaged": RefusalKind(
-        503,
-        "the database is damaged; the daemon stops",
-        "Stop the daemon, keep a copy, and restore a [backup](operations.md#backups).",
-    ),
-    "database_gone": RefusalKind(
-        503,
-        "the file of the database is gone; the daemon stops",
-        "Put the file back if you have moved it. The next start uses the file that it finds.",
-    ),
-    "fatal": RefusalKind(
-        503,
-        "the daemon stops; its log says why",
-        "Read the log's last lines. systemd starts it again, and it goes on with its work.",
-    ),
-    "storage_full": RefusalKind(
-        507,
-        "the disk has no room for new work",
-        "Make room on the disk, then shorten `retention`. Deleted tasks free no space at once.",
-    ),
+    "memory_exhausted": RefusalKind(503, "the daemon has no memory left for this request"),
+    "database_unreachable": RefusalKind(503, "the daemon cannot reach the database now"),
+    "database_locked": RefusalKind(503, "another program holds the database"),
+    "storage_read_only": RefusalKind(503, "the daemon cannot write to the disk"),
+    "storage_error": RefusalKind(503, "the disk fails"),
+    "database_damaged": RefusalKind(503, "the database is damaged; the daemon stops"),
+    "database_gone": RefusalKind(503, "the file of the database is gone; the daemon stops"),
+    "fatal": RefusalKind(503, "the daemon stops; its log says why"),
+    "storage_full": RefusalKind(507, "the disk has no room for new work"),
 }
-"""The `code` of a problem → the status of the answer, what has happened, and what to do."""
+"""The `code` of a problem → the status of the answer, and what has happened."""
 
 # All at once: where no file can be opened any more, an answer has to say so.
 _TYPES = {code: doc_links.problem(code) for code in PROBLEMS}

@@ -14,24 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import TypeAdapter
-
-from orchestratorctl.verb_table import VERBS
-from orchestratord.api.plugin_pages import contained_status
-from orchestratord.api.route_paths import ROUTES
 from orchestratord.engine.retry_delay import base_delay
 from orchestratord.errors import NotFound, Problem
 from orchestratord.model.settings import Config
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault
 from orchestratord.plugin.registry import CORE
-from orchestratord.plugin.served import (
-    plugin_metrics,
-    plugin_pages,
-    plugin_ports,
-    plugin_routes,
-    plugin_services,
-)
 
 MOST_ATTEMPTS = 200
 """For which a strategy is asked for its delays."""
@@ -102,17 +90,26 @@ def plugin_faults(folder: Path) -> Iterator[PluginFaults]:
         log.removeHandler(faults)
 
 
-async def ask_all(host: Host, config: Config) -> None:
-    """Have plugins register what a daemon would serve, and strategies say their delays."""
+async def _ask_all(host: Host, config: Config) -> None:
+    """Have plugins register what a daemon would serve."""
+    from pydantic import TypeAdapter
+
+    from orchestratorctl.verb_table import VERBS
+    from orchestratord.api.plugin_pages import contained_status
+    from orchestratord.api.route_paths import ROUTES
+    from orchestratord.cli.main import PLACES
+    from orchestratord.plugin import served
+
     control: Any = ControlStandIn(config)
-    pages = [page for _, page in plugin_pages(host, control)]
+    pages = [page for _, page in served.plugin_pages(host, control)]
     control.pages = lambda: pages  # the dashboard makes routes of them
     for found in (
-        plugin_routes(host, control, ROUTES),
-        plugin_metrics(host),
-        plugin_services(host, control),
+        served.plugin_routes(host, control, ROUTES),
+        served.plugin_metrics(host),
+        served.plugin_services(host, control),
         contained_status(host, control),
-        plugin_ports(host, control),
+        served.plugin_ports(host, control),
+        served.plugin_commands(host, PLACES),
     ):
         list(found)
     ours = {verb.name for verb in VERBS}
@@ -127,12 +124,17 @@ async def ask_all(host: Host, config: Config) -> None:
             words = str(error).partition("\n")[0]
             fault = HookFault(f"returned {setting.key}, whose type is none: {words}")
             host.fault(plugin, hook, fault)
+
+
+def ask_once(host: Host, config: Config) -> None:
+    """Have strategies say their delays, and plugins register what a daemon would serve.
+
+    Plugins that came with orchestratord are not asked by themselves: they fit together, and asking
+    them imports the API and the dashboard, which takes longer than the rest of `check`.
+    """
     policies = {id(one.retry.backoff): one.retry for one in config.endpoints.values()}
     for policy in policies.values():
         for n in range(1, min(policy.max_attempts, MOST_ATTEMPTS)):
             base_delay(policy, n, host.backoff_fault)
-
-
-def ask_once(host: Host, config: Config) -> None:
-    """`ask_all`, in a loop of its own."""
-    asyncio.run(ask_all(host, config))
+    if not all(plugin.shipped for plugin in host.plugins.values()):
+        asyncio.run(_ask_all(host, config))

@@ -20,6 +20,8 @@ from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 OBSERVER = """
 import json
 from pathlib import Path

@@ -19,6 +19,8 @@ from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Receiver
 
+pytestmark = pytest.mark.slow
+
 ITEMS = json.dumps({"items": [{"id": number, "status": "ok"} for number in range(32_000)]})
 """A megabyte of small items, which takes a second to look into."""
 CALLS = 8

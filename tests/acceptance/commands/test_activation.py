@@ -18,6 +18,8 @@ from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "token-of-sixteen-signs"
 PATH = "/v1/endpoints/shop/order/calls"
 

@@ -9,10 +9,14 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
+
+pytestmark = pytest.mark.slow
 
 
 def bulk_stage(make_daemon: MakeDaemon, receiver: Receiver, count: int) -> tuple[Daemon, list[int]]:

@@ -10,10 +10,14 @@ import sys
 from contextlib import closing
 from typing import Any
 
+import pytest
+
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
+
+pytestmark = pytest.mark.slow
 
 
 def doctor(daemon: Daemon) -> tuple[int, dict[str, list[dict[str, Any]]]]:

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.processes import free_port, serving
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
+
+pytestmark = pytest.mark.slow
 
 READ = "the-token-of-the-spectators"
 

@@ -20,6 +20,8 @@ from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[3] / "docs"
 
 GATE = """

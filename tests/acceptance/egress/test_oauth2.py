@@ -31,6 +31,8 @@ from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(__file__).parents[3] / "node_modules/oidc-provider"
 CLIENT, SECRET = "shop:daemon/1", "a secret+with %41 signs: ?&=/@"
 LIFE = 5.0

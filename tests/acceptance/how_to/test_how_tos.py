@@ -23,6 +23,8 @@ from tests.acceptance.receiver import Answer, Connection, Received, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SECRETS = {
     name: f"whsec_{base64.b64encode(name.encode().ljust(24, b'.')).decode()}"

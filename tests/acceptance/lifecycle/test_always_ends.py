@@ -10,6 +10,8 @@ from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Receiver
 
+pytestmark = pytest.mark.slow
+
 DRAIN = 1.0
 ALWAYS = DRAIN + 5
 """Seconds within which a daemon with this `drain_timeout` has ended, whatever happens."""

@@ -19,6 +19,8 @@ from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 IN_TIME = 5.0
 """Seconds for an answer; where the log stood still, there was none."""
 CALLS = 1_500

@@ -14,6 +14,8 @@ from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc"]
 LEAVES = """
 import asyncio, subprocess, sys

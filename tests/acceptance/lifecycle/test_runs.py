@@ -17,6 +17,8 @@ from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 ROWS_EACH = int(os.environ.get("RUN_ROWS", "20"))
 """Rows of a page; 1,000 for the long form."""
 PAGES = 20

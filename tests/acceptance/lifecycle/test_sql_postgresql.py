@@ -15,6 +15,8 @@ from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 UPSERT = """
 INSERT INTO items (id, name) VALUES (:id, :name)
 ON CONFLICT (id) DO UPDATE SET name = excluded.name, times = items.times + 1

@@ -9,11 +9,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
+
+pytestmark = pytest.mark.slow
 
 RECORDS = 1_000
 TABLE = "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL)"

@@ -18,6 +18,8 @@ from tests.acceptance.outbox.conftest import ORDER, PLACES, Shop, declare
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 def orchestratord(*words: str) -> str:
     """What the command prints."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 
+import pytest
 from orchestratord_outbox.outbox_schema import outbox_schema
 
 from tests.acceptance.conftest import MakeDaemon
@@ -13,6 +14,8 @@ from tests.acceptance.outbox.test_outbox import orders
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import HOST, Postgres, Standby
+
+pytestmark = pytest.mark.slow
 
 FOLLOWED = {"wal_level": "replica", "max_wal_senders": "4"}
 TOLD, LOST, AFTER = range(20), range(100, 160), range(200, 260)

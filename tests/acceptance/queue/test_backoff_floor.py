@@ -15,6 +15,8 @@ from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 BREAKER = {"failures": 5, "window": "1m"}
 
 

@@ -14,6 +14,8 @@ from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("queue", ["sqlite", "workers", "postgres", "moved"])
 def test_no_more_begin_in_a_day(
@@ -53,6 +55,7 @@ def test_no_more_begin_in_a_day(
     until(lambda: receiver.count("/get") == 5, "what is left of the day")
     lane = until(lambda: _used_up(daemon), "the lane that waits")
     assert (lane["rate"]["limit"], lane["rate"]["used"]) == ("5/d", 5)
+    until(lambda: not daemon.tasks(status="running"), "the end of the two that began")
     waiting = [daemon.get(f"/v1/retries/{id_}").json() for id_ in ids]
     assert sorted(task["status"] for task in waiting) == ["pending"] * 3 + ["succeeded"] * 2
     daemon.kill()

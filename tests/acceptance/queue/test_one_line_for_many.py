@@ -14,6 +14,8 @@ from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 WAITING = 400
 AWAY = 8.0
 """Seconds for which the database is away: each part of the daemon has tried several times."""

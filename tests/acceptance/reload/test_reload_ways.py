@@ -10,6 +10,8 @@ from tests.acceptance.receiver import Receiver
 from tests.acceptance.reload import ways
 from tests.acceptance.reload.reload_campaign import alternate
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def daemon(make_daemon: MakeDaemon, receiver: Receiver) -> Daemon:

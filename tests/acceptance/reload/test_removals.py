@@ -12,6 +12,8 @@ from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 REFUSED = (
     r"the configuration is refused",
     r"endpoints with tasks waiting",

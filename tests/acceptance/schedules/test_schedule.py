@@ -19,6 +19,8 @@ from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Story:

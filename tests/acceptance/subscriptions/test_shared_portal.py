@@ -18,6 +18,8 @@ from tests.acceptance.subscriptions.tenants import Tenants, declare, settings
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 8
 """Browsers that open one link at the same time, and connections of a session."""
 

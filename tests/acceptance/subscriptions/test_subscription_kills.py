@@ -18,10 +18,13 @@ from tests.acceptance.waiting import PATIENCE, until
 from tests.postgres import Postgres
 
 # httpcore leaves the socket open that a killed daemon did not take.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:unclosed <socket:ResourceWarning",
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore:unclosed <socket:ResourceWarning",
+        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning",
+    ),
+]
 
 CLIENTS, KILLS, EACH = 4, 4, 25
 """Clients, kills, and subscriptions that are acknowledged before each."""

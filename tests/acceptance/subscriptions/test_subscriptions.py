@@ -18,6 +18,8 @@ from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.subscriptions.tenants import MakeTenants, Tenants
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 SHOP = "shop/orderPaid"
 
 

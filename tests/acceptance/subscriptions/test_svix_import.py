@@ -21,6 +21,8 @@ from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.subscriptions.tenants import KEY, Tenants, settings
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parents[3] / "docs/how-to/from-svix.md"
 TOKEN = "sk_test_of_a_stored_answer.eu"
 OLD = "whsec_" + base64.b64encode(b"the secret that acme has of Svix").decode()

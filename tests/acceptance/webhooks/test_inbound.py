@@ -27,6 +27,8 @@ from tests.acceptance.processes import free_port
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 STRIPE, SLACK = "whsec_stripe_test_secret_of_a_test", "8f742231b10e8888abcd99yyyzzz85a5"
 STANDARD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 GITHUB = "It's a Secret to Everybody"

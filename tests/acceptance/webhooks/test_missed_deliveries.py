@@ -12,6 +12,8 @@ from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 MISSED = ("failed", "webhook_disabled", 0)
 
 

@@ -17,6 +17,8 @@ from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 WRONG = Answer(400, '{"error": {"message": "no column Foo"}}', {"Content-Type": "application/json"})
 
 

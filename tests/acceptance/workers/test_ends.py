@@ -24,6 +24,8 @@ from tests.acceptance.workers.crew import (
     worker_pids,
 )
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "a-token-for-this-test-alone"
 DEADLY = """
 import os, signal

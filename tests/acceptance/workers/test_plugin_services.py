@@ -7,10 +7,14 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
+
+pytestmark = pytest.mark.slow
 
 PLUGINS = {"dirs": ["plugins"]}
 TICKER = """

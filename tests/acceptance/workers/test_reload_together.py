@@ -27,6 +27,8 @@ from tests.acceptance.workers.crew import (
     worker_pids,
 )
 
+pytestmark = pytest.mark.slow
+
 REFUSES = """
 import os, pathlib
 from orchestratord import Problem, hookimpl

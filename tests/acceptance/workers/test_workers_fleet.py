@@ -6,6 +6,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Answer, Receiver
@@ -20,6 +22,8 @@ from tests.acceptance.workers.crew import (
     worker_pids,
 )
 from tests.postgres import Postgres
+
+pytestmark = pytest.mark.slow
 
 
 def pids_shown(daemon: Daemon) -> list[int]:

@@ -58,6 +58,7 @@ async def do_something(queue: Any, chance: Random) -> None:
             await prune.prune(queue.store, Retention(succeeded=0.001, failed=9.0, cancelled=0.0), 2)
 
 
+@pytest.mark.slow
 async def test_they_are_as_the_tasks_are_whatever_is_done(queue: Any) -> None:
     chance = Random(7)
     for number in range(60):

@@ -21,6 +21,8 @@ from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 from tests.conformance.store.shared_files import next_worker
 
+pytestmark = pytest.mark.slow
+
 WORKLOAD = """
 import asyncio, sys
 from orchestratord.model.task import Key, NewTask

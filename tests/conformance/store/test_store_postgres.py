@@ -37,6 +37,8 @@ from orchestratord.queue.store import Store
 from orchestratord.values.rate_limit import RateLimit
 from tests.postgres import Postgres, Standby
 
+pytestmark = pytest.mark.slow
+
 KEY = Key("crm/get")
 
 

@@ -349,6 +349,7 @@ async def test_the_last_success_of_an_endpoint(queue: Any, store: Store) -> None
     assert await store.read(settle.last_success()) == {"crm/get": 3000}
 
 
+@pytest.mark.slow
 async def test_counts_are_right_whatever_happens(queue: Any, store: Store) -> None:
     chance = random.Random(7)
     for _ in range(60):

@@ -137,6 +137,7 @@ async def test_a_clock_that_stays_behind_goes_on_where_it_has_not_been(machine: 
     assert slots == list(range(slots[0], slots[-1] + 1, 60_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [HOUR, YEAR])
 async def test_a_clock_that_was_ahead_leaves_no_slot_out(machine: Machine, ahead: int) -> None:
     await machine.go_on(HOUR)
@@ -177,6 +178,7 @@ async def test_a_daily_slot_that_was_jumped_over(queue: Queue) -> None:
     assert today == clock.now_ms() - 30 * MINUTE * 1000
 
 
+@pytest.mark.slow
 async def test_the_clock_goes_anywhere(queue: Queue) -> None:
     for seed in range(4):
         chance = Random(seed)

@@ -111,6 +111,7 @@ def dumped(queue: Any, ranks: Ranks) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 async def test_many_steps_at_once_are_the_same_as_one_after_the_other(
     unopened: Callable[[], Any], new_url: Callable[[], str], seed: int

@@ -6,6 +6,8 @@ import pytest
 
 from tests.conformance.transport.receiver_campaign import run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("gathers", [False, True], ids=["all cores", "one core"])
 def test_what_is_told_of_each_call_is_what_its_receiver_saw(gathers: bool) -> None:

@@ -18,6 +18,8 @@ from bench.environment.servers import Missing, Nginx, find
 from bench.measures import calls, deliveries, slow_receiver
 from bench.measures.drain import drain
 
+pytestmark = pytest.mark.slow
+
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed"
 )

@@ -13,6 +13,8 @@ import pytest
 
 from bench.measures import closed_loop, front_door
 
+pytestmark = pytest.mark.slow
+
 REQUEST = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"
 ANSWER = b"HTTP/1.1 202 Accepted\r\nContent-Length: 9\r\n\r\n"
 

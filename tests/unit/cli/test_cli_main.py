@@ -12,7 +12,6 @@ import click
 import pytest
 
 from orchestratord.cli.main import LazyCommands, main
-from orchestratord.plugin.registry import CORE_COMMANDS
 from tests.unit.cli.cli_parts import GOOD, run, write
 
 
@@ -89,18 +88,31 @@ def test_help_and_completion_load_nothing_heavy() -> None:
     assert not heavy & set(done.stdout.split())
 
 
-def test_check_loads_no_database_and_no_server(tmp_path: Path) -> None:
-    (tmp_path / "apis").mkdir()
+def loaded_by_check(folder: Path) -> set[str]:
     code = (
         "import sys\nfrom click.testing import CliRunner\n"
         "from orchestratord.cli.main import main\n"
-        f"done = CliRunner().invoke(main, ['check', '--config', {str(tmp_path)!r}])\n"
+        f"done = CliRunner().invoke(main, ['check', '--config', {str(folder)!r}])\n"
         "assert done.exit_code == 0, done.output\n"
         "print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
-    assert "orchestratord_webhooks.routes" in loaded  # it is asked for its routes
+    return set(done.stdout.split())
+
+
+def test_check_loads_no_database_and_no_server(tmp_path: Path) -> None:
+    (tmp_path / "apis").mkdir()
+    (tmp_path / "plugins").mkdir()
+    loaded = loaded_by_check(tmp_path)
+    api = "orchestratord.api.daemon_documents"
+    assert not {"peewee", "psycopg", "uvicorn", "starlette", api} & loaded
+    assert not [name for name in loaded if name.endswith("_command") and "orchestratord_" in name]
+    (tmp_path / "plugins/own.py").write_text("")
+    (tmp_path / "orchestratord.yaml").write_text("plugins: {dirs: [plugins]}\n")
+    loaded = loaded_by_check(tmp_path)
+    asked = {"orchestratord_webhooks.routes", "orchestratord_dashboard.page_renderer"}
+    assert asked < loaded  # for their routes, which another plugin may have as well
+    assert "orchestratord_demo.demo_command" in loaded
     assert not {"peewee", "psycopg", "uvicorn", "orchestratord.api.service"} & loaded
 
 
@@ -122,10 +134,6 @@ def test_a_command_of_the_core_looks_for_no_plugin() -> None:
     loaded = done.stdout.split()
     assert "orchestratord.cli.plugin_commands" not in loaded
     assert not [name for name in loaded if name.startswith("orchestratord_")]
-
-
-def test_the_registry_knows_the_commands_of_the_core() -> None:
-    assert sorted(CORE_COMMANDS) == sorted(main.commands)
 
 
 def test_commands_are_a_mapping() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import httpx
 import orchestratord_client as oc
@@ -17,7 +17,12 @@ import pytest
 from orchestratord_client import protocol
 from orchestratord_client.errors import refusal_class
 
-from orchestratord.api import serialize
+from orchestratord.api.answer_documents import (
+    AttemptDocument,
+    TaskDocument,
+    TaskPageDocument,
+    WaitDocument,
+)
 from orchestratord.api.server.problem_json import PROBLEMS
 
 ADDRESS = protocol.Address.of("/nowhere/control.sock", None)
@@ -44,26 +49,16 @@ def test_every_problem_has_a_class() -> None:
 
 
 def test_every_field_has_an_attribute() -> None:
-    def keys(function: Any) -> set[str]:
-        returned = ast.parse(inspect.getsource(function)).body[0]
-        return {
-            key.value
-            for node in ast.walk(returned)
-            if isinstance(node, ast.Dict)
-            for key in node.keys
-            if isinstance(key, ast.Constant)
-        }
-
-    for function, kind in [
-        (serialize.task_json, oc.Task),
-        (serialize.task_page_json, oc.TaskDetail),
-        (serialize.attempt_json, oc.Attempt),
-        (serialize.wait_json, oc.Wait),
+    for document, kind in [
+        (TaskDocument, oc.Task),
+        (TaskPageDocument, oc.TaskDetail),
+        (AttemptDocument, oc.Attempt),
+        (WaitDocument, oc.Wait),
     ]:
         known = {one.name for one in fields(kind)} | ({"for"} if kind is oc.Wait else set())
-        found = keys(function)
+        found = set(get_type_hints(document))
         assert len(found) > 3
-        assert found - known == set(), function
+        assert found - known == set(), document
 
 
 def test_httpx_is_all_that_it_needs() -> None:

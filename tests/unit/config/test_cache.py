@@ -232,6 +232,7 @@ CHANGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(CHANGES)
 @settings(max_examples=150, deadline=None)
 def test_what_is_remembered_is_what_would_be_read(changes: list[tuple[str, str | None]]) -> None:

@@ -131,6 +131,7 @@ async def test_a_receiver_that_hangs_is_not_claimed_ahead(bench: Bench) -> None:
     assert bench.receiver.counts == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("concurrency", "total", "most"), [(1, 100, 1), (10, 100, 10), (10, 4, 4)])
 async def test_thousands_of_quick_deliveries_arrive_once_each(
     bench: Bench, concurrency: int, total: int, most: int

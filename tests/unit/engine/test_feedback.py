@@ -389,6 +389,7 @@ async def test_what_expires_meanwhile_is_no_probe(bench: Bench) -> None:
     await bench.until(lambda: bench.lane.throttle is None)
 
 
+@pytest.mark.slow
 async def test_ten_minutes_of_an_outage(tmp_path: Path) -> None:
     """`python -m bench.outage`, with a few tasks."""
     for name in ("with", "without"):

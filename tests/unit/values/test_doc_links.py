@@ -14,7 +14,7 @@ import pytest
 
 from bench.code.size import House
 from orchestratord.api.server.http_connection import Peer
-from orchestratord.api.server.problem_json import PROBLEMS, Refusal
+from orchestratord.api.server.problem_json import PROBLEMS, Refusal, title
 from orchestratord.cli.doctor.doctor_command import checks
 from orchestratord.model.task import Reason
 from orchestratord.queue.daemon_health import CLAIMS_FAILING, DATABASE, FATAL, MEMORY, STALLED, Code
@@ -126,8 +126,14 @@ def test_a_message_is_known_by_its_first_words(text: str, title: str) -> None:
 
 
 def test_refusals_reasons_and_codes_lead_to_their_entries() -> None:
-    for code in PROBLEMS:
+    chapters = (ROOT / "docs" / "problems.md").read_text().split("\n## ")
+    assert len(chapters) == 1 + len(PROBLEMS)
+    for code, (status, what) in PROBLEMS.items():
         assert leads_somewhere(str(Refusal(code, "no").document()["type"])), code
+        words = what[:1].upper() + what[1:]
+        begins = f"{code}\n\n{status} {title(status)}. {words}.\n\n"
+        (chapter,) = (one for one in chapters if one.startswith(begins))
+        assert len(chapter) > len(begins), f"{code} has no remedy"
     daemon = (ROOT / "orchestratord" / "daemon" / "daemon.py").read_text()
     parts = {*re.findall(r'"(\w+)": (?:worker|self\._\w+)[},]', daemon), "event_loop", DATABASE}
     assert len(parts) == 5

@@ -343,6 +343,7 @@ def world(url: str, unopened: Callable[[], Queue]) -> Iterator[World]:
     made.close()
 
 
+@pytest.mark.slow
 def test_order_limits_and_turns_hold(world: World) -> None:
     class OfThisQueue(Machine):
         pass

@@ -66,6 +66,7 @@ async def test_partitions_take_turns_however_many_wait_in_one(queue: Any) -> Non
     assert (await get(queue, others[-1])).status == Status.RUNNING
 
 
+@pytest.mark.slow
 async def test_small_partitions_are_done_as_soon_as_without_a_large_one(queue: Any) -> None:
     took = []
     for key, large in ((Key("crm/without"), 0), (Key("crm/with"), 1000)):

@@ -507,6 +507,7 @@ async def look(queue: Any, before: dict[int, dict[str, Any]]) -> dict[int, dict[
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(PARTITIONS)))
 async def test_of_all_that_have_one_place_one_is_tried(queue: Any, number: int) -> None:
     for seed in range(SEEDS):

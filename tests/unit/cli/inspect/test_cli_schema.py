@@ -80,6 +80,7 @@ def test_an_editor_shows_a_sentence_for_every_key(file: str) -> None:
         assert len(said - named - {f"{word}s" for word in named}) >= 2, (path, about)
 
 
+@pytest.mark.slow
 def test_what_the_site_has_is_what_the_command_prints(tmp_path: Path) -> None:
     assert run("schema", "--write", "--config", tmp_path).exit_code == 0
     for name, text in schema_files.made().items():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import orchestratord_webhooks
+import pytest
 from config_parts import host_of
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -181,6 +182,7 @@ def edits(draw: st.DrawFn, items: list[Any]) -> list[Any]:
     return items
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.data())
 def test_edits_after_edits(data: st.DataObject) -> None:
