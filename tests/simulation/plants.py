@@ -323,6 +323,22 @@ def brought_forward_before_its_floor() -> Planted:
     return replaced(claim_sqlite, "in_step", ahead)
 
 
+def look_that_comes_at_once() -> Planted:
+    """What is not done yet is asked for again and again."""
+    decide_look = decisions.decide_look
+
+    def decide(task: Task, policy: Any, poll: Any, *words: Any, **options: Any) -> retry.Decision:
+        hasty = poll.model_copy(update={"every": 0.1})
+        return decide_look(task, policy, hasty, *words, **options)
+
+    return replaced(decisions, "decide_look", decide)
+
+
+def look_that_is_always_the_first() -> Planted:
+    """What is not done yet is asked for without an end."""
+    return respelled(settle, "LOOK", "COALESCE(looked_since, new.column2)", "new.column2")
+
+
 def retry_after_that_is_ignored() -> Planted:
     """A receiver that says when to come back is asked before."""
     ignored = replaced(retry_delay, "parse_retry_after", lambda text, now: None)
@@ -545,6 +561,8 @@ PLANTS: dict[str, Callable[[], Planted]] = {
         run_end_that_is_told_twice,
         batch_member_that_is_told_twice,
         brought_forward_before_its_floor,
+        look_that_comes_at_once,
+        look_that_is_always_the_first,
         retry_after_that_is_ignored,
         post_that_is_sent_again,
         success_that_nobody_answered,
@@ -593,6 +611,8 @@ SHOWN_BY: dict[str, int] = {
     "lease-that-is-not-renewed": 172,
     "limit-that-each-counts-alone": 19,
     "lock-that-two-hold": 8,
+    "look-that-comes-at-once": 4,
+    "look-that-is-always-the-first": 9,
     "one-more-than-its-concurrency": 2,
     "order-that-is-not-kept": 27,
     "pace-that-crawls": 46,
@@ -612,6 +632,6 @@ SHOWN_BY: dict[str, int] = {
     "success-that-nobody-answered": 3,
     "sync-that-is-left-out": 19,
     "take-over-does-nothing": 3,
-    "token-that-is-not-given-back": 4,
+    "token-that-is-not-given-back": 7,
 }
 """A seed that shows each, and what it shows; none shows anything without its plant."""
