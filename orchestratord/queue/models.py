@@ -358,10 +358,10 @@ class ChoreRow(QueueRow):
     id = IdField()
     kind = TextField()
     """`bulk`: what a bulk still has to do; `slice`: new tasks that are to be written; `batch`: a
-    closed batch whose delivery is."""
+    closed batch whose delivery is; `run`: the end of a run that hooks are to be told of."""
     subject = TextField()
     """What it is about: the id of the bulk or the batch; the name of the slice, which grows with
-    the time."""
+    the time; the id of the run and its endpoint."""
     due = BigIntegerField(null=True)
     """When its next step is; NULL where it was set aside, as daemons have died at it."""
     at = BigIntegerField()

@@ -167,7 +167,7 @@ class Session(ABC):
         once. Raises Singly.
         """
         self.write_outcomes()
-        self.runs.write(self.db, self.now())
+        self.chore_added |= self.runs.write(self.db, self.now())
         self.runs = RunCounts()
         for name in sorted(self.paused):
             self.db.run(PAUSED, (name, self.paused[name]))

@@ -282,8 +282,8 @@ def run_end_that_is_told_twice() -> Planted:
     """What follows from the end of a run is written twice."""
     tell = run_ends.tell.__wrapped__  # type: ignore[attr-defined]
 
-    def twice(of: Session, run: Any, effects: Sequence[Any]) -> Any:
-        return tell(of, run, [*effects, *effects])[: len(effects)]
+    def twice(of: Session, chore: Any, run: Any, effects: Sequence[Any]) -> Any:
+        return tell(of, chore, run, [*effects, *effects])[: len(effects)]
 
     return replaced(run_ends, "tell", writes(Rank.HAND)(twice))
 
