@@ -79,6 +79,10 @@ DELETE_ATTEMPTS = "DELETE FROM attempts WHERE task_id IN ({ids})"
 
 # What it moved may wait for long after it has moved all.
 DELETE_BULKS = "DELETE FROM bulks WHERE id IN (SELECT id FROM bulks WHERE ended_at < ? LIMIT ?)"
+DELETE_COUNTS = """
+DELETE FROM task_counts
+WHERE bulk_id > 0 AND NOT EXISTS (SELECT 1 FROM bulks WHERE bulks.id = bulk_id)
+"""
 
 DELETE_RUNS = f"""
 DELETE FROM runs WHERE id IN (
@@ -214,6 +218,7 @@ def delete_records(session: Session, kept: Retention, limit: int) -> None:
     before = session.clock.before(kept.failed)
     for statement in (DELETE_BULKS, DELETE_ACTIONS, DELETE_MEMBERS, DELETE_BATCHES):
         session.db.run(statement, (before, limit))
+    session.db.run(DELETE_COUNTS)
     longest = max(seconds for _, seconds in limits(kept))
     session.db.run(DELETE_RUNS, (session.clock.before(longest), limit * 4))
 

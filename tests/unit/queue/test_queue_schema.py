@@ -234,6 +234,31 @@ async def test_ends_of_runs_of_schema_24_are_still_told(
     await store.close()
 
 
+BULKS_OF_24 = """
+INSERT INTO bulks (id, filter, status, highest_id, matched, moved, created_at, updated_at,
+    succeeded, failed, stop_after, stop_at) VALUES
+(31, '?', 'running', 9, 9, 7, 1, 5, 3, 2, 3, 3), (32, '?', 'paused', 9, 9, 7, 1, 6, 0, 4, 4, 4)
+"""
+
+
+@pytest.mark.parametrize("on_postgres", [False, True], ids=["sqlite", "postgresql"])
+async def test_bulks_of_schema_24_keep_what_they_have_counted(
+    path: Path, new_url: Any, tmp_path: Path, on_postgres: bool
+) -> None:
+    url = new_url() if on_postgres else f"sqlite:///{path}"
+    dump_postgres(url) if on_postgres else dump(path)
+    bring(url, tmp_path, 24, BULKS_OF_24)
+    store = await Store.open(url)
+    there = {row.status for row in (await store.read(search.page(TaskFilter(), 10)))[0]}
+    assert {name for name, count in (await store.counts()).items() if count} == there
+    found = [await store.read(bulks.row_of(id_)) for id_ in (31, 32)]
+    assert [(one.status, one.succeeded, one.failed) for one in found] == [
+        ("running", 3, 2),
+        ("paused", 0, 4),
+    ]
+    await store.close()
+
+
 def bring(url: str, folder: Path, last: int, *then: str) -> None:
     """Bring a queue to an older schema, in which these rows are."""
     for migration in schema.MIGRATIONS.glob("00[0-9][0-9]_*.py"):
