@@ -419,7 +419,10 @@ SET status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
     turn_at = CASE WHEN cancel_requested = 1 THEN 0 ELSE turn_at END,
     attempts = attempts - 1, started_at = NULL, locked_by = NULL, lease_until = NULL,
     cancel_requested = 0, updated_at = ?
+{which}
+RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id, replaces
 """
+"""For `Session.unstarted`; `which` says of what rows."""
 
 
 def released(now: int) -> tuple[int, ...]:
