@@ -89,6 +89,7 @@ class House:
 
     def __init__(self, root: Path = ROOT) -> None:
         self.root = root
+        self._modules: dict[Path, Module] = {}
 
     @cached_property
     def files(self) -> list[Path]:
@@ -109,7 +110,11 @@ class House:
         return self.modules(*PRODUCT)
 
     def modules(self, *folders: str) -> list[Module]:
-        return [Module(self.root, path) for path in self.below(*folders) if path.suffix == ".py"]
+        return [self.module(path) for path in self.below(*folders) if path.suffix == ".py"]
+
+    def module(self, path: Path) -> Module:
+        """The file at a path from the root; read and parsed once."""
+        return self._modules.setdefault(path, Module(self.root, path))
 
 
 def twice(names: Iterable[str]) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from functools import cache
 from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
@@ -48,6 +49,7 @@ def descriptions(model: type[BaseModel]) -> dict[str, str]:
     return found
 
 
+@cache
 def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     """What stands below the fields of a model in its source, by their names; empty where that
     cannot be had."""

@@ -6,11 +6,13 @@ import ast
 import re
 import tomllib
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from bench.code.size import House
 from orchestratord.api.server.http_connection import Peer
 from orchestratord.api.server.problem_json import PROBLEMS, Refusal
 from orchestratord.cli.doctor.doctor_command import checks
@@ -33,13 +35,15 @@ class Said(NamedTuple):
     keywords: set[str]
 
 
-def calls() -> Iterator[tuple[str, ast.Call | ast.Raise]]:
+@cache
+def calls() -> list[tuple[str, ast.Call | ast.Raise]]:
     """What stands in the modules of the daemon and its plugins, and where."""
-    for folder in ("orchestratord", "plugins"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Call | ast.Raise):
-                    yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+    return [
+        (f"{module.path}:{node.lineno}", node)
+        for module in House().modules("orchestratord", "plugins")
+        for node in module.nodes
+        if isinstance(node, ast.Call | ast.Raise)
+    ]
 
 
 def said(levels: Collection[str] = LEVELS) -> Iterator[Said]:
@@ -67,6 +71,7 @@ def beginning(node: ast.AST) -> str:
     return str(text).partition(" ")[0].lower() if isinstance(text, str) else ""
 
 
+@cache
 def titles(page: str, level: int) -> list[str]:
     text = (ROOT / "docs" / f"{page}.md").read_text()
     return re.findall(rf"^{'#' * level} (.+)$", text, re.MULTILINE)
