@@ -8,7 +8,7 @@ const DURATIONS = ["timeout", "disable_after"];
 const DEFAULTS = { timeout: "15s", disable_after: "never" };
 const ORDER = ["name", "phase", "status_code", "when", "url", "subscribers", "secret", "auth", "headers", "payload", "include", "timeout", "retry", "partition", "batch", "disable_after", "keep_missed", "enabled"];
 
-const RETRY_KEYS = ["max_attempts", "max_delay", "jitter"];
+const RETRY_KEYS = ["max_attempts", "max_delay", "jitter", "if"];
 const BATCH_KEYS = ["every", "max"];
 const MISSED_KEYS = ["for", "max"];
 const BACKOFF_KEYS = ["delay", "factor", "delays"];

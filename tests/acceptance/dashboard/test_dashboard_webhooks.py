@@ -272,6 +272,27 @@ def test_what_is_kept_of_missed_deliveries(browser: Browser, address: str, daemo
             page.reload()
 
 
+def test_an_answer_may_say_that_it_is_tried_again(
+    browser: Browser, address: str, daemon: Daemon
+) -> None:
+    before = text(daemon)
+    with visit(browser, address, PAGE) as page:
+        chat = hook(page, "chat")
+        chat.get_by_text("Headers, payload").click()
+        field = chat.get_by_label("Tried again if the answer has")
+        field.fill("body.status = 'busy'")
+        expect(chat.locator("[data-key='retry.if'] > .wrong")).to_contain_text("is not JMESPath")
+        field.fill("body.status == 'busy'")
+        expect(chat.locator("[data-key='retry.if'] > .wrong")).to_be_hidden()
+        assert """+      if: "body.status == 'busy'\"""" in write(page)
+        page.reload()
+        hook(page, "chat").get_by_text("Headers, payload").click()
+        expect(field).to_have_value("body.status == 'busy'")
+        field.fill("")
+        write(page)
+    assert text(daemon) == before
+
+
 def test_a_secret_does_not_go_to_another_address(
     browser: Browser, address: str, daemon: Daemon
 ) -> None:
