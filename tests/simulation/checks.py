@@ -37,7 +37,6 @@ GOES_ON = (
     "retry_schedule WHERE status IN ('pending', 'running')",
     "batch_members WHERE batch_id IS NULL",
     "batches WHERE task_id IS NULL AND members > 0",
-    "runs WHERE untold = 1",
     "bulks WHERE status IN ('running', 'paused') OR ended_at IS NULL",
     "chores",
 )

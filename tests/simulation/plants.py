@@ -6,7 +6,6 @@ says what is wrong with it and does so, with its row in `PLANTS`, and a seed tha
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
@@ -30,7 +29,6 @@ from orchestratord.engine.settle.held_claims import Claims
 from orchestratord.engine.settle.removed_tasks import RemovedTasks
 from orchestratord.engine.worker import Worker
 from orchestratord.model.task import KEEPS_DOUBT, Status, Task
-from orchestratord.queue import session
 from orchestratord.queue.batch import Rank, Write, deliver, writes
 from orchestratord.queue.connection import ManyRows
 from orchestratord.queue.housekeeping import batch_closing, run_ends
@@ -259,12 +257,12 @@ def count_off_by_one_after_a_kill() -> Planted:
 
 def bulk_that_counts_twice() -> Planted:
     """A task that a bulk has moved is counted twice once it has ended."""
-    rows = session.outcome_rows
+    outcome = Session.outcome
 
-    def doubled(outcomes: Counter[tuple[int, str]]) -> Any:
-        return [(id_, 2 * succeeded, 2 * failed) for id_, succeeded, failed in rows(outcomes)]
+    def doubled(self: Session, bulk_id: int | None, status: str, count: int = 1) -> None:
+        outcome(self, bulk_id, status, 2 * count)
 
-    return replaced(session, "outcome_rows", doubled)
+    return replaced(Session, "outcome", doubled)
 
 
 def run_that_ends_before_its_last_call() -> Planted:
@@ -282,8 +280,8 @@ def run_end_that_is_told_twice() -> Planted:
     """What follows from the end of a run is written twice."""
     tell = run_ends.tell.__wrapped__  # type: ignore[attr-defined]
 
-    def twice(of: Session, run: Any, effects: Sequence[Any]) -> Any:
-        return tell(of, run, [*effects, *effects])[: len(effects)]
+    def twice(of: Session, chore: Any, run: Any, effects: Sequence[Any]) -> Any:
+        return tell(of, chore, run, [*effects, *effects])[: len(effects)]
 
     return replaced(run_ends, "tell", writes(Rank.HAND)(twice))
 
