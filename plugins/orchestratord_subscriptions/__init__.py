@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestratord_webhooks import announcer
 
@@ -54,11 +54,9 @@ from orchestratord import (
 from orchestratord_subscriptions import checks
 from orchestratord_subscriptions.declaration import ENDPOINT, PUBLIC, SUBSCRIPTIONS
 from orchestratord_subscriptions.key_census import KeyCensus, look
-from orchestratord_subscriptions.portal_port import LINKS, PortalPort
-from orchestratord_subscriptions.routes import SUBSCRIPTION_PATH, TENANT_PATH, SubscriptionRoutes
-from orchestratord_subscriptions.sent_deliveries import SentDeliveries
 from orchestratord_subscriptions.subscription import (
     CHANGES,
+    LINKS,
     REQUESTS,
     SUBSCRIPTION_ROWS,
     TENANTS,
@@ -66,17 +64,19 @@ from orchestratord_subscriptions.subscription import (
 from orchestratord_subscriptions.subscription_delivery import SubscriptionDeliveries
 from orchestratord_subscriptions.subscription_health import SubscriptionHealth
 from orchestratord_subscriptions.subscription_index import UNADDRESSED, SubscriptionIndex
-from orchestratord_subscriptions.tenant_page import tenant_page
-from orchestratord_subscriptions.tenant_service import TenantService
 from orchestratord_subscriptions.tenant_verbs import VERBS
+
+if TYPE_CHECKING:
+    from orchestratord_subscriptions.portal_port import PortalPort
+
+# What serves is imported when it is to be served: commands need it not.
 
 __all__ = ["PUBLIC", "SUBSCRIPTIONS"]
 
 health = SubscriptionHealth(lambda: executor.now(), lambda since: executor.skipped_since(since))
 index = SubscriptionIndex(health)
 executor: SubscriptionDeliveries = SubscriptionDeliveries(index)
-portal, census = PortalPort(), KeyCensus()
-DELIVERIES = f"{SUBSCRIPTION_PATH}/deliveries"
+census = KeyCensus()
 announcer.to_subscribers = index.deliveries
 
 
@@ -107,29 +107,38 @@ def register_metrics() -> Iterable[Counter]:
 
 @hookimpl
 def register_routes(control: Control) -> Iterable[Route]:
+    from orchestratord_subscriptions.routes import TENANT_PATH
+
     health.bind(control)
-    return (*_bound(control), Route("POST", f"{TENANT_PATH}/portal", portal.link))
+    portal, routes = _bound(control)
+    return (*routes, Route("POST", f"{TENANT_PATH}/portal", portal.link))
 
 
 @hookimpl
 def register_ports(control: Control) -> Iterable[PortHandler]:
-    _bound(control)  # in each worker; only the first one has routes
+    portal, _ = _bound(control)  # in each worker; only the first one has routes
     return (PortHandler("subscriptions.portal", portal.admit, portal.answer),)
 
 
-def _bound(control: Control) -> tuple[Route, ...]:
-    """The routes of subscriptions, which the portal serves as well."""
+def _bound(control: Control) -> tuple[PortalPort, tuple[Route, ...]]:
+    """The portal, and the routes of subscriptions, which it serves as well."""
+    from orchestratord_subscriptions.portal_port import PortalPort
+    from orchestratord_subscriptions.routes import SUBSCRIPTION_PATH, SubscriptionRoutes
+    from orchestratord_subscriptions.sent_deliveries import SentDeliveries
+    from orchestratord_subscriptions.tenant_service import TenantService
+
     index.bind(control)
+    portal, deliveries = PortalPort(), f"{SUBSCRIPTION_PATH}/deliveries"
     service = TenantService(control, index)
     sent = SentDeliveries(control, service, index)
     routes = (
         *SubscriptionRoutes(service).all(),
-        Route("GET", DELIVERIES, sent.page, confidential=True),
-        Route("GET", f"{DELIVERIES}/{{task}}", sent.one, confidential=True),
-        Route("POST", f"{DELIVERIES}/{{task}}/retry", sent.retry),
+        Route("GET", deliveries, sent.page, confidential=True),
+        Route("GET", f"{deliveries}/{{task}}", sent.one, confidential=True),
+        Route("POST", f"{deliveries}/{{task}}/retry", sent.retry),
     )
     portal.bind(control, service, routes)
-    return routes
+    return portal, routes
 
 
 @hookimpl
@@ -154,6 +163,9 @@ def register_checks() -> Iterable[Check]:
 
 @hookimpl
 def register_pages(control: Control) -> Iterable[Page]:
+    from orchestratord_subscriptions.tenant_page import tenant_page
+    from orchestratord_subscriptions.tenant_service import TenantService
+
     return (tenant_page(TenantService(control, index)),)
 
 

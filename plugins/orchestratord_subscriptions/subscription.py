@@ -77,6 +77,13 @@ REQUESTS = Table(
     key=("tenant", "key"),
     keep=86400,
 )
+LINKS = Table(
+    "portal_links",
+    {"nonce": "TEXT NOT NULL", "at": "INTEGER NOT NULL"},
+    key=("nonce",),
+    keep=3600,
+)
+"""The links to the portal that were exchanged."""
 ROTATION_MS = 24 * 3_600_000
 """For how long the secret before a rotation signs as well."""
 DISABLED_EVENT = "subscription.disabled"
