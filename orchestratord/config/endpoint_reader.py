@@ -376,7 +376,6 @@ class _Calls:
         if "default" not in param.model_fields_set:
             return param
         path = ("params", name, "default")
-        self._problems.no_template(_RENDERED, *path)
         if param.required:
             self._problems.warn("is never used, as the parameter is required", *path)
         try:

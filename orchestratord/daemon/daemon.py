@@ -48,6 +48,7 @@ from orchestratord.http.saved_answer import remove_left
 from orchestratord.model.event import DaemonEvent, EventType
 from orchestratord.model.settings import Http
 from orchestratord.plugin.host import Host
+from orchestratord.queue import run_counts
 from orchestratord.queue.daemon_health import DATABASE, DaemonHealth, is_of_database
 from orchestratord.queue.database import Workers
 from orchestratord.queue.housekeeping import batch_closing
@@ -283,7 +284,7 @@ class Daemon:
             log.info("draining: up to %gs for what is in flight%s", drain_timeout, why)
             watcher.stop()
         self._reloader.stop()
-        for name in ("scheduler", "chores", "runs"):
+        for name in ("scheduler", "chores"):
             if name in tasks:
                 tasks[name].cancel()
         end_by = world.monotonic() + drain_timeout
@@ -405,7 +406,6 @@ class Daemon:
             "fleet": self._fleet.run(),
             "clock": self._clock_watch.run(),
             "watchdog": self._feed_watchdog(),
-            "runs": RunEndTeller(self._worker).ask_at_ends(),
             "scheduler": self._scheduler.run(),
             "chores": self._chores().run(),
             "duties": self._duties().run(),
@@ -475,12 +475,14 @@ class Daemon:
         self._host.events.publish(DaemonEvent(type_, at, version))
 
     def _chores(self) -> ChoreRunner:
+        ends = RunEndTeller(self._worker)
         steps: dict[str, Step] = {
             bulk.CHORE: self._service.many.runner.step,
             chores.SLICE: self._worker.enqueue.write_slice,
             batch_closing.CHORE: self._closer.deliver,
+            run_counts.CHORE: ends.step,
         }
-        return ChoreRunner(self._store, steps)
+        return ChoreRunner(self._store, steps, ends.is_needless)
 
     def _duties(self) -> Duties:
         duties = Duties()

@@ -140,7 +140,7 @@ def decide_look(
         return Decision(Status.FAILED, why, Reason.EXPIRED)
     next_try = min(now + round(poll.every * 1000), max(end, now))
     asked = parse_retry_after(outcome.retry_after, now) if policy.respect_retry_after else None
-    if asked is not None:
+    if asked:  # 0, or a time that is past by its clock, would have it asked without a pause
         next_try = now + round(min(asked, policy.max_retry_after) * 1000)
     delay = (next_try - now) / 1000
     why = f"look {task.looks + 1}: not done yet"

@@ -335,14 +335,10 @@ class BulkRow(QueueRow):
     why_skipped = TextField(constraints=NO_PARAMS)
     """How many were skipped and why, a JSON object: `changed`, or the reason for which they would
     only wait or fail again."""
-    succeeded = BigIntegerField(constraints=ZERO)
-    """Of those that it moved, how many have succeeded since; they may be pruned by now."""
-    failed = BigIntegerField(constraints=ZERO)
-    """How many have failed for good since."""
     stop_after = BigIntegerField(constraints=ZERO)
     """Failures after which it pauses; 0 for never."""
     stop_at = BigIntegerField(null=True)
-    """At how many in `failed` it pauses next: `stop_after` more than when it was last resumed."""
+    """After how many failures it pauses next: `stop_after` more than when it was last resumed."""
     ended_at = BigIntegerField(null=True)
     """When the last of those that it moved had ended."""
     resolution = TextField(null=True)
@@ -358,10 +354,10 @@ class ChoreRow(QueueRow):
     id = IdField()
     kind = TextField()
     """`bulk`: what a bulk still has to do; `slice`: new tasks that are to be written; `batch`: a
-    closed batch whose delivery is."""
+    closed batch whose delivery is; `run`: the end of a run that hooks are to be told of."""
     subject = TextField()
     """What it is about: the id of the bulk or the batch; the name of the slice, which grows with
-    the time."""
+    the time; the id of the run and its endpoint."""
     due = BigIntegerField(null=True)
     """When its next step is; NULL where it was set aside, as daemons have died at it."""
     at = BigIntegerField()
@@ -489,6 +485,9 @@ class TaskCountRow(QueueRow):
     """How many tasks have a status: the sum over all owners. What an opening of the store changes
     it counts in rows of its own."""
 
+    bulk_id = BigIntegerField(constraints=ZERO)
+    """A bulk, of which those count that it moved and that ended so since, though they may be pruned
+    by now; 0 for all tasks."""
     owner = TextField()
     """As in `locked_by` of a task; empty for what those had who are gone."""
     status = TextField()
@@ -498,7 +497,7 @@ class TaskCountRow(QueueRow):
 
     class Meta:
         table_name = "task_counts"
-        primary_key = CompositeKey("owner", "status")
+        primary_key = CompositeKey("bulk_id", "owner", "status")
         postgres = REWRITTEN
 
 

@@ -2,8 +2,8 @@
 
 All daemons change the row of a large run, and wait for each other there. So it is changed once in a
 transaction, just before COMMIT, and several are in the order of their ids, against deadlocks. Which
-settlement is the last of a run only its row can tell: the statement that brings `open_tasks` to 0
-writes down that the run has ended and that this has not been told yet.
+settlement is the last of a run only its row can tell: the transaction that brings `open_tasks` to 0
+adds the chore that tells of the end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,13 @@ from orchestratord.model.task import Status, Task
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows
 
 # ruff: noqa: S608  # what is pasted here are hints and columns, never values
+
+CHORE = "run"
+"""The kind of chore that tells of the end of a run."""
+SUBJECT = "CAST(runs.id AS TEXT) || ' ' || runs.endpoint_id"
+"""What it is about: the run, and whose hooks are told."""
+UNTOLD = f"EXISTS (SELECT 1 FROM chores WHERE kind = '{CHORE}' AND subject = {SUBJECT})"
+"""Whether the last end of a run is still to be told."""
 
 ROOT = ManyRows(
     f"""
@@ -33,8 +40,7 @@ UPDATE OR ROLLBACK runs
 SET tasks = tasks + new.column2, succeeded = succeeded + new.column3,
     failed = failed + new.column4, cancelled = cancelled + new.column5,
     open_tasks = open_tasks + new.column6,
-    ends = ends + CASE WHEN {_ENDS} AND untold = 0 THEN 1 ELSE 0 END,
-    untold = CASE WHEN {_ENDS} THEN 1 ELSE untold END,
+    ends = ends + CASE WHEN {_ENDS} AND NOT {UNTOLD} THEN 1 ELSE 0 END,
     ended_at = CASE WHEN open_tasks + new.column6 > 0 THEN NULL
         WHEN {_ENDS} THEN new.column7 ELSE ended_at END
 FROM (VALUES {{rows}}) AS new WHERE runs.id = new.column1
@@ -43,13 +49,25 @@ FROM (VALUES {{rows}}) AS new WHERE runs.id = new.column1
 )
 """One that is opened again before its end was told ends once: nothing was told of it."""
 
+# None conflicts with another daemon's: the row of its run is locked.
+END = ManyRows(
+    f"""
+INSERT OR ROLLBACK INTO chores (kind, subject, due, at)
+SELECT '{CHORE}', {SUBJECT}, new.column2, new.column2
+FROM (VALUES {{rows}}) AS new JOIN runs ON runs.id = new.column1
+WHERE open_tasks = 0 AND NOT {UNTOLD}
+""",
+    "bigint",
+    "bigint",
+)
+
 BEGIN = ManyRows(
     """
 INSERT OR ROLLBACK INTO runs (id, tasks, succeeded, failed, cancelled, open_tasks, ended_at,
-    created_at, ends, untold, endpoint_id)
+    created_at, ends, endpoint_id)
 VALUES {rows} ON CONFLICT (id) DO NOTHING
 """,
-    *("bigint",) * 10,
+    *("bigint",) * 9,
     "text",
 )
 
@@ -116,22 +134,29 @@ class RunCounts:
         changes = {run_id: list(change) for run_id, change in self.changes.items()}
         return RunCounts(changes, dict(self.begun), set(self.roots), set(self.again))
 
-    def write(self, db: Connection, now: int) -> None:
-        """Write it; `now` in milliseconds since the epoch. Raises Singly."""
+    def write(self, db: Connection, now: int) -> bool:
+        """Write it; `now` in milliseconds since the epoch. Whether the end of a run is to be told.
+        Raises Singly."""
         if not self.changes:
-            return
+            return False
         ROOT.run(db, [(root,) for root in sorted(self.roots)])
-        counts, begins = [], []
+        counts, begins, may_end = [], [], []
         for run_id, change in sorted(self.changes.items()):
             if run_id in self.begun:
                 endpoint_id, created_at = self.begun[run_id]
                 ends = int(change[_OPEN] == 0)
                 ended_at = now if ends else None
-                begins.append((run_id, *change, ended_at, created_at, ends, ends, endpoint_id))
+                begins.append((run_id, *change, ended_at, created_at, ends, endpoint_id))
             elif any(change):
+                ends = int(change[_OPEN] < 0 or run_id in self.again)
                 counts.append((run_id, *change, now, int(run_id in self.again)))
+            else:
+                continue
+            if ends:
+                may_end.append((run_id, now))
         BEGIN.run(db, begins)  # no other transaction sees these
         COUNT.run(db, counts)
+        return END.run(db, may_end) > 0
 
     def _of(self, run_id: int) -> list[int]:
         found = self.changes.get(run_id)

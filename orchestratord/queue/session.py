@@ -17,6 +17,7 @@ from orchestratord.queue.batch_members import BatchMembers
 from orchestratord.queue.connection import Connection, ManyRows, Row
 from orchestratord.queue.records import Claimed, FairTurn, Line, LineTurn, OrderedTurn, Pick
 from orchestratord.queue.run_counts import RunCounts
+from orchestratord.queue.task_counts import ALL
 from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
@@ -42,23 +43,11 @@ INSERT INTO endpoint_state (endpoint_id, paused) VALUES (?, ?)
 ON CONFLICT (endpoint_id) DO UPDATE SET paused = excluded.paused
 """
 
-OUTCOMES = ManyRows(
-    """
-UPDATE bulks SET succeeded = succeeded + new.column2, failed = failed + new.column3,
-    status = CASE WHEN status = 'running' AND failed + new.column3 >= stop_at THEN 'paused'
-        ELSE status END
-FROM (VALUES {rows}) AS new WHERE bulks.id = new.column1
-""",
-    "bigint",
-    "bigint",
-    "bigint",
-)
-"""How it went with what bulks have moved: of each, how many more succeeded and failed. So many
-failures pause it, in the transaction of the last one."""
-
+OUTCOMES = (Status.SUCCEEDED, Status.FAILED)
+"""How it went with what bulks have moved."""
 
 NOTED = (
-    *("moves", "due", "successes", "paused", "runs", "outcomes", "chore_added"),
+    *("moves", "due", "successes", "paused", "runs", "chore_added"),
     *("touched", "elected", "missed", "later"),
 )
 """What a session notes for one transaction, and begins each with none of."""
@@ -93,8 +82,9 @@ class Session(ABC):
     """Those that were made for what plugins write, by its shape."""
     gathered: dict[Any, Any] = field(default_factory=dict)
     """Those of each kind of upserts; None for one that is not written together with others."""
-    moves: Counter[str] = field(default_factory=Counter)
-    """By how much each status has more or fewer tasks than is written by now."""
+    moves: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """By how much each status has more or fewer tasks than is written by now, as in
+    `task_counts`."""
     due: dict[Key, int] = field(default_factory=dict)
     """What became pending in the transaction: each key, and its earliest `next_try`."""
     successes: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -104,9 +94,6 @@ class Session(ABC):
     """Endpoints whose calls wait from now on, 1, or go on, 0."""
     runs: RunCounts = field(default_factory=RunCounts)
     """What the transaction changes in the counts of runs."""
-    outcomes: Counter[tuple[int, str]] = field(default_factory=Counter)
-    """Bulks, and a final status: how many more of their tasks have it."""
-
     chore_added: bool = False
     """The transaction has added a chore."""
     touched: dict[Line, bool] = field(default_factory=dict)
@@ -137,9 +124,14 @@ class Session(ABC):
         """Note that `count` tasks changed their status; None is outside of the table."""
         if count and source != target:
             if source is not None:
-                self.moves[source] -= count
+                self.moves[ALL, source] -= count
             if target is not None:
-                self.moves[target] += count
+                self.moves[ALL, target] += count
+
+    def outcome(self, bulk_id: int | None, status: str, count: int = 1) -> None:
+        """Note that `count` more tasks that a bulk has moved ended so; nothing for None."""
+        if bulk_id is not None and status in OUTCOMES:
+            self.moves[bulk_id, status] += count
 
     def succeeded(self, endpoint_id: str, webhook: str, at: int) -> None:
         """Note that a task of this key, which began at `at`, succeeded."""
@@ -159,15 +151,14 @@ class Session(ABC):
         self.heard(key, next_try)
 
     def write_noted(self) -> None:
-        """Write what was noted of bulks, of runs, of successes, of what is told of once and of how
-        many tasks there are, just before COMMIT, or behind an operation that is done alone.
+        """Write what was noted of runs, of successes, of what is told of once and of how many tasks
+        there are, just before COMMIT, or behind an operation that is done alone.
 
         All daemons change the same few rows, and wait for each other there. Every transaction locks
         in this order, against deadlocks: tasks, bulks, throttles, runs, endpoints, what is told of
         once. Raises Singly.
         """
-        self.write_outcomes()
-        self.runs.write(self.db, self.now())
+        self.chore_added |= self.runs.write(self.db, self.now())
         self.runs = RunCounts()
         for name in sorted(self.paused):
             self.db.run(PAUSED, (name, self.paused[name]))
@@ -181,8 +172,7 @@ class Session(ABC):
             self.lock_order((ONCE,))
             self.members.write_named(self.db, self.now(), self.leases.now(self.clock))
             self.members.named = []
-        task_counts.add(self.db, self.owner, self.now(), self.moves)
-        self.moves = Counter()
+        self.write_moves()
 
     def succeed(self, found: Sequence[tuple[str, int]]) -> Collection[str]:
         """Write when those of these names had their last success; the names of which others have
@@ -190,10 +180,10 @@ class Session(ABC):
         SUCCESS.run(self.db, found)
         return ()
 
-    def write_outcomes(self) -> None:
-        """Write what was noted of bulks, before one of them is read."""
-        OUTCOMES.run(self.db, outcome_rows(self.outcomes))
-        self.outcomes.clear()
+    def write_moves(self) -> None:
+        """Write how many tasks there are, also before what a bulk counts is read. Raises Singly."""
+        task_counts.add(self.db, self.owner, self.now(), self.moves)
+        self.moves = Counter()
 
     def noted(self) -> Callable[[], None]:
         """Forgets what is noted from now on, when it is called: that was undone."""
@@ -369,16 +359,6 @@ class Session(ABC):
         thread."""
 
 
-def outcome_rows(outcomes: Mapping[tuple[int, str], int]) -> list[tuple[int, int, int]]:
-    """The rows of `OUTCOMES`, always in one order: each bulk for which something has changed, and
-    how many more have succeeded and failed."""
-    rows = [
-        (id_, outcomes.get((id_, Status.SUCCEEDED), 0), outcomes.get((id_, Status.FAILED), 0))
-        for id_ in sorted({bulk_id for bulk_id, _ in outcomes})
-    ]
-    return [row for row in rows if any(row[1:])]
-
-
 def due_by(now: int, picks: Sequence[Pick]) -> list[Pick]:
     """One of each key, as none is to be claimed twice; what was written until `now` is due, too."""
     distinct = {pick.key: pick for pick in picks}.values()
@@ -439,7 +419,10 @@ SET status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
     turn_at = CASE WHEN cancel_requested = 1 THEN 0 ELSE turn_at END,
     attempts = attempts - 1, started_at = NULL, locked_by = NULL, lease_until = NULL,
     cancel_requested = 0, updated_at = ?
+{which}
+RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id, replaces
 """
+"""For `Session.unstarted`; `which` says of what rows."""
 
 
 def released(now: int) -> tuple[int, ...]:

@@ -34,10 +34,16 @@ Step = Callable[[Chore], Awaitable[float | None]]
 class ChoreRunner:
     """Carries out the chores that no other process is at."""
 
-    def __init__(self, store: Store, steps: Mapping[str, Step]) -> None:
-        """`steps`: by the kind of chore."""
+    def __init__(
+        self,
+        store: Store,
+        steps: Mapping[str, Step],
+        is_needless: Callable[[Chore], bool] = lambda chore: False,
+    ) -> None:
+        """`steps`: by the kind of chore. `is_needless`: whether there is nothing to do for one."""
         self._store = store
         self._steps = steps
+        self._is_needless = is_needless
         self._held: dict[int, asyncio.Task[None]] = {}
         self._waiting = 0
         """Chores of these whose next step is not due."""
@@ -71,9 +77,14 @@ class ChoreRunner:
             return
         now, held = self._store.clock.now_ms(), frozenset(self._held)
         ids = await self._store.read(chores.due(self._store.owner, now, held, room))
-        for chore in await self._store.write(chores.claim(ids)) if ids else ():
-            step = asyncio.get_running_loop().create_task(self._carry_out(chore))
-            self._held[chore.id] = step
+        claimed = await self._store.write(chores.claim(ids)) if ids else []
+        if needless := [chore for chore in claimed if self._is_needless(chore)]:
+            await self._store.write(chores.end_all(needless))
+            self._store.chore_added.set()  # there is room for as many
+        for chore in claimed:
+            if chore not in needless:
+                step = asyncio.get_running_loop().create_task(self._carry_out(chore))
+                self._held[chore.id] = step
 
     async def _carry_out(self, chore: Chore) -> None:
         failures = chore.failures

@@ -6,10 +6,10 @@ delivery, which is a task like any other.
     declaration           what the YAML declares       subscription          a row, and its tables
     derived_secret        secrets of the key           subscription_index    which ones there are
     subscription_health   how each fares               subscription_delivery sending
-    tenant_service        what can be done with them   routes                the API
+    tenant_rows           changing the rows            routes                the API
     subscription_documents what the API says           checks                what `check` finds
     sent_deliveries       what a tenant sees of them   portal_port           pages for tenants
-    portal_token          who may open them
+    portal_token          who may open them            tenant_api            all that is served
     tenant_verbs          those of orchestratorctl     tenant_page           that of the dashboard
     key_census            for doctor
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestratord_webhooks import announcer
 
@@ -53,30 +53,18 @@ from orchestratord import (
 )
 from orchestratord_subscriptions import checks
 from orchestratord_subscriptions.declaration import ENDPOINT, PUBLIC, SUBSCRIPTIONS
-from orchestratord_subscriptions.key_census import KeyCensus, look
-from orchestratord_subscriptions.subscription import (
-    CHANGES,
-    LINKS,
-    REQUESTS,
-    SUBSCRIPTION_ROWS,
-    TENANTS,
-)
+from orchestratord_subscriptions.key_census import look
+from orchestratord_subscriptions.subscription import CHANGES, LINKS, SUBSCRIPTION_ROWS, TENANTS
 from orchestratord_subscriptions.subscription_delivery import SubscriptionDeliveries
 from orchestratord_subscriptions.subscription_health import SubscriptionHealth
 from orchestratord_subscriptions.subscription_index import UNADDRESSED, SubscriptionIndex
 from orchestratord_subscriptions.tenant_verbs import VERBS
-
-if TYPE_CHECKING:
-    from orchestratord_subscriptions.portal_port import PortalPort
-
-# What serves is imported when it is to be served: commands need it not.
 
 __all__ = ["PUBLIC", "SUBSCRIPTIONS"]
 
 health = SubscriptionHealth(lambda: executor.now(), lambda since: executor.skipped_since(since))
 index = SubscriptionIndex(health)
 executor: SubscriptionDeliveries = SubscriptionDeliveries(index)
-census = KeyCensus()
 announcer.to_subscribers = index.deliveries
 
 
@@ -97,7 +85,7 @@ def register_executor() -> Iterable[Executor]:
 
 @hookimpl
 def register_tables() -> Iterable[Table]:
-    return TENANTS, SUBSCRIPTION_ROWS, CHANGES, REQUESTS, LINKS
+    return TENANTS, SUBSCRIPTION_ROWS, CHANGES, LINKS
 
 
 @hookimpl
@@ -107,38 +95,19 @@ def register_metrics() -> Iterable[Counter]:
 
 @hookimpl
 def register_routes(control: Control) -> Iterable[Route]:
-    from orchestratord_subscriptions.routes import TENANT_PATH
+    from orchestratord_subscriptions.tenant_api import ROUTES  # commands need it not
 
     health.bind(control)
-    portal, routes = _bound(control)
-    return (*routes, Route("POST", f"{TENANT_PATH}/portal", portal.link))
+    index.bind(control)
+    return ROUTES
 
 
 @hookimpl
 def register_ports(control: Control) -> Iterable[PortHandler]:
-    portal, _ = _bound(control)  # in each worker; only the first one has routes
+    from orchestratord_subscriptions.tenant_api import portal
+
+    index.bind(control)  # in each worker; only the first one has routes
     return (PortHandler("subscriptions.portal", portal.admit, portal.answer),)
-
-
-def _bound(control: Control) -> tuple[PortalPort, tuple[Route, ...]]:
-    """The portal, and the routes of subscriptions, which it serves as well."""
-    from orchestratord_subscriptions.portal_port import PortalPort
-    from orchestratord_subscriptions.routes import SUBSCRIPTION_PATH, SubscriptionRoutes
-    from orchestratord_subscriptions.sent_deliveries import SentDeliveries
-    from orchestratord_subscriptions.tenant_service import TenantService
-
-    index.bind(control)
-    portal, deliveries = PortalPort(), f"{SUBSCRIPTION_PATH}/deliveries"
-    service = TenantService(control, index)
-    sent = SentDeliveries(control, service, index)
-    routes = (
-        *SubscriptionRoutes(service).all(),
-        Route("GET", deliveries, sent.page, confidential=True),
-        Route("GET", f"{deliveries}/{{task}}", sent.one, confidential=True),
-        Route("POST", f"{deliveries}/{{task}}/retry", sent.retry),
-    )
-    portal.bind(control, service, routes)
-    return portal, routes
 
 
 @hookimpl
@@ -147,13 +116,12 @@ def register_services(control: Control) -> Iterable[Service]:
     return (
         Service("subscriptions", index.follow, where="each"),
         Service("missed by subscriptions", partial(health.keep_missed, control)),
-        Service("keys of subscriptions", partial(census.follow, control), where="each"),
     )
 
 
 @hookimpl
 def register_status(control: Control) -> Iterable[StatusPart]:
-    return (StatusPart(SUBSCRIPTIONS.key, lambda: census.counts),)
+    return (StatusPart(SUBSCRIPTIONS.key, lambda: index.census.counts),)
 
 
 @hookimpl
@@ -163,10 +131,10 @@ def register_checks() -> Iterable[Check]:
 
 @hookimpl
 def register_pages(control: Control) -> Iterable[Page]:
-    from orchestratord_subscriptions.tenant_page import tenant_page
-    from orchestratord_subscriptions.tenant_service import TenantService
+    from orchestratord_subscriptions.tenant_api import page
 
-    return (tenant_page(TenantService(control, index)),)
+    index.bind(control)
+    return (page,)
 
 
 @hookimpl

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,11 +58,6 @@ class MasterKey:
         """What the deliveries of a subscription are signed with; `salt` in hexadecimal digits."""
         info = b"orchestratord subscriptions: signing secret of " + subscription.encode()
         return hkdf(self.value, bytes.fromhex(salt), info)
-
-
-def find_key(keys: Iterable[MasterKey], key_id: str | None) -> MasterKey | None:
-    """The key that a row names; None where it is gone."""
-    return next((key for key in keys if hmac.compare_digest(key.id, key_id or "")), None)
 
 
 def shown(secret: bytes) -> str:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from orchestratord import Config, Control, Need, world
 from orchestratord_subscriptions.declaration import SUBSCRIPTIONS
 from orchestratord_subscriptions.subscription import SUBSCRIPTION_ROWS
 
-log = logging.getLogger("orchestratord.subscriptions")
-
-EVERY, LOOK = 60.0, 1.0
-"""Seconds until they are counted again, and until a look whether the configuration has changed."""
+EVERY = 60.0
+"""Seconds, at least, until they are counted again, unless the configuration changes."""
 MOST = 10_000
 """That are counted of a key."""
 
@@ -26,20 +21,20 @@ class KeyCensus:
 
     def __init__(self) -> None:
         self.counts: dict[str, Any] | None = None
+        self._counted: tuple[Config, Any] | None = None
+        """Of which configuration and state of the subscriptions."""
+        self._due = 0.0
 
-    async def follow(self, control: Control, stop: asyncio.Event) -> None:
-        """The service."""
-        config, due = None, 0.0
-        while not stop.is_set():
-            if control.config is not config or world.monotonic() >= due:
-                try:
-                    self.counts = await self._count(control)
-                    config, due = control.config, world.monotonic() + EVERY
-                except Exception as error:
-                    log.warning("cannot count the keys of subscriptions yet: %s", error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK):
-                    await stop.wait()
+    async def look(self, control: Control, state: Any) -> None:
+        """Count, if the configuration or the `state` of the subscriptions has changed."""
+        config, counted = control.config, self._counted
+        if (
+            counted is None
+            or counted[0] is not config
+            or (counted[1] != state and world.monotonic() >= self._due)
+        ):
+            self.counts = await self._count(control)
+            self._counted, self._due = (config, state), world.monotonic() + EVERY
 
     async def _count(self, control: Control) -> dict[str, Any] | None:
         if (settings := control.config[SUBSCRIPTIONS]) is None:
@@ -53,7 +48,8 @@ class KeyCensus:
             if key != known[0]:
                 found = await control.rows(table, {"key_id": key}, limit=MOST)
                 counts["older_keys" if key in known else "keys_gone"] += len(found)
-                counts["first"] = f"{found[0]['tenant']}/{found[0]['id']}"
+                if key not in known or counts["first"] is None:
+                    counts["first"] = f"{found[0]['tenant']}/{found[0]['id']}"
         return counts
 
 

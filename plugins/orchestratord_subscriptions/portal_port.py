@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-from orchestratord_webhooks import time_text
+from orchestratord_webhooks import WEBHOOKS, time_text
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -22,8 +22,8 @@ from orchestratord import (
     Action,
     Answer,
     Caller,
+    Config,
     Conflict,
-    Control,
     InvalidParams,
     NotFound,
     PortRequest,
@@ -33,12 +33,12 @@ from orchestratord import (
     world,
 )
 from orchestratord_subscriptions import portal_token
-from orchestratord_subscriptions.declaration import ENDPOINT, SUBSCRIPTIONS, PortalSettings
+from orchestratord_subscriptions.declaration import ENDPOINT, PUBLIC
 from orchestratord_subscriptions.portal_token import PortalToken
-from orchestratord_subscriptions.routes import SUBSCRIPTIONS_PATH
-from orchestratord_subscriptions.subscription import LINKS, TENANTS
+from orchestratord_subscriptions.subscription import LINKS
 from orchestratord_subscriptions.subscription_documents import Time
-from orchestratord_subscriptions.tenant_service import TenantService, public_events
+from orchestratord_subscriptions.tenant_rows import Row, TenantRows
+from orchestratord_subscriptions.tenant_verbs import SUBSCRIPTIONS_PATH
 
 log = logging.getLogger("orchestratord.subscriptions")
 
@@ -66,13 +66,12 @@ class PortalLink(TypedDict):
 
 
 class PortalPort:
-    """Answers at the portal's port."""
+    """Answers at the portal's port by those of the `routes` that are about subscriptions."""
 
-    _control: Control
-    _tenants: TenantService
-
-    def __init__(self) -> None:
-        self._routes: list[tuple[re.Pattern[str], Route]] = []
+    def __init__(self, tenants: TenantRows, routes: Iterable[Route]) -> None:
+        self._tenants = tenants
+        mine = (route for route in routes if route.path.startswith(SUBSCRIPTIONS_PATH))
+        self._routes = [(_pattern(route.path), route) for route in mine]
         self._files = {
             "/" + path.relative_to(FOLDER).as_posix(): (path.read_text(), TYPES[path.suffix])
             for path in FOLDER.rglob("*")
@@ -80,19 +79,14 @@ class PortalPort:
         }
         self._files["/"] = self._files.pop("/index.html")
 
-    def bind(self, control: Control, tenants: TenantService, routes: Iterable[Route]) -> None:
-        """Answer by this daemon from now on: the `routes` that are about subscriptions."""
-        self._control, self._tenants = control, tenants
-        mine = (route for route in routes if route.path.startswith(SUBSCRIPTIONS_PATH))
-        self._routes = [(_pattern(route.path), route) for route in mine]
-
     @described(answers={201: PortalLink}, problems=[Conflict, NotFound])
     async def link(self, path: Mapping[str, str], query: Mapping[str, str], body: Any) -> Answer:
         """Make a link to the portal of a tenant, good for 15 minutes and one session of an hour."""
         tenant, settings = path["tenant"], self._tenants.settings
         if settings.portal is None:
             raise Conflict("there is no portal: write `portal:` below `subscriptions:`")
-        token = PortalToken.new("link", tenant, await self._made_at(tenant))
+        row = await self._tenants.tenant(tenant)
+        token = PortalToken.new("link", tenant, row["created_at"])
         url = f"{settings.portal.url.rstrip('/')}/#{token.signed(settings.key[0])}"
         document: PortalLink = {"url": url, "expires": time_text(token.until)}
         done = Action("open portal of tenant", ENDPOINT, tenant)
@@ -117,7 +111,7 @@ class PortalPort:
                 return _refused(405, "method_not_allowed", "a session is begun by POST")
             return await self._begin(_json(request))
         session = self._session(request)
-        if session is None or not await self._stands(session):
+        if session is None or await self._tenant_of(session) is None:
             return _refused(401, "no_session", "the session has ended; open a new link")
         for pattern, route in self._routes:
             found = pattern.fullmatch(request.path)
@@ -131,7 +125,8 @@ class PortalPort:
                 asked.append(Caller(f"tenant {session.tenant}", dict(request.headers)))
             answer = await route.handler(*asked)
             if answer.done is not None:
-                log.info("tenant %s, in the portal: %s", session.tenant, answer.done.name)
+                done, tenant = answer.done, session.tenant
+                log.info("tenant %s, in the portal: %s %s", tenant, done.name, done.webhook)
             answer.headers = {**answer.headers, **_HEADERS}
             return answer
         raise NotFound("there is no such thing")
@@ -140,7 +135,7 @@ class PortalPort:
 
     def _file(self, path: str) -> Answer:
         content, type_ = self._files[path]
-        portal = self._portal()
+        portal = self._tenants.settings.portal
         framed = " ".join(portal.frame_origins if portal else ()) or "'none'"
         headers = {**_HEADERS, "Content-Security-Policy": _POLICY + framed}
         return Answer(content, headers=headers, media_type=type_)
@@ -148,53 +143,54 @@ class PortalPort:
     async def _begin(self, body: Any) -> Answer:
         """Exchange the token of a link for a session, once."""
         given = body.get("token") if isinstance(body, Mapping) else None
-        settings, portal = self._tenants.settings, self._portal()
+        settings = self._tenants.settings
         found = portal_token.read(given, "link", settings.key) if isinstance(given, str) else None
-        if found is None or portal is None or not await self._stands(found):
+        row = None if found is None else await self._tenant_of(found)
+        if found is None or row is None or (portal := settings.portal) is None:
             return _refused(401, "bad_link", "the link is no good any more; ask for a new one")
         key = {"nonce": found.nonce}
         used = Upsert(LINKS.name, key, {"at": int(world.time() * 1000)})
         try:
             absent = Upsert(LINKS.name, key, {"at": None})
-            await self._control.write([used], expected=[absent])
+            await self._tenants.control.write([used], expected=[absent])
         except Conflict:
             return _refused(401, "used_link", "the link was opened before; ask for a new one")
         session = PortalToken.new("session", found.tenant, found.made_at)
-        tenant = await self._tenants.get(found.tenant)
         document = {
             "session": session.signed(settings.key[0]),
             "expires": time_text(session.until),
             "tenant": found.tenant,
-            "name": tenant["name"] or found.tenant,
+            "name": row["name"] or found.tenant,
             "portal": {"name": portal.name, "colour": portal.colour},
-            "events": public_events(self._control.config),
+            "events": public_events(self._tenants.control.config),
         }
         return Answer(document, headers=_HEADERS)
 
-    def _portal(self) -> PortalSettings | None:
-        settings = self._control.config[SUBSCRIPTIONS]
-        return None if settings is None else settings.portal
-
     def _session(self, request: PortRequest) -> PortalToken | None:
         scheme, _, token = (request.header("authorization") or "").partition(" ")
-        settings = self._control.config[SUBSCRIPTIONS]
-        if scheme.lower() != "bearer" or settings is None or settings.portal is None:
+        settings = self._tenants.settings
+        if scheme.lower() != "bearer" or settings.portal is None:
             return None
         return portal_token.read(token, "session", settings.key)
 
-    async def _stands(self, token: PortalToken) -> bool:
-        """Whether the tenant is still the one that it was made for."""
+    async def _tenant_of(self, token: PortalToken) -> Row | None:
+        """The row of its tenant; None where that is not the one that it was made for any more."""
         try:
-            return await self._made_at(token.tenant) == token.made_at
+            row = await self._tenants.tenant(token.tenant)
         except NotFound:
-            return False
+            return None
+        return row if row["created_at"] == token.made_at else None
 
-    async def _made_at(self, tenant: str) -> int:
-        rows = await self._control.rows(TENANTS.name, {"tenant": tenant})
-        if not rows:
-            raise NotFound(f"there is no tenant {tenant!r}")
-        made_at: int = rows[0]["created_at"]
-        return made_at
+
+def public_events(config: Config) -> list[dict[str, str]]:
+    """The events that tenants may choose: what they call each, and what it says."""
+    found = {}
+    for endpoint in config.endpoints.values():
+        if any(webhook.subscribers is not None for webhook in endpoint[WEBHOOKS]):
+            public = endpoint[PUBLIC]
+            name = endpoint.id if public is None else public.name
+            found[name] = "" if public is None else public.description
+    return [{"name": name, "description": found[name]} for name in sorted(found)]
 
 
 def _pattern(path: str) -> re.Pattern[str]:

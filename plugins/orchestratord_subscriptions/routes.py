@@ -2,42 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from orchestratord_webhooks import MANUALLY
 
 from orchestratord import (
     Action,
     Answer,
     Caller,
     Conflict,
+    Delete,
+    Effect,
     InvalidParams,
     NotFound,
     Outdated,
     Route,
     UniqueKeyReused,
+    Upsert,
     described,
+    rfc3339,
+    world,
 )
 from orchestratord_subscriptions import subscription_documents as documents
-from orchestratord_subscriptions.declaration import ENDPOINT
-from orchestratord_subscriptions.tenant_service import (
-    TenantService,
-    etag_of,
-    page_of,
-    subscription_document,
+from orchestratord_subscriptions.declaration import ENDPOINT, SubscriptionSettings
+from orchestratord_subscriptions.derived_secret import digest_of, shown
+from orchestratord_subscriptions.subscription import (
+    DAY_MS,
+    SUBSCRIPTION_ROWS,
+    TENANTS,
+    KeyGone,
+    Subscription,
+    changed,
+    for_tenant,
+    key_of,
+)
+from orchestratord_subscriptions.tenant_rows import Row, TenantRows, find, later, now_ms
+from orchestratord_subscriptions.tenant_verbs import (
+    SUBSCRIPTION_PATH,
+    SUBSCRIPTIONS_PATH,
+    TENANT_PATH,
 )
 
 Params = Mapping[str, str]
 
-TENANT_PATH = "/v1/tenants/{tenant}"
-SUBSCRIPTIONS_PATH = f"{TENANT_PATH}/subscriptions"
-SUBSCRIPTION_PATH = f"{SUBSCRIPTIONS_PATH}/{{id}}"
 _IF_MATCH = {"If-Match": "the ETag that was read; left out: whatever it is by now"}
+_NO_STORE = {"Cache-Control": "no-store"}
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_KEY = re.compile(r"[ -~]{1,200}")
 
 
 class SubscriptionRoutes:
     """The handlers. Each takes path parameters, query parameters and the body."""
 
-    def __init__(self, tenants: TenantService) -> None:
+    def __init__(self, tenants: TenantRows) -> None:
         self._tenants = tenants
 
     def all(self) -> tuple[Route, ...]:
@@ -55,14 +75,16 @@ class SubscriptionRoutes:
             Route("DELETE", one, self.delete),
             Route("GET", f"{one}/secret", self.secret, confidential=True),
             Route("POST", f"{one}/rotate", self.rotate),
-            Route("POST", f"{one}/test", self.test),
-            Route("POST", f"{one}/replay", self.replay),
         )
+
+    # -- tenants -----------------------------------------------------------------------------------
 
     @described(query=documents.PageQuery, answers={200: documents.TenantPage}, problems=[Conflict])
     async def page(self, path: Params, query: Params, body: Any) -> Answer:
         """List tenants."""
-        return Answer(await self._tenants.page(*page_of(query, documents.PageQuery)))
+        asked = documents.PageQuery.read(query)
+        found, following = await self._tenants.page(TENANTS, {}, asked)
+        return Answer({"tenants": [await self._shown(row) for row in found], "next": following})
 
     @described(
         body=documents.TenantBody,
@@ -71,20 +93,51 @@ class SubscriptionRoutes:
     )
     async def put(self, path: Params, query: Params, body: Any) -> Answer:
         """Make or rename a tenant."""
-        tenant = path["tenant"]
-        new, document = await self._tenants.put(tenant, documents.TenantBody.read(body))
-        return Answer(document, 201 if new else 200, done=_done("put tenant", tenant))
+        asked, tenant = documents.TenantBody.read(body), path["tenant"]
+        if not _TENANT.fullmatch(tenant):
+            expected = "up to 100 letters, digits, dots, hyphens and underscores"
+            raise InvalidParams({"tenant": f"the id of a tenant has {expected}"})
+        named: Effect = Upsert(TENANTS.name, {"tenant": tenant}, {"name": asked.name})
+        before, _ = await self._tenants.change(tenant, lambda rows: [named], must_be=False)
+        document = await self._shown(await self._tenants.tenant(tenant))
+        return Answer(document, 200 if before else 201, done=_done("put tenant", path))
 
     @described(answers={200: documents.TenantDocument}, problems=[Conflict, NotFound])
     async def get(self, path: Params, query: Params, body: Any) -> Answer:
         """Show a tenant with the health of its subscriptions."""
-        return Answer(await self._tenants.get(path["tenant"]))
+        return Answer(await self._shown(await self._tenants.tenant(path["tenant"])))
 
     @described(answers={200: documents.RemovedDocument}, problems=[Conflict, NotFound])
     async def remove(self, path: Params, query: Params, body: Any) -> Answer:
         """Remove a tenant with its subscriptions; waiting deliveries fail."""
-        document = await self._tenants.remove(path["tenant"])
-        return Answer(document, done=_done("remove tenant", path["tenant"]))
+
+        def gone(rows: Sequence[Row]) -> list[Effect]:
+            all_ = [Delete(SUBSCRIPTION_ROWS.name, key_of(one)) for one in rows]
+            return [*all_, Delete(TENANTS.name, {"tenant": path["tenant"]})]
+
+        waiting = await self._waiting(f"{path['tenant']}/*")
+        _, rows = await self._tenants.change(path["tenant"], gone, stays=False)
+        return _removed("remove tenant", path, len(rows), waiting)
+
+    async def _shown(self, row: Row) -> documents.TenantDocument:
+        mine = await self._tenants.of(row["tenant"])
+        failing = [one["failing_since"] for one in mine if one["failing_since"] is not None]
+        return {
+            "tenant": row["tenant"],
+            "name": row["name"],
+            "created_at": rfc3339(row["created_at"]),
+            "subscriptions": len(mine),
+            "failing": len(failing),
+            "disabled": sum(one["disabled_at"] is not None for one in mine),
+            "failing_since": rfc3339(min(failing, default=None)),
+        }
+
+    async def _waiting(self, webhook: str) -> int:
+        wanted = {**tasks_of(webhook), "status": "pending"}
+        found = await self._tenants.control.grouped(wanted, by=("status",))
+        return sum(group["tasks"] for group in found["groups"])
+
+    # -- subscriptions -----------------------------------------------------------------------------
 
     @described(
         headers={"Idempotency-Key": "for 24 hours, the same key is the same subscription"},
@@ -94,11 +147,38 @@ class SubscriptionRoutes:
     )
     async def create(self, path: Params, query: Params, body: Any, caller: Caller) -> Answer:
         """Make a subscription; the answer has its secret."""
-        asked = documents.NewSubscription.read(body)
+        asked, settings = documents.NewSubscription.read(body), self._tenants.settings
         key = caller.headers.get("idempotency-key")
-        new, document = await self._tenants.create(path["tenant"], asked, key)
-        done = _done("create subscription", f"{path['tenant']}/{document['id']}") if new else None
-        return Answer(document, 201 if new else 200, _NO_STORE, done=done)
+        if key is not None and not _KEY.fullmatch(key):
+            raise InvalidParams({"Idempotency-Key": "has up to 200 printable characters"})
+        _check_address(asked, settings)
+        digest = digest_of(asked.model_dump_json(exclude_defaults=True))
+        id_, now = f"sub_{world.token_hex(10)}", now_ms()
+
+        def made(rows: Sequence[Row]) -> list[Effect]:
+            if _made_by(key, digest, rows) is not None:
+                return []
+            if len(rows) >= (most := settings.max_per_tenant):
+                raise Conflict(f"{path['tenant']} has {most} subscriptions, and may have no more")
+            values = {
+                **_columns(asked),
+                **_new_secret(settings),
+                "request_key": key,
+                "request_digest": digest,
+                "version": now,
+                "created_at": now,
+                "failures": 0,
+                **({} if asked.enabled else {"disabled_at": now, "disabled_reason": MANUALLY}),
+            }
+            place = {"tenant": path["tenant"], "id": id_}
+            return [Upsert(SUBSCRIPTION_ROWS.name, place, values)]
+
+        _, rows = await self._tenants.change(path["tenant"], made)
+        known = _made_by(key, digest, rows)
+        row = known or await self._tenants.subscription({**path, "id": id_})
+        document = {**subscription_document(row), "secret": self._secret(row)}
+        done = None if known else _done("create subscription", {**path, "id": id_})
+        return Answer(document, 200 if known else 201, _NO_STORE, done=done)
 
     @described(
         query=documents.PageQuery,
@@ -107,13 +187,16 @@ class SubscriptionRoutes:
     )
     async def subscriptions(self, path: Params, query: Params, body: Any) -> Answer:
         """List the subscriptions of a tenant."""
-        page = page_of(query, documents.PageQuery)
-        return Answer(await self._tenants.subscriptions(path["tenant"], *page))
+        asked, tenant = documents.PageQuery.read(query), await self._tenants.tenant(path["tenant"])
+        of_one = {"tenant": tenant["tenant"]}
+        found, following = await self._tenants.page(SUBSCRIPTION_ROWS, of_one, asked)
+        shown_ = [subscription_document(row) for row in found if row["url"]]
+        return Answer({"subscriptions": shown_, "next": following})
 
     @described(answers={200: documents.SubscriptionDocument}, problems=[Conflict, NotFound])
     async def subscription(self, path: Params, query: Params, body: Any) -> Answer:
         """Show a subscription with its health."""
-        return _shown(await self._tenants.subscription(path["tenant"], path["id"]))
+        return _with_etag(await self._tenants.subscription(path))
 
     @described(
         headers=_IF_MATCH,
@@ -123,61 +206,152 @@ class SubscriptionRoutes:
     )
     async def patch(self, path: Params, query: Params, body: Any, caller: Caller) -> Answer:
         """Change the named fields of a subscription."""
-        asked = documents.PatchedSubscription.read(body)
-        etag = caller.headers.get("if-match")
-        row = await self._tenants.patch(path["tenant"], path["id"], asked, etag)
-        return _shown(row, _done("change subscription", _name(path)))
+        asked, etag = documents.PatchedSubscription.read(body), caller.headers.get("if-match")
+        if "url" in asked.model_fields_set:
+            _check_address(asked, self._tenants.settings)
+
+        def values(row: Row) -> Mapping[str, Any]:
+            if etag is not None and etag != _etag_of(row):
+                raise Outdated("the subscription has changed since it was read")
+            return _columns(asked, asked.model_fields_set)
+
+        before = await self._change(path, values)
+        name, health = (ENDPOINT, name_of(path)), self._tenants.index.health
+        if "enabled" in asked.model_fields_set and asked.enabled != (before["disabled_at"] is None):
+            if asked.enabled:
+                await health.enable(name, self._tenants.control)
+                await self._tenants.control.write([changed(path["tenant"])])
+            else:
+                await health.disable(name, self._tenants.control)
+            await self._tenants.index.read(path["tenant"])
+        now = await self._tenants.subscription(path)
+        return _with_etag(now, _done("change subscription", path))
+
+    async def _change(self, path: Params, values: Callable[[Row], Mapping[str, Any]]) -> Row:
+        """Change columns of a subscription, by its row as it is; that row."""
+
+        def make(rows: Sequence[Row]) -> list[Effect]:
+            row = find(rows, path["id"])
+            new = {**values(row), "version": later(row["version"])}
+            return [Upsert(SUBSCRIPTION_ROWS.name, key_of(row), new)]
+
+        _, rows = await self._tenants.change(path["tenant"], make)
+        return find(rows, path["id"])
 
     @described(answers={200: documents.RemovedDocument}, problems=[Conflict, NotFound])
     async def delete(self, path: Params, query: Params, body: Any) -> Answer:
         """Remove a subscription; waiting deliveries fail."""
-        document = await self._tenants.delete(path["tenant"], path["id"])
-        return Answer(document, done=_done("remove subscription", _name(path)))
+
+        def gone(rows: Sequence[Row]) -> list[Effect]:
+            return [Delete(SUBSCRIPTION_ROWS.name, key_of(find(rows, path["id"])))]
+
+        waiting = await self._waiting(name_of(path))
+        await self._tenants.change(path["tenant"], gone)
+        return _removed("remove subscription", path, 1, waiting)
+
+    # -- secrets -----------------------------------------------------------------------------------
 
     @described(answers={200: documents.SecretDocument}, problems=[Conflict, NotFound])
     async def secret(self, path: Params, query: Params, body: Any) -> Answer:
         """Show the secret of a subscription; the action log notes it."""
-        document = await self._tenants.secret(path["tenant"], path["id"])
-        done = _done("show secret of subscription", _name(path))
-        return Answer(document, headers=_NO_STORE, done=done)
+        return await self._shown_secret("show secret of subscription", path)
 
     @described(answers={200: documents.SecretDocument}, problems=[Conflict, NotFound])
     async def rotate(self, path: Params, query: Params, body: Any) -> Answer:
         """Make a new secret; the old one also signs for 24 hours."""
-        document = await self._tenants.rotate(path["tenant"], path["id"])
-        done = _done("rotate secret of subscription", _name(path))
-        return Answer(document, headers=_NO_STORE, done=done)
+        settings = self._tenants.settings
 
-    @described(answers={202: documents.TestDocument}, problems=[Conflict, NotFound])
-    async def test(self, path: Params, query: Params, body: Any) -> Answer:
-        """Send an example delivery; at most ten a minute for a tenant."""
-        task_id = await self._tenants.test(path["tenant"], path["id"])
-        done = Action("test subscription", ENDPOINT, _name(path), task_id)
-        return Answer({"id": task_id}, 202, done=done)
+        def values(row: Row) -> Mapping[str, Any]:
+            return {
+                **_new_secret(settings),
+                "previous_key_id": row["key_id"],
+                "previous_salt": row["salt"],
+                "previous_until": now_ms() + DAY_MS,
+            }
 
-    @described(
-        body=documents.ReplayBody,
-        answers={202: documents.BegunReplay},
-        problems=[Conflict, NotFound, InvalidParams],
-    )
-    async def replay(self, path: Params, query: Params, body: Any) -> Answer:
-        """Send failed, or all, deliveries of a subscription again."""
-        asked = documents.ReplayBody.read(body)
-        begun = await self._tenants.replay(path["tenant"], path["id"], asked)
-        done = Action("replay subscription", ENDPOINT, _name(path), bulk=begun["bulk"])
-        return Answer(begun, 202, done=done)
+        await self._change(path, values)
+        return await self._shown_secret("rotate secret of subscription", path)
+
+    async def _shown_secret(self, what: str, path: Params) -> Answer:
+        row = await self._tenants.subscription(path)
+        until = row["previous_until"] if (row["previous_until"] or 0) > now_ms() else None
+        document = {"id": row["id"], "secret": self._secret(row), "previous_until": rfc3339(until)}
+        return Answer(document, headers=_NO_STORE, done=_done(what, path))
+
+    def _secret(self, row: Row) -> str:
+        try:
+            return shown(Subscription(row).secrets(self._tenants.settings)[0])
+        except KeyGone as gone:
+            raise Conflict(f"{gone}; rotate the secret") from None
 
 
-_NO_STORE = {"Cache-Control": "no-store"}
+def tasks_of(webhook: str) -> dict[str, str]:
+    """The filter of the deliveries to TENANT/ID, or to TENANT/*."""
+    return {"endpoint": ENDPOINT, "webhook": webhook}
 
 
-def _name(path: Params) -> str:
+def name_of(path: Params) -> str:
+    """What the deliveries to a subscription have as their webhook: TENANT/ID."""
     return f"{path['tenant']}/{path['id']}"
 
 
-def _done(what: str, name: str) -> Action:
-    return Action(what, ENDPOINT, name)
+def subscription_document(row: Row) -> documents.SubscriptionDocument:
+    """A row, as it is shown."""
+    times = ("_at", "_since")
+    found = {name: rfc3339(row[name]) if name.endswith(times) else row[name] for name in row}
+    found |= {
+        "events": json.loads(row["events"] or "[]"),
+        "when": row["condition"],
+        "headers": json.loads(row["headers"] or "{}"),
+        "enabled": row["disabled_at"] is None,
+        "last_error": for_tenant(row["last_error"]),
+        "failures": row["failures"] or 0,
+        "missed_deleted": row["missed_deleted"] or 0,
+    }
+    names = documents.SubscriptionDocument.__annotations__
+    return cast("documents.SubscriptionDocument", {n: found[n] for n in names if n in found})
 
 
-def _shown(row: Mapping[str, Any], done: Action | None = None) -> Answer:
-    return Answer(subscription_document(row), headers={"ETag": etag_of(row)}, done=done)
+def _check_address(asked: documents.PatchedSubscription, settings: SubscriptionSettings) -> None:
+    if (problem := settings.address_problem(asked.url)) is not None:
+        raise InvalidParams({"url": problem})
+
+
+def _made_by(key: str | None, digest: str, rows: Sequence[Row]) -> Row | None:
+    """The subscription that the same request has made. Raises UniqueKeyReused for another one."""
+    for row in rows if key else ():
+        if row["request_key"] == key and now_ms() - row["created_at"] < DAY_MS:
+            if row["request_digest"] != digest:
+                raise UniqueKeyReused("the Idempotency-Key was used with another body")
+            return row
+    return None
+
+
+def _columns(asked: documents.PatchedSubscription, names: Any = None) -> dict[str, Any]:
+    """The columns of all keys of a body, or of those that are named."""
+    written = asked.model_dump(mode="json", include=names, exclude={"enabled"})
+    for name in written.keys() & {"events", "headers"}:
+        written[name] = json.dumps(written[name])
+    return {"condition" if name == "when" else name: value for name, value in written.items()}
+
+
+def _new_secret(settings: SubscriptionSettings) -> dict[str, Any]:
+    return {"key_id": settings.key[0].id, "salt": world.token_hex(16)}
+
+
+def _done(what: str, path: Params) -> Action:
+    return Action(what, ENDPOINT, name_of(path) if "id" in path else path["tenant"])
+
+
+def _removed(what: str, path: Params, subscriptions: int, tasks: int) -> Answer:
+    document = {"tenant": path["tenant"], "subscriptions": subscriptions, "tasks": tasks}
+    return Answer(document, done=_done(what, path))
+
+
+def _etag_of(row: Row) -> str:
+    """Another one after each change of a subscription."""
+    return f'"{row["version"]}"'
+
+
+def _with_etag(row: Row, done: Action | None = None) -> Answer:
+    return Answer(subscription_document(row), headers={"ETag": _etag_of(row)}, done=done)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
 from orchestratord import Expression, Form, RateLimit, Table, Upsert
 from orchestratord_subscriptions.declaration import SubscriptionSettings
-from orchestratord_subscriptions.derived_secret import find_key
 
 TENANTS = Table(
     "tenants",
@@ -42,6 +40,8 @@ SUBSCRIPTION_ROWS = Table(
         "previous_key_id": "TEXT",  # of the secret before, which signs as well
         "previous_salt": "TEXT",
         "previous_until": "INTEGER",
+        "request_key": "TEXT",  # what Idempotency-Key said as it was made
+        "request_digest": "TEXT",  # of the body of that request
         "created_at": "INTEGER",
         "disabled_at": "INTEGER",  # from here on what the webhooks plugin's `Health` writes
         "disabled_reason": "TEXT",
@@ -56,6 +56,7 @@ SUBSCRIPTION_ROWS = Table(
         "missed_deleted": "INTEGER",
     },
     key=("tenant", "id"),
+    version=2,
     adopted=False,
 )
 CHANGES = Table(
@@ -65,18 +66,6 @@ CHANGES = Table(
     adopted=False,
 )
 """Counts the changes of tenants, each in the slot of its name: what daemons look at."""
-REQUESTS = Table(
-    "subscription_requests",
-    {
-        "tenant": "TEXT NOT NULL",
-        "key": "TEXT NOT NULL",  # what Idempotency-Key said
-        "digest": "TEXT",  # of the body
-        "subscription": "TEXT",
-        "at": "INTEGER NOT NULL",
-    },
-    key=("tenant", "key"),
-    keep=86400,
-)
 LINKS = Table(
     "portal_links",
     {"nonce": "TEXT NOT NULL", "at": "INTEGER NOT NULL"},
@@ -84,8 +73,8 @@ LINKS = Table(
     keep=3600,
 )
 """The links to the portal that were exchanged."""
-ROTATION_MS = 24 * 3_600_000
-"""For how long the secret before a rotation signs as well."""
+DAY_MS = 24 * 3_600_000
+"""For how long the secret before a rotation signs as well, and a request is known again."""
 DISABLED_EVENT = "subscription.disabled"
 """What a subscription names to be told of the tenant's others; no pattern matches it."""
 
@@ -103,6 +92,13 @@ def key_of(row: Mapping[str, Any]) -> dict[str, str]:
     return {"tenant": row["tenant"], "id": row["id"]}
 
 
+def for_tenant(error: str | None) -> str | None:
+    """An error without what is the operator's: addresses of the network, and commands."""
+    if error is not None and ("{allow: [" in error or "own listener" in error):
+        return "its host leads to an address that is not public"
+    return error and error.partition("; to ")[0]
+
+
 def changed(tenant: str) -> Upsert:
     """What has every daemon read the subscriptions of a tenant again."""
     return Upsert(CHANGES.name, {"slot": slot_of(tenant)}, {}, add={"revision": 1})
@@ -112,40 +108,23 @@ class KeyGone(Exception):
     """No secret can be derived: the key that a row names is not in `subscriptions.key`."""
 
 
-@dataclass(eq=False)
 class Subscription:
-    """What daemons know of one."""
+    """What daemons know of one, by its row."""
 
-    tenant: str
-    id: str
-    url: str
-    events: tuple[str, ...]
-    when: Expression | None
-    headers: Mapping[str, str]
-    rate: RateLimit | None
-    version: int
-    derived: tuple[tuple[str | None, str], ...]
-    """Of its secrets the id of the key and the salt, newest first."""
-    previous_until: int
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Subscription:
-        """That of a row."""
-        derived = [(row["key_id"], row["salt"])]
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self.tenant: str = row["tenant"]
+        self.id: str = row["id"]
+        self.url: str = row["url"]
+        self.version: int = row["version"]
+        self.events: list[str] = json.loads(row["events"] or "[]")
+        self.headers: dict[str, str] = json.loads(row["headers"] or "{}")
+        self.when = Expression.parse(row["condition"]) if row["condition"] else None
+        self.rate = RateLimit.parse(row["rate"]) if row["rate"] else None
+        self.derived: list[tuple[str, str]] = [(row["key_id"], row["salt"])]
+        """Of its secrets the id of the key and the salt, newest first."""
         if row["previous_salt"]:
-            derived.append((row["previous_key_id"], row["previous_salt"]))
-        return cls(
-            row["tenant"],
-            row["id"],
-            row["url"],
-            tuple(json.loads(row["events"] or "[]")),
-            Expression.parse(row["condition"]) if row["condition"] else None,
-            json.loads(row["headers"] or "{}"),
-            RateLimit.parse(row["rate"]) if row["rate"] else None,
-            row["version"],
-            tuple(derived),
-            row["previous_until"] or 0,
-        )
+            self.derived.append((row["previous_key_id"], row["previous_salt"]))
+        self.previous_until: int = row["previous_until"] or 0
 
     @property
     def name(self) -> str:
@@ -172,10 +151,9 @@ class Subscription:
 
     def secrets(self, settings: SubscriptionSettings) -> list[bytes]:
         """What it is signed with, newest first. Raises KeyGone."""
-        found = []
+        found, keys = [], {key.id: key for key in settings.key}
         for number, (key_id, salt) in enumerate(self.derived):
-            key = find_key(settings.key, key_id)
-            if key is not None:
+            if (key := keys.get(key_id)) is not None:
                 found.append(key.secret(self.id, salt))
             elif not number:
                 raise KeyGone(f"the key {key_id} that its secret is derived from is gone")

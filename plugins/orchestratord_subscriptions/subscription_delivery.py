@@ -27,6 +27,7 @@ from orchestratord_subscriptions.declaration import (
     SUBSCRIPTIONS,
     SubscriptionSettings,
 )
+from orchestratord_subscriptions.derived_secret import digest_of
 from orchestratord_subscriptions.subscription import KeyGone, Subscription
 from orchestratord_subscriptions.subscription_index import SubscriptionIndex
 
@@ -92,7 +93,7 @@ class SubscriptionDeliveries(Deliveries):
         except KeyGone as gone:
             return Parked(f"{gone}; put it back into subscriptions.key", "key_gone")
         if (reason := self._health.disabled(ENDPOINT, webhook)) is not None:
-            why = f"the subscription is disabled: {reason}"
+            why = self._health.why_disabled((ENDPOINT, webhook), reason)
             return Doomed("webhook_disabled", why, after=0)
         if (problem := settings.address_problem(one.url)) is not None:
             return Parked(f"its address {problem}", "address_refused")
@@ -108,7 +109,7 @@ class SubscriptionDeliveries(Deliveries):
             egress=settings.allow,
             detail=plan,
             rate=one.rate,
-            url=f"{ENDPOINT}#{webhook} {one.url}",
+            url=f"{ENDPOINT}#{webhook}~{digest_of(one.url)[:8]}",  # which is shown to others
             guards=config.guards,
             lane_breaker=False,
         )
@@ -131,7 +132,11 @@ class SubscriptionDeliveries(Deliveries):
         if outcome.final_reason == "webhook_disabled" and not self._index.is_todays(
             plan.subscription
         ):
-            return replace(
+            outcome = replace(
                 outcome, verdict="retry", final_reason=None
-            )  # another address may not be gone
-        return outcome
+            )  # another may not be gone
+        if outcome.error is None:
+            return outcome
+        # Operators read it, and its address is shown to its tenant alone.
+        error = outcome.error.replace(request.url.raw_host.decode(), "its host")
+        return replace(outcome, error=error.replace("egress: {", f"{ENDPOINT}: {{"))

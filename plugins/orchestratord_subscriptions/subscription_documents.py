@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, NotRequired
+from collections.abc import Mapping
+from typing import Annotated, Any, NotRequired, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from typing_extensions import TypedDict
@@ -114,19 +115,24 @@ class TenantPage(TypedDict):
     """What `after` has to be for the next page; null for none."""
 
 
-class PageQuery(TypedDict, total=False):
+class PageQuery(RequestBody):
     """Which page."""
 
-    after: str
+    after: str = ""
     """The `next` of the page before."""
-    limit: int
-    """How many at most: up to 1,000, else 100."""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    """How many at most."""
+
+    @classmethod
+    def read(cls, value: Mapping[str, str]) -> Self:
+        """That of a query, in which what is empty counts as left out. Raises InvalidParams."""
+        return super().read({name: text for name, text in value.items() if text})
 
 
-class DeliveriesQuery(PageQuery, total=False):
+class DeliveriesQuery(PageQuery):
     """Which deliveries."""
 
-    status: str
+    status: str = ""
     """In this status."""
 
 
@@ -151,6 +157,8 @@ class SubscriptionDocument(TypedDict):
     failures: int
     """Deliveries that failed in a row."""
     failing_since: Time | None
+    missed_deleted: int
+    """Missed deliveries that `keep_missed` had no room or time for, since it was disabled last."""
     created_at: Time
     secret: NotRequired[str]
     """What it is signed with; only in the answer that made it."""
@@ -182,22 +190,9 @@ class RemovedDocument(TypedDict):
     """How many deliveries wait for them, and fail as `webhook_removed`."""
 
 
-class TestDocument(TypedDict):
-    """The delivery of an example."""
-
-    id: int
-
-
 class BegunReplay(TypedDict):
     """A bulk that sends deliveries again."""
 
     matched: int
     bulk: int | None
     left_out: dict[str, int]
-
-
-def for_tenant(error: str | None) -> str | None:
-    """An error without what is the operator's: addresses of the network, and commands."""
-    if error is not None and ("egress: {" in error or "own listener" in error):
-        return "its host leads to an address that is not public"
-    return error and error.partition("; to ")[0]

@@ -24,12 +24,6 @@ WRITING = 5.0
 """Seconds that it may take until it stands in the row that one was disabled."""
 
 
-def row_key(name: str) -> dict[str, str]:
-    """The key of the row of a subscription, of `tenant/id`."""
-    tenant, _, id_ = name.partition("/")
-    return {"tenant": tenant, "id": id_}
-
-
 class SubscriptionHealth(Health):
     """The health of those subscriptions that this worker knows."""
 
@@ -43,7 +37,8 @@ class SubscriptionHealth(Health):
         """The deliveries that tell a tenant of a disabling."""
 
     def key_of(self, name: Name) -> dict[str, str]:
-        return row_key(name[1])
+        tenant, _, id_ = name[1].partition("/")
+        return {"tenant": tenant, "id": id_}
 
     def disable_after(self, name: Name, config: Config) -> float | None:
         settings = config[SUBSCRIPTIONS]
@@ -55,6 +50,10 @@ class SubscriptionHealth(Health):
 
     def is_todays(self, name: Name, endpoint: Endpoint | None) -> bool:
         return True  # the executor has looked whether the address is still its own
+
+    def why_disabled(self, name: Name, reason: str) -> str:
+        enable = f"orchestratorctl change-subscription {name[1].replace('/', ' ')} --enabled true"
+        return f"the subscription is disabled: {reason}; to deliver to it again: {enable}"
 
     def counted(self, name: Name, now: int, *, failed: bool) -> tuple[list[Upsert], list[Delete]]:
         return [], []

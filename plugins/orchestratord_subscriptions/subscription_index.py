@@ -24,12 +24,15 @@ from orchestratord import (
     off_loop,
 )
 from orchestratord_subscriptions.declaration import ENDPOINT, PUBLIC
+from orchestratord_subscriptions.key_census import KeyCensus
 from orchestratord_subscriptions.subscription import (
     CHANGES,
     DISABLED_EVENT,
+    SLOTS,
     SUBSCRIPTION_ROWS,
     TENANTS,
     Subscription,
+    for_tenant,
     key_of,
     slot_of,
 )
@@ -60,7 +63,7 @@ class SubscriptionIndex:
     """Those that this worker has needed."""
 
     def __init__(self, health: SubscriptionHealth) -> None:
-        self.health = health
+        self.health, self.census = health, KeyCensus()
         health.look, health.tell = self._look_for, self._told
         self._control: Control | None = None
         self._bound = asyncio.Event()
@@ -71,12 +74,16 @@ class SubscriptionIndex:
         self._gone: set[str] = set()
         """Names that were asked for, and that the table does not have."""
         self._asked: dict[str, set[str]] = {}
-        """Of tenants that are being read, the names that are waited for."""
-        self._reads: dict[str, asyncio.Task[Tenant | None]] = {}
-        """Of tenants that are being read."""
-        self._following: dict[str, asyncio.Task[Tenant | None]] = {}
-        """Of tenants that are read next, once that read is over."""
-        self._reading: set[asyncio.Task[Any]] = set()
+        """Of tenants that are to be read, the names that are waited for."""
+        self._reading: set[asyncio.Task[None]] = set()
+        self._turns = [asyncio.Lock() for _ in range(SLOTS)]
+        """A tenant is read once at a time."""
+
+    @property
+    def control(self) -> Control:
+        """The daemon."""
+        assert self._control is not None
+        return self._control
 
     def bind(self, control: Control) -> None:
         """Read by this daemon from now on, and what was asked for before."""
@@ -98,7 +105,10 @@ class SubscriptionIndex:
 
     async def _made_later(self, tenant: str, told: Announcement) -> Sequence[NewTask]:
         await self._bound.wait()  # this worker may be only just starting
-        made = self._made(await self.read(tenant), told)
+        async with self._turns[slot_of(tenant)]:
+            if tenant not in self._tenants:  # else another event has had it read meanwhile
+                await self._read(tenant)
+            made = self._made(self._tenants[tenant], told)
         return made if isinstance(made, list | tuple) else await made  # type: ignore[misc]
 
     def _made(
@@ -123,8 +133,7 @@ class SubscriptionIndex:
 
     def public_name(self, endpoint_id: str) -> str:
         """What tenants call an event."""
-        assert self._control is not None
-        endpoint = self._control.config.endpoints.get(endpoint_id)
+        endpoint = self.control.config.endpoints.get(endpoint_id)
         public = endpoint[PUBLIC] if endpoint is not None else None
         return endpoint_id if public is None else public.name
 
@@ -137,7 +146,7 @@ class SubscriptionIndex:
     def _told(self, event: WebhookEvent) -> Sequence[NewTask]:
         tenant, _, id_ = event.webhook.partition("/")
         known = self._tenants.get(tenant)
-        data = {"id": id_, "reason": event.reason}
+        data = {"id": id_, "reason": for_tenant(event.reason)}
         payload = {"type": DISABLED_EVENT, "timestamp": time_text(event.at / 1000), "data": data}
         return [
             example_delivery(one, payload)
@@ -164,10 +173,10 @@ class SubscriptionIndex:
 
     def _look_for(self, name: str) -> None:
         tenant = name.partition("/")[0]
-        asked = self._asked.setdefault(tenant, set())
-        if not asked and self._control is not None:
+        is_read = tenant in self._asked
+        self._asked.setdefault(tenant, set()).add(name)
+        if not is_read and self._control is not None:
             self._begin_reading(tenant)
-        asked.add(name)
 
     def _begin_reading(self, tenant: str) -> None:
         reading = asyncio.get_running_loop().create_task(self._read_asked(tenant))
@@ -175,78 +184,56 @@ class SubscriptionIndex:
         reading.add_done_callback(self._reading.discard)
 
     async def _read_asked(self, tenant: str) -> None:
-        while True:
+        while tenant in self._asked:
             try:
                 await self.read(tenant)
-                return
             except Exception as error:
                 log.warning("cannot read the subscriptions of %s yet: %s", tenant, error)
                 await asyncio.sleep(1.0)
 
-    async def read(self, tenant: str) -> Tenant | None:
-        """Read a tenant again, by a read that begins after this; None where there is none."""
-        following = self._following.get(tenant)
-        if following is None:  # else one waits for its turn, which is as good
-            step = self._read_after(tenant, self._reads.get(tenant))
-            following = asyncio.get_running_loop().create_task(step)
-            self._following[tenant] = following
-        return await asyncio.shield(following)
+    async def read(self, tenant: str) -> None:
+        """Read a tenant again, by a read that begins after this."""
+        async with self._turns[slot_of(tenant)]:
+            await self._read(tenant)
 
-    async def _read_after(
-        self, tenant: str, before: asyncio.Task[Tenant | None] | None
-    ) -> Tenant | None:
-        if before is not None:
-            await asyncio.wait((before,))
-        reading = self._reads[tenant] = self._following.pop(tenant)
-        try:
-            return await self._read(tenant)
-        finally:
-            if self._reads.get(tenant) is reading:
-                del self._reads[tenant]
-
-    async def _read(self, tenant: str) -> Tenant | None:
-        assert self._control is not None
-        asked, key = self._asked.pop(tenant, set()), {"tenant": tenant}
-        try:
-            there = await self._control.rows(TENANTS.name, key)
-            rows = await self._control.rows(SUBSCRIPTION_ROWS.name, key)
-            if lost := [row for row in rows if not row["url"]]:  # written of as it was removed
-                await self._control.write([Delete(SUBSCRIPTION_ROWS.name, key_of(r)) for r in lost])
-        except BaseException:
-            self._asked.setdefault(tenant, set()).update(asked)
-            raise
-        return self._take_up(tenant, [row for row in rows if row["url"]] if there else None, asked)
+    async def _read(self, tenant: str) -> None:
+        key, asked = {"tenant": tenant}, frozenset(self._asked.get(tenant, ()))
+        there = await self.control.rows(TENANTS.name, key)
+        rows = await self.control.rows(SUBSCRIPTION_ROWS.name, key)
+        if lost := [row for row in rows if not row["url"]]:  # written of as it was removed
+            await self.control.write([Delete(SUBSCRIPTION_ROWS.name, key_of(r)) for r in lost])
+        if left := self._asked.pop(tenant, set()) - asked:
+            self._asked[tenant] = left  # it may have been made since
+        found = [row for row in rows if row["url"]] if there else []
+        subscriptions = self._take_up(tenant, found, asked)
+        self._tenants[tenant] = Tenant(subscriptions) if there else None
 
     def _take_up(
-        self, name: str, rows: Sequence[dict[str, Any]] | None, asked: Iterable[str]
-    ) -> Tenant | None:
-        assert self._control is not None
+        self, name: str, rows: Sequence[dict[str, Any]], asked: Iterable[str]
+    ) -> tuple[Subscription, ...]:
+        """Know the subscriptions of a tenant from now on by these rows, and those alone."""
         before = self._tenants.get(name)
-        was = {one.name: one for one in (before.subscriptions if before else ())}
-        subscriptions, moved = [], set(asked)
-        for row in rows or ():
-            made = Subscription.of(row)
-            known = was.pop(made.name, None) or self._found.get(made.name)
+        was = {one.name for one in (before.subscriptions if before else ())}
+        here, moved = dict[str, Subscription](), set(asked)
+        for row in rows:
+            made = Subscription(row)
+            known = self._found.get(made.name)
             mine = (ENDPOINT, made.name)
             reason = self.health.disabled(*mine)
             self.health.learn(made.name, row)
-            if known is None or known.version != made.version:
-                known = made
+            is_same = known is not None and known.version == made.version
+            if not is_same or self.health.disabled(*mine) != reason:
                 moved.add(made.name)
-            elif self.health.disabled(*mine) != reason:
-                moved.add(made.name)
-            subscriptions.append(known)
-            self._found[made.name] = known
-        moved.update(was)
-        for lost in (*was, *(one for one in moved if one not in self._found)):
+            here[made.name] = known if known is not None and is_same else made
+        for lost in (was | moved) - here.keys():
+            moved.add(lost)
             self._found.pop(lost, None)
             self.health.forget((ENDPOINT, lost))
             self._gone.add(lost)
-        tenant = None if rows is None else Tenant(tuple(subscriptions))
-        self._tenants[name] = tenant
+        self._found |= here
         for one in moved:
-            self._control.standing_changed(ENDPOINT, one)
-        return tenant
+            self.control.standing_changed(ENDPOINT, one)
+        return tuple(here.values())
 
     # -- what has changed --------------------------------------------------------------------------
 
@@ -255,24 +242,19 @@ class SubscriptionIndex:
         seen: dict[int, int] = {}
         while not stop.is_set():
             try:
-                seen = await self._follow(seen)
+                rows = await self.control.rows(CHANGES.name)
+                now = {row["slot"]: row["revision"] for row in rows}
+                moved = {slot for slot, revision in now.items() if seen.get(slot) != revision}
+                for tenant in [one for one in self._tenants if slot_of(one) in moved]:
+                    await self.read(tenant)
+                seen = now
+                await self.census.look(self.control, now)
             except Exception as error:
                 log.warning("cannot look for changes of subscriptions yet: %s", error)
             self._evict()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK):
                     await stop.wait()
-
-    async def _follow(self, seen: dict[int, int]) -> dict[int, int]:
-        """Read what has changed since the slots had the revisions of `seen`; what they have now."""
-        assert self._control is not None
-        rows = await self._control.rows(CHANGES.name)
-        now = {row["slot"]: row["revision"] for row in rows}
-        moved = {slot for slot, revision in now.items() if seen.get(slot) != revision}
-        left = [one for one in self._asked if one not in self._reads]  # a read of it failed
-        for tenant in [*left, *(one for one in self._tenants if slot_of(one) in moved)]:
-            await self.read(tenant)
-        return now
 
     def _evict(self) -> None:
         for name in list(self._tenants)[:-MOST_IDLE] if len(self._tenants) > MOST_IDLE else ():
@@ -292,11 +274,9 @@ def _chosen(
         try:
             if one.when is None or one.when.holds(told.value, budget):
                 made.append(_delivery(one, told, told.error))
-        except TooCostly as error:
-            if budget is not None:
-                raise
-            made.append(_delivery(one, told, f"when: {error}"))
         except ValueError as error:
+            if budget is not None and isinstance(error, TooCostly):
+                raise
             made.append(_delivery(one, told, f"when: {error}"))
     return made
 

@@ -52,7 +52,8 @@ def _errors(webhook: Webhook) -> Iterator[tuple[str, str]]:
 
 
 OF_ADDRESS = frozenset(
-    "url secret headers auth include timeout retry breaker pace batch disable_after".split()
+    "url secret headers auth include timeout retry breaker pace batch disable_after "
+    "keep_missed".split()
 )
 """Keys of a webhook that goes to one address."""
 

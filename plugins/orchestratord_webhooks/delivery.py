@@ -38,7 +38,7 @@ from orchestratord import (
 )
 from orchestratord_webhooks import signature
 from orchestratord_webhooks.declaration import WEBHOOKS, Addressed
-from orchestratord_webhooks.health import Health, find, why_disabled
+from orchestratord_webhooks.health import Health, find
 from orchestratord_webhooks.operational_webhook import (
     LANE,
     OPERATIONAL_WEBHOOKS,
@@ -85,7 +85,8 @@ class Deliveries(Executor):
             return Parked(f"{why}; {remedy}", "webhook_disabled")
         reason = self._health.disabled(endpoint.id, webhook)
         if reason is not None:
-            return Doomed("webhook_disabled", why_disabled(endpoint.id, webhook, reason), after=0)
+            why = self._health.why_disabled((endpoint.id, webhook), reason)
+            return Doomed("webhook_disabled", why, after=0)
         return Target(
             endpoint=endpoint,
             retry=declared.retry,

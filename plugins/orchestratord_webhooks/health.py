@@ -170,6 +170,11 @@ class Health:
         webhook = find(endpoint, name[1]) if endpoint else None
         return webhook is not None and webhook.fingerprint == self._fingerprints[name]
 
+    def why_disabled(self, name: Name, reason: str) -> str:
+        """Why nothing is delivered to it, and what lifts that."""
+        enable = f"orchestratorctl webhooks enable {name[0]} {name[1]}"
+        return f"the webhook is disabled: {reason}; to deliver to it again: {enable}"
+
     def counted(self, name: Name, now: int, *, failed: bool) -> tuple[list[Upsert], list[Delete]]:
         """What counts an attempt that was decided at `now` (milliseconds), and what deletes the
         hours that are over."""
@@ -292,7 +297,7 @@ class Health:
             values["disabled_reason"] = GONE
             if name not in self._disabled:  # else it was another one in flight that said so first
                 values |= _disabling(now, GONE)
-                told = self._members(_disabled_event(name, GONE, now), config)
+                told = self._members(self._disabled_event(name, GONE, now), config)
             self._disabled[name] = GONE
             self._gone_at[name] = self._now()
         attempt: list[Upsert | Delete] = []
@@ -377,7 +382,7 @@ class Health:
     async def disable(self, name: Name, control: Control, reason: str = MANUALLY) -> None:
         """Stop its deliveries: those that wait fail, and so do those that events make."""
         now = int(self._now() * 1000)
-        event = _disabled_event(name, reason, now)
+        event = self._disabled_event(name, reason, now)
         was_enabled = name not in self._disabled
         values, told = {"disabled_reason": reason}, list[BatchMember]()
         if was_enabled:
@@ -388,6 +393,11 @@ class Health:
         control.standing_changed(*name)
         if was_enabled:
             control.publish(event)
+
+    def _disabled_event(self, name: Name, reason: str, now: int) -> WebhookEvent:
+        # Of an answer the core tells, in these words.
+        why = self.why_disabled(name, reason) if reason == GONE else reason
+        return WebhookEvent(EventType.WEBHOOK_DISABLED, now, *name, why)
 
     def _members(self, event: WebhookEvent, config: Config) -> list[BatchMember]:
         """What is written with a disabling, once for all daemons."""
@@ -445,18 +455,6 @@ class Health:
             with suppress(TimeoutError):
                 async with asyncio.timeout(MISSED_EACH):
                     await stopping.wait()
-
-
-def why_disabled(endpoint_id: str, webhook: str, reason: str) -> str:
-    """Why nothing is delivered to a webhook, and what lifts that."""
-    enable = f"orchestratorctl webhooks enable {endpoint_id} {webhook}"
-    return f"the webhook is disabled: {reason}; to deliver to it again: {enable}"
-
-
-def _disabled_event(name: Name, reason: str, now: int) -> WebhookEvent:
-    # Of an answer the core tells, in these words.
-    why = why_disabled(*name, reason) if reason == GONE else reason
-    return WebhookEvent(EventType.WEBHOOK_DISABLED, now, *name, why)
 
 
 def _disabling(now: int, reason: str) -> dict[str, Any]:

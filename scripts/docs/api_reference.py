@@ -80,7 +80,7 @@ def _problem(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _reference(document: Mapping[str, Any]) -> Iterator[str]:
-    yield from ("| route | | fields of query, headers and body | answer |", "|---|---|---|---|")
+    yield from ("| route | | fields of query, headers and body |", "|---|---|---|")
     schemas = document["components"]["schemas"]
     for method, path, operation in _operations(document):
         names = [one["name"] for one in operation["parameters"] if one["in"] != "path"]
@@ -91,22 +91,7 @@ def _reference(document: Mapping[str, Any]) -> Iterator[str]:
         if {*NAMES} <= {*names}:
             named = [one for one in named if one.strip("`") not in NAMES]
             named.insert(0, "[filters](#looking)")
-        yield (
-            f"| `{method} {path}` | {operation['summary']} "
-            f"| {', '.join(named)} | {', '.join(_answers(operation))} |"
-        )
-
-
-def _answers(operation: Mapping[str, Any]) -> list[str]:
-    """The documents that a route answers, by their names."""
-    found = []
-    for answer in operation["responses"].values():
-        for media_type, content in answer.get("content", {}).items():
-            choices = content["schema"].get("anyOf", [content["schema"]])
-            found += [f"`{_name(one)}`" for one in choices if "$ref" in one]
-            if content["schema"] == {"type": "string"}:
-                found.append(f"`{media_type}`")
-    return list(dict.fromkeys(found))
+        yield f"| `{method} {path}` | {operation['summary']} | {', '.join(named)} |"
 
 
 def _name(schema: Mapping[str, Any]) -> str:

@@ -35,13 +35,22 @@ Object.assign(WORDS, {
   "cannot start": "troubleshooting/#the-daemon-does-not-start",
   "exit code": "operations/#signals-and-exit-codes",
   "disabled webhook": "webhooks/#what-it-misses",
+  "add a machine": "troubleshooting/#tasks-of-an-operator",
+  "call stuck": "troubleshooting/#tasks-of-an-operator",
   "daemon does not start": "troubleshooting/#the-daemon-does-not-start",
-
+  "doctor": "commands/#doctor",
   "log level": "how-to/ship-the-log/",
   "moving queue": "fleet/#moving-a-queue",
+  "pause an API": "troubleshooting/#pause-an-api",
+  "replay deliveries": "troubleshooting/#tasks-of-an-operator",
   "resolve ambiguous": "troubleshooting/#ambiguous",
+  "restore a backup": "operations/#backups",
   "stays pending": "troubleshooting/#a-task-stays-pending",
+  "stop sending": "troubleshooting/#pause-an-api",
   "throttled": "limits/#throttled-lanes",
+  "upgrade without a pause": "operations/#upgrades",
+  "webhook disabled missed": "webhooks/#what-it-misses",
+  "who retried a task": "troubleshooting/#tasks-of-an-operator",
 });
 const SETUP = 0, QUERY = 2, RESULT = 3;
 const FIRST = 3;

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from tests.simulation import counts
 from tests.simulation.burst import UNITS
+from tests.simulation.configuration import BUSY
 from tests.simulation.evidence import CLAIMED, ENDED, SHORTEST_TIMEOUT, Evidence, Row
-from tests.simulation.model import Life, covers
+from tests.simulation.model import Life, covers, seconds
 from tests.simulation.records import ACKNOWLEDGED
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ GOES_ON = (
     "retry_schedule WHERE status IN ('pending', 'running')",
     "batch_members WHERE batch_id IS NULL",
     "batches WHERE task_id IS NULL AND members > 0",
-    "runs WHERE untold = 1",
     "bulks WHERE status IN ('running', 'paused') OR ended_at IS NULL",
     "chores",
 )
@@ -343,6 +343,43 @@ def _may_be_early(seen: Evidence, row: Row, one: Arrival) -> bool:
         if other.host == one.host and other.at <= one.at and (other.status or 500) >= 500
     ]  # fmt: skip
     return len(failed) >= least
+
+
+def looks(seen: Evidence) -> None:
+    """Between an answer that says that the work is not done yet and the next look at least `every`
+    passes, or what is left of `for`; one look follows that, and ends it. The row counts each."""
+    for row in seen.rows:
+        rules = seen.rules(row, seen.configurations)
+        polls = [rule.poll for rule in rules if rule.poll and rule.limit == inf]
+        requests = seen.requests.get(row["id"], ())
+        found = [one for one in requests if _is_look(one)]
+        if len(polls) != 1 or not found:
+            continue
+        # What the same daemon goes on from was written.
+        written = [
+            before for before, after in pairwise(requests)
+            if _is_look(before) and before.process == after.process and not seen.is_late(before)
+        ]  # fmt: skip
+        every, for_ = seconds(polls[0]["every"]), seconds(polls[0]["for"])
+        soonest = seen.until(found[0]) + for_
+        end = min((seen.until(one) for one in written), default=inf) + for_
+        for before, after in pairwise(requests):
+            since = found[0].at
+            if before not in written or seen.jumped(since, after.at):
+                continue
+            if seen.touched(row, since, after.at):
+                break
+            if after.at < min(seen.until(before) + every, soonest) - ROUNDED:
+                seen.broken(f"task {row['id']} is looked at early: {_words(after)}")
+            if before.at > end + ROUNDED:
+                seen.broken(f"task {row['id']} is looked at after its time: {_words(after)}")
+        least = len(written) - (row["reason"] == "expired")
+        if not least <= row["looks"] <= len(found) and not any(seen.acts(row)):
+            seen.broken(f"task {row['id']} counts {row['looks']} looks, and had {len(found)}")
+
+
+def _is_look(one: Arrival) -> bool:
+    return 200 <= (one.told or 0) < 300 and one.work == BUSY and not one.given_up
 
 
 def paused(seen: Evidence) -> None:
@@ -667,7 +704,7 @@ def _webhooks(seen: Evidence, endpoint_id: str, *phases: str) -> set[tuple[str, 
 CHECKS = (
     *(ends, ready, tokens, let_go, drained, flow),
     *(acknowledged, lived, ended_once, known_requests, partitions),
-    *(floors, paused, order, concurrency, rates),
+    *(floors, looks, paused, order, concurrency, rates),
     *(deliveries, retries_told, children),
     *counts.CHECKS,
 )

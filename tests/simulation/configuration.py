@@ -91,6 +91,8 @@ PARAMS = {
 answer has; or which task it follows from, and by which item."""
 FAILED, RUN_ENDED = -1, -2
 """The `item` of what follows from a failure, and from the end of a run."""
+DONE, BUSY, BROKEN = "done", "busy", "broken"
+"""What an answer says of the work, where its endpoint waits for that."""
 TENTH = 0.1
 LONG = "40s"
 """A timeout of attempts that may last longer than a lease."""
@@ -107,9 +109,11 @@ def has(chance: Random, share: float) -> bool:
 class Drawing:
     """Draws the configurations of one universe."""
 
-    def __init__(self, path: Path, chance: Random) -> None:
+    def __init__(self, path: Path, chance: Random, polls: Random) -> None:
+        """`polls`: decides which endpoints wait for what is not done yet."""
         self._path = path
         self._chance = chance
+        self._polls = polls
 
     def first(self) -> Configuration:
         """That with which its daemons start."""
@@ -133,6 +137,8 @@ class Drawing:
             endpoints[f"{NAMES[0]}/{TICK}"] = self._scheduled()
         if has(chance, 0.3):
             endpoints[f"{NAMES[0]}/{EVENT}"] = self._event()
+        if has(self._polls, 0.2):
+            self._have_poll(endpoints)
         return Configuration(1, daemon, apis, endpoints)
 
     # -- APIs and endpoints ------------------------------------------------------------------------
@@ -204,6 +210,17 @@ class Drawing:
             endpoint["query"] = {"items": "{{ params.items }}"}
             endpoint["then"] = self._then(f"{api}/{STEP}")
         return endpoint
+
+    def _have_poll(self, endpoints: dict[str, Said]) -> None:
+        """Have some that clients call wait until the work is done."""
+        chance = self._polls
+        for endpoint in endpoints.values():
+            if endpoint.get("path", "").startswith("/do"):
+                endpoint["idempotent"] = True
+                endpoint["poll"] = {
+                    "until": f"body.work == '{DONE}'", "fail_if": f"body.work == '{BROKEN}'",
+                    "every": chance.choice(("500ms", "1s")), "for": chance.choice(("2s", "6s")),
+                }  # fmt: skip
 
     def _partition(self, by: str) -> Any:
         chance = self._chance

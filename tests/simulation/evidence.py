@@ -219,7 +219,7 @@ class Evidence:
             until, one.attempt if not row["webhook"] else 0, rules, one.told,
             sent=one.kind not in UNSENT, settled=one.ended_at is not None,
             lost=bool(losses), stopped=any(losses), late=self.is_late(one),
-            unseen=unseen,
+            unseen=unseen, work=one.work,
         )  # fmt: skip
 
     # -- what else happened ------------------------------------------------------------------------

@@ -54,6 +54,7 @@ class Rule:
     """Whether there are breakers."""
     delivery: bool
     event: bool = False
+    poll: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, configuration: Any, endpoint_id: str, webhook: str) -> Rule | None:
@@ -70,7 +71,8 @@ class Rule:
         breaks = configuration.of_endpoint(endpoint_id, "breaker") != "off"
         safe = endpoint.get("method", "GET") not in ("POST", "PATCH")
         event = endpoint.get("type") == "event"
-        return cls(endpoint.get("idempotent", safe), retry, breaks, False, event)
+        poll = endpoint.get("poll")
+        return cls(endpoint.get("idempotent", safe), retry, breaks, False, event, poll)
 
     @cached_property
     def most(self) -> int:
@@ -136,6 +138,8 @@ class Try(NamedTuple):
     """It may have been sent by one that had lost its claim."""
     unseen: bool = False
     """Its daemon may have given it up with the answer at hand, as it had stood still."""
+    work: str = "done"
+    """What the answer says of the work, where it is waited for: done, busy or broken."""
 
     def words(self) -> str:
         """For a person."""
@@ -366,7 +370,7 @@ def _decided(life: Life, one: Try, rule: Rule, created_at: float) -> Iterator[Li
         yield life  # the same attempt sends it once more
     life = life._replace(most=rule.most + life.granted)
     if isinstance(code, int) and 200 <= code < 300:
-        yield life.end("succeeded", None, n)
+        yield from _answered(life, one, rule, created_at)
         return
     written = "when" in rule.retry and one.status is not None and rule.again(code)
     if unclear and not rule.idempotent and not written:
@@ -386,6 +390,19 @@ def _decided(life: Life, one: Try, rule: Rule, created_at: float) -> Iterator[Li
         yield life.end("failed", "exhausted", n)
     else:
         yield life.again(n)
+
+
+def _answered(life: Life, one: Try, rule: Rule, created_at: float) -> Iterator[Life]:
+    """What an answer with a code of success makes of it."""
+    n = life.attempts + 1
+    if rule.poll is None or one.work == "done":
+        yield life.end("succeeded", None, n)
+    elif one.work == "broken":
+        yield life.end("failed", "not_retryable", n)
+    else:  # a look, which costs no attempt
+        yield life.again(life.attempts)
+        if one.at - created_at > seconds(rule.poll["for"]):
+            yield life.end("failed", "expired", n)
 
 
 def _lost(life: Life, rule: Rule, *, stopped: bool) -> Iterator[Life]:

@@ -6,7 +6,6 @@ says what is wrong with it and does so, with its row in `PLANTS`, and a seed tha
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
@@ -30,7 +29,6 @@ from orchestratord.engine.settle.held_claims import Claims
 from orchestratord.engine.settle.removed_tasks import RemovedTasks
 from orchestratord.engine.worker import Worker
 from orchestratord.model.task import KEEPS_DOUBT, Status, Task
-from orchestratord.queue import session
 from orchestratord.queue.batch import Rank, Write, deliver, writes
 from orchestratord.queue.connection import ManyRows
 from orchestratord.queue.housekeeping import batch_closing, run_ends
@@ -259,12 +257,12 @@ def count_off_by_one_after_a_kill() -> Planted:
 
 def bulk_that_counts_twice() -> Planted:
     """A task that a bulk has moved is counted twice once it has ended."""
-    rows = session.outcome_rows
+    outcome = Session.outcome
 
-    def doubled(outcomes: Counter[tuple[int, str]]) -> Any:
-        return [(id_, 2 * succeeded, 2 * failed) for id_, succeeded, failed in rows(outcomes)]
+    def doubled(self: Session, bulk_id: int | None, status: str, count: int = 1) -> None:
+        outcome(self, bulk_id, status, 2 * count)
 
-    return replaced(session, "outcome_rows", doubled)
+    return replaced(Session, "outcome", doubled)
 
 
 def run_that_ends_before_its_last_call() -> Planted:
@@ -282,8 +280,8 @@ def run_end_that_is_told_twice() -> Planted:
     """What follows from the end of a run is written twice."""
     tell = run_ends.tell.__wrapped__  # type: ignore[attr-defined]
 
-    def twice(of: Session, run: Any, effects: Sequence[Any]) -> Any:
-        return tell(of, run, [*effects, *effects])[: len(effects)]
+    def twice(of: Session, chore: Any, run: Any, effects: Sequence[Any]) -> Any:
+        return tell(of, chore, run, [*effects, *effects])[: len(effects)]
 
     return replaced(run_ends, "tell", writes(Rank.HAND)(twice))
 
@@ -321,6 +319,22 @@ def brought_forward_before_its_floor() -> Planted:
         return taken([replace(pick, due_before=pick.due_before + 1000) for pick in picks], found)
 
     return replaced(claim_sqlite, "in_step", ahead)
+
+
+def look_that_comes_at_once() -> Planted:
+    """What is not done yet is asked for again and again."""
+    decide_look = decisions.decide_look
+
+    def decide(task: Task, policy: Any, poll: Any, *words: Any, **options: Any) -> retry.Decision:
+        hasty = poll.model_copy(update={"every": 0.1})
+        return decide_look(task, policy, hasty, *words, **options)
+
+    return replaced(decisions, "decide_look", decide)
+
+
+def look_that_is_always_the_first() -> Planted:
+    """What is not done yet is asked for without an end."""
+    return respelled(settle, "LOOK", "COALESCE(looked_since, new.column2)", "new.column2")
 
 
 def retry_after_that_is_ignored() -> Planted:
@@ -545,6 +559,8 @@ PLANTS: dict[str, Callable[[], Planted]] = {
         run_end_that_is_told_twice,
         batch_member_that_is_told_twice,
         brought_forward_before_its_floor,
+        look_that_comes_at_once,
+        look_that_is_always_the_first,
         retry_after_that_is_ignored,
         post_that_is_sent_again,
         success_that_nobody_answered,
@@ -593,6 +609,8 @@ SHOWN_BY: dict[str, int] = {
     "lease-that-is-not-renewed": 172,
     "limit-that-each-counts-alone": 19,
     "lock-that-two-hold": 8,
+    "look-that-comes-at-once": 4,
+    "look-that-is-always-the-first": 9,
     "one-more-than-its-concurrency": 2,
     "order-that-is-not-kept": 27,
     "pace-that-crawls": 46,
@@ -612,6 +630,6 @@ SHOWN_BY: dict[str, int] = {
     "success-that-nobody-answered": 3,
     "sync-that-is-left-out": 19,
     "take-over-does-nothing": 3,
-    "token-that-is-not-given-back": 4,
+    "token-that-is-not-given-back": 7,
 }
 """A seed that shows each, and what it shows; none shows anything without its plant."""

@@ -16,6 +16,7 @@ import httpx
 from orchestratord.errors import SendError
 from orchestratord.http.client import HttpClient, SendOptions
 from orchestratord.model.http_message import Fields, Response
+from tests.simulation.configuration import BROKEN, BUSY, DONE
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -51,6 +52,8 @@ class Arrival:
     body: bytes = b""
     status: int | None = None
     """What it has answered, as far as the receiver knows."""
+    work: str = DONE
+    """What the answer says of the work."""
     left_at: float = 0.0
     """When its process gave it to the network."""
     ended_at: float | None = None
@@ -145,6 +148,9 @@ class Network:
     def __init__(self, universe: Universe, chance: Random) -> None:
         self._universe = universe
         self._chance = chance
+        self._works = Random(f"work {universe.seed}")
+        self._ends: dict[int, tuple[float, str]] = {}
+        """Of the work of each task: when it ends, and how."""
         self._receivers: dict[str, Receiver] = {}
         self.arrivals: list[Arrival] = []
         self.refused: list[Arrival] = []
@@ -216,13 +222,24 @@ class Network:
         finally:
             awaited.remove(arrival)
             arrival.ended_at = self._universe.baton.now
+        arrival.work = self._work(arrival, calm=receiver.healthy)
         said: dict[str, Any] = {"items": list(range(int(url.params.get("items", 0))))}
+        said["work"] = arrival.work
         if kind == "large":
             said["text"] = LARGE
         body = json.dumps(said).encode()
         extensions = {"http_version": b"HTTP/1.1", "reason_phrase": b"", "truncated": False}
         took = loop.time() - began
         return Response(arrival.status or 0, answer, body, request, extensions, None, took)
+
+    def _work(self, arrival: Arrival, *, calm: bool) -> str:
+        """How far the work is that a task has begun."""
+        if arrival.task not in self._ends:
+            takes = self._works.choice((1, 5, 30, 30))
+            how = self._works.choices((DONE, BROKEN), (8, 1))[0]
+            self._ends[arrival.task] = arrival.at + takes, how
+        at, how = self._ends[arrival.task]
+        return DONE if calm else how if arrival.at >= at else BUSY
 
     def leave(self, process: Process, request: httpx.Request, kind: str) -> None:
         """A request does not come to its receiver; of one that `hang`s its daemon cannot know."""

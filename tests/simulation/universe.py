@@ -135,7 +135,7 @@ class Universe:
         self.count = 1 if self.rule == "alone" else 2
         self.seats = Seats(self) if self.rule == "workers" else None
         self.mailboxes = [Mailbox() for _ in range(self.count)]
-        self.drawing = Drawing(self.path, self._stream())
+        self.drawing = Drawing(self.path, self._stream(), Random(f"poll {seed}"))
         self.configurations = [self.drawing.first()]
         """All that there ever were; the last one stands in the folder."""
         self.configurations[0].write(folder)

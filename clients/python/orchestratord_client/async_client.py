@@ -110,6 +110,10 @@ class AsyncClient:
         """As `Client.put_tenant`."""
         return await self._run(protocol.put_tenant(self._begin(), tenant, name))
 
+    async def tenant(self, tenant: str) -> Tenant:
+        """As `Client.tenant`."""
+        return await self._run(protocol.tenant(self._begin(), tenant))
+
     def tenants(self) -> AsyncGenerator[Tenant, None]:
         """As `Client.tenants`."""
         return self._listed(Tenant.of)
@@ -154,6 +158,18 @@ class AsyncClient:
     async def rotate_secret(self, tenant: str, subscription_id: str) -> str:
         """As `Client.rotate_secret`."""
         return await self._run(protocol.rotate_secret(self._begin(), tenant, subscription_id))
+
+    async def test_subscription(self, tenant: str, subscription_id: str) -> int:
+        """As `Client.test_subscription`."""
+        return await self._run(protocol.test_subscription(self._begin(), tenant, subscription_id))
+
+    async def replay_subscription(
+        self, tenant: str, subscription_id: str, *, since: str = "1d", only_failed: bool = True
+    ) -> int:
+        """As `Client.replay_subscription`."""
+        body = {"since": since, "only_failed": only_failed}
+        steps = protocol.replay_subscription(self._begin(), tenant, subscription_id, body)
+        return await self._run(steps)
 
     async def events(self, **filters: FilterValue) -> AsyncGenerator[Event, None]:
         """As `Client.events`; who leaves it early closes it, as by `contextlib.aclosing`."""

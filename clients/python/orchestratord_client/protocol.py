@@ -457,6 +457,11 @@ def put_tenant(deadline: Deadline, tenant: str, name: str | None) -> Steps[Tenan
     return _asked(deadline, Request("PUT", _path(tenant), body={"name": name}), Tenant.of)
 
 
+def tenant(deadline: Deadline, tenant_id: str) -> Steps[Tenant]:
+    """See `Client.tenant`."""
+    return _asked(deadline, Request("GET", _path(tenant_id)), Tenant.of)
+
+
 def portal(deadline: Deadline, tenant: str) -> Steps[str]:
     """See `Client.portal`."""
     return _asked(deadline, Request("POST", _path(tenant, "portal")), lambda found: found["url"])
@@ -494,6 +499,20 @@ def rotate_secret(deadline: Deadline, tenant: str, id_: str) -> Steps[str]:
     """See `Client.rotate_secret`."""
     request = Request("POST", _path(tenant, "subscriptions", id_, "rotate"))
     return _asked(deadline, request, lambda found: found["secret"], safe=False)
+
+
+def test_subscription(deadline: Deadline, tenant: str, id_: str) -> Steps[int]:
+    """See `Client.test_subscription`."""
+    request = Request("POST", _path(tenant, "subscriptions", id_, "test"))
+    return _asked(deadline, request, lambda found: found["id"], safe=False)
+
+
+def replay_subscription(
+    deadline: Deadline, tenant: str, id_: str, body: Mapping[str, Any]
+) -> Steps[int]:
+    """See `Client.replay_subscription`."""
+    request = Request("POST", _path(tenant, "subscriptions", id_, "replay"), body=body)
+    return _asked(deadline, request, lambda found: found["matched"], safe=False)
 
 
 def remove(deadline: Deadline, tenant: str, id_: str | None = None) -> Steps[None]:

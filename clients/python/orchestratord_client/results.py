@@ -238,6 +238,7 @@ class Subscription(Answer):
         last_success_at: when a delivery last succeeded.
         failures: deliveries that failed in a row.
         failing_since: when the first of these failed.
+        missed_deleted: missed deliveries that are not kept, since it was disabled last.
         created_at: when it was made.
         secret: what its deliveries are signed with; only `subscribe` answers it, else None.
     """
@@ -259,6 +260,7 @@ class Subscription(Answer):
     last_success_at: datetime | None
     failures: int
     failing_since: datetime | None
+    missed_deleted: int
     created_at: datetime
     secret: str | None = field(default=None, repr=False)
 

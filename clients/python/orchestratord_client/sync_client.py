@@ -178,6 +178,10 @@ class Client:
         """Make a tenant, or rename it; the tenant."""
         return self._run(protocol.put_tenant(self._begin(), tenant, name))
 
+    def tenant(self, tenant: str) -> Tenant:
+        """One tenant. Raises NotFound."""
+        return self._run(protocol.tenant(self._begin(), tenant))
+
     def tenants(self) -> Iterator[Tenant]:
         """All tenants, page after page as they are iterated over."""
         return self._listed(Tenant.of)
@@ -235,6 +239,28 @@ class Client:
         secret that the receiver knows. Raises NotFound.
         """
         return self._run(protocol.rotate_secret(self._begin(), tenant, subscription_id))
+
+    def test_subscription(self, tenant: str, subscription_id: str) -> int:
+        """Send an example; the id of its task. Raises NotFound, and Conflict for too many."""
+        return self._run(protocol.test_subscription(self._begin(), tenant, subscription_id))
+
+    def replay_subscription(
+        self, tenant: str, subscription_id: str, *, since: str = "1d", only_failed: bool = True
+    ) -> int:
+        """Send deliveries again; how many.
+
+        Args:
+            tenant: whose.
+            subscription_id: of the subscription.
+            since: those made since then: a duration back from now, or a time.
+            only_failed: whether those that succeeded are left out.
+
+        Raises:
+            NotFound, InvalidParams.
+        """
+        body = {"since": since, "only_failed": only_failed}
+        steps = protocol.replay_subscription(self._begin(), tenant, subscription_id, body)
+        return self._run(steps)
 
     def events(self, **filters: FilterValue) -> Generator[Event, None, None]:
         """What happens from now on, as it happens, over restarts of the daemon.

@@ -106,8 +106,7 @@ class BulkRunner:
         except NotFound:  # it was deleted
             await self._store.write(effects.end_chore(chore, ()))
         else:
-            if not await self._end(chore, bulk):
-                return 0.0
+            await self._end(chore, bulk)
         self._courses.pop(bulk_id, None)
         return None
 
@@ -177,8 +176,9 @@ class BulkRunner:
             course.progress = counts
         course.told = world.monotonic()
 
-    async def _end(self, chore: Chore, bulk: Bulk) -> bool:
-        """Tell that a bulk has paused or ended; False where it has changed meanwhile."""
+    async def _end(self, chore: Chore, bulk: Bulk) -> None:
+        """Tell that a bulk has paused or ended. Where it has changed meanwhile, its chore is still
+        there, and due; where another daemon has that, it is left to it."""
         type_ = EventType.BULK_PAUSED if bulk.ended_at is None else EventType.BULK_FINISHED
         bulk = await self._store.read(bulks.get(bulk.id))
         event = task_events.of_bulk(type_, bulk, self._clock.now_ms())
@@ -188,7 +188,6 @@ class BulkRunner:
         if inserted is not None:
             self._events.publish(event)
             await new_tasks.written(follows, inserted)
-        return inserted is not None
 
     def publish(self, type_: EventType, bulk: Bulk) -> None:
         """Tell of a step of a bulk."""

@@ -192,8 +192,6 @@ class TaskService:
             await pipe.new_tasks.written(items, inserted)
         if settlement.last_success_at is not None:
             await self._worker.learn_last_success()
-        if task.run_id is not None or settlement.begins_run:
-            pipe.published.runs_end.set()
         self._worker.waiters.finished(task.id)
         if task.status != resolved.status:
             self._host.events.publish(task_events.resolved(settlement))

@@ -126,7 +126,7 @@ class Claims:
     def webhook_disabled(self, task: Task, now: int) -> None:
         """Its receiver wants no more. Of several deliveries in flight, the first one tells."""
         before = self._placement.of(task.key)
-        self._placement.standing_changed(task.endpoint_id)
+        self._placement.standing_changed(task.endpoint_id, task.webhook)
         self._store.tell("tables")
         after = self._placement.of(task.key)
         if isinstance(after, Doomed) and not isinstance(before, Doomed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -37,8 +36,6 @@ class PublishedEnds:
         self._events = events
         self._stats = stats
         self._clock = clock
-        self.runs_end = asyncio.Event()
-        """A call of a run has ended."""
 
     def publish(self, attempts: Sequence[SettledAttempt]) -> None:
         """These are on disk, all those of one transaction at once."""
@@ -52,16 +49,12 @@ class PublishedEnds:
             log.exception("cannot publish the ends of %d tasks", len(attempts))
         self._claims.waiters.all_finished(end.task.id for end in ends if end.status in FINAL)
         for settlement, settled, result in attempts:
-            task, status = settlement.task, settlement.status
-            in_run = task.run_id is not None or settlement.begins_run
-            if status == Status.SUCCEEDED and not in_run:
+            if settlement.status == Status.SUCCEEDED:
                 continue  # as of nearly all, of which nothing else follows
-            if in_run and status in FINAL:
-                self.runs_end.set()
             try:
                 self._follow_up(settlement, settled, result)
             except Exception:
-                log.exception("cannot follow up the end of task %s", task.id)
+                log.exception("cannot follow up the end of task %s", settlement.task.id)
 
     def _follow_up(self, settlement: Settlement, settled: Settled, result: AttemptResult) -> None:
         """Tell the lanes what an end means for the task, its partition, or its webhook."""

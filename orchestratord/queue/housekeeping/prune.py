@@ -17,6 +17,7 @@ from orchestratord.queue.connection import (
 )
 from orchestratord.queue.operations.insert import UNIQUE_KEY
 from orchestratord.queue.records import HoldingBack
+from orchestratord.queue.run_counts import UNTOLD
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
 
@@ -42,8 +43,8 @@ UNREPLACED = """(run_id IS NULL OR NOT EXISTS (SELECT 1 FROM retry_schedule AS c
     WHERE child.parent_id = retry_schedule.id AND child.replaces IS NOT NULL))"""
 
 # The first call of a run stays until its end is told: what is told is told of it.
-OPEN_RUN = """
-EXISTS (SELECT 1 FROM runs WHERE runs.id = retry_schedule.id AND (open_tasks > 0 OR untold = 1))
+OPEN_RUN = f"""
+EXISTS (SELECT 1 FROM runs WHERE runs.id = retry_schedule.id AND (open_tasks > 0 OR {UNTOLD}))
 """
 
 _UNHELD = f"turn_at = 0 AND (COALESCE(partition_rule, 0) >= 0 OR NOT ({LAST_STARTED}))"
@@ -78,10 +79,14 @@ DELETE_ATTEMPTS = "DELETE FROM attempts WHERE task_id IN ({ids})"
 
 # What it moved may wait for long after it has moved all.
 DELETE_BULKS = "DELETE FROM bulks WHERE id IN (SELECT id FROM bulks WHERE ended_at < ? LIMIT ?)"
+DELETE_COUNTS = """
+DELETE FROM task_counts
+WHERE bulk_id > 0 AND NOT EXISTS (SELECT 1 FROM bulks WHERE bulks.id = bulk_id)
+"""
 
-DELETE_RUNS = """
+DELETE_RUNS = f"""
 DELETE FROM runs WHERE id IN (
-    SELECT id FROM runs WHERE ended_at IS NOT NULL AND ended_at < ? AND untold = 0
+    SELECT id FROM runs WHERE ended_at IS NOT NULL AND ended_at < ? AND NOT {UNTOLD}
     ORDER BY ended_at LIMIT ?
 )
 """
@@ -213,6 +218,7 @@ def delete_records(session: Session, kept: Retention, limit: int) -> None:
     before = session.clock.before(kept.failed)
     for statement in (DELETE_BULKS, DELETE_ACTIONS, DELETE_MEMBERS, DELETE_BATCHES):
         session.db.run(statement, (before, limit))
+    session.db.run(DELETE_COUNTS)
     longest = max(seconds for _, seconds in limits(kept))
     session.db.run(DELETE_RUNS, (session.clock.before(longest), limit * 4))
 

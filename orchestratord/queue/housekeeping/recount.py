@@ -30,7 +30,7 @@ UNION ALL SELECT 'running', count(*) FROM retry_schedule {BY_RUNNING} WHERE {RUN
 
 COUNTED = "tasks_counted"
 """The fact when all tasks were last counted anew, in milliseconds since the epoch."""
-SILENT = "DELETE FROM task_counts WHERE owner <> '' AND at < ? RETURNING status, tasks"
+SILENT = "DELETE FROM task_counts WHERE owner <> '' AND at < ? RETURNING bulk_id, status, tasks"
 
 
 async def recount(store: Store) -> None:
@@ -51,7 +51,7 @@ def _look(db: Connection, now: int, at_once: bool) -> tuple[str | None, dict[str
     last = facts.get(db, COUNTED)
     if not at_once and now - EACH_MS < int(last or 0) <= now:
         return last, None
-    known, there = task_counts.total(db), task_counts.total(db, THERE)
+    known, there = task_counts.total(db), Counter[str](dict(db.all(THERE)))
     return last, {name: there[name] - known[name] for name in known if there[name] != known[name]}
 
 
@@ -62,8 +62,8 @@ def _correct(session: Session, last: str | None, off: dict[str, int]) -> bool:
     if facts.get(db, COUNTED, db.for_update) != last:
         return False
     facts.put(db, COUNTED, str(now))
-    more = Counter(off)
-    for status, tasks in db.all(SILENT, (now - SILENT_MS,)):
-        more[status] += tasks
+    more = Counter({(task_counts.ALL, status): tasks for status, tasks in off.items()})
+    for bulk_id, status, tasks in db.all(SILENT, (now - SILENT_MS,)):
+        more[bulk_id, status] += tasks
     task_counts.add(db, "", now, more)
     return True

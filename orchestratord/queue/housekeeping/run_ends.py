@@ -1,8 +1,8 @@
-"""Runs as they stand, and the ends of runs: found, and told once.
+"""Runs as they stand, and the ends of runs, each told once by its chore.
 
-That a run has ended is written with the last settlement of its calls, whatever becomes of the
-daemon then. What its hooks return is written with the word that they were told, where no other
-daemon was quicker and the run was not opened again meanwhile.
+The chore is added with the last settlement of a run's calls, whatever becomes of the daemon then.
+What its hooks return is written as it ends, where no other daemon was quicker and the run was not
+opened again meanwhile.
 """
 
 from __future__ import annotations
@@ -14,31 +14,22 @@ from orchestratord.errors import NotFound
 from orchestratord.model.task import Kind, RunError, RunSummary, Task, run_of_one
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import BY_PARENT, BY_RUN, BY_RUNNING, Connection
+from orchestratord.queue.operations import chores
 from orchestratord.queue.operations.effects import apply_effects
 from orchestratord.queue.operations.search import find_task, listed
-from orchestratord.queue.records import Inserted, StoredEffect, duplicates
+from orchestratord.queue.records import Chore, Inserted, StoredEffect, duplicates
 from orchestratord.queue.rows import code_of, worded
 from orchestratord.queue.session import Session
 
 # ruff: noqa: S608  # what is pasted here are columns and hints, never values
 
-PAGE = 100
-"""Ends that are looked for at once."""
 FIRST_ERRORS = 10
 
 _RUN = "id, endpoint_id, tasks, succeeded, failed, cancelled, ends, created_at, ended_at"
 
 ONE = f"SELECT {_RUN} FROM runs WHERE id = ?"
 
-UNTOLD = f"""
-SELECT {_RUN} FROM runs WHERE untold = 1 AND open_tasks = 0 AND id > ? ORDER BY id LIMIT {PAGE}
-"""
-
-TOLD = """
-UPDATE runs SET untold = 0
-WHERE id = ? AND untold = 1 AND open_tasks = 0 AND ended_at = ? AND tasks = ? AND succeeded = ?
-    AND failed = ? AND cancelled = ?
-"""
+TAKE_BACK = "UPDATE runs SET ends = ends - 1 WHERE id = ? AND open_tasks > 0"
 
 FAILED = f"""
 SELECT endpoint_id, count(*) FROM retry_schedule {BY_RUN}
@@ -69,10 +60,10 @@ WHICH = {None: "1 = 1", "running": "open_tasks > 0", "ended": "open_tasks = 0"}
 
 
 @reads
-def untold(db: Connection, after: int = 0) -> list[RunSummary]:
-    """Runs that have ended, and whose hooks have not been told: the first of them behind the run
-    `after`, without their errors."""
-    return [RunSummary(*row) for row in db.all(UNTOLD, (after,))]
+def row_of(db: Connection, run_id: int) -> RunSummary | None:
+    """A run without its errors; None where it is gone."""
+    row = db.one(ONE, (run_id,))
+    return None if row is None else RunSummary(*row)
 
 
 @long_reads
@@ -137,20 +128,28 @@ def newest_runs(db: Connection, limit: int, before: int, status: str | None) -> 
     return [RunSummary(*row) for row in rows]
 
 
+def subject_of(chore: Chore) -> tuple[int, str]:
+    """The run of a chore that tells of an end, and its endpoint."""
+    run_id, _, endpoint_id = chore.subject.partition(" ")
+    return int(run_id), endpoint_id
+
+
 @writes(Rank.HAND)
-def tell(session: Session, run: RunSummary, effects: Sequence[StoredEffect]) -> list[Inserted]:
-    """Write that the end of a run is told, with what its hooks returned; all are duplicates, and
-    nothing is written, where it was told before or the run is another one by now."""
-    counts = (run.tasks, run.succeeded, run.failed, run.cancelled)
-    if session.db.run(TOLD, (run.id, run.ended_at, *counts)):
+def tell(
+    session: Session, chore: Chore, seen: RunSummary, effects: Sequence[StoredEffect]
+) -> list[Inserted]:
+    """End the chore of a run's end with what its hooks returned; all are duplicates, and nothing is
+    written, where it was told before or the run is not as it was `seen`, without its errors."""
+    row = session.db.one(ONE + session.db.for_update, (seen.id,))
+    if row is not None and RunSummary(*row) == seen and chores.end(session, chore):
         return apply_effects(session, effects)
     return duplicates(effects)
 
 
-@writes(Rank.KEEP)
-def pass_over(session: Session, ids: Sequence[int]) -> None:
-    """Of the ends of these runs there is nothing to tell."""
-    marks = ", ".join("?" * len(ids))
-    session.db.run(
-        f"UPDATE runs SET untold = 0 WHERE id IN ({marks}) AND open_tasks = 0", sorted(ids)
-    )
+@writes(Rank.HAND)
+def take_back(session: Session, chore: Chore) -> None:
+    """There is no end to tell: the run was opened again, and has not ended, or is gone."""
+    run_id, _ = subject_of(chore)
+    row = session.db.one(ONE + session.db.for_update, (run_id,))
+    if (row is None or RunSummary(*row).open) and chores.end(session, chore):
+        session.db.run(TAKE_BACK, (run_id,))

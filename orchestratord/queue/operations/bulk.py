@@ -13,10 +13,12 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import Any
 
 from orchestratord.errors import Conflict, NotFound
 from orchestratord.model.task import KEEPS_DOUBT, Key, Reason, Status, Task
+from orchestratord.queue import task_counts
 from orchestratord.queue.batch import Rank, Write, long_reads, reads, writes
 from orchestratord.queue.connection import BY_BULK, BY_ID, Connection, ManyRows
 from orchestratord.queue.models import BulkRow, sql
@@ -36,14 +38,17 @@ from orchestratord.queue.records import (
 from orchestratord.queue.records import RESOLVE as RESOLVING
 from orchestratord.queue.records import RETRY as RETRYING
 from orchestratord.queue.rows import params_of
-from orchestratord.queue.session import Session, random_nonce
+from orchestratord.queue.session import OUTCOMES, Session, random_nonce
 from orchestratord.queue.store import Store
 
 # ruff: noqa: S608  # what is pasted here are columns and question marks, never values
 
-COLUMNS = [BulkRow._meta.columns[field.name] for field in fields(Bulk) if field.name != "waiting"]
+COUNTED = ("succeeded", "failed", "waiting")
+"""What no column says."""
+COLUMNS = [BulkRow._meta.columns[one.name] for one in fields(Bulk) if one.name not in COUNTED]
 RUNNING, PAUSED, FINISHED, CANCELLED = "running", "paused", "finished", "cancelled"
-"""What a bulk is; while it is `PAUSED` it moves nothing, and can be resumed."""
+"""What a bulk is; while it is `PAUSED` it moves nothing, and can be resumed. It pauses with the
+failure that is one too many; its row says so once its chore has told of that."""
 CHORE = "bulk"
 """The kind of chore that moves the tasks of a bulk, waits for their ends, and tells of the last."""
 ONE, _ = sql(BulkRow.select(*COLUMNS).where(BulkRow.id == 0))
@@ -400,14 +405,11 @@ def cancel(session: Session, bulk_id: int) -> Bulk:
 @writes(Rank.KEEP)
 def resume(session: Session, bulk_id: int) -> Bulk:
     """Have one that has paused go on, until as many more have failed. Raises NotFound, Conflict."""
-    session.write_outcomes()
+    session.write_moves()
     bulk = _get(session.db, bulk_id, session.db.for_update)
     if bulk.status != PAUSED:
         raise Conflict(f"bulk {bulk_id} is {bulk.status}, and not paused")
-    changes = {
-        "status": RUNNING,
-        "stop_at": bulk.failed + bulk.stop_after if bulk.stop_after else None,
-    }
+    changes = {"status": RUNNING, "stop_at": bulk.failed + bulk.stop_after}
     chores.add(session, CHORE, bulk_id, session.now())
     return _change(session, bulk_id, changes, session.now())
 
@@ -416,7 +418,7 @@ def resume(session: Session, bulk_id: int) -> Bulk:
 def look_after(session: Session, bulk_id: int) -> tuple[Bulk, bool]:
     """Note of one that moves nothing more where the last of what it moved has ended: the bulk, and
     whether that was noted now. Raises NotFound."""
-    session.write_outcomes()  # what ended the last one may be of this transaction
+    session.write_moves()  # what ended the last one may be of this transaction
     bulk = _get(session.db, bulk_id, session.db.for_update)
     over = bulk.status in (RUNNING, PAUSED) or bulk.ended_at is not None
     if over or _waiting(session.db, bulk_id, 1):
@@ -434,6 +436,8 @@ def end_chore(
     bulk = _get(session.db, seen.id, session.db.for_update)
     if bulk.status != seen.status or not chores.end(session, chore):
         return None
+    if bulk.status == PAUSED:
+        _change(session, bulk.id, {"status": PAUSED}, session.now())
     return apply_effects(session, effects)
 
 
@@ -441,7 +445,7 @@ def _change(session: Session, bulk_id: int, changes: Mapping[str, Any], now: int
     query = BulkRow.update(**changes, updated_at=now).where(BulkRow.id == bulk_id)
     row = session.db.one(*sql(query.returning(*COLUMNS)))
     assert row is not None
-    return _bulk_of(row)
+    return _bulk_of(session.db, row)
 
 
 @long_reads
@@ -482,21 +486,25 @@ def _get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
     row = db.one(ONE + lock, (bulk_id,))
     if row is None:
         raise NotFound.of("bulk", bulk_id)
-    return _bulk_of(row)
+    return _bulk_of(db, row)
 
 
 @long_reads
 def newest(db: Connection, limit: int) -> list[Bulk]:
     """The latest ones, newest first."""
     query = BulkRow.select(*COLUMNS).order_by(BulkRow.id.desc()).limit(limit)
-    return [_with_waiting(db, _bulk_of(row)) for row in db.all(*sql(query))]
+    return [_with_waiting(db, _bulk_of(db, row)) for row in db.all(*sql(query))]
 
 
-_NAMES = tuple(field.name for field in fields(Bulk) if field.name != "waiting")
+_NAMES = tuple(field.name for field in fields(Bulk) if field.name not in COUNTED)
 
 
-def _bulk_of(row: tuple[Any, ...]) -> Bulk:
+def _bulk_of(db: Connection, row: tuple[Any, ...]) -> Bulk:
     values = dict(zip(_NAMES, row, strict=True))
+    ended = task_counts.total(db, values["id"])
+    values |= {str(status): ended[status] for status in OUTCOMES}
+    if values["status"] == RUNNING and values["failed"] >= (values["stop_at"] or inf):
+        values["status"] = PAUSED
     if values["resolution"] is not None:
         values["resolution"] = params_of(values["resolution"])
     values["filter"], values["dry_run"] = search.parse(values["filter"]), bool(values["dry_run"])

@@ -119,6 +119,13 @@ def release(session: Session) -> None:
     session.db.run(RELEASE, (session.owner,))
 
 
+@writes(Rank.KEEP)
+def end_all(session: Session, those: Collection[Chore]) -> None:
+    """There is nothing to do for these."""
+    for chore in those:
+        end(session, chore)
+
+
 def end(session: Session, chore: Chore) -> bool:
     """A chore is done; False where another daemon has taken it over."""
     return session.db.run(END, (chore.id, session.owner)) > 0

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from orchestratord.model.task import RESOLVED, Key, Status, Task
+from orchestratord.model.task import RESOLVED, Key, Task
 from orchestratord.queue import shared_rates
 from orchestratord.queue.batch import Rank, Read, Write, reads, writes
 from orchestratord.queue.connection import BY_ENDPOINT, BY_RUNNING, RUNNING, Connection
 from orchestratord.queue.models import ChoreRow, DaemonRow, sql
-from orchestratord.queue.operations.partitions import give_place
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.queue.session import HELD, RELEASE_CLAIM, Session, fence, released
 from orchestratord.queue.store import Store
 
 # ruff: noqa: S608  # what is pasted here are hints and the fence, never values
 
-RELEASE = f"{RELEASE_CLAIM} WHERE {HELD} RETURNING status, run_id"
+RELEASE = RELEASE_CLAIM.format(which=f"WHERE {HELD}")
 
 LAST_ATTEMPT = "SELECT max(id) FROM attempts"
 
@@ -71,14 +70,8 @@ def release_claims(session: Session, tasks: Sequence[Task]) -> list[str | None]:
     statuses: list[str | None] = []
     for task in tasks:
         row = session.db.one(RELEASE, (*released(now), *fence(task)))
-        if row is not None:
-            session.moved(Status.RUNNING, row[0])
-            # By its row: its run may have begun with the start that did not come to pass.
-            session.runs.move(row[1], Status.RUNNING, row[0])
-            session.touch(task)
-            give_place(session, task.id, task.replaces, row[0], None)
-            if row[0] == Status.PENDING and task.next_try is not None:
-                session.waits(task.key, task.next_try)
+        if row is not None:  # its run may have begun with the start that did not come to pass
+            session.unstarted(row)
         statuses.append(None if row is None else row[0])
     return statuses
 

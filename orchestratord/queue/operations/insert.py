@@ -185,7 +185,7 @@ def _duplicate(session: Session, new: NewTask, *, key_is_free: bool = False) -> 
     looked_up = new.unique_key is None or key_is_free
     if not looked_up and (found := _same_key(session, new)) is not None:
         return found
-    if new.once is not None and not plugin_rows.insert_new(session, new.once):
+    if new.once is not None and not plugin_rows.insert_all_new(session, [new.once])[0]:
         return Inserted(0, new.key, None, duplicate=True)
     return None
 

@@ -89,9 +89,8 @@ def trigger(session: Session, task_id: int, *, force: bool = False) -> Task:
     values = (next_try, int(held), more, more, int(again), nonce, int(leaves), now, now, task_id)
     changed = session.db.one(RETRY, values)
     assert changed is not None
-    if not leaves and task.bulk_id is not None and task.status in (Status.SUCCEEDED, Status.FAILED):
-        # It is waited for again, and counted once it has ended.
-        session.outcomes[task.bulk_id, task.status] -= 1
+    if not leaves:  # it is waited for again, and counted once it has ended
+        session.outcome(task.bulk_id, task.status, -1)
     session.moved(task.status, Status.PENDING)
     session.runs.move(task.run_id, task.status, Status.PENDING)
     if not held:
@@ -162,9 +161,8 @@ def resolve(
             ATTEMPT.run(session.db, [attempt_row(task.id, s.attempt)])
     if s.last_success_at is not None:
         session.succeeded(task.endpoint_id, "", s.last_success_at)
-    if task.bulk_id is not None:
-        session.outcomes[task.bulk_id, s.status] += 1
-        session.outcomes[task.bulk_id, task.status] -= 1
+    session.outcome(task.bulk_id, s.status)
+    session.outcome(task.bulk_id, task.status, -1)
     give_place(session, task.id, task.replaces, s.status, s.reason)
     return task_of(row), apply_effects(session, s.effects)
 

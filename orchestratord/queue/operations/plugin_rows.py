@@ -78,16 +78,9 @@ def upsert(session: Session, effect: Upsert) -> None:
     raise ValueError(f"the row {tuple(key)} of {effect.table} is there, and is not found")
 
 
-def insert_new(session: Session, effect: Upsert) -> bool:
-    """Insert the row; False, and nothing done, where one with its key is there. Raises ValueError
-    for what cannot be."""
-    found = _statements(session, shape_of(effect))
-    row = (*effect.key.values(), *effect.values.values(), *effect.add.values())
-    return session.db.run(f"{found.insert} ON CONFLICT DO NOTHING", row) > 0
-
-
 def insert_all_new(session: Session, effects: Sequence[Upsert]) -> list[bool]:
-    """`insert_new` for each of these, in few statements: which of them were not there."""
+    """Insert those rows whose keys are not there, in few statements: which of them these were.
+    Raises ValueError for what cannot be."""
     shapes: dict[Shape, dict[tuple[Any, ...], tuple[Any, ...]]] = defaultdict(dict)
     for one in effects:
         key = tuple(one.key.values())

@@ -248,8 +248,7 @@ def _note(session: Session, s: Start | Settlement) -> None:
         session.heard(task.key, s.next_try)  # it may be written later than that
     if _frees_turn(task, s.status):
         session.touch(task)
-    if task.bulk_id is not None:
-        session.outcomes[task.bulk_id, s.status] += 1
+    session.outcome(task.bulk_id, s.status)
     if task.run_id is not None or s.begins_run:
         session.runs.settled(task, s.status, begins=s.begins_run)
 

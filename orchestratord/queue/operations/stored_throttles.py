@@ -85,8 +85,7 @@ def note(
 
 def _lock(session: Session) -> None:
     """Keep others from changing what throttles: all daemons write the same rows, each in an order
-    of its own, and two that find out the same see each other's. Bulks are locked before."""
-    session.write_outcomes()
+    of its own, and two that find out the same see each other's."""
     session.lock_order((Key("throttles"),))
 
 

@@ -262,9 +262,7 @@ WITH lost AS MATERIALIZED (
     {_RUN_OUT.format(now="?::bigint")} AND started_at IS NULL
     ORDER BY lease_until LIMIT 200 FOR UPDATE SKIP LOCKED
 )
-{RELEASE_CLAIM}
-FROM lost WHERE retry_schedule.id = lost.id
-RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id, replaces
+{RELEASE_CLAIM.format(which="FROM lost WHERE retry_schedule.id = lost.id")}
 """
 
 TAKE_STARTED = f"""

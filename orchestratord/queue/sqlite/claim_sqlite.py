@@ -146,10 +146,7 @@ class Reclaim:
         lost = f"""
 SELECT id FROM retry_schedule {BY_RUNNING} WHERE status = 'running' AND {condition}
 """
-        unstarted = f"""
-{RELEASE_CLAIM} WHERE id IN ({lost} AND started_at IS NULL)
-RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id, replaces
-"""
+        unstarted = RELEASE_CLAIM.format(which=f"WHERE id IN ({lost} AND started_at IS NULL)")
         started = f"""
 UPDATE retry_schedule SET locked_by = ?, lease_until = ?, claims = claims + 1, updated_at = ?
 WHERE id IN ({lost} AND started_at IS NOT NULL LIMIT ?)

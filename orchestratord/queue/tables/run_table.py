@@ -25,8 +25,6 @@ class RunRow(QueueRow):
     cancelled = IntegerField()
     ends = IntegerField(constraints=ZERO)
     """How often it has ended: a manual retry may open it again."""
-    untold = IntegerField(constraints=ZERO)
-    """1: it has ended, and the hooks of `on_run_end` have not been told yet."""
     created_at = BigIntegerField()
     """When the call that began it was accepted."""
     ended_at = BigIntegerField(null=True)
@@ -37,6 +35,5 @@ class RunRow(QueueRow):
         postgres = REWRITTEN
 
 
-# Whose end is to be told; retention.
-RunRow.add_index(RunRow.id, name="runs_untold", where=RunRow.untold == 1)
+# Retention.
 RunRow.add_index(RunRow.ended_at, name="runs_ended", where=RunRow.ended_at.is_null(False))

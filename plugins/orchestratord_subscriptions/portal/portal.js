@@ -116,6 +116,7 @@ function secret(fetchIt) {
 
 async function list() {
   const { subscriptions } = await ask("GET", `${mine()}?limit=1000`);
+  subscriptions.sort((one, other) => one.created_at.localeCompare(other.created_at));
   const cards = subscriptions.map((one) =>
     element(
       "li",
@@ -129,38 +130,42 @@ async function list() {
   return ["Endpoints", cards.length ? element("ul", { class: "cards" }, ...cards) : none, element("a", { href: "#/new", class: "button" }, "Add an endpoint")];
 }
 
-async function add() {
-  const url = element("input", { type: "url", id: "url", required: true, placeholder: "https://example.com/webhooks", autocomplete: "off" });
-  const description = element("input", { type: "text", id: "description", maxlength: "1000", autocomplete: "off" });
-  const boxes = session.events.map((event, at) => {
-    const box = element("input", { type: "checkbox", id: `event-${at}`, value: event.name });
+// The form of a new endpoint, or of one that is changed.
+function form(found) {
+  const url = element("input", { type: "url", id: "url", required: true, placeholder: "https://example.com/webhooks", autocomplete: "off", value: found?.url });
+  const description = element("input", { type: "text", id: "description", maxlength: "1000", autocomplete: "off", value: found?.description });
+  const known = session.events.map((event) => event.name);
+  const others = (found?.events ?? []).filter((name) => !known.includes(name)).map((name) => ({ name }));
+  const boxes = [...session.events, ...others].map((event, at) => {
+    const box = element("input", { type: "checkbox", id: `event-${at}`, value: event.name, checked: found?.events.includes(event.name) });
     const about = event.description ? element("span", { class: "muted" }, ` ${event.description}`) : null;
     return [box, element("label", { class: "tick", for: `event-${at}` }, box, element("span", {}, event.name, about))];
   });
-  const send = element("button", { class: "main" }, "Add the endpoint");
-  const form = element(
+  const send = element("button", { class: "main" }, found ? "Save" : "Add the endpoint");
+  const made = element(
     "form",
     {},
     element("p", {}, element("label", { for: "url" }, "Address"), url),
     element("p", {}, element("label", { for: "description" }, "Description"), description),
     element("fieldset", {}, element("legend", {}, "Events"), element("p", { class: "muted small" }, "Without a choice, all of them are sent."), ...boxes.map(([, label]) => label)),
-    send,
+    element("div", { class: "row" }, send, found && element("a", { class: "button", href: `#/s/${found.id}` }, "Cancel")),
   );
-  form.addEventListener("submit", async (event) => {
+  made.addEventListener("submit", async (event) => {
     event.preventDefault();
     send.disabled = true;
     try {
       const chosen = boxes.map(([box]) => box).filter((box) => box.checked);
-      const made = await ask("POST", mine(), { url: url.value, description: description.value, events: chosen.map((box) => box.value) });
-      say("The endpoint is added. Keep its secret, and send a test.");
-      location.hash = `#/s/${made.id}`;
+      const body = { url: url.value, description: description.value, events: chosen.map((box) => box.value) };
+      const { id } = await (found ? ask("PATCH", mine(found.id), body) : ask("POST", mine(), body));
+      say(found ? "The endpoint is changed." : "The endpoint is added. Keep its secret, and send a test.");
+      location.hash = `#/s/${id}`;
     } catch (error) {
       say(error.message);
     } finally {
       send.disabled = false;
     }
   });
-  return ["Add an endpoint", form];
+  return [found ? `Change ${found.url}` : "Add an endpoint", made];
 }
 
 async function one(id) {
@@ -197,7 +202,7 @@ async function one(id) {
   });
   return [
     found.url,
-    element("div", { class: "row" }, test, turn, rotate, remove),
+    element("div", { class: "row" }, test, element("a", { class: "button", href: `#/edit/${id}` }, "Change"), turn, rotate, remove),
     facts(
       ["State", state(found)],
       ["Last success", when(found.last_success_at)],
@@ -205,6 +210,7 @@ async function one(id) {
       ["Last error", found.last_error ?? "none"],
       ["Events", events(found)],
       ["Description", found.description || "none"],
+      ...(found.missed_deleted ? [["Missed, and not kept", String(found.missed_deleted)]] : []),
     ),
     element("h2", {}, "Signing secret"),
     secret(async () => (await ask("GET", mine(id, "secret"))).secret),
@@ -260,7 +266,7 @@ async function delivery(id, task) {
     setTimeout(() => location.hash === `#/s/${id}/${task}` && show(false), 1500);
   }, { class: "main" });
   const answer = sent.response;
-  const head = answer ? Object.entries(answer.headers ?? {}).map(([name, value]) => `${name}: ${value}`) : [];
+  const head = (answer?.headers ?? []).map(([name, value]) => `${name}: ${value}`);
   const log = sent.attempt_log.map((attempt) => [when(attempt.started_at), String(attempt.status_code ?? "–"), attempt.error ?? "", `${Math.round(attempt.duration_ms)} ms`]);
   return [
     `Delivery ${sent.id}`,
@@ -284,7 +290,7 @@ async function delivery(id, task) {
 
 async function verify() {
   const languages = [["python", "Python"], ["node", "Node.js"], ["php", "PHP"], ["go", "Go"], ["ruby", "Ruby"]];
-  const code = element("pre", { tabindex: "0", "aria-label": "Sample" });
+  const code = element("pre", { tabindex: "0", "aria-label": "Sample", class: "whole" });
   const choice = element("select", { id: "language" }, ...languages.map(([value, text]) => element("option", { value }, text)));
   const fill = async () => {
     code.textContent = await (await fetch(`verify/${choice.value}.txt`)).text();
@@ -301,9 +307,10 @@ async function verify() {
 
 // -- the frame --------------------------------------------------------------------------------------
 
-function view() {
+async function view() {
   const [, page, id, task] = location.hash.split("/");
-  if (page === "new") return add();
+  if (page === "new") return form();
+  if (page === "edit" && id) return form(await ask("GET", mine(id)));
   if (page === "verify") return verify();
   if (page === "s" && task) return delivery(id, task);
   if (page === "s" && id) return one(id);

@@ -144,3 +144,21 @@ def test_they_harm_only_themselves(tenants: Tenants, receiver: Receiver, inside:
     assert max(endless.taken) < 16 << 20  # what fits into the buffers of sockets, and not 10 GB
     assert daemon.memory() - before < 100 << 20
     receiver.let_go("/slow")
+
+
+def test_the_portal_itself_is_never_called(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    own = free_port()
+    portal = {"bind": f"127.0.0.1:{own}", "url": f"http://127.0.0.1:{own}"}
+    said = settings(receiver, ports=[receiver.port, own], portal=portal)
+    daemon = make_daemon(subscriptions=said)
+    declare(daemon)
+    tenants = Tenants(daemon.start(), receiver.url)
+    tenants.put("mallory")
+    body = {"url": f"{portal['url']}/session"}
+    made = tenants.ask("POST", "/mallory/subscriptions", body).json()
+    daemon.call(SHOP, tenant="mallory", order=1)
+    daemon.settle()
+    [task] = daemon.tasks(tenant="mallory")
+    assert task["reason"] == "rejected"
+    shown = tenants.ask("GET", tenants.one(made)).json()
+    assert shown["last_error"] == "its host leads to an address that is not public"

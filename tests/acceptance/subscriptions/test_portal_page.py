@@ -83,13 +83,24 @@ def test_a_tenant_adds_an_endpoint_tests_it_and_retries_a_delivery(
     expect(rows).to_have_count(2)
     rows.first.get_by_role("link").click()
     expect(page.locator("pre").first).to_contain_text('"order": 7')
-    expect(page.locator("pre").nth(1)).to_contain_text("no such order")
+    expect(page.locator("pre").nth(1)).to_contain_text("content-length: 13\n\nno such order")
     page.get_by_role("button", name="Retry").click()
     expect(page.get_by_role("status")).to_contain_text("It is sent again.")
     expect(page.get_by_text("succeeded", exact=True)).to_be_visible()
     page.get_by_role("link", name="Back to the endpoint").click()
     page.get_by_role("button", name="Replay").click()
     expect(page.get_by_role("status")).to_contain_text("1 deliveries are sent again")
+
+    page.get_by_role("link", name="Change").click()
+    expect(page.get_by_label("Address")).to_have_value(f"{receiver.url}/hook")
+    expect(page.get_by_label("order.paid")).to_be_checked()
+    page.get_by_label("Address").fill(f"http://10.0.0.1:{port}/hook")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status")).to_contain_text("url is no public address")
+    page.get_by_label("Address").fill(f"{receiver.url}/moved")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", name=f"{receiver.url}/moved")).to_be_focused()
+    assert portal.tenants.of("acme")[0]["events"] == ["order.paid"]
 
     page.get_by_role("button", name="Disable").click()
     expect(page.get_by_text("Disabled: by hand")).to_be_visible()
@@ -117,11 +128,12 @@ def test_no_barriers_and_no_overflow(
     [task] = tenants.daemon.tasks(kind="webhook")
     size = {"width": width, "height": 900}
     page = opened(browser, portal.link("acme"), color_scheme=theme, viewport=size)
-    places = ["", "new", "verify", f"s/{made['id']}", f"s/{made['id']}/{task['id']}"]
+    one = made["id"]
+    places = ["", "new", "verify", f"s/{one}", f"s/{one}/{task['id']}", f"edit/{one}"]
     for number, place in enumerate(places):
         page.evaluate(f"location.hash = '#/{place}'")
         heading = page.get_by_role("heading", level=1)
-        titles = ["Endpoints", "Add an endpoint", "How to verify", "http", "Delivery"]
+        titles = ["Endpoints", "Add an endpoint", "How to verify", "http", "Delivery", "Change"]
         expect(heading).to_contain_text(titles[number])
         assert axe(page) == [], place
         assert not page.evaluate(WIDE), place

@@ -111,6 +111,11 @@ def test_a_repeat_with_the_same_key_makes_one(make_tenants: MakeTenants) -> None
     other = tenants.ask("POST", path, {"url": f"{url}/2"}, headers=headers)
     assert other.json()["code"] == "idempotency_key_reused"
     assert len(tenants.of("acme")) == 2
+    assert tenants.ask("DELETE", "/acme").status_code == 200
+    tenants.put("acme")
+    anew = tenants.ask("POST", path, {"url": url}, headers=headers)
+    assert anew.status_code == 201, "it is another tenant of this name"
+    assert anew.json()["id"] != first.json()["id"]
 
 
 def test_a_patch_of_what_has_changed_is_refused(make_tenants: MakeTenants) -> None:
@@ -197,7 +202,8 @@ def test_one_that_is_gone_is_disabled_until_it_is_enabled(
     tenants.daemon.call(SHOP, tenant="acme", order=1)
     until(lambda: receiver.count("/told") == 1, "that the tenant is told")
     body = verified(receiver.received("/told")[0], told["secret"])
-    assert (body["type"], body["data"]["id"]) == ("subscription.disabled", made["id"])
+    assert body["type"] == "subscription.disabled"
+    assert body["data"] == {"id": made["id"], "reason": "the subscription is disabled: 410 Gone"}
     shown = tenants.ask("GET", tenants.one(made)).json()
     assert (shown["enabled"], shown["disabled_reason"]) == (False, "410 Gone")
     assert tenants.ask("POST", tenants.one(made, "/test")).status_code == 409
@@ -307,6 +313,7 @@ def test_the_verbs(make_tenants: MakeTenants, receiver: Receiver) -> None:
     assert daemon.ctl("list", "--tenant", "globex", "-o", "json").json()["retries"] == []
     assert daemon.ctl("test-subscription", *one).code == 0
     assert daemon.ctl("replay-subscription", *one, "--since", "1h").code == 0
+    assert daemon.ctl("portal", "acme").code == 5, "there is none"
     assert daemon.ctl("unsubscribe", *one, "-o", "json").json()["subscriptions"] == 1
     assert daemon.ctl("remove-tenant", "acme").code == 0
     assert daemon.ctl("tenant", "acme").code != 0
@@ -328,6 +335,8 @@ def test_the_page_of_tenants(make_tenants: MakeTenants, receiver: Receiver) -> N
     since = tenants.ask("GET", "/acme").json()["failing_since"]
     assert '<a href="/retries?endpoint=subscriptions&amp;webhook=acme%2F%2A">acme</a>' in page
     assert f"<td>1</td><td>1</td><td>{since}</td><td>0</td>" in page
+    one = f"acme/{tenants.of('acme')[0]['id']}"
+    assert f">{one}</a></td><td>{since}</td><td>500</td><td></td>" in page
     assert receiver.url not in page
     assert "/retries/2" in listed
 

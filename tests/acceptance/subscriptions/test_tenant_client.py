@@ -47,6 +47,11 @@ def test_tenants_and_subscriptions(make_tenants: MakeTenants, receiver: Receiver
         assert not tenant.more, "an attribute is missing"
         assert [task.webhook for task in client.list(tenant="acme")] == [f"acme/{made.id}"]
         assert portal.exchange(client.portal("acme")).status_code == 200
+        assert client.tenant("acme").subscriptions == 4
+        client.wait(client.test_subscription("acme", others[0].id))
+        assert receiver.count("/hook/0") == 1
+        assert client.replay_subscription("acme", others[0].id, since="1h") == 0
+        assert client.replay_subscription("acme", others[0].id, only_failed=False) == 1
         client.unsubscribe("acme", made.id)
         with pytest.raises(oc.NotFound):
             client.unsubscribe("acme", made.id)
@@ -62,6 +67,9 @@ async def test_the_same_with_asyncio(make_tenants: MakeTenants, receiver: Receiv
         made = await client.subscribe("acme", url)
         assert await client.secret("acme", made.id) == made.secret
         assert await client.rotate_secret("acme", made.id) != made.secret
+        assert (await client.tenant("acme")).name == "Acme"
+        assert (await client.wait(await client.test_subscription("acme", made.id))).succeeded
+        assert await client.replay_subscription("acme", made.id, since="1h") == 0
         changed = await client.change_subscription("acme", made.id, description="x")
         assert await client.subscription("acme", made.id) == changed
         assert [one async for one in client.subscriptions("acme")] == [changed]

@@ -13,7 +13,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestratord.model.task import Attempt, Key, NewTask, Status, Table, Task
+from orchestratord.model.task import Attempt, Key, NewTask, RunSummary, Status, Table, Task
+from orchestratord.queue import run_counts
+from orchestratord.queue.housekeeping import run_ends
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import chores, claim, daemons, effects, manual, settle
 from orchestratord.queue.records import (
@@ -133,6 +135,13 @@ class Queue:
         now = self.clock.now_ms()
         ids = await self.store.read(chores.due(self.store.owner, now, (), 20))
         return await self.store.write(chores.claim(ids)) if ids else []
+
+    async def untold(self) -> list[RunSummary]:
+        """The runs that have ended, and whose end a chore is to tell."""
+        of_ends = [one for one in await self.chores() if one.kind == run_counts.CHORE]
+        ids = [run_ends.subject_of(chore)[0] for chore in of_ends]
+        found = [await self.store.read(run_ends.row_of(id_)) for id_ in ids]
+        return [run for run in found if run is not None and not run.open]
 
     async def ended(self, status: str, key: Key = KEY, **fields: Any) -> int:
         """A task that has gone all the way to `status`; its id."""

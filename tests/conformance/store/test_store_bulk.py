@@ -353,6 +353,21 @@ async def test_so_many_failures_pause_it_until_it_is_resumed(queue: Any, store: 
     assert (await store.write(bulks.cancel(bulk.id))).status == "cancelled"
 
 
+async def test_a_pause_that_was_told_lasts_until_it_is_resumed(queue: Any, store: Store) -> None:
+    ids = await failed(queue, 10)
+    bulk = await queue.bulk(TaskFilter(status=("failed",)), None, stop_after=3)
+    await bulks.step(store, bulk.id, 5)
+    for task in (await queue.claim())[:3]:
+        await queue.settle(task, Status.FAILED)
+    [chore] = await queue.chores()
+    seen = await store.read(bulks.row_of(bulk.id))
+    assert (seen.status, await store.write(bulks.end_chore(chore, seen, ()))) == ("paused", [])
+    again = [id_ for id_ in ids if (await store.read(search.get(id_))).bulk_id == bulk.id]
+    await store.write(manual.trigger(again[0]))
+    assert (await shown(store, bulk.id))[:3] == ("paused", 0, 2)
+    assert (await store.write(bulks.resume(bulk.id))).stop_at == 5
+
+
 async def test_what_succeeded_is_sent_again_as_something_new(queue: Any, store: Store) -> None:
     done = await queue.ended(Status.SUCCEEDED)
     before = await store.read(search.get(done))

@@ -72,10 +72,11 @@ async def test_daemons_count_a_run_together_and_its_end_is_told_once(two: list[A
     ]
     for settled in await asyncio.gather(*waves):
         assert all(result.accepted for result in settled)
-    [run] = await other.store.read(run_ends.untold())
+    [run] = await other.untold()
+    [chore] = await other.chores()
     assert (run.tasks, run.succeeded, run.end) == (61, 61, 1)
     told = await asyncio.gather(
-        *(queue.store.write(run_ends.tell(run, [Insert(one.new())])) for queue in two)
+        *(queue.store.write(run_ends.tell(chore, run, [Insert(one.new())])) for queue in two)
     )
     assert sorted(inserted.duplicate for [inserted] in told) == [False, True]
 

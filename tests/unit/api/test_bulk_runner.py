@@ -12,7 +12,7 @@ from orchestratord.api.serialize import format_rate
 from orchestratord.errors import Conflict, QueueError
 from orchestratord.queue.batch import Read
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.records import Bulk, TaskFilter
+from orchestratord.queue.records import Bulk, Chore, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.runtime import chore_runner
 from orchestratord.values.durations import parse_rate
@@ -400,6 +400,20 @@ async def test_a_step_that_fails_is_taken_again(
         answer = await retry_all(parts, filter={"status": "failed"})
         assert (await finished(parts, answer["bulk"]))["moved"] == 1
     assert len([record for record in caplog.records if "busy" in record.getMessage()]) == 2
+
+
+async def test_a_bulk_that_another_daemon_has_taken_over_is_left_to_it(parts: Parts) -> None:
+    """As it stood still for longer than the lease of the chore."""
+    store = parts.store
+    survey = await store.read(bulks.survey(TaskFilter(status=("failed",), endpoint="no/ne")))
+    bulk = await store.write(bulks.create("retry", survey, None))
+
+    async def is_over() -> bool:
+        return not await store.read(Read(lambda db: db.all("SELECT 1 FROM chores")))
+
+    await until(is_over)
+    taken = Chore(id=1, kind=bulks.CHORE, subject=str(bulk.id))
+    assert await parts.service.many.runner.step(taken) is None
 
 
 @pytest.mark.parametrize("text", ["10/s", "100/min", "5000/h", "1/h", "1/s"])

@@ -98,7 +98,6 @@ def test_answers_that_there_are_none(config: ConfigFolder) -> None:
         ("base_url: https://{{ params.host }}.example", "", "base_url"),
         ("", "params: {a: {}}\nschedule: {every: 1h, params: {a: ['{{ now }}']}}",
          "schedule.params.a.0"),
-        ("", "params: {a: {default: '{{ now }}'}}", "params.a.default"),
         ("proxy: 'http://u:{{ now }}@proxy.example:3128'", "", "proxy"),
         ("error_message: \"body.a || '{{ now }}'\"", "", "error_message"),
         ("", "success_if: \"body.a == '{{ now }}'\"", "success_if"),

@@ -709,6 +709,8 @@ def test_the_row_says_whether_the_backoff_put_it_off(judge: Judge) -> None:
         (0, 30, "20", 20.0),
         (0, 30, "90", 90.0),  # and the next one follows the end
         (0, 30, "1000", 100.0),  # max_retry_after
+        (0, 30, "0", 10.0),
+        (0, 30, "Tue, 24 Nov 2026 21:59:00 GMT", 10.0),  # past, by its clock
         (40, 30, None, 10.0),  # the clock was put back since
     ],
 )

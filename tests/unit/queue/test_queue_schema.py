@@ -17,6 +17,7 @@ from orchestratord.errors import DatabaseInUse
 from orchestratord.model.task import Key, NewTask, Status
 from orchestratord.queue import schema
 from orchestratord.queue.batch import Read
+from orchestratord.queue.housekeeping import run_ends
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import (
     chores,
@@ -119,7 +120,7 @@ def version(path: Path) -> tuple[int, int]:
 
 
 async def test_a_new_database_has_the_last_version(path: Path, store: Store) -> None:
-    assert version(path) == (schema.VERSION, 24)
+    assert version(path) == (schema.VERSION, 25)
     assert int(sorted(schema.MIGRATIONS.glob("[0-9]*.py"))[-1].name[:4]) == schema.VERSION
 
 
@@ -151,7 +152,7 @@ async def test_the_models_make_what_queues_on_postgresql_had_before(new_url: Any
 async def test_a_queue_of_before_goes_on(path: Path) -> None:
     dump(path)
     await goes_on(f"sqlite:///{path}")
-    assert version(path) == (schema.VERSION, 24)
+    assert version(path) == (schema.VERSION, 25)
 
 
 async def test_a_queue_of_before_goes_on_on_postgresql(new_url: Any) -> None:
@@ -206,6 +207,55 @@ async def test_bulks_of_schema_23_go_on(
     )
     assert await store.read(waiting) == [("[1]",), ("[2]",), ("[3]",)]
     assert filters[:3] == [('{"text": "a"}',), ('{"of": 12}',), ("{}",)]
+    await store.close()
+
+
+RUNS_OF_24 = """
+INSERT INTO runs (id, endpoint_id, tasks, open_tasks, succeeded, failed, cancelled, ends, untold,
+    created_at, ended_at) VALUES
+(21, 'crm/get', 2, 0, 2, 0, 0, 1, 1, 5, 7), (22, 'crm/get', 2, 0, 2, 0, 0, 1, 0, 5, 7),
+(23, 'crm/get', 2, 1, 1, 0, 0, 3, 1, 5, NULL), (24, 'crm/get', 2, 1, 1, 0, 0, 3, 0, 5, NULL)
+"""
+"""Told or not, and opened again or not."""
+
+
+@pytest.mark.parametrize("on_postgres", [False, True], ids=["sqlite", "postgresql"])
+async def test_ends_of_runs_of_schema_24_are_still_told(
+    path: Path, new_url: Any, tmp_path: Path, on_postgres: bool
+) -> None:
+    url = new_url() if on_postgres else f"sqlite:///{path}"
+    dump_postgres(url) if on_postgres else dump(path)
+    bring(url, tmp_path, 24, RUNS_OF_24)
+    store = await Store.open(url)
+    of_runs = Read(lambda db: db.all("SELECT subject, due, at FROM chores WHERE kind = 'run'"))
+    assert await store.read(of_runs) == [("21 crm/get", 0, 7)]
+    ends = [await store.read(run_ends.row_of(id_)) for id_ in (21, 22, 23, 24)]
+    assert [run and run.end for run in ends] == [1, 1, 2, 3]
+    await store.close()
+
+
+BULKS_OF_24 = """
+INSERT INTO bulks (id, filter, status, highest_id, matched, moved, created_at, updated_at,
+    succeeded, failed, stop_after, stop_at) VALUES
+(31, '?', 'running', 9, 9, 7, 1, 5, 3, 2, 3, 3), (32, '?', 'paused', 9, 9, 7, 1, 6, 0, 4, 4, 4)
+"""
+
+
+@pytest.mark.parametrize("on_postgres", [False, True], ids=["sqlite", "postgresql"])
+async def test_bulks_of_schema_24_keep_what_they_have_counted(
+    path: Path, new_url: Any, tmp_path: Path, on_postgres: bool
+) -> None:
+    url = new_url() if on_postgres else f"sqlite:///{path}"
+    dump_postgres(url) if on_postgres else dump(path)
+    bring(url, tmp_path, 24, BULKS_OF_24)
+    store = await Store.open(url)
+    there = {row.status for row in (await store.read(search.page(TaskFilter(), 10)))[0]}
+    assert {name for name, count in (await store.counts()).items() if count} == there
+    found = [await store.read(bulks.row_of(id_)) for id_ in (31, 32)]
+    assert [(one.status, one.succeeded, one.failed) for one in found] == [
+        ("running", 3, 2),
+        ("paused", 0, 4),
+    ]
     await store.close()
 
 

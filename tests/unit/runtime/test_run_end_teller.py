@@ -14,11 +14,14 @@ from orchestratord.engine.http_executor import HttpPlugin
 from orchestratord.engine.worker import Worker
 from orchestratord.http.client import HttpClient
 from orchestratord.model.task import NewTask, RunSummary, Task
-from orchestratord.plugin.hook_marks import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl, only_for
+from orchestratord.queue import run_counts
+from orchestratord.queue.batch import Read
 from orchestratord.queue.housekeeping import run_ends
 from orchestratord.queue.operations import effects, manual
-from orchestratord.queue.records import Insert
+from orchestratord.queue.records import Chore, Insert
 from orchestratord.queue.store import Store
+from orchestratord.runtime import chore_runner
 from orchestratord.runtime.run_end_teller import RunEndTeller
 from orchestratord.testing import Rig
 from orchestratord.values.clock import Clock
@@ -27,8 +30,7 @@ from orchestratord.values.clock import Clock
 async def test_an_end_that_cannot_be_told_holds_up_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(run_ends, "PAGE", 2)
-    monkeypatch.setattr(run_ends, "UNTOLD", run_ends.UNTOLD.replace("LIMIT 100", "LIMIT 2"))
+    monkeypatch.setattr(chore_runner, "AT_ONCE", 2)
     told: list[int] = []
 
     class Ends:
@@ -56,17 +58,56 @@ async def test_an_end_that_cannot_be_told_holds_up_no_other(
         return await root(run)
 
     monkeypatch.setattr(teller, "_root", broken)
-    caplog.set_level(logging.WARNING, "orchestratord.runs")
-    running: asyncio.Task[Any] = asyncio.create_task(teller.ask_at_ends())
+    caplog.set_level(logging.WARNING, "orchestratord.chores")
+    runner = chore_runner.ChoreRunner(store, {run_counts.CHORE: teller.step}, teller.is_needless)
+    running: asyncio.Task[Any] = asyncio.create_task(runner.run())
     async with asyncio.timeout(20):
         while len(told) < 2:
             await asyncio.sleep(0.01)
-        worker.pipe.published.runs_end.set()
         await asyncio.sleep(0.2)
     running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
     assert told == ids[-2:]
-    assert caplog.messages == [f"cannot announce the end of run {ids[0]} yet: no"]
-    assert [run.id for run in await store.read(run_ends.untold(ids[1]))] == ids[2:4]
+    assert caplog.messages == [f"cannot do the chore run {ids[0]} shop/bad yet: no"]
+    assert [run for run, _ in map(run_ends.subject_of, await left(store))] == ids[:4]
+    await store.close()
+
+
+async def left(store: Store) -> list[Chore]:
+    """The chores that are still there."""
+    rows = await store.read(Read(lambda db: db.all("SELECT id, kind, subject FROM chores")))
+    return [Chore(*row) for row in rows]
+
+
+async def test_an_end_of_which_no_hook_wants_to_know_asks_none(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Ends:
+        @hookimpl
+        @only_for(lambda kind, endpoint: endpoint.id == "shop/loud")
+        def on_run_end(self, run: RunSummary) -> None:
+            asked.append(run.id)
+
+    rig, clock = Rig(HttpPlugin()), Clock()
+    rig.host.register(Ends(), "ends")
+    store = await Store.open(f"sqlite:///{tmp_path / 'q.db'}")
+    worker = Worker(store, rig.host, HttpClient(), clock)
+    worker.placement.adopt(rig.config(rig.endpoint("shop/loud"), rig.endpoint("shop/quiet")))
+    teller = RunEndTeller(worker)
+    ids = {}
+    for name in ("quiet", "loud"):
+        new = [Insert(NewTask("call", f"shop/{name}"), begins_run=True)]
+        [call] = await store.write(effects.enqueue(new))
+        await store.write(manual.cancel(call.id))
+        ids[name] = call.id
+    steps = {run_counts.CHORE: teller.step}
+    running = asyncio.create_task(chore_runner.ChoreRunner(store, steps, teller.is_needless).run())
+    async with asyncio.timeout(20):
+        while await left(store):
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert asked == [ids["loud"]]
     await store.close()
 
 
@@ -78,7 +119,8 @@ async def test_an_end_that_a_clock_ahead_has_written_is_told(tmp_path: Path) -> 
     new = [Insert(NewTask("call", "shop/gone"), begins_run=True)]
     [call] = await store.write(effects.enqueue(new))
     await store.write(manual.cancel(call.id))
-    [run] = await store.read(run_ends.untold())
+    run = await store.read(run_ends.row_of(call.id))
+    assert run is not None
     teller = RunEndTeller(worker)
     assert teller._is_left(run)
     weeks = 40 * 86_400_000

@@ -18,7 +18,7 @@ from orchestratord.model.settings import Retention
 from orchestratord.model.task import Reason, Status, Task
 from orchestratord.queue.housekeeping import prune, run_ends
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, manual, partitions, search
+from orchestratord.queue.operations import chores, claim, manual, partitions, search
 from orchestratord.queue.records import CANCEL, RETRY, TaskFilter
 from orchestratord.queue.store import Store
 from tests.conformance.store.conftest import KEY
@@ -376,7 +376,7 @@ async def test_what_is_replaced_is_kept_for_as_long_as_its_replacement(
     await refused(queue, first, third.id)
     await store.write(manual.trigger(third.id))
     await end(queue)
-    await store.write(run_ends.pass_over([first]))
+    await store.write(chores.end_all(await queue.chores()))
     queue.clock.turn(100)
     gone = [await prune.prune(store, kept) for _ in range(4)]
     assert gone == [2, 1, 0, 0]  # each once its replacement is gone

@@ -76,25 +76,25 @@ async def beside_a_stale_one(queue: Any, task: Task, step: Coroutine[Any, Any, A
 
 async def test_transactions_lock_in_one_order(queue: Any, store: Store, url: str) -> None:
     root, (a, b, c, d) = await retried(queue, 4)
-    bulk = "SELECT 1 FROM bulks"
+    run = "SELECT 1 FROM runs"
     # Together, and one by one: a claim that stands no longer has the others written alone.
     one = queue.settle(a, Status.FAILED, reason=Reason.EXHAUSTED)
-    await blocked(url, bulk, one, RUN, STATE)
+    await blocked(url, run, one, STATE)
     alone = beside_a_stale_one(queue, a, queue.settle(b, last_success_at=2))
-    await blocked(url, bulk, alone, RUN, STATE)
-    # One that backs off changes nothing of its bulk.
+    await blocked(url, run, alone, STATE)
+    # One that backs off changes nothing of its run.
     with psycopg.connect(url) as other:
-        other.execute(bulk + " FOR UPDATE")
+        other.execute(run + " FOR UPDATE")
         waits = queue.settle(d, Status.PENDING, next_try=queue.clock.now_ms())
         await asyncio.wait_for(beside_a_stale_one(queue, a, waits), 5)
     # By a person.
-    await blocked(url, bulk, store.write(manual.trigger(a.id)), RUN, STATE)
+    await blocked(url, run, store.write(manual.trigger(a.id)), STATE)
     seen = await store.read(search.get(a.id))
     told = queue.settlement(seen, Status.SUCCEEDED, reason=Reason.RESOLVED, last_success_at=3)
     # An endpoint is paused in the same transaction.
     steps = manual.pause("crm/get", True), manual.resolve(told)
     both = Write(Rank.HAND, lambda session: [step.run(session) for step in steps])
-    await blocked(url, bulk, store.write(both), RUN, STATE)
+    await blocked(url, run, store.write(both), STATE)
     assert await store.read(manual.paused()) == {"crm/get"}
     # A bulk that moves tasks waits for them before it locks its own row.
     again = await queue.bulk(TaskFilter(status=("pending",)))
@@ -104,6 +104,20 @@ async def test_transactions_lock_in_one_order(queue: Any, store: Store, url: str
     found = await store.read(bulks.get(1))
     assert (found.succeeded, found.failed) == (3, 0)
     assert counts(await run_of(queue, root)) == (5, 1, 4, 0, 0)
+
+
+async def test_no_settlement_waits_for_the_row_of_a_bulk(
+    queue: Any, store: Store, url: str
+) -> None:
+    _, (a, b, c, _) = await retried(queue, 4)
+    with psycopg.connect(url) as other:
+        other.execute("SELECT 1 FROM bulks FOR UPDATE")
+        ends = [queue.settle(a, Status.FAILED, reason=Reason.EXHAUSTED), queue.settle(b)]
+        await asyncio.wait_for(asyncio.gather(*ends), 5)
+        await asyncio.wait_for(beside_a_stale_one(queue, a, queue.settle(c)), 5)
+        await asyncio.wait_for(store.write(manual.trigger(a.id)), 5)
+    found = await store.read(bulks.get(1))
+    assert (found.succeeded, found.failed, found.waiting) == (2, 0, 2)
 
 
 async def test_bulks_that_move_together_lock_all_tasks_first(

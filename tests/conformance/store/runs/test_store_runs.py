@@ -15,6 +15,7 @@ from orchestratord.model.task import Key, NewTask, Reason, RunSummary, Status, T
 from orchestratord.queue.housekeeping import prune, run_ends
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import (
+    chores,
     claim,
     effects,
     manual,
@@ -75,7 +76,7 @@ async def test_a_run_counts_its_calls_and_ends_with_the_last_of_them(
     await store.write(manual.cancel(tasks[3].id))  # it runs: it is not tried again
     assert await store.write(claim.release_claims([tasks[3]])) == [Status.CANCELLED]
     assert counts(await run_of(queue, root)) == (6, 2, 2, 1, 1)
-    assert await store.read(run_ends.untold()) == []
+    assert await queue.untold() == []
     last = await queue.claim()
     assert len(last) == 2
     await asyncio.gather(*map(queue.settle, last))
@@ -94,11 +95,13 @@ async def test_an_end_is_told_once_and_again_once_it_was_opened(queue: Any, stor
     good, bad = await queue.claim()
     await queue.settle(good)
     await queue.settle(bad, Status.FAILED, reason=Reason.EXHAUSTED)
-    [run] = await store.read(run_ends.untold())
+    [run] = await queue.untold()
     after = [Insert(NewTask("call", "crm/after", parent_id=root.id))]
-    told = await asyncio.gather(*(store.write(run_ends.tell(run, after)) for _ in range(3)))
+    [chore] = await queue.chores()
+    tells = (store.write(run_ends.tell(chore, run, after)) for _ in range(3))
+    told = await asyncio.gather(*tells)
     assert sorted(inserted.duplicate for [inserted] in told) == [False, True, True]
-    assert await store.read(run_ends.untold()) == []
+    assert await queue.untold() == []
     # What follows from the end begins a run of its own.
     [following] = await queue.claim(KEY._replace(endpoint_id="crm/after"))
     assert following.run_id is None
@@ -109,15 +112,17 @@ async def test_an_end_is_told_once_and_again_once_it_was_opened(queue: Any, stor
     assert (counts(run), run.end, run.ended_at) == ((3, 1, 2, 0, 0), 1, None)
     [again] = await queue.claim()
     await queue.settle(again)
-    [run] = await store.read(run_ends.untold())
+    [run] = await queue.untold()
     assert (run.end, counts(run)) == (2, (3, 0, 3, 0, 0))
     # Opened before it is told: there is nothing to tell until it ends again.
     await store.write(manual.trigger(good.id, force=True))
-    assert await store.read(run_ends.untold()) == []
-    assert [one.duplicate for one in await store.write(run_ends.tell(run, after))] == [True]
+    assert await queue.untold() == []
+    [chore] = await queue.chores()
+    told = await store.write(run_ends.tell(chore, run, after))
+    assert [one.duplicate for one in told] == [True]
     [again] = await queue.claim()
     await queue.settle(again, Status.FAILED, reason=Reason.AMBIGUOUS)
-    [run] = await store.read(run_ends.untold())
+    [run] = await queue.untold()
     assert (run.end, counts(run)) == (2, (3, 0, 2, 1, 0))
 
 
@@ -125,8 +130,9 @@ async def test_what_a_person_resolves_ends_a_run_again(queue: Any, store: Store)
     root = await begun(queue, 1)
     [child] = await queue.claim()
     await queue.settle(child, Status.FAILED, reason=Reason.AMBIGUOUS)
-    [run] = await store.read(run_ends.untold())
-    await store.write(run_ends.tell(run, []))
+    [run] = await queue.untold()
+    [chore] = await queue.chores()
+    await store.write(run_ends.tell(chore, run, []))
     for status, end, expected in (
         (Status.FAILED, 1, (2, 0, 1, 1, 0)),
         (Status.SUCCEEDED, 2, (2, 0, 2, 0, 0)),
@@ -136,14 +142,14 @@ async def test_what_a_person_resolves_ends_a_run_again(queue: Any, store: Store)
         await store.write(manual.resolve(queue.settlement(seen, status, reason=reason)))
         run = await run_of(queue, root)
         assert (run.end, counts(run)) == (end, expected)
-    assert [one.end for one in await store.read(run_ends.untold())] == [2]
+    assert [one.end for one in await queue.untold()] == [2]
 
 
 async def test_bulks_open_and_end_runs(queue: Any, store: Store) -> None:
     root = await begun(queue, 3)
     for task in await queue.claim():
         await queue.settle(task, Status.FAILED, reason=Reason.EXHAUSTED)
-    await store.write(run_ends.pass_over([root.id]))
+    await store.write(chores.end_all(await queue.chores()))
     wanted = TaskFilter(run=root.id, status=("failed",))
     for action, expected, end in (("retry", (4, 3, 1, 0, 0), 1), ("cancel", (4, 0, 1, 0, 3), 2)):
         survey = await store.read(bulks.survey(wanted))
@@ -153,7 +159,7 @@ async def test_bulks_open_and_end_runs(queue: Any, store: Store) -> None:
         run = await run_of(queue, root)
         assert (counts(run), run.end) == (expected, end)
         wanted = TaskFilter(run=root.id, status=("pending",))
-    assert [run.end for run in await store.read(run_ends.untold())] == [2]
+    assert [run.end for run in await queue.untold()] == [2]
 
 
 async def test_a_run_does_not_end_before_what_waits_in_slices(
@@ -172,7 +178,7 @@ async def test_a_run_does_not_end_before_what_waits_in_slices(
     for task in await queue.claim():
         await queue.settle(task)
     assert counts(await run_of(queue, root)) == (6, 2, 4, 0, 0)
-    assert await store.read(run_ends.untold()) == []
+    assert await queue.untold() == []
     [chore] = await queue.chores()
     found = await store.read(slices.tasks_of(chore))
     items = [Insert(task) for task in found]
@@ -180,7 +186,7 @@ async def test_a_run_does_not_end_before_what_waits_in_slices(
     assert counts(await run_of(queue, root)) == (6, 2, 4, 0, 0)
     for task in await queue.claim():
         await queue.settle(task)
-    assert [counts(run) for run in await store.read(run_ends.untold())] == [(6, 0, 6, 0, 0)]
+    assert [counts(run) for run in await queue.untold()] == [(6, 0, 6, 0, 0)]
 
 
 async def test_a_call_without_child_tasks_is_a_run_where_hooks_are_to_be_told(
@@ -190,7 +196,7 @@ async def test_a_call_without_child_tasks_is_a_run_where_hooks_are_to_be_told(
     tasks = {task.id: task for task in await queue.claim()}
     await queue.settle(tasks[quiet])
     await queue.settle(tasks[loud], Status.FAILED, reason=Reason.EXHAUSTED, begins_run=True)
-    [run] = await store.read(run_ends.untold())
+    [run] = await queue.untold()
     assert (run.id, run.end, counts(run)) == (loud, 1, (1, 0, 0, 1, 0))
     assert counts(await run_of(queue, tasks[quiet])) == (1, 0, 1, 0, 0)
     assert (await store.read(search.get(quiet))).run_id is None
@@ -210,8 +216,9 @@ async def test_the_first_call_stays_until_the_end_is_told_and_the_counts_outlive
     queue.clock.turn(60)
     assert await prune.prune(store, kept) == 1  # the child
     assert (await store.read(search.get(root.id))).status == Status.SUCCEEDED
-    [run] = await store.read(run_ends.untold())
-    await store.write(run_ends.tell(run, []))
+    [run] = await queue.untold()
+    [chore] = await queue.chores()
+    await store.write(run_ends.tell(chore, run, []))
     assert await prune.prune(store, kept) == 1
     assert counts(await run_of(queue, root)) == (2, 0, 2, 0, 0)
     queue.clock.turn(1000)
@@ -231,7 +238,7 @@ async def test_a_start_that_is_undone_is_counted_in_the_run_that_began_with_it(
     assert await store.write(claim.release_claims([root])) == [Status.CANCELLED]
     [child] = await queue.claim()
     await queue.settle(child)
-    assert [counts(run) for run in await store.read(run_ends.untold())] == [(2, 0, 1, 0, 1)]
+    assert [counts(run) for run in await queue.untold()] == [(2, 0, 1, 0, 1)]
 
 
 async def test_a_call_that_is_cancelled_before_it_is_tried_is_a_run(
@@ -241,11 +248,11 @@ async def test_a_call_that_is_cancelled_before_it_is_tried_is_a_run(
     calls = [[Insert(new, begins_run=True) for new in (one, many)] for _ in range(2)]
     written = await asyncio.gather(*(store.write(effects.enqueue(call)) for call in calls))
     ids = [inserted.id for call in written for inserted in call]
-    assert await store.read(run_ends.untold()) == []
+    assert await queue.untold() == []
     await store.write(manual.cancel(ids[0]))
     bulk = await queue.bulk(TaskFilter(), action="cancel")
     await bulks.step(store, bulk.id, 100)
-    found = await store.read(run_ends.untold())
+    found = await queue.untold()
     assert [(run.id, counts(run)) for run in found] == [(id_, (1, 0, 0, 0, 1)) for id_ in ids]
 
 
@@ -256,4 +263,20 @@ async def test_what_replaces_a_lone_call_belongs_to_its_run(queue: Any, store: S
     assert (replacement.run_id, (await store.read(search.get(old))).run_id) == (old, old)
     [task] = await queue.claim()
     await queue.settle(task)
-    assert [counts(run) for run in await store.read(run_ends.untold())] == [(2, 0, 1, 0, 1)]
+    assert [counts(run) for run in await queue.untold()] == [(2, 0, 1, 0, 1)]
+
+
+async def test_an_end_that_was_not_told_is_taken_back(queue: Any, store: Store) -> None:
+    root = await begun(queue, 1)
+    [child] = await queue.claim()
+    await queue.settle(child, Status.FAILED, reason=Reason.EXHAUSTED)
+    [chore] = await queue.chores()
+    assert (chore.kind, run_ends.subject_of(chore)) == ("run", (root.id, KEY.endpoint_id))
+    await store.write(run_ends.take_back(chore))  # it has ended, so there is something to tell
+    assert ([chore], (await run_of(queue, root)).end) == (await queue.chores(), 1)
+    await store.write(manual.trigger(child.id))
+    await asyncio.gather(*(store.write(run_ends.take_back(chore)) for _ in range(2)))
+    assert ([], (await run_of(queue, root)).end) == (await queue.chores(), 0)
+    [child] = await queue.claim()
+    await queue.settle(child)
+    assert [run.end for run in await queue.untold()] == [1]

@@ -138,6 +138,7 @@ STATEMENTS = {
         prune.OLD,
         [
             "INDEX retry_schedule_finished (status=? AND finished_at",
+            "COVERING INDEX chores_subject (kind=? AND subject=?)",
             "INDEX retry_schedule_parent (parent_id=?)",
         ],
     ),
