@@ -280,8 +280,10 @@ def _decision(document: Mapping[str, Any]) -> Iterator[str]:
         yield "  succeeded"
     elif decision["outcome"] == "retry":
         code = document["status_code"]
-        why = f"retry.when covers {code}" if decision["covered"] else "it can be repeated"
-        yield from _wrapped("  ", [f"{document['error']}: {why}, so it is tried again"])
+        why = f": retry.when covers {code}" if decision["covered"] else ": it can be repeated"
+        if document["expressions"] and not decision["covered"]:
+            why = ""  # the error names the expression
+        yield from _wrapped("  ", [f"{document['error']}{why}, so it is tried again"])
         yield f"  in {rough_duration(decision['delay'])}{_range(decision)}: {decision['why']}"
     else:
         said = f"{document['error']}: " if document["error"] else ""

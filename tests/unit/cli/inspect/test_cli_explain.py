@@ -76,6 +76,18 @@ def test_partitions_are_named(tmp_path: Path) -> None:
     assert "Note: such a call is refused: partition: 'aaa" in " ".join(text.split())
 
 
+def test_what_an_answer_says_is_the_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "apis" / "soap" / "endpoints"
+    folder.mkdir(parents=True)
+    folder.with_name("api.yaml").write_text("base_url: https://soap.example.com\n")
+    (folder / "book.yaml").write_text("path: /x\nmethod: POST\nretry: {if: body.Fault}\n")
+    (tmp_path / "fault.xml").write_text("<s:Fault xmlns:s='urn:s'>busy</s:Fault>")
+    given = ("--header", "content-type:text/xml", "--body", f"@{tmp_path}/fault.xml")
+    text = explain("soap/book", "--status-code", "200", *given, folder=tmp_path).stdout
+    assert '  retry.if: body.Fault finds "busy"\n' in text
+    assert "  200, and retry.if holds: body.Fault: busy, so it is tried again\n" in text
+
+
 def test_a_success_and_a_failure() -> None:
     assert "\nWhat becomes of it\n  succeeded\n" in explain(*ORDER, "--status-code", "200").stdout
     text = explain(*ORDER, "--status-code", "404").stdout
