@@ -9,7 +9,7 @@ delivery, which is a task like any other.
     tenant_rows           changing the rows            routes                the API
     subscription_documents what the API says           checks                what `check` finds
     sent_deliveries       what a tenant sees of them   portal_port           pages for tenants
-    portal_token          who may open them
+    portal_token          who may open them            tenant_api            all that is served
     tenant_verbs          those of orchestratorctl     tenant_page           that of the dashboard
     key_census            for doctor
 
@@ -54,15 +54,10 @@ from orchestratord import (
 from orchestratord_subscriptions import checks
 from orchestratord_subscriptions.declaration import ENDPOINT, PUBLIC, SUBSCRIPTIONS
 from orchestratord_subscriptions.key_census import look
-from orchestratord_subscriptions.portal_port import LINKS, PortalPort
-from orchestratord_subscriptions.routes import SUBSCRIPTION_PATH, TENANT_PATH, SubscriptionRoutes
-from orchestratord_subscriptions.sent_deliveries import SentDeliveries
-from orchestratord_subscriptions.subscription import CHANGES, SUBSCRIPTION_ROWS, TENANTS
+from orchestratord_subscriptions.subscription import CHANGES, LINKS, SUBSCRIPTION_ROWS, TENANTS
 from orchestratord_subscriptions.subscription_delivery import SubscriptionDeliveries
 from orchestratord_subscriptions.subscription_health import SubscriptionHealth
 from orchestratord_subscriptions.subscription_index import UNADDRESSED, SubscriptionIndex
-from orchestratord_subscriptions.tenant_page import tenant_page
-from orchestratord_subscriptions.tenant_rows import TenantRows
 from orchestratord_subscriptions.tenant_verbs import VERBS
 
 __all__ = ["PUBLIC", "SUBSCRIPTIONS"]
@@ -70,18 +65,6 @@ __all__ = ["PUBLIC", "SUBSCRIPTIONS"]
 health = SubscriptionHealth(lambda: executor.now(), lambda since: executor.skipped_since(since))
 index = SubscriptionIndex(health)
 executor: SubscriptionDeliveries = SubscriptionDeliveries(index)
-tenants = TenantRows(index)
-routes, sent = SubscriptionRoutes(tenants), SentDeliveries(tenants)
-DELIVERIES = f"{SUBSCRIPTION_PATH}/deliveries"
-ROUTES = (
-    *routes.all(),
-    Route("POST", f"{SUBSCRIPTION_PATH}/test", sent.test),
-    Route("POST", f"{SUBSCRIPTION_PATH}/replay", sent.replay),
-    Route("GET", DELIVERIES, sent.page, confidential=True),
-    Route("GET", f"{DELIVERIES}/{{task}}", sent.one, confidential=True),
-    Route("POST", f"{DELIVERIES}/{{task}}/retry", sent.retry),
-)
-portal = PortalPort(tenants, ROUTES)
 announcer.to_subscribers = index.deliveries
 
 
@@ -112,13 +95,17 @@ def register_metrics() -> Iterable[Counter]:
 
 @hookimpl
 def register_routes(control: Control) -> Iterable[Route]:
+    from orchestratord_subscriptions.tenant_api import ROUTES  # commands need it not
+
     health.bind(control)
     index.bind(control)
-    return (*ROUTES, Route("POST", f"{TENANT_PATH}/portal", portal.link))
+    return ROUTES
 
 
 @hookimpl
 def register_ports(control: Control) -> Iterable[PortHandler]:
+    from orchestratord_subscriptions.tenant_api import portal
+
     index.bind(control)  # in each worker; only the first one has routes
     return (PortHandler("subscriptions.portal", portal.admit, portal.answer),)
 
@@ -144,8 +131,10 @@ def register_checks() -> Iterable[Check]:
 
 @hookimpl
 def register_pages(control: Control) -> Iterable[Page]:
+    from orchestratord_subscriptions.tenant_api import page
+
     index.bind(control)
-    return (tenant_page(tenants, routes),)
+    return (page,)
 
 
 @hookimpl

@@ -28,7 +28,6 @@ from orchestratord import (
     NotFound,
     PortRequest,
     Route,
-    Table,
     Upsert,
     described,
     world,
@@ -36,19 +35,13 @@ from orchestratord import (
 from orchestratord_subscriptions import portal_token
 from orchestratord_subscriptions.declaration import ENDPOINT, PUBLIC
 from orchestratord_subscriptions.portal_token import PortalToken
-from orchestratord_subscriptions.routes import SUBSCRIPTIONS_PATH
+from orchestratord_subscriptions.subscription import LINKS
 from orchestratord_subscriptions.subscription_documents import Time
 from orchestratord_subscriptions.tenant_rows import Row, TenantRows
+from orchestratord_subscriptions.tenant_verbs import SUBSCRIPTIONS_PATH
 
 log = logging.getLogger("orchestratord.subscriptions")
 
-LINKS = Table(
-    "portal_links",
-    {"nonce": "TEXT NOT NULL", "at": "INTEGER NOT NULL"},
-    key=("nonce",),
-    keep=3600,
-)
-"""The links that were exchanged."""
 FOLDER = Path(__file__).parent / "portal"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".txt": "text/plain"}
 MOST = 64 << 10

@@ -36,15 +36,18 @@ from orchestratord_subscriptions.subscription import (
     KeyGone,
     Subscription,
     changed,
+    for_tenant,
     key_of,
 )
 from orchestratord_subscriptions.tenant_rows import Row, TenantRows, find, later, now_ms
+from orchestratord_subscriptions.tenant_verbs import (
+    SUBSCRIPTION_PATH,
+    SUBSCRIPTIONS_PATH,
+    TENANT_PATH,
+)
 
 Params = Mapping[str, str]
 
-TENANT_PATH = "/v1/tenants/{tenant}"
-SUBSCRIPTIONS_PATH = f"{TENANT_PATH}/subscriptions"
-SUBSCRIPTION_PATH = f"{SUBSCRIPTIONS_PATH}/{{id}}"
 _IF_MATCH = {"If-Match": "the ETag that was read; left out: whatever it is by now"}
 _NO_STORE = {"Cache-Control": "no-store"}
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -301,7 +304,7 @@ def subscription_document(row: Row) -> documents.SubscriptionDocument:
         "when": row["condition"],
         "headers": json.loads(row["headers"] or "{}"),
         "enabled": row["disabled_at"] is None,
-        "last_error": documents.for_tenant(row["last_error"]),
+        "last_error": for_tenant(row["last_error"]),
         "failures": row["failures"] or 0,
         "missed_deleted": row["missed_deleted"] or 0,
     }

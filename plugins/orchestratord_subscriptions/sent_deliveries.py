@@ -21,8 +21,8 @@ from orchestratord import (
 from orchestratord_subscriptions import subscription_documents as documents
 from orchestratord_subscriptions.declaration import ENDPOINT
 from orchestratord_subscriptions.routes import name_of, tasks_of
-from orchestratord_subscriptions.subscription import Subscription
-from orchestratord_subscriptions.subscription_documents import Time, for_tenant
+from orchestratord_subscriptions.subscription import Subscription, for_tenant
+from orchestratord_subscriptions.subscription_documents import Time
 from orchestratord_subscriptions.subscription_index import example_delivery
 from orchestratord_subscriptions.tenant_rows import TenantRows
 

@@ -66,6 +66,13 @@ CHANGES = Table(
     adopted=False,
 )
 """Counts the changes of tenants, each in the slot of its name: what daemons look at."""
+LINKS = Table(
+    "portal_links",
+    {"nonce": "TEXT NOT NULL", "at": "INTEGER NOT NULL"},
+    key=("nonce",),
+    keep=3600,
+)
+"""The links to the portal that were exchanged."""
 DAY_MS = 24 * 3_600_000
 """For how long the secret before a rotation signs as well, and a request is known again."""
 DISABLED_EVENT = "subscription.disabled"
@@ -83,6 +90,13 @@ def slot_of(tenant: str) -> int:
 def key_of(row: Mapping[str, Any]) -> dict[str, str]:
     """The key of a row."""
     return {"tenant": row["tenant"], "id": row["id"]}
+
+
+def for_tenant(error: str | None) -> str | None:
+    """An error without what is the operator's: addresses of the network, and commands."""
+    if error is not None and ("{allow: [" in error or "own listener" in error):
+        return "its host leads to an address that is not public"
+    return error and error.partition("; to ")[0]
 
 
 def changed(tenant: str) -> Upsert:

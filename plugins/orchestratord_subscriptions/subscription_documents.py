@@ -196,10 +196,3 @@ class BegunReplay(TypedDict):
     matched: int
     bulk: int | None
     left_out: dict[str, int]
-
-
-def for_tenant(error: str | None) -> str | None:
-    """An error without what is the operator's: addresses of the network, and commands."""
-    if error is not None and ("{allow: [" in error or "own listener" in error):
-        return "its host leads to an address that is not public"
-    return error and error.partition("; to ")[0]

@@ -32,10 +32,10 @@ from orchestratord_subscriptions.subscription import (
     SUBSCRIPTION_ROWS,
     TENANTS,
     Subscription,
+    for_tenant,
     key_of,
     slot_of,
 )
-from orchestratord_subscriptions.subscription_documents import for_tenant
 from orchestratord_subscriptions.subscription_health import SubscriptionHealth
 
 log = logging.getLogger("orchestratord.subscriptions")

@@ -1,9 +1,11 @@
 """The verbs of `orchestratorctl` for tenants and their subscriptions."""
 
 from orchestratord import VerbRow
-from orchestratord_subscriptions.routes import SUBSCRIPTION_PATH as _ONE
-from orchestratord_subscriptions.routes import SUBSCRIPTIONS_PATH as _MANY
-from orchestratord_subscriptions.routes import TENANT_PATH as _TENANT
+
+TENANT_PATH = "/v1/tenants/{tenant}"
+SUBSCRIPTIONS_PATH = f"{TENANT_PATH}/subscriptions"
+SUBSCRIPTION_PATH = f"{SUBSCRIPTIONS_PATH}/{{id}}"
+_ONE, _MANY, _TENANT = SUBSCRIPTION_PATH, SUBSCRIPTIONS_PATH, TENANT_PATH
 
 _OF_TENANT = {"tenant": "the id of the tenant"}
 _OF_ONE = {**_OF_TENANT, "id": "that of the subscription"}

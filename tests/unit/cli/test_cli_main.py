@@ -104,8 +104,7 @@ def test_check_loads_no_database_and_no_server(tmp_path: Path) -> None:
     (tmp_path / "apis").mkdir()
     (tmp_path / "plugins").mkdir()
     loaded = loaded_by_check(tmp_path)
-    api = "orchestratord.api.daemon_documents"
-    assert not {"peewee", "psycopg", "uvicorn", "starlette", api} & loaded
+    assert not {"peewee", "psycopg", "uvicorn", "starlette", "orchestratord.api"} & loaded
     assert not [name for name in loaded if name.endswith("_command") and "orchestratord_" in name]
     (tmp_path / "plugins/own.py").write_text("")
     (tmp_path / "orchestratord.yaml").write_text("plugins: {dirs: [plugins]}\n")
@@ -126,7 +125,7 @@ def test_a_command_of_the_core_looks_for_no_plugin() -> None:
     code = (
         "import sys\nfrom click.testing import CliRunner\n"
         "from orchestratord.cli.main import main\n"
-        "for words in (['--version'], ['init', '--help'], ['check', '--help']):\n"
+        "for words in (['--version'], *([name, '--help'] for name in main.commands)):\n"
         "    assert CliRunner().invoke(main, words).exit_code == 0\n"
         "print(*sys.modules)"
     )

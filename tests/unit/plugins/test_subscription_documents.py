@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from orchestratord_subscriptions.subscription_documents import for_tenant
+from orchestratord_subscriptions.subscription import for_tenant
 
 from orchestratord import Egress
 from orchestratord.http.egress import EgressDenied
