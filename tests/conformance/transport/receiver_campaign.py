@@ -273,7 +273,7 @@ class Campaign:
         self.report.calls = calls
         await asyncio.gather(*(self._work(number, calls) for number in range(AT_ONCE)))
         gc.collect()
-        connections = [one for one in gc.get_objects() if isinstance(one, Http1Connection)]
+        connections = [one for one in gc.get_objects() if type(one) is Http1Connection]
         idle = [one for kept in self.client._pool._idle.values() for one in kept]
         for one in connections:
             if not one.is_closing() and one not in idle:
@@ -461,7 +461,7 @@ class _Warnings(logging.Handler):
 def _alive() -> Counter[str]:
     gc.collect()
     kinds = Http1Connection | ResponseParser | asyncio.Transport | socket.socket
-    return Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, kinds))
+    return Counter(type(one).__name__ for one in gc.get_objects() if type(one) in kinds)
 
 
 async def _run(campaign: Campaign, calls: int) -> None:

