@@ -461,7 +461,7 @@ class _Warnings(logging.Handler):
 def _alive() -> Counter[str]:
     gc.collect()
     kinds = Http1Connection | ResponseParser | asyncio.Transport | socket.socket
-    return Counter(type(one).__name__ for one in gc.get_objects() if type(one) in kinds)
+    return Counter(type(one).__name__ for one in gc.get_objects() if issubclass(type(one), kinds))
 
 
 async def _run(campaign: Campaign, calls: int) -> None:
