@@ -35,6 +35,7 @@ def test_no_universe_shows_a_violation(seeds: str) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_in_each_process() -> None:
     first, second = run("--trace", "7"), run("--trace", "7")
     assert first.stdout == second.stdout

@@ -17,6 +17,8 @@ from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 from tests.described_api import check
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "the-token-of-the-operators"
 READ = "the-token-of-the-spectators"
 SECRETS = {"TOKEN": TOKEN, "READ": READ, "NEXT": "the-token-of-next-month"}

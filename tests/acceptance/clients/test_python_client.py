@@ -26,6 +26,8 @@ from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Receiver
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def daemon(make_shared: MakeDaemon, shared_receiver: Receiver) -> Daemon:

@@ -13,6 +13,8 @@ import pytest
 
 from tests.acceptance.commands.yaml_language_server import PROGRAM, YamlLanguageServer
 
+pytestmark = pytest.mark.slow
+
 SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
 NAME = "anyName"
 """Stands for a name that the user chooses."""

@@ -11,10 +11,14 @@ import re
 from http import HTTPStatus
 from typing import Any
 
+import pytest
+
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
+
+pytestmark = pytest.mark.slow
 
 TASKS = int(os.environ.get("NIGHT_TASKS", "150"))
 COLUMN = '{"error": {"message": "no such column: nmae"}}'

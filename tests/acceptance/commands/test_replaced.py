@@ -12,6 +12,8 @@ from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def daemon(make_daemon: MakeDaemon, receiver: Receiver) -> Daemon:

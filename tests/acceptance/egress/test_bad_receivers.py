@@ -16,6 +16,8 @@ from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Connection, Received, Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 1.0
 """Seconds of an attempt."""
 ROOM = 16 << 20

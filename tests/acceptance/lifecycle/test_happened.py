@@ -14,6 +14,8 @@ from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 FIVE = [f"/hook{number}" for number in range(5)]
 SCHEMA = {
     "type": "object",

@@ -9,6 +9,8 @@ import pytest
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.receiver import Answer, Receiver
 
+pytestmark = pytest.mark.slow
+
 HOOKS = "from orchestratord import hookimpl\nimport asyncio, sys\n"
 
 FAULTY = {

@@ -15,6 +15,8 @@ from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL)"
 INSERT = "INSERT INTO items (id, name) VALUES (:id, :name)"
 PARAMS = {"id": {"type": "integer", "required": True}, "name": {"type": "string"}}

@@ -16,6 +16,8 @@ from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.waiting import until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 QUOTA = {"remaining": "X-RateLimit-Remaining", "reset": "X-RateLimit-Reset"}
 

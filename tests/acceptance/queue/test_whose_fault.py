@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import retry
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
+
+pytestmark = pytest.mark.slow
 
 
 def test_retry_after_of_one_hook_holds_its_url_and_no_other(

@@ -11,12 +11,15 @@ from typing import Any
 from urllib.parse import urlencode
 
 import httpx
+import pytest
 from slack_sdk.signature import SignatureVerifier
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.processes import free_port
 from tests.acceptance.receiver import Answer, Receiver
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 SECRET = "8f742231b10e8888abcd99yyyzzz85a5"

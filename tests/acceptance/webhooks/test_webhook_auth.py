@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.waiting import until
+
+pytestmark = pytest.mark.slow
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 CLIENT_SECRET = "client-secret-7"

@@ -22,6 +22,8 @@ from tests.acceptance.receiver import Answer, Connection, Received, Receiver
 from tests.acceptance.waiting import until
 from tests.acceptance.workers.crew import NAMES_ITSELF, first, followed, senders, worker_pids
 
+pytestmark = pytest.mark.slow
+
 BREAKS = """
 import os
 from orchestratord import hookimpl

@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from orchestratord.config.validate.shapes import fields_of
 from orchestratord.config.yaml_keys import ApiKeys, EndpointKeys
 from orchestratord.plugin.registry import CORE, Registry
+
+pytestmark = pytest.mark.slow
 
 WITH_NEW_KEYS = """
 import importlib.util, sys

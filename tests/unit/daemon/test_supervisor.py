@@ -13,6 +13,8 @@ import pytest
 
 from orchestratord.daemon.supervisor import keep_to_core
 
+pytestmark = pytest.mark.slow
+
 SUPERVISE = """
 import errno, fcntl, logging, os, signal, socket, sys, time
 from orchestratord.daemon import supervisor as module

@@ -19,6 +19,8 @@ from orchestratorctl.argument_types import STATUSES
 from orchestratorctl.main import main
 from orchestratorctl.verb_table import SHELLS
 
+pytestmark = pytest.mark.slow
+
 ENDPOINTS = {"endpoints": [{"id": "shop/getOrder", "paused": True}, {"id": "weather/get"}]}
 TASKS = {
     "retries": [

@@ -17,6 +17,8 @@ from orchestratord_event.schema_process import SchemaProcess
 
 from orchestratord import SchemaTooCostly
 
+pytestmark = pytest.mark.slow
+
 WORDS = {"properties": {"text": {"type": "string", "pattern": r"^(\w+\s?)*$"}}}
 CHECK = SchemaCheck("words.json", json.dumps(WORDS))
 LONG: dict[str, Any] = {"text": "a" * 5_000}

@@ -19,6 +19,8 @@ from sql_parts import Bench
 from orchestratord import Outcome
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 psycopg = pytest.importorskip("psycopg")
 
 SCHEMA = """
