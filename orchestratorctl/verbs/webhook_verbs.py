@@ -38,13 +38,11 @@ def enable(client: SocketClient, console: Console, arguments: Namespace) -> int:
     answer = client.post("/v1/retries/trigger", {"filter": wanted})
     matched = answer.get("matched") or 0
     since = wanted["ended_since"]
-    console.say(
-        f"{number(matched)} deliveries are sent that have failed because of it since {since}."
-    )
+    console.say(f"{_deliveries(matched)} that failed since {since} will be sent again.")
     if answer.get("bulk") is not None and matched:
         console.hint(f"See how far that is with: orchestratorctl bulks {answer['bulk']}")
     if (older := (before.get("matched") or 0) - matched) > 0:
-        console.say(f"{number(older)} are left that had failed when it was disabled before.")
+        console.say(f"Not sent: {_deliveries(older)} that failed when it was disabled earlier.")
         console.hint(
             f"Send them with: orchestratorctl retry --all --endpoint {arguments.endpoint} "
             f"--webhook {shlex.quote(arguments.webhook)} --reason webhook_disabled"
@@ -52,11 +50,15 @@ def enable(client: SocketClient, console: Console, arguments: Namespace) -> int:
     return OK
 
 
+def _deliveries(count: int) -> str:
+    return "1 delivery" if count == 1 else f"{number(count)} deliveries"
+
+
 def disable(client: SocketClient, console: Console, arguments: Namespace) -> int:
     """Disables a webhook until it is enabled again."""
     console.report(
         _post(client, arguments, "disable"),
-        f"{_name(arguments)} is disabled: nothing is delivered to it until it is enabled.",
+        f"{_name(arguments)} is disabled: it receives nothing until you enable it.",
     )
     return OK
 

@@ -636,6 +636,8 @@ def _told(attempt: Row, phase: str, codes: Any) -> str:
     why = attempt["why"]
     if why.startswith("stopped"):
         return "not"  # it is given back
+    if why == "cancelled while it ran" and attempt["error"] == STOPPED:
+        return "perhaps"  # given back and cancelled at once (seed 156), or not idempotent
     if phase == "on_retry":
         again = attempt["delay"] is not None or why.startswith("early, since")
         return "told" if again and _asked_for(codes, attempt) else "not"
@@ -646,6 +648,7 @@ def _told(attempt: Row, phase: str, codes: Any) -> str:
 
 
 BY_ATTEMPT = ("on_retry", "after_request")
+STOPPED = "the daemon stopped before an answer came"
 
 
 def _asked_for(codes: Any, attempt: Row) -> bool:

@@ -30,6 +30,7 @@ _LONGEST_LINE = 10 * WIDTH
 """Characters; a longer line that holds a secret is not shown."""
 
 _UNKNOWN_KEY = "unknown key"
+_KEY_OF_NO_FILE = re.compile(f"{_UNKNOWN_KEY}(?! here;)")
 """What a message begins with where the key is wrong, and nothing tells what its value is."""
 _ENDS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """Where YAML begins another line."""
@@ -276,7 +277,7 @@ class SourceLines:
 
     def _hides(self, problem: Problem, key: str, own: str) -> bool:
         """Whether the value of a problem's key may be a secret, whatever it looks like."""
-        if problem.message.startswith(_UNKNOWN_KEY) or is_below_secret(key):
+        if _KEY_OF_NO_FILE.match(problem.message) or is_below_secret(key):
             return True
         named = _ANY_KEY.match(own)
         if named and _name(named) not in key.split("."):  # what it is about is missing

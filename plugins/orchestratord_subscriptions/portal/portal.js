@@ -225,7 +225,7 @@ function replay(id) {
   const failed = element("input", { type: "checkbox", id: "failed", checked: true });
   const go = button("Replay", async () => {
     const begun = await ask("POST", mine(id, "replay"), { since: since.value, only_failed: failed.checked });
-    say(`${begun.matched} deliveries are sent again.`);
+    say(`${begun.matched === 1 ? "1 delivery" : `${begun.matched} deliveries`} will be sent again.`);
   });
   return [
     element("h2", {}, "Replay"),

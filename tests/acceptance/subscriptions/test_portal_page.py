@@ -89,7 +89,7 @@ def test_a_tenant_adds_an_endpoint_tests_it_and_retries_a_delivery(
     expect(page.get_by_text("succeeded", exact=True)).to_be_visible()
     page.get_by_role("link", name="Back to the endpoint").click()
     page.get_by_role("button", name="Replay").click()
-    expect(page.get_by_role("status")).to_contain_text("1 deliveries are sent again")
+    expect(page.get_by_role("status")).to_contain_text("1 delivery will be sent again")
 
     page.get_by_role("link", name="Change").click()
     expect(page.get_by_label("Address")).to_have_value(f"{receiver.url}/hook")

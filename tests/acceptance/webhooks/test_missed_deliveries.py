@@ -60,7 +60,7 @@ def test_what_a_disabled_webhook_misses_is_replayed_after_a_kill(
     assert receiver.count("/hook") == asked
     assert shown(daemon)["missed"] == 3 + gone
     enabled = daemon.ctl("webhooks", "enable", "shop/get", "ops", "--replay")
-    assert f"{3 + gone} deliveries are sent" in enabled.err
+    assert f"{3 + gone} deliveries that failed since" in enabled.err
     until(lambda: receiver.count("/hook") == asked + 3 + gone, "what it missed")
     daemon.settle()
     assert {one["status"] for one in daemon.tasks(webhook="ops")} == {"succeeded"}

@@ -258,8 +258,8 @@ def test_a_replay_is_of_the_last_time_that_it_was_disabled(
     daemon.api("crm", receiver.url, webhooks=[hook])  # which enables it, too
     daemon.reload()
     replayed = daemon.ctl("webhooks", "enable", "crm/get", "gone", "--replay")
-    assert "1 deliveries are sent" in replayed.err
-    assert "1 are left that had failed when it was disabled before" in replayed.err
+    assert "1 delivery that failed since" in replayed.err
+    assert "Not sent: 1 delivery that failed when it was disabled earlier" in replayed.err
     until(lambda: daemon.task(second)["status"] == "succeeded", "the delivery that is replayed")
     assert daemon.task(first)["status"] == "failed"
 

@@ -78,6 +78,15 @@ def test_the_value_that_is_wrong_is_shown(
     assert "hush" not in "".join(problem.source for problem in problems(config))
 
 
+def test_the_value_of_a_key_that_another_file_has_is_shown(config: ConfigFolder) -> None:
+    config.api("base_url: https://a.example\npath: /users/{{ params.id }}\nschedule: 15m\n")
+    config.endpoint("path: /x\nbase_url: https://h.example/hush\n")
+    shown = {problem.key: problem.source for problem in problems(config)}
+    assert shown["path"] == "path: /users/{{ params.id }}"
+    assert shown["schedule"] == "schedule: 15m"
+    assert shown["base_url"] == "base_url: ***"
+
+
 def test_no_value_is_shown_of_a_file_that_was_not_read_as_it_is(config: ConfigFolder) -> None:
     assert source(config, "path: /x\nheaders: {Authorization: hush, b: }}\n") == "headers: ***"
     assert source(config, "path: /x\nb: ]\nheaders: {Authorization: hush}\n") == "b: ]"
