@@ -38,7 +38,6 @@ from orchestratord import (
     Outcome,
     Page,
     PortHandler,
-    Problem,
     RecurringRows,
     Route,
     Service,
@@ -51,7 +50,7 @@ from orchestratord import (
     hookimpl,
     only_for,
 )
-from orchestratord_subscriptions import checks
+from orchestratord_subscriptions.checks import check_config, check_endpoint
 from orchestratord_subscriptions.declaration import ENDPOINT, PUBLIC, SUBSCRIPTIONS
 from orchestratord_subscriptions.key_census import look
 from orchestratord_subscriptions.subscription import CHANGES, LINKS, SUBSCRIPTION_ROWS, TENANTS
@@ -60,7 +59,7 @@ from orchestratord_subscriptions.subscription_health import SubscriptionHealth
 from orchestratord_subscriptions.subscription_index import UNADDRESSED, SubscriptionIndex
 from orchestratord_subscriptions.tenant_verbs import VERBS
 
-__all__ = ["PUBLIC", "SUBSCRIPTIONS"]
+__all__ = ["PUBLIC", "SUBSCRIPTIONS", "check_config", "check_endpoint"]
 
 health = SubscriptionHealth(lambda: executor.now(), lambda since: executor.skipped_since(since))
 index = SubscriptionIndex(health)
@@ -133,18 +132,7 @@ def register_checks() -> Iterable[Check]:
 def register_pages(control: Control) -> Iterable[Page]:
     from orchestratord_subscriptions.tenant_api import page
 
-    index.bind(control)
     return (page,)
-
-
-@hookimpl
-def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
-    return checks.problems(endpoint, config)
-
-
-@hookimpl
-def check_config(config: Config) -> Iterable[Problem]:
-    return checks.daemon_problems(config)
 
 
 @hookimpl
@@ -162,18 +150,17 @@ def register_verbs() -> Iterable[VerbRow]:
     return VERBS
 
 
-def _mine(kind: str, endpoint: Endpoint) -> bool:
-    return endpoint.id == ENDPOINT
+_of_mine = only_for(lambda kind, endpoint: endpoint.id == ENDPOINT)
 
 
 @hookimpl
-@only_for(_mine)
+@_of_mine
 def on_success(outcome: Outcome, task: Task) -> list[Upsert | Delete] | RecurringRows:
     return health.record_success(outcome, task)
 
 
 @hookimpl
-@only_for(_mine)
+@_of_mine
 def on_retry(outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config) -> list[Any]:
     return health.record_failure(outcome, task, endpoint, config)
 

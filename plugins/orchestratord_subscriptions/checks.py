@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from orchestratord_webhooks import WEBHOOKS
 
-from orchestratord import Config, Endpoint, Problem, world
+from orchestratord import Config, Endpoint, Problem, hookimpl, world
 from orchestratord_subscriptions.declaration import PUBLIC, SUBSCRIPTIONS
 
 
-def daemon_problems(config: Config) -> Iterator[Problem]:
+@hookimpl
+def check_config(config: Config) -> Iterator[Problem]:
     """What is wrong with `subscriptions:`."""
     settings = config[SUBSCRIPTIONS]
     imported = settings and settings.imported_secrets
@@ -22,7 +23,8 @@ def daemon_problems(config: Config) -> Iterator[Problem]:
         )
 
 
-def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
+@hookimpl
+def check_endpoint(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
     """All that is wrong with what one endpoint tells subscribers."""
     webhooks = endpoint[WEBHOOKS]
     told = [number for number, one in enumerate(webhooks) if one.subscribers is not None]

@@ -34,7 +34,6 @@ from orchestratord import (
 )
 from orchestratord_subscriptions import portal_token
 from orchestratord_subscriptions.declaration import ENDPOINT, PUBLIC
-from orchestratord_subscriptions.portal_token import PortalToken
 from orchestratord_subscriptions.subscription import LINKS
 from orchestratord_subscriptions.subscription_documents import Time
 from orchestratord_subscriptions.tenant_rows import Row, TenantRows
@@ -86,7 +85,7 @@ class PortalPort:
         if settings.portal is None:
             raise Conflict("there is no portal: write `portal:` below `subscriptions:`")
         row = await self._tenants.tenant(tenant)
-        token = PortalToken.new("link", tenant, row["created_at"])
+        token = portal_token.PortalToken.new("link", tenant, row["created_at"])
         url = f"{settings.portal.url.rstrip('/')}/#{token.signed(settings.key[0])}"
         document: PortalLink = {"url": url, "expires": time_text(token.until)}
         done = Action("open portal of tenant", ENDPOINT, tenant)
@@ -155,7 +154,7 @@ class PortalPort:
             await self._tenants.control.write([used], expected=[absent])
         except Conflict:
             return _refused(401, "used_link", "the link was opened before; ask for a new one")
-        session = PortalToken.new("session", found.tenant, found.made_at)
+        session = portal_token.PortalToken.new("session", found.tenant, found.made_at)
         document = {
             "session": session.signed(settings.key[0]),
             "expires": time_text(session.until),
@@ -166,14 +165,14 @@ class PortalPort:
         }
         return Answer(document, headers=_HEADERS)
 
-    def _session(self, request: PortRequest) -> PortalToken | None:
+    def _session(self, request: PortRequest) -> portal_token.PortalToken | None:
         scheme, _, token = (request.header("authorization") or "").partition(" ")
         settings = self._tenants.settings
         if scheme.lower() != "bearer" or settings.portal is None:
             return None
         return portal_token.read(token, "session", settings.key)
 
-    async def _tenant_of(self, token: PortalToken) -> Row | None:
+    async def _tenant_of(self, token: portal_token.PortalToken) -> Row | None:
         """The row of its tenant; None where that is not the one that it was made for any more."""
         try:
             row = await self._tenants.tenant(token.tenant)
