@@ -94,7 +94,7 @@ def register_metrics() -> Iterable[Counter]:
 
 @hookimpl
 def register_routes(control: Control) -> Iterable[Route]:
-    from orchestratord_subscriptions.tenant_api import ROUTES  # commands need it not
+    from orchestratord_subscriptions.tenant_api import ROUTES  # commands do not need it
 
     health.bind(control)
     index.bind(control)

@@ -232,7 +232,7 @@ class SourceLines:
     """The lines of files as they may be shown.
 
     Of all values a line shows that of the problem's own key alone, without what looks like a token.
-    It shows no value of a key that is unknown, nor within and below a key that resembles one that
+    It shows no value of a key that no file has, nor within and below a key that resembles one that
     holds a secret, nor a URL that is more than a host. In a file of which something was not read as
     what it is, it shows none that a receiver or a plugin names.
 
