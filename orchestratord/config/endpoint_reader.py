@@ -227,7 +227,9 @@ class EndpointReader:
             problems.error(wrong, "path")
         if inherited.api is not None and inherited.api.base_url is None:
             self._problems.error(
-                inherited.spot.below("base_url"), "is required where an endpoint is called by HTTP"
+                inherited.spot.below("base_url"),
+                "is required where an endpoint is called by HTTP; "
+                "write base_url: https://api.example.com",
             )
 
     def _check_partition(
