@@ -23,9 +23,9 @@ def run(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[st
     )
 
 
-LAST = 100
-"""The last seed that the tests run; `python -m tests.simulation --seeds 101:300` runs more."""
-PARTS = ("11:40", "41:70", f"71:{LAST}")
+LAST = 300
+"""The last seed that the tests run; `python -m tests.simulation --campaign` runs more."""
+PARTS = ("11:50", *(f"{first}:{first + 49}" for first in range(51, LAST, 50)))
 """None takes too long for a test on a busy machine."""
 
 
