@@ -225,7 +225,7 @@ def test_cancel_while_it_runs(daemon: Daemon, shared_receiver: Receiver) -> None
     receiver.hold("/held")
     daemon.endpoint("shop/held", "/held", timeout="700ms", retry=retry("10ms"))
     daemon.endpoint("shop/holds", "/held", timeout="30s")
-    assert daemon.reload()["changed"]
+    daemon.adopt()
     fails, succeeds = daemon.call("shop/held"), daemon.call("shop/holds")
     until(lambda: receiver.count("/held") == 2, "both calls")
     for task_id in (fails, succeeds):
@@ -243,7 +243,7 @@ def test_trigger_by_hand(daemon: Daemon, shared_receiver: Receiver) -> None:
     receiver = shared_receiver
     receiver.on("/hand", 503, 503, 200)
     daemon.endpoint("shop/hand", "/hand", method="POST", retry=retry("1h", attempts=2))
-    assert daemon.reload()["changed"]
+    daemon.adopt()
     task_id = daemon.call("shop/hand")
     until(lambda: daemon.task(task_id)["attempts"] == 1, "the first attempt")
     daemon.until_status(task_id, "pending")
@@ -267,7 +267,7 @@ def test_a_delivery_that_is_forced_gets_a_new_id(daemon: Daemon, shared_receiver
     hook = {"name": "hook", "phase": "on_success", "url": f"{shared_receiver.url}/forced"}
     shared_receiver.on("/forced", 204)
     daemon.endpoint("shop/told", "/ok", webhooks=[hook])
-    assert daemon.reload()["changed"]
+    daemon.adopt()
     call = daemon.finish(daemon.call("shop/told"))
     (delivery,) = daemon.deliveries(call["id"])
     daemon.finish(delivery["id"])
@@ -285,7 +285,7 @@ def test_expiry(daemon: Daemon, shared_receiver: Receiver) -> None:
     told = {"name": "told", "phase": "on_final_failure", "url": f"{shared_receiver.url}/expired"}
     shared_receiver.on("/expired", 204)
     daemon.endpoint("shop/expires", "/fails", retry=policy, webhooks=[told])
-    assert daemon.reload()["changed"]
+    daemon.adopt()
     task = daemon.finish(daemon.call("shop/expires"), 5)
     assert (task["status"], task["reason"], task["attempts"]) == ("failed", "expired", 1)
     until(lambda: shared_receiver.count("/expired") == 1, "the webhook")
