@@ -42,7 +42,7 @@ Object.assign(WORDS, {
   "database big": "troubleshooting/#tasks-of-an-operator",
   "out of memory": "troubleshooting/#memory_exhausted",
   "permission denied": "troubleshooting/#orchestratorctl-finds-no-daemon",
-  "rollback": "stability/#upgrade-notes",
+  "rollback": "troubleshooting/#tasks-of-an-operator",
   "run schedule now": "troubleshooting/#tasks-of-an-operator",
   "too many open files": "troubleshooting/#doctor-open-files",
   "add a machine": "troubleshooting/#tasks-of-an-operator",

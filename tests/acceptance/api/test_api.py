@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
-from tests.acceptance.receiver import Receiver
+from tests.acceptance.receiver import Answer, Connection, Received, Receiver
 from tests.acceptance.waiting import until
 
 KEYS = {
@@ -222,18 +224,27 @@ def test_cancel(daemon: Daemon, shared_receiver: Receiver) -> None:
 
 def test_cancel_while_it_runs(daemon: Daemon, shared_receiver: Receiver) -> None:
     receiver = shared_receiver
+    cancelled = threading.Event()
+
+    async def fail(request: Received, connection: Connection) -> None:
+        while not cancelled.is_set():
+            await asyncio.sleep(0.01)
+        await connection.answer(Answer(503))
+
+    receiver.on("/failing", fail)
     receiver.hold("/held")
-    daemon.endpoint("shop/held", "/held", timeout="700ms", retry=retry("10ms"))
-    daemon.endpoint("shop/holds", "/held", timeout="30s")
+    daemon.endpoint("shop/failing", "/failing", timeout="60s", retry=retry("10ms"))
+    daemon.endpoint("shop/holds", "/held", timeout="60s")
     daemon.adopt()
-    fails, succeeds = daemon.call("shop/held"), daemon.call("shop/holds")
-    until(lambda: receiver.count("/held") == 2, "both calls")
+    fails, succeeds = daemon.call("shop/failing"), daemon.call("shop/holds")
+    until(lambda: receiver.count("/failing") == receiver.count("/held") == 1, "both calls")
     for task_id in (fails, succeeds):
         answer = daemon.post(f"/v1/retries/{task_id}/cancel")
         assert answer.status_code == 202
         assert answer.json()["status"] == "running"
         refused(daemon.post(f"/v1/retries/{task_id}/trigger"), 409)
     # Instead of its next retry; what succeeds meanwhile has succeeded.
+    cancelled.set()
     assert daemon.finish(fails)["status"] == "cancelled"
     receiver.let_go("/held")
     assert daemon.finish(succeeds)["status"] == "succeeded"
@@ -286,7 +297,7 @@ def test_expiry(daemon: Daemon, shared_receiver: Receiver) -> None:
     shared_receiver.on("/expired", 204)
     daemon.endpoint("shop/expires", "/fails", retry=policy, webhooks=[told])
     daemon.adopt()
-    task = daemon.finish(daemon.call("shop/expires"), 5)
+    task = daemon.finish(daemon.call("shop/expires"))
     assert (task["status"], task["reason"], task["attempts"]) == ("failed", "expired", 1)
     until(lambda: shared_receiver.count("/expired") == 1, "the webhook")
 
