@@ -112,6 +112,7 @@ if TYPE_CHECKING:
     from orchestratord.model.outcome import Send as Send
     from orchestratord.model.outcome import Statement as Statement
     from orchestratord.model.partition_turn import Partition as Partition
+    from orchestratord.model.recurring_rows import DECIDED_ABOUT as DECIDED_ABOUT
     from orchestratord.model.recurring_rows import DECIDED_AT as DECIDED_AT
     from orchestratord.model.recurring_rows import RecurringRows as RecurringRows
     from orchestratord.model.retry_policy import RetryPolicy as RetryPolicy
