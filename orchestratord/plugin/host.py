@@ -328,7 +328,7 @@ class Host:
     def _owner(self, frames: Sequence[FrameType]) -> tuple[str, str] | None:
         codes = {
             function.__code__: (item.plugin, hook)
-            for hook in hookspecs.ALL
+            for hook in hookspecs.HOOKS
             for item in self.compiled(hook) or ()
             for function in (item.function, item.only_for)
             if function is not None and hasattr(function, "__code__")
@@ -534,13 +534,13 @@ _GATHERING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 def _wrong_with(name: str, function: Any, marks: Mapping[str, Any] | None) -> Iterator[str]:
     if marks is None:
-        if name in hookspecs.ALL:
+        if name in hookspecs.HOOKS:
             yield f"{name} has the name of a hook, but no @hookimpl above it"
         return
     hook = marks.get("specname") or name
-    if hook not in hookspecs.ALL:
+    if hook not in hookspecs.HOOKS:
         if not marks.get("optionalhook"):
-            yield f"there is no hook {hook!r}{suggest(hook, hookspecs.ALL)}"
+            yield f"there is no hook {hook!r}{suggest(hook, hookspecs.HOOKS)}"
         return
     if marks.get("wrapper") or marks.get("hookwrapper"):
         yield f"{hook} is a hook wrapper; write a plain hook"
