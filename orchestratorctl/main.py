@@ -135,7 +135,9 @@ class _Parser(argparse.ArgumentParser):
 
             names = [one.name for one in self.get_default("verb").verbs]
             near = nearest(match[2], names)
-            remedy = f", did you mean '{near}'?" if near else f"; there are {', '.join(names)}"
+            added = ", and a plugin's while the daemon answers" * (self.prog == PROGRAM)
+            known = f"; there are {', '.join(names)}{added}"
+            remedy = f", did you mean '{near}'?" if near else known
             message = f"there is no verb {match[1]}{match[2]}{match[1]}{remedy}"
         self.exit(USAGE, f"{self.prog}: {message}\nSee: {self.prog} --help\n")
 

@@ -41,7 +41,10 @@ StreamEvent = namedtuple("StreamEvent", ["type", "data"])
 """An event: its type, and the object that tells of it."""
 
 _NAME_ANOTHER = f"Name another socket with --socket PATH or ${VARIABLE}."
-_START = "Start the daemon with `systemctl start orchestratord` or `orchestratord run`."
+_START = (
+    "Start the daemon with `systemctl start orchestratord` or `orchestratord run`."
+    " If it is starting, add --connect-timeout 30s."
+)
 
 
 def find_socket(option: str | None, environment: Mapping[str, str]) -> str:

@@ -9,17 +9,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from orchestratorctl.argument_types import json_object as json_object
+    from orchestratorctl.argument_types import key_value as key_value
+    from orchestratorctl.argument_types import text_or_file as text_or_file
     from orchestratord.api.bodies import RequestBody as RequestBody
     from orchestratord.api.server.problem_json import Refusal as Refusal
+    from orchestratord.cli.argument_completion import complete_endpoints as complete_endpoints
+    from orchestratord.cli.argument_completion import complete_strategies as complete_strategies
     from orchestratord.cli.config_folder import ConfigFolder as ConfigFolder
+    from orchestratord.cli.opened_config import OpenedConfig as OpenedConfig
     from orchestratord.cli.opened_config import opened_config as opened_config
+    from orchestratord.cli.opened_config import opened_host as opened_host
     from orchestratord.cli.options import config_option as config_option
+    from orchestratord.cli.options import output_option as output_option
+    from orchestratord.cli.options import pretend_secrets_option as pretend_secrets_option
     from orchestratord.config.database_url import queue_url as queue_url
     from orchestratord.config.endpoint_file import EndpointFile as EndpointFile
     from orchestratord.config.params import check_params as check_params
     from orchestratord.config.params import fitted as fitted
     from orchestratord.config.params import rule_problems as rule_problems
     from orchestratord.config.validate.bind_address import parse_bind as parse_bind
+    from orchestratord.config.validate.error_text import validated as validated
     from orchestratord.config.validate.request_rules import host_and_port as host_and_port
     from orchestratord.config.validate.request_rules import url_problem as url_problem
     from orchestratord.config.validate.secret_keys import is_named_for_secret as is_named_for_secret
@@ -102,6 +112,7 @@ if TYPE_CHECKING:
     from orchestratord.model.outcome import Send as Send
     from orchestratord.model.outcome import Statement as Statement
     from orchestratord.model.partition_turn import Partition as Partition
+    from orchestratord.model.recurring_rows import DECIDED_ABOUT as DECIDED_ABOUT
     from orchestratord.model.recurring_rows import DECIDED_AT as DECIDED_AT
     from orchestratord.model.recurring_rows import RecurringRows as RecurringRows
     from orchestratord.model.retry_policy import RetryPolicy as RetryPolicy
@@ -127,6 +138,9 @@ if TYPE_CHECKING:
     from orchestratord.model.task import TableStep as TableStep
     from orchestratord.model.task import Task as Task
     from orchestratord.model.task import Upsert as Upsert
+    from orchestratord.model.test_case import FakeAnswer as FakeAnswer
+    from orchestratord.model.test_case import TestCase as TestCase
+    from orchestratord.model.test_case import parse_code as parse_code
     from orchestratord.plugin.background_service import Service as Service
     from orchestratord.plugin.doctor_check import Check as Check
     from orchestratord.plugin.executor import Doomed as Doomed
@@ -156,6 +170,8 @@ if TYPE_CHECKING:
     from orchestratord.plugin.route import described as described
     from orchestratord.plugin.verb_row import VerbRow as VerbRow
     from orchestratord.queue.postgres.postgres_database import PostgresServer as PostgresServer
+    from orchestratord.simulate.report import Report as Report
+    from orchestratord.simulate.timetable import timetable as timetable
     from orchestratord.values import world as world
     from orchestratord.values.attached_file import Attachment as Attachment
     from orchestratord.values.budget import INLINE_STEPS as INLINE_STEPS
@@ -185,6 +201,7 @@ if TYPE_CHECKING:
     from orchestratord.values.suggest import suggest as suggest
     from orchestratord.values.template import Template as Template
     from orchestratord.values.template import TemplateTree as TemplateTree
+    from orchestratord.values.template import to_text as to_text
 
 with open(__file__, encoding="utf-8") as _file:  # pathlib takes long to load
     # The imports above are the one list of names: type checkers read it, and so does this.

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal, get_args
 
 SendErrorKind = Literal[
     "dns", "connect", "tls", "certificate", "access", "send", "timeout", "reset", "protocol",
@@ -149,6 +149,9 @@ class SendError(OrchestratordError):
             nothing of the receiver, and costs no attempt where nothing was sent.
         receiver_only: it lacks that towards this receiver alone, as a local port.
     """
+
+    KINDS: ClassVar[tuple[str, ...]] = get_args(SendErrorKind)
+    """Those that there are."""
 
     def __init__(
         self,

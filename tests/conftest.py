@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import orchestratord_webhooks
 import pytest
@@ -29,8 +31,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput") and config.args_source is not config.ArgsSource.TESTPATHS:
+    if hasattr(config, "workerinput"):
+        config.option.all = config.workerinput["all"]
+    elif config.args_source is not config.ArgsSource.TESTPATHS:
         config.option.all = True  # what is named is run
+    # A shell that runs the tests in the background has them ignore SIGINT, and so would the
+    # programs that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure_node(node: Any) -> None:
+    """A process of `-n` runs what the one that began it would run."""
+    node.workerinput["all"] = node.config.option.all
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -32,10 +32,10 @@ from orchestratord.api.filters import (
     whole_number,
 )
 from orchestratord.config.validate.error_text import sentence, value_text
-from orchestratord.errors import InvalidParams
+from orchestratord.errors import InvalidParams, SendError
 from orchestratord.model.declared import Described
 from orchestratord.model.task import Status
-from orchestratord.model.test_case import ERRORS, FakeAnswer, parse_code
+from orchestratord.model.test_case import FakeAnswer, parse_code
 from orchestratord.plugin.hookspecs import PHASES
 from orchestratord.values.clock import parse_first_try
 from orchestratord.values.durations import Duration, parse_duration, parse_rate
@@ -151,7 +151,7 @@ class ExplainBody(RequestBody):
     """Predict the consequences of this phase only."""
     status_code: StrictInt | StrictStr | None = None
     """The simulated answer."""
-    error: Annotated[StrictStr, one_of(ERRORS)] | None = None
+    error: Annotated[StrictStr, one_of(SendError.KINDS)] | None = None
     """The simulated error, instead of an answer."""
     attempt: Annotated[int, Field(ge=1, le=1000)] = 1
     params: dict[str, Any] = {}
@@ -165,8 +165,8 @@ class ExplainBody(RequestBody):
         phase, code = self.phase, self.status_code
         if phase is not None and phase not in PHASES:
             wrong["phase"] = f"unknown phase {phase!r}{suggest(phase, PHASES)}"
-        if self.error is not None and self.error not in ERRORS:
-            wrong["error"] = f"unknown kind {self.error!r}{suggest(self.error, ERRORS)}"
+        if self.error is not None and self.error not in SendError.KINDS:
+            wrong["error"] = f"unknown kind {self.error!r}{suggest(self.error, SendError.KINDS)}"
         if code is not None:
             try:
                 code = parse_code(code)
@@ -289,7 +289,7 @@ class ExplainQuery(TypedDict, total=False):
     """Predict the consequences of this phase only."""
     status_code: str
     """The simulated answer."""
-    error: Annotated[str, one_of(ERRORS)]
+    error: Annotated[str, one_of(SendError.KINDS)]
     """The simulated error, instead of an answer."""
     attempt: Annotated[int, Field(ge=1, le=1000)]
 

@@ -96,7 +96,7 @@ from orchestratord.runtime.team import Team
 from orchestratord.runtime.upgrade import Upgrade
 from orchestratord.simulate.explain import Explainer
 from orchestratord.simulate.next_request import repeat_key, request_of, upcoming_runs
-from orchestratord.simulate.report import report_json, request_json, with_curl
+from orchestratord.simulate.report import request_json, with_curl
 from orchestratord.simulate.timetable import timetable
 from orchestratord.values import world
 from orchestratord.values.clock import first_try, rfc3339
@@ -491,7 +491,7 @@ class Service:
             answer=answer,
             phase=body.phase,
         )
-        shown = report_json(report, config.redactor.merged(self.config.redactor))
+        shown = report.document(config.redactor.merged(self.config.redactor))
         return cast("answers.ExplanationDocument", shown)
 
     async def _drafted(self, endpoint_id: str, draft: Mapping[str, Any]) -> Config:

@@ -17,18 +17,15 @@ from typing import IO, Any, cast
 import click
 
 PLACES = {
-    "backoff": "inspect.backoff_command",
     "check": "inspect.check_command",
     "config": "inspect.config_show_command",
     "doctor": "doctor.doctor_command",
-    "explain": "inspect.explain_command",
     "init": "create.init_command",
     "move-queue": "move_queue_command:move_queue",
     "new": "create.new_command",
     "plugins": "inspect.plugins_command",
     "run": "run_command",
     "schema": "inspect.schema_command",
-    "test": "inspect.test_command",
 }
 """A command's name → its module, in which it has that name or the one behind the colon."""
 

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
 from orchestratord.cli.options import bad_config_ends, complain, folder_of
 from orchestratord.config.load import load
+from orchestratord.config.yaml.document import read_document
+from orchestratord.config.yaml.nodes import MapNode, Spot, locate
 from orchestratord.daemon.bootstrap import ADDRESSES, open_host
 from orchestratord.errors import ConfigError, PluginError, Problem
 from orchestratord.model.endpoint import Endpoint
@@ -24,8 +26,6 @@ from orchestratord.values.suggest import suggest
 
 if TYPE_CHECKING:
     from orchestratord.simulate.explain import Explainer
-
-NOT_FOUND = 4
 
 QUEUE = "queue"
 """Takes the place of the random name of a queue in the ids that are sent out; no queue is open."""
@@ -75,7 +75,16 @@ def config_of(folder: Path, host: Host, *, pretend_secrets: bool = False) -> Con
 
 @dataclass(frozen=True, slots=True)
 class OpenedConfig:
-    """A good configuration, and the plugins that it was read with."""
+    """A good configuration, and the plugins that it was read with.
+
+    Attributes:
+        folder: where it stands.
+        host: the plugins; `host.registry` holds what they register.
+        config: what was read.
+        NOT_FOUND: the exit code of a command that is asked for something that is not there.
+    """
+
+    NOT_FOUND: ClassVar[int] = 4
 
     folder: Path
     host: Host
@@ -87,8 +96,14 @@ class OpenedConfig:
         if found is None:
             near = suggest(identity, self.config.endpoints)
             click.echo(f"there is no endpoint {identity!r}{near}", err=True)
-            raise SystemExit(NOT_FOUND)
+            raise SystemExit(self.NOT_FOUND)
         return found
+
+    def place(self, endpoint: Endpoint, *path: str | int) -> Spot:
+        """Where a key stands in the endpoint's file, by its path: file, line and column. One that
+        is not there has the place of the nearest above it."""
+        document = read_document(endpoint.source, (self.folder / endpoint.source).read_bytes())
+        return locate(document.spot, document.root or MapNode(), path)[0]
 
     def explainer(self) -> Explainer:
         """What tells of its endpoints' attempts without sending anything."""

@@ -16,7 +16,6 @@ from orchestratord.config.show.merged_endpoint import (
     shown_api,
     shown_endpoint,
     shown_params,
-    shown_retry,
 )
 from orchestratord.config.validate.node_reader import NodeReader, ReadNode
 from orchestratord.config.validate.problems import KeyProblems
@@ -164,7 +163,7 @@ class EndpointReader:
         """What is shown of a `retry`, once for all endpoints that share it."""
         known = self._retries.get(id(retry))
         if known is None:
-            known = self._retries[id(retry)] = retry, shown_retry(retry)
+            known = self._retries[id(retry)] = retry, retry.written()
         return known[1]
 
     def _type(self, root: MapNode, spot: Spot) -> tuple[str | None, Executor | None]:
@@ -228,7 +227,9 @@ class EndpointReader:
             problems.error(wrong, "path")
         if inherited.api is not None and inherited.api.base_url is None:
             self._problems.error(
-                inherited.spot.below("base_url"), "is required where an endpoint is called by HTTP"
+                inherited.spot.below("base_url"),
+                "is required where an endpoint is called by HTTP; "
+                "write base_url: https://api.example.com",
             )
 
     def _check_partition(

@@ -218,7 +218,7 @@ class OAuth2(_Literal):
     client_id: str | None = None
     """The client that asks for a token."""
     client_secret: Secret | None = None
-    """The client's secret, best a reference: ${credential:name}."""
+    """The client's secret, preferably a reference: ${credential:name}."""
     scope: str | None = None
     """The scopes of the token, separated by spaces."""
     audience: str | None = None
@@ -275,7 +275,7 @@ class Basic(_Literal):
     username: str
     """The user name of the daemon at the API."""
     password: Secret
-    """The password, best a reference: ${credential:name}."""
+    """The password, preferably a reference: ${credential:name}."""
 
 
 class HeaderAuth(_Literal):
@@ -284,14 +284,14 @@ class HeaderAuth(_Literal):
     name: str
     """The name of the header, such as X-Api-Key."""
     value: Secret
-    """Its value, best a reference: ${credential:name}."""
+    """Its value, preferably a reference: ${credential:name}."""
 
 
 class Auth(_Literal):
     """How to authenticate at a receiver; one of the four."""
 
     bearer: Secret | None = None
-    """A token, sent as `Authorization: Bearer …`; best a reference."""
+    """A token, sent as `Authorization: Bearer …`; preferably a reference."""
     basic: Basic | None = None
     """A user and a password, sent as `Authorization: Basic …`."""
     header: HeaderAuth | None = None

@@ -6,7 +6,7 @@ The core knows `fixed`; plugins register others with `register_backoff`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict
 
@@ -36,6 +36,11 @@ class Backoff(Described, ABC):
     def explain(self, n: int) -> str:
         """The delay in words, such as `exponential 5s·2^2=20s`."""
         return f"{self.name or type(self).__name__.lower()} {format_duration(self.seconds(n))}"
+
+
+def backoff_data(backoff: Backoff) -> dict[str, Any]:
+    """A strategy as it would be written, with all of its options."""
+    return {"strategy": backoff.name, **backoff.model_dump(mode="json")}
 
 
 class Fixed(Backoff):

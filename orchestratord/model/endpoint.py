@@ -297,7 +297,7 @@ class Setting(Generic[T]):
 
     Args:
         key: its name in the YAML.
-        type: what pydantic validates it to; frozen, best a `Model` or a tuple of them.
+        type: what pydantic validates it to; frozen, preferably a `Model` or a tuple of them.
         default: the value where the key is missing.
         merge: `mapping` merges by key, `replace` takes the endpoint's whole, `by_name` unites two
             lists of mappings by their `name`, the endpoint's winning.

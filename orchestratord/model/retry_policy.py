@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from orchestratord.model.answer_expression import AnswerExpression
-from orchestratord.model.backoff import Backoff, Fixed
+from orchestratord.model.backoff import Backoff, Fixed, backoff_data
 from orchestratord.model.declared import Model
 from orchestratord.values.durations import Duration
 from orchestratord.values.status_set import StatusCode, StatusSet
@@ -73,6 +73,11 @@ class RetryPolicy(Model):
             raise ValueError(f"unknown strategy {name!r}")
         given = {key: option for key, option in options.items() if key != "strategy"}
         return strategy.model_validate(given, context=info.context)
+
+    def written(self) -> dict[str, Any]:
+        """The keys of `retry` with what holds of each, written or not."""
+        rest = self.model_dump(mode="json", by_alias=True, exclude={"backoff", "when"})
+        return {"backoff": backoff_data(self.backoff), **rest, "when": self.when.codes}
 
     def covers(self, status_code: StatusCode) -> bool:
         """True where a `when` of the YAML names this status code."""

@@ -194,8 +194,8 @@ class DaemonSetting(Generic[T]):
 
     Args:
         key: its name in the YAML.
-        type: what pydantic validates it to; frozen, best a `Model` or a mapping of them. Where it
-            is a `Port`, the daemon listens there for what `register_ports` names the key of.
+        type: what pydantic validates it to; frozen, preferably a `Model` or a mapping of them.
+            If it is a `Port`, the daemon listens there for what `register_ports` names the key of.
         default: the value where the key is missing.
         description: a sentence for users, which editors show beside the key.
     """

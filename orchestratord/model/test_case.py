@@ -7,7 +7,7 @@ the decision is taken by the code that does so in the daemon.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -21,9 +21,6 @@ from orchestratord.values.status_set import StatusCode, StatusSet
 
 NOON = "2027-01-01T12:00:00Z"
 """What time it is in a test case that does not say."""
-
-ERRORS: tuple[str, ...] = get_args(SendErrorKind)
-"""The ways in which an answer can fail to come."""
 
 Verdict = Literal["succeeded", "retry", "failed"]
 

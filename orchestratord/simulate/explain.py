@@ -140,7 +140,7 @@ class Explainer:
             task=task,
             target=target,
             request=request,
-            hooks={name: impure(self._host, name, endpoint) for name in executor.sending_phases},
+            hooks=self.impure(endpoint),
             outcome=outcome,
             decision=decision,
             span=span,
@@ -150,6 +150,19 @@ class Explainer:
             expressions=await _found(target, outcome),
             notes=tuple(dict.fromkeys(notes)),
         )
+
+    def impure(self, endpoint: Endpoint) -> dict[str, tuple[str, ...]]:
+        """Each phase around the sending of an endpoint's calls → the plugins whose hooks decide in
+        the daemon, and are not run here."""
+        executor = self._host.registry.executor(Kind.CALL, endpoint.type)
+        return {
+            phase: tuple(
+                hook.plugin
+                for hook in self._host.concerned(phase, Kind.CALL, endpoint) or ()
+                if not (hook.pure and phase.startswith("after_"))
+            )
+            for phase in (executor.sending_phases if executor else ())
+        }
 
     # -- within ----------------------------------------------------------------------------
 
@@ -216,14 +229,6 @@ class Explainer:
         except (Conflict, NotFound, InvalidPayload, Reject) as error:
             return Consequence(plugin, explanation, error=str(error))
         return Consequence(plugin, explanation, request)
-
-
-def impure(host: Host, phase: str, endpoint: Endpoint) -> tuple[str, ...]:
-    """The plugins whose hook of a deciding phase is called for the calls of an endpoint, but not
-    run where nothing happens."""
-    concerned = host.concerned(phase, Kind.CALL, endpoint) or ()
-    after = phase.startswith("after_")
-    return tuple(item.plugin for item in concerned if not (after and item.pure))
 
 
 def _is_large(outcome: Outcome | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,8 +20,6 @@ from orchestratord.values.redact import Redactor
 
 OUTCOMES = {Status.SUCCEEDED: "succeeded", Status.PENDING: "retry", Status.FAILED: "failed"}
 """What becomes of a task, as `tests:` names it."""
-LONGEST_FOUND = 200
-"""Characters of what an expression found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,51 +72,41 @@ class Report:
     notes: tuple[str, ...] = ()
     """What plugins did wrong meanwhile."""
 
-
-def report_json(report: Report, redactor: Redactor) -> dict[str, Any]:
-    """A report as JSON-like data, secrets masked."""
-    outcome, decision = report.outcome, report.decision
-    return {
-        "endpoint": report.endpoint.id,
-        "enabled": report.endpoint.enabled,
-        "attempt": report.task.attempts,
-        "max_attempts": report.target.retry.max_attempts,
-        "params": redactor.value(report.task.params),
-        "partition": redactor.value(report.task.partition),
-        "request": with_curl(
-            request_json(report.request, redactor),
-            [(name, redactor.text(value)) for name, value in _reaching(report.endpoint.api)],
-        ),
-        "hooks": {phase: list(plugins) for phase, plugins in report.hooks.items()},
-        "status_code": outcome.status_code if outcome else None,
-        "error": redactor.value(outcome.error) if outcome else None,
-        "expressions": [redactor.value(asdict(one)) for one in report.expressions],
-        "rate_limit": None if report.target.rate is None else str(report.target.rate),
-        "decision": None
-        if decision is None
-        else {
-            "outcome": OUTCOMES[decision.status],
-            "reason": decision.reason,
-            "covered": outcome is not None and outcome.status_code in report.target.retry.when,
-            "why": redactor.text(decision.why),
-            "delay": decision.delay,
-            "shortest": report.span[0] if report.span else None,
-            "longest": report.span[1] if report.span else None,
-        },
-        "reached": list(report.reached),
-        "phases": list(report.asked),
-        "consequences": [_consequence(item, redactor) for item in report.consequences],
-        "notes": [redactor.text(note) for note in report.notes],
-    }
-
-
-def found_text(found: Mapping[str, Any]) -> str:
-    """What an expression found, as `report_json` has it, in words."""
-    value = json.dumps(found["value"], ensure_ascii=False)
-    if found["error"]:
-        value = f"cannot be told: {found['error']}"
-    shown = value if len(value) <= LONGEST_FOUND else f"{value[:LONGEST_FOUND]}…"
-    return f"{found['key']}: {found['expression']} finds {shown}"
+    def document(self, redactor: Redactor) -> dict[str, Any]:
+        """All of it as JSON-like data, secrets masked."""
+        outcome, decision = self.outcome, self.decision
+        return {
+            "endpoint": self.endpoint.id,
+            "enabled": self.endpoint.enabled,
+            "attempt": self.task.attempts,
+            "max_attempts": self.target.retry.max_attempts,
+            "params": redactor.value(self.task.params),
+            "partition": redactor.value(self.task.partition),
+            "request": with_curl(
+                request_json(self.request, redactor),
+                [(name, redactor.text(value)) for name, value in _reaching(self.endpoint.api)],
+            ),
+            "hooks": {phase: list(plugins) for phase, plugins in self.hooks.items()},
+            "status_code": outcome.status_code if outcome else None,
+            "error": redactor.value(outcome.error) if outcome else None,
+            "expressions": [redactor.value(asdict(one)) for one in self.expressions],
+            "rate_limit": None if self.target.rate is None else str(self.target.rate),
+            "decision": None
+            if decision is None
+            else {
+                "outcome": OUTCOMES[decision.status],
+                "reason": decision.reason,
+                "covered": outcome is not None and outcome.status_code in self.target.retry.when,
+                "why": redactor.text(decision.why),
+                "delay": decision.delay,
+                "shortest": self.span[0] if self.span else None,
+                "longest": self.span[1] if self.span else None,
+            },
+            "reached": list(self.reached),
+            "phases": list(self.asked),
+            "consequences": [_consequence(item, redactor) for item in self.consequences],
+            "notes": [redactor.text(note) for note in self.notes],
+        }
 
 
 def _consequence(item: Consequence, redactor: Redactor) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Status, Task
 from orchestratord.plugin.executor import Target
 from orchestratord.values import world
-from orchestratord.values.durations import rough_duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +91,3 @@ class _Drawn(world.Random):
 
     def random(self) -> float:
         return self._value
-
-
-def between(shortest: float, longest: float) -> str:
-    """A range of durations for people; one duration where both ends are the same."""
-    first, last = rough_duration(shortest), rough_duration(longest)
-    return first if first == last else f"{first} to {last}"

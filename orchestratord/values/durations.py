@@ -33,8 +33,14 @@ def parse_duration(value: Any) -> float:
     return seconds
 
 
-def rough_duration(seconds: float) -> str:
-    """A duration for people, by its two largest units: `1h 25m`, `1m 30s`, `1.05s`, `900ms`."""
+def rough_duration(seconds: float, longest: float | None = None) -> str:
+    """A duration for people, by its two largest units: `1h 25m`, `1m 30s`, `1.05s`, `900ms`.
+
+    With `longest` a range, `9s to 11s`; one duration where both ends are the same.
+    """
+    if longest is not None:
+        first, last = rough_duration(seconds), rough_duration(longest)
+        return first if first == last else f"{first} to {last}"
     if round(seconds, 1) < 60:
         return f"{seconds * 1000:.3g}ms" if 0 < seconds < 0.9995 else f"{seconds:.3g}s"
     left, parts = round(seconds), list[str]()

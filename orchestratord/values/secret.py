@@ -71,6 +71,6 @@ class Secret(YamlValue):
             return value
         if not isinstance(value, str) or not value:
             raise ValueError(
-                "a secret is a text that is not empty, best a reference: ${secret:NAME}"
+                "a secret is a text that is not empty, preferably a reference: ${secret:NAME}"
             )
         return cls(str(value))

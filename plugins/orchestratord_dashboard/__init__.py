@@ -23,7 +23,6 @@ What a page has to write, its script asks of the API (`data-post` on a button ma
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -51,8 +50,7 @@ def register_routes(control: Control) -> Iterable[Route]:
 
     renderer = PageRenderer(_pages(control), history, control.pages())
     # Not at once: a daemon that starts has better things to do.
-    loop = asyncio.get_running_loop()
-    loop.call_later(WARM_AFTER, loop.run_in_executor, None, renderer.warm)
+    renderer.warm_after(WARM_AFTER)
     return renderer.routes()
 
 

@@ -94,10 +94,18 @@ class PageRenderer:
         """What the plugin registers."""
         return [*(self._route(page) for page in self._pages), self._assets.route()]
 
-    def warm(self) -> None:
-        """Read the templates, so that no visitor waits for that; in a thread of its own."""
+    def warm_after(self, seconds: float) -> None:
+        """Read the templates then, so that no visitor waits for that."""
+        self._warming = asyncio.create_task(self.warm(seconds))
+
+    async def warm(self, after: float = 0.0) -> None:
+        """Read the templates after so many seconds, one by one, each in a thread.
+
+        A daemon that stops meanwhile waits for one of them at most.
+        """
+        await asyncio.sleep(after)
         for name in self._templates.list_templates():
-            self._templates.get_template(name)
+            await asyncio.to_thread(self._templates.get_template, name)
 
     def _route(self, page: DashboardPage) -> Route:
         async def answer(

@@ -70,7 +70,7 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else (value,)
 
 
-_ONE = {"type": "string", "minLength": 1, "description": "the secret; best a reference"}
+_ONE = {"type": "string", "minLength": 1, "description": "the secret; preferably a reference"}
 Secrets = Annotated[
     tuple[Secret, ...],
     Field(min_length=1),

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
-from orchestratord import config_option
+from orchestratord import complete_endpoints, config_option
 
 if TYPE_CHECKING:
     from orchestratord import Endpoint, PortRequest
@@ -20,17 +19,6 @@ _SHOWN = 2_000
 """Bytes of its answer."""
 
 
-def _named(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """What the tabulator key offers: the endpoints of the config folder."""
-    from orchestratord import ConfigFolder
-
-    try:
-        names = ConfigFolder(ctx.params.get("config")).endpoints
-    except click.ClickException:
-        return []
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
-
-
 @click.group()
 def inbound() -> None:
     """Try webhooks that come in."""
@@ -38,7 +26,7 @@ def inbound() -> None:
 
 @inbound.command()
 @config_option
-@click.argument("file", metavar="FILE", shell_complete=_named)
+@click.argument("file", metavar="FILE", shell_complete=complete_endpoints)
 @click.option(
     "--body", type=click.Path(exists=True, dir_okay=False), help="A file that is sent as it is."
 )

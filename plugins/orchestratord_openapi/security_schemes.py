@@ -85,7 +85,7 @@ def _scheme(
         line = f"auth: {{header: {{name: {json.dumps(header)}, value: {json.dumps(value)}}}}}"
         return SecurityScheme(name, (line,), (secret,), about)
     if kind == "apiKey" and place == "query" and key:
-        about = f"a key in the query: {key}, which stands in each endpoint"
+        about = f"a key in the query: {key}, written in each endpoint"
         return SecurityScheme(name, (), (secret,), about, (key, f"${{secret:{secret}}}"))
     if kind == "oauth2" and (found := _oauth2(declared, prefix, scopes)) is not None:
         return SecurityScheme(name, *found)

@@ -48,7 +48,7 @@ def _rule(value: str) -> str:
 
 
 _KEY = Annotated[MasterKey, PlainValidator(MasterKey.parse), PlainSerializer(lambda key: "***")]
-_ONE = {"type": "string", "description": "base64 of 32 bytes or more; best a reference"}
+_ONE = {"type": "string", "description": "base64 of 32 bytes or more; preferably a reference"}
 
 
 def _public_url(value: str) -> str:

@@ -92,7 +92,7 @@ def _as_list(value: Any) -> Any:
 
 
 _ONE = Annotated[SigningKey, PlainValidator(SigningKey.parse), PlainSerializer(lambda key: "***")]
-_ONE_SCHEMA = {"type": "string", "description": "base64, whsec_ optional; best a reference"}
+_ONE_SCHEMA = {"type": "string", "description": "base64, whsec_ optional; preferably a reference"}
 
 SigningKeys = Annotated[
     tuple[_ONE, ...],

@@ -14,10 +14,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
@@ -36,6 +37,30 @@ class Ran:
 
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+def ran(command: Sequence[str], environ: Mapping[str, str], timeout: float = PATIENCE) -> Ran:
+    """Run a command with these variables alone, until its end."""
+    with TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process: subprocess.Popen[bytes]
+        if can_fork(environ):
+            process = fork_server().fork(command, environ, Path.cwd(), out, err)
+        else:
+            with out.open("wb") as stdout, err.open("wb") as stderr:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    env=environ,
+                )
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+            process.wait()
+        return Ran(code, out.read_text(), err.read_text())
 
 
 def retry(delay: str = "50ms", attempts: int = 15, **more: Any) -> dict[str, Any]:
@@ -129,7 +154,9 @@ class Daemon(Control):
         assert self.process is None or self.process.poll() is not None
         words = ["run", "--config", str(self.config), *options]
         if not (self.wrapper or self.by_command) and can_fork(self.environ):
-            self.process = fork_server().fork(words, self.environ, self.home, self.log_file)
+            self.process = fork_server().fork(
+                ["orchestratord", *words], self.environ, self.home, self.log_file
+            )
             return self.process
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -255,33 +282,13 @@ class Daemon(Control):
 
     def ctl(self, *words: str, timeout: float = PATIENCE, **environ: str) -> Ran:
         """Run orchestratorctl."""
-        ended = subprocess.run(
-            [sys.executable, "-m", "orchestratorctl", *words],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env={
-                "PATH": os.environ["PATH"],
-                "ORCHESTRATORD_SOCKET": str(self.socket),
-                **environ,
-            },
-        )
-        return Ran(ended.returncode, ended.stdout, ended.stderr)
+        known = {"PATH": os.environ["PATH"], "ORCHESTRATORD_SOCKET": str(self.socket)}
+        return ran(["orchestratorctl", *words], known | environ, timeout)
 
     def run(self, *words: str, timeout: float = PATIENCE) -> Ran:
         """Run a command of orchestratord on its config folder."""
-        ended = subprocess.run(
-            [sys.executable, "-m", "orchestratord", *words, "--config", str(self.config)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env=self.environ,
-        )
-        return Ran(ended.returncode, ended.stdout, ended.stderr)
+        command = ["orchestratord", *words, "--config", str(self.config)]
+        return ran(command, self.environ, timeout)
 
     def rows(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         """Read the database, as an operator with the sqlite3 shell would."""

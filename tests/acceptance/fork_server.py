@@ -1,8 +1,8 @@
-"""Daemons as forks of a process that has imported already what they need.
+"""Daemons and commands as forks of a process that has imported already what they need.
 
 A daemon's start is a second of processor time, nearly all of it imports, and the tests start
-hundreds. A fork is a process as any other: its own files, signals, threads and end, and a child of
-the process that runs the tests.
+hundreds; `check` and `doctor` take no less. A fork is a process as any other: its own files,
+signals, threads and end, and a child of the process that runs the tests.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class ForkServer:
             )
         self._stream = ours.makefile("rwb")
         ours.close()
+        self._one_at_a_time = threading.Lock()
         atexit.register(self._end)
 
     def _end(self) -> None:
@@ -62,15 +63,23 @@ class ForkServer:
         self._process.wait()
 
     def fork(
-        self, words: Sequence[str], environ: Mapping[str, str], folder: Path, log: Path
+        self,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        folder: Path,
+        out: Path,
+        err: Path | None = None,
     ) -> Forked:
-        """Run `orchestratord` with `words`, in `folder`, in a session of its own."""
-        request = [list(words), dict(environ), str(folder), str(log)]
-        with _adopting():
+        """Run `orchestratord` or `orchestratorctl` in `folder`, in a session of its own.
+
+        It appends to `out` what it writes; with `err`, its stderr to that.
+        """
+        request = [list(command), dict(environ), str(folder), str(out), str(err or out)]
+        with self._one_at_a_time, _adopting():
             self._stream.write(json.dumps(request).encode() + b"\n")
             self._stream.flush()
             pid = int(self._stream.readline())
-        return Forked(pid, ["orchestratord", *words])
+        return Forked(pid, command)
 
 
 @cache
@@ -133,26 +142,38 @@ def _next_request(descriptor: int) -> list[Any] | None:
     return None
 
 
-def _run(words: list[str], environ: dict[str, str], folder: str, log: str) -> None:
+def _run(command: list[str], environ: dict[str, str], folder: str, out: str, err: str) -> None:
     os.setsid()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environ)
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     for number, path, flags in (
         (0, os.devnull, os.O_RDONLY),
-        (1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+        (1, out, append),
+        (2, err, append),
     ):
         opened = os.open(path, flags, 0o666)
         os.dup2(opened, number)
         os.close(opened)
-    os.dup2(1, 2)
     sys.path[0] = folder
-    sys.argv = ["orchestratord", *words]
-    runpy.run_module("orchestratord", run_name="__main__", alter_sys=True)
+    sys.argv = command
+    try:
+        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if command[1:2] == ["run"]:
+            raise
+        # The interpreter's own end takes longer than most commands.
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
 
 
 if __name__ == "__main__":
-    import_module("orchestratord.daemon.daemon")
+    for module in ("orchestratord.daemon.daemon", "orchestratord.cli.main", "orchestratorctl.main"):
+        import_module(module)
     for plugin in entry_points(group="orchestratord"):
         plugin.load()
     if request := _next_request(int(sys.argv[1])):

@@ -58,5 +58,5 @@ def init(folder: str | None, config: str | None) -> None:
         "  orchestratorctl call example/getPage -p topic=retries --wait\n"
         "\nThe dashboard of the running daemon is at http://127.0.0.1:8420\n"
         f"  token: {token}\n"
-        f"  which stands in {made / DASHBOARD_FILE}"
+        f"  also in {made / DASHBOARD_FILE}"
     )

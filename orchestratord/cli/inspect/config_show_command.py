@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestratord.cli import argument_completion
+from orchestratord.cli.argument_completion import complete_endpoints
 from orchestratord.cli.options import config_option, output_option
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ def config() -> None:
 
 @config.command()
 @config_option
-@click.argument(
-    "endpoint", metavar="[ENDPOINT]", required=False, shell_complete=argument_completion.endpoints
-)
+@click.argument("endpoint", metavar="[ENDPOINT]", required=False, shell_complete=complete_endpoints)
 @output_option("yaml", "json", about="The format of the output.")
 def show(config: str | None, endpoint: str | None, output: str) -> None:
     """Show an endpoint after merging, or the settings.

@@ -7,9 +7,7 @@ from typing import Any
 
 from orchestratord.config.validate.shapes import fields_of
 from orchestratord.model.auth import OAuth2
-from orchestratord.model.backoff import Backoff
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.values.durations import format_duration
 from orchestratord.values.redact import MASK
 from orchestratord.values.secret import Text
@@ -115,14 +113,3 @@ def _text(text: Text) -> str:
     if not text.secret:
         return str(text)
     return "".join(MASK if referenced else part for part, referenced in text.parts)
-
-
-def shown_retry(retry: RetryPolicy) -> dict[str, Any]:
-    """What holds of `retry`, written or not."""
-    rest = retry.model_dump(mode="json", by_alias=True, exclude={"backoff", "when"})
-    return {"backoff": backoff_data(retry.backoff), **rest, "when": retry.when.codes}
-
-
-def backoff_data(backoff: Backoff) -> dict[str, Any]:
-    """A strategy as it would be written, with all of its options."""
-    return {"strategy": backoff.name, **backoff.model_dump(mode="json")}

@@ -13,7 +13,6 @@ from pydantic import BaseModel, TypeAdapter
 
 from orchestratord.config.folder import read_folder
 from orchestratord.config.inherit import Merger
-from orchestratord.config.show.merged_endpoint import backoff_data
 from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.validate.problems import Problems
 from orchestratord.config.validate.shapes import fields_of, keyed_fields
@@ -21,7 +20,7 @@ from orchestratord.config.yaml.document import root_of
 from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, mapping_of
 from orchestratord.config.yaml.references import References
 from orchestratord.config.yaml_keys import ApiKeys, shared_keys
-from orchestratord.model.backoff import Backoff
+from orchestratord.model.backoff import Backoff, backoff_data
 from orchestratord.model.endpoint import Endpoint, Guards
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.plugin.registry import Registry

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestratord.model.declared import Model
 from orchestratord.values.redact import MASK
 from orchestratord.values.secret import Text
 from orchestratord.values.suggest import choices, suggest
+
+M = TypeVar("M", bound=Model)
 
 SHORTEST_SECRET = 4
 """Characters; a shorter one cannot be told from other text, and so not be masked."""
@@ -72,6 +76,30 @@ def sentence(error: ErrorDetails, *, hidden: bool = False) -> str:
         if len(secret) >= SHORTEST_SECRET and (hidden or not whole):
             message = message.replace(secret, MASK)
     return message[:1].lower() + message[1:] if message[1:2].islower() else message
+
+
+def validated(model: type[M], values: Mapping[str, Any], context: Mapping[str, Any]) -> M:
+    """What the YAML would make of `values`.
+
+    Args:
+        model: what declares the keys.
+        values: by key.
+        context: pydantic's, such as the strategies under `backoffs`.
+
+    Raises:
+        ValueError: some do not fit; a line for each, in the words of `check`.
+    """
+    try:
+        return model.model_validate(values, context=context)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False):
+            wanted = expectation(item)
+            text = (
+                f"expected {wanted}, not {value_text(item['input'])}" if wanted else sentence(item)
+            )
+            lines.append(f"{'.'.join(map(str, item['loc']))}: {text}")
+        raise ValueError("\n".join(lines)) from None
 
 
 def choice(error: ErrorDetails) -> str:

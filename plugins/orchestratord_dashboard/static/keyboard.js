@@ -48,7 +48,9 @@ function help() {
 const ACTIONS = { "/": search, j: () => step(1), k: () => step(-1), r: retry, "?": help };
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest(TYPING)) return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  // A dialog that has just closed keeps the focus until the page is drawn again.
+  if (event.target.closest(TYPING) && !event.target.closest("dialog:not([open])")) return;
   if (!Object.hasOwn(ACTIONS, event.key) || (event.key !== "?" && localStorage.keys === "off")) return;
   event.preventDefault();
   ACTIONS[event.key]();

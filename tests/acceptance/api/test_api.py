@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +13,8 @@ import pytest
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
-from tests.acceptance.receiver import Receiver
-from tests.acceptance.waiting import until
+from tests.acceptance.receiver import Answer, Connection, Received, Receiver
+from tests.acceptance.waiting import PATIENCE, until
 
 KEYS = {
     "id", "kind", "endpoint", "webhook", "phase", "status", "reason", "attempts", "max_attempts",
@@ -166,7 +168,7 @@ def test_a_batch_of_ten_thousand(daemon: Daemon, shared_receiver: Receiver) -> N
     (row,) = daemon.rows("SELECT count(*) AS n FROM retry_schedule WHERE endpoint_id=?",
                          "queue/batch")  # fmt: skip
     assert row["n"] == 10_000
-    daemon.settle(60, endpoint="queue/batch")
+    daemon.settle(4 * PATIENCE, endpoint="queue/batch")
     assert shared_receiver.count("/batch") == 10_000
     assert len(daemon.tasks(endpoint="queue/batch", status="succeeded")) == 10_000
 
@@ -222,18 +224,27 @@ def test_cancel(daemon: Daemon, shared_receiver: Receiver) -> None:
 
 def test_cancel_while_it_runs(daemon: Daemon, shared_receiver: Receiver) -> None:
     receiver = shared_receiver
+    cancelled = threading.Event()
+
+    async def fail(request: Received, connection: Connection) -> None:
+        while not cancelled.is_set():
+            await asyncio.sleep(0.01)
+        await connection.answer(Answer(503))
+
+    receiver.on("/failing", fail)
     receiver.hold("/held")
-    daemon.endpoint("shop/held", "/held", timeout="700ms", retry=retry("10ms"))
-    daemon.endpoint("shop/holds", "/held", timeout="30s")
-    assert daemon.reload()["changed"]
-    fails, succeeds = daemon.call("shop/held"), daemon.call("shop/holds")
-    until(lambda: receiver.count("/held") == 2, "both calls")
+    daemon.endpoint("shop/failing", "/failing", timeout="60s", retry=retry("10ms"))
+    daemon.endpoint("shop/holds", "/held", timeout="60s")
+    daemon.adopt()
+    fails, succeeds = daemon.call("shop/failing"), daemon.call("shop/holds")
+    until(lambda: receiver.count("/failing") == receiver.count("/held") == 1, "both calls")
     for task_id in (fails, succeeds):
         answer = daemon.post(f"/v1/retries/{task_id}/cancel")
         assert answer.status_code == 202
         assert answer.json()["status"] == "running"
         refused(daemon.post(f"/v1/retries/{task_id}/trigger"), 409)
     # Instead of its next retry; what succeeds meanwhile has succeeded.
+    cancelled.set()
     assert daemon.finish(fails)["status"] == "cancelled"
     receiver.let_go("/held")
     assert daemon.finish(succeeds)["status"] == "succeeded"
@@ -243,7 +254,7 @@ def test_trigger_by_hand(daemon: Daemon, shared_receiver: Receiver) -> None:
     receiver = shared_receiver
     receiver.on("/hand", 503, 503, 200)
     daemon.endpoint("shop/hand", "/hand", method="POST", retry=retry("1h", attempts=2))
-    assert daemon.reload()["changed"]
+    daemon.adopt()
     task_id = daemon.call("shop/hand")
     until(lambda: daemon.task(task_id)["attempts"] == 1, "the first attempt")
     daemon.until_status(task_id, "pending")
@@ -267,7 +278,7 @@ def test_a_delivery_that_is_forced_gets_a_new_id(daemon: Daemon, shared_receiver
     hook = {"name": "hook", "phase": "on_success", "url": f"{shared_receiver.url}/forced"}
     shared_receiver.on("/forced", 204)
     daemon.endpoint("shop/told", "/ok", webhooks=[hook])
-    assert daemon.reload()["changed"]
+    daemon.adopt()
     call = daemon.finish(daemon.call("shop/told"))
     (delivery,) = daemon.deliveries(call["id"])
     daemon.finish(delivery["id"])
@@ -285,8 +296,8 @@ def test_expiry(daemon: Daemon, shared_receiver: Receiver) -> None:
     told = {"name": "told", "phase": "on_final_failure", "url": f"{shared_receiver.url}/expired"}
     shared_receiver.on("/expired", 204)
     daemon.endpoint("shop/expires", "/fails", retry=policy, webhooks=[told])
-    assert daemon.reload()["changed"]
-    task = daemon.finish(daemon.call("shop/expires"), 5)
+    daemon.adopt()
+    task = daemon.finish(daemon.call("shop/expires"))
     assert (task["status"], task["reason"], task["attempts"]) == ("failed", "expired", 1)
     until(lambda: shared_receiver.count("/expired") == 1, "the webhook")
 

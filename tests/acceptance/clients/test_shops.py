@@ -29,7 +29,7 @@ from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 
 CLIENT = Path(orchestratord_client.__file__).parents[1]
-RESTARTS = int(os.environ.get("SHOP_RESTARTS", "4"))
+RESTARTS = int(os.environ.get("SHOP_RESTARTS", "2"))
 CUSTOMERS = 3
 """Of each shop, at once."""
 

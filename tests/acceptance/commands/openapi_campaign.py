@@ -14,7 +14,6 @@ import gzip
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -173,12 +172,8 @@ def _prism(file: Path, port: int) -> AbstractContextManager[Any]:
 
 
 def _import(file: Path, name: str, daemon: Daemon) -> None:
-    command = ["import", "openapi", str(file), "--api", name, "--config", str(daemon.config)]
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestratord", *command],
-        capture_output=True, text=True, check=False, env=daemon.environ,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = daemon.run("import", "openapi", str(file), "--api", name, timeout=600)
+    assert done.code == 0, done.err
 
 
 def _open_api(daemon: Daemon, name: str, port: int) -> None:

@@ -47,6 +47,7 @@ class Caller(threading.Thread):
                         self.made.append(answer.json()["id"])
                     else:
                         self.refused.append(answer.text)
+                self.ended.wait(0.01)
 
 
 def declared(

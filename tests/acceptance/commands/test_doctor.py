@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from typing import Any
 
@@ -22,20 +19,12 @@ pytestmark = pytest.mark.slow
 
 def doctor(daemon: Daemon) -> tuple[int, dict[str, list[dict[str, Any]]]]:
     """The exit code, and what was found by each check."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "orchestratord", "doctor", "--config", str(daemon.config),
-         "-o", "json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=daemon.environ,
-        timeout=60,
-    )  # fmt: skip
-    assert ended.stderr == ""
+    ended = daemon.run("doctor", "-o", "json")
+    assert ended.err == ""
     found: dict[str, list[dict[str, Any]]] = {}
-    for finding in json.loads(ended.stdout)["findings"]:
+    for finding in ended.json()["findings"]:
         found.setdefault(finding["check"], []).append(finding)
-    return ended.returncode, found
+    return ended.code, found
 
 
 def statuses(findings: list[dict[str, Any]]) -> list[str]:

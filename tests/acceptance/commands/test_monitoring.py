@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import MakeDaemon
-from tests.acceptance.daemon import Daemon, retry
+from tests.acceptance.daemon import Daemon, ran, retry
 from tests.acceptance.processes import free_port, serving
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
@@ -31,8 +31,9 @@ QUIET = {"Troubles", "Refused requests of senders"}
 
 def printed(command: str) -> str:
     """What the command says."""
-    words = [sys.executable, "-m", "orchestratord", command]
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    done = ran(["orchestratord", command], os.environ)
+    assert done.code == 0, done.err
+    return done.out
 
 
 def test_promtool_passes_the_rules(program: Callable[[str], str], tmp_path: Path) -> None:
@@ -45,8 +46,8 @@ def test_promtool_passes_the_rules(program: Callable[[str], str], tmp_path: Path
         ["check", "rules", "--lint=all", "--lint-fatal", rules],
         ["test", "rules", tests],
     ):
-        ran = subprocess.run([promtool, *words], capture_output=True, text=True)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+        judged = subprocess.run([promtool, *words], capture_output=True, text=True)
+        assert judged.returncode == 0, judged.stdout + judged.stderr
 
 
 def queries(dashboard: Any) -> Iterator[tuple[str, str]]:

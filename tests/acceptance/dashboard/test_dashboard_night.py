@@ -93,7 +93,7 @@ def test_the_night_in_a_browser(make_daemon: MakeDaemon, receiver: Receiver) -> 
         dialog.get_by_role("button", name=f"Retry {count} tasks").click()
         page.wait_for_url("**/bulks/*")
         expect(page.locator("h1")).to_contain_text("paused", timeout=PATIENCE)
-        expect(page.get_by_role("alert")).to_contain_text("It has paused: 2")
+        expect(page.get_by_role("alert")).to_contain_text(re.compile(r"It has paused: [2-9]\d"))
         daemon.settle(endpoint="shop/night")
         look(page, "paused")
         number = page.url.rpartition("/")[2]

@@ -433,7 +433,7 @@ def test_what_is_unsaved_outlives_the_session(
         other.goto("/")
         other.get_by_role("button", name="Log out").click()
         other.wait_for_url("**/login")
-        expect(page.locator("#notes")).to_contain_text("You are logged out", timeout=10_000)
+        expect(page.locator("#notes")).to_contain_text("You are logged out")
         page.get_by_role("button", name="Review changes").click()
         expect(page.locator("#problems")).to_contain_text("You are logged out")
         other.get_by_label("Token").fill(TOKEN)

@@ -57,6 +57,6 @@ def test_what_was_refused_goes_on_once_the_line_is_written(
     assert daemon.finish(task_id)["reason"] == "rejected"
     assert receiver.connections == 0
     daemon.api("shop", receiver.url, egress={"allow": [receiver.address]})
-    assert daemon.reload()["changed"]
+    daemon.adopt()
     assert daemon.ctl("retry", str(task_id), "--wait").code == 0
     assert receiver.count("/") == 1

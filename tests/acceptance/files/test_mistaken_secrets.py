@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.api.test_tcp import HTTP, READER, SECRETS, over_tcp
 from tests.acceptance.conftest import MakeDaemon
-from tests.acceptance.daemon import Daemon
+from tests.acceptance.daemon import Daemon, ran
 from tests.acceptance.receiver import Receiver
 
 MARK = "s3cr3t-m4rk-77"
@@ -64,13 +63,8 @@ def test_nor_does_check_show_it(tmp_path: Path) -> None:
         api = tmp_path / f"apis/a{number}/api.yaml"
         api.parent.mkdir(parents=True)
         api.write_text(f"base_url: https://a.example\n{mistake.replace('MARK', MARK)}\n")
-    checked = subprocess.run(
-        [sys.executable, "-m", "orchestratord", "check", "--config", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert checked.returncode == 78
+    checked = ran(["orchestratord", "check", "--config", str(tmp_path)], os.environ)
+    assert checked.code == 78
     for number in range(len(MISTAKES)):
-        assert f"apis/a{number}/api.yaml:" in checked.stderr
-    assert "m4rk" not in checked.stdout + checked.stderr
+        assert f"apis/a{number}/api.yaml:" in checked.err
+    assert "m4rk" not in checked.out + checked.err

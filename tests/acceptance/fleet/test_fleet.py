@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -477,12 +475,8 @@ def test_a_rate_goes_along_with_a_queue_that_moves(
     for id_ in alone.batch("crm/get", [{"n": n} for n in range(7)]):
         alone.finish(id_)
     assert alone.stop() == 0
-    moved = subprocess.run(
-        [sys.executable, "-m", "orchestratord", "move-queue", f"sqlite:///{alone.database}",
-         database, "--config", alone.config],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert (moved.returncode, moved.stdout) == (
+    moved = alone.run("move-queue", f"sqlite:///{alone.database}", database)
+    assert (moved.code, moved.out) == (
         0,
         "7 tasks are moved; set `database` to the new one\n",
     )

@@ -6,8 +6,6 @@ import base64
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from tests.acceptance.conftest import MakeDaemon
-from tests.acceptance.daemon import Daemon, retry
+from tests.acceptance.daemon import Daemon, ran, retry
 from tests.acceptance.how_to.pages import of_page, page, python
 from tests.acceptance.receiver import Answer, Connection, Received, Receiver
 from tests.acceptance.waiting import until
@@ -236,13 +234,10 @@ def test_check_in_ci() -> None:
         (("check", "-o", "github"), ""),
         (("test", "-o", "junit"), "</testsuite>"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "orchestratord", *words, "--config", ROOT / "config",
-             "--pretend-secrets"],
-            capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.rstrip().endswith(last)
+        config = ["--config", str(ROOT / "config"), "--pretend-secrets"]
+        done = ran(["orchestratord", *words, *config], {"PATH": os.environ["PATH"]})
+        assert done.code == 0, done.err
+        assert done.out.rstrip().endswith(last)
 
 
 def test_from_sqlite_to_a_fleet(

@@ -201,14 +201,8 @@ def test_without_it_its_strategy_is_unknown(make_daemon: MakeDaemon, receiver: R
 
 
 def check(daemon: Daemon) -> tuple[int, bool]:
-    ended = subprocess.run(
-        [sys.executable, "-m", "orchestratord", "check", "--config", str(daemon.config)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=daemon.environ,
-    )
-    return ended.returncode, "unknown strategy 'fibonacci'" in ended.stderr
+    ended = daemon.run("check")
+    return ended.code, "unknown strategy 'fibonacci'" in ended.err
 
 
 def test_a_type_of_endpoint_goes_the_way_of_its_api(

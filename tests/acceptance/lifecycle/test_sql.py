@@ -197,7 +197,7 @@ def test_connections_are_used_again_and_closed_when_a_database_moves(daemon: Dae
         connection.executescript(SCHEMA)
     daemon.settings["databases"] = {"warehouse": {"url": "sqlite:///other.db"}}
     daemon.write("orchestratord.yaml", daemon.settings)
-    assert daemon.reload()["changed"]
+    daemon.adopt()
     assert daemon.finish(daemon.call(put, id=1, name="moved"))["status"] == "succeeded"
     assert rows(daemon, "SELECT count(*) FROM items") == [(300,)]
     until(lambda: opened(daemon, warehouse(daemon)) == 0, "the end of the first connections")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from tests.acceptance.outbox.conftest import PLACES, Shop
 from tests.acceptance.receiver import Receiver
+from tests.acceptance.undisturbed import undisturbed
 from tests.acceptance.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -43,24 +43,8 @@ def test_rows_that_cost_too_much_are_marked_and_hold_up_no_other(
         wrong = shop.order(connection, 7, "shop/said", text=7)
         shop.order(connection, 8)
         connection.commit()
-    took: list[float] = []
-    ended = threading.Event()
-
-    def ask() -> None:
-        while not ended.is_set():
-            began = time.monotonic()
-            shop.daemon.get("/healthz")
-            took.append(time.monotonic() - began)
-            ended.wait(0.02)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        until(lambda: len(refused(shop)) == 3, "those that are refused", timeout=60)
-    finally:
-        ended.set()
-        asking.join()
-    assert max(took) < 1
+    with undisturbed(shop.daemon, lambda: shop.daemon.get("/healthz")):
+        until(lambda: len(refused(shop)) == 3, "those that are refused")
     found = refused(shop)
     assert found.pop(wrong) == ("invalid_params", "text: 7 is not of type 'string'")
     assert sorted(found) == costly

@@ -14,7 +14,6 @@ import itertools
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -259,12 +258,8 @@ class Campaign:
         until(lambda: victim not in worker_pids(daemon) and serves(daemon), "another worker")
 
     def _move(self, daemon: Daemon, url: str) -> None:
-        words = ["move-queue", f"sqlite:///{daemon.database}", url, "--config", str(daemon.config)]
-        moved = subprocess.run(
-            [sys.executable, "-m", "orchestratord", *words],
-            capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
-        assert moved.returncode == 0, moved.stderr
+        moved = daemon.run("move-queue", f"sqlite:///{daemon.database}", url, timeout=600)
+        assert moved.code == 0, moved.err
 
     def _account(self, daemon: Daemon, receiver: Receiver, accounts: Accounts) -> None:
         """Hold what was accepted, what the receiver saw and what the database says against each

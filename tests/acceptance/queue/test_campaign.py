@@ -11,13 +11,13 @@ from tests.acceptance.queue.campaign import run
 
 
 @pytest.mark.slow
-def test_fifty_kills_lose_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
-    report = run(tmp_path_factory.mktemp("k"), cycles=50, seed=20_261_125)
+def test_twenty_kills_lose_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    report = run(tmp_path_factory.mktemp("k"), cycles=20, seed=20_261_125)
     print("\n".join(report.lines()))
     assert report.wrong == []
     # The load was one, and the kills hit something.
-    assert report.accepted > 1000
-    assert report.calls["succeeded"] > 500
-    assert report.deliveries["succeeded"] > 500
-    assert report.calls["ambiguous"] > 10
-    assert report.lost_attempts > 50
+    assert report.accepted > 400
+    assert report.calls["succeeded"] > 200
+    assert report.deliveries["succeeded"] > 200
+    assert report.calls["ambiguous"] > 4
+    assert report.lost_attempts > 20

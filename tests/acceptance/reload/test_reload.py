@@ -178,14 +178,14 @@ def test_waiting_tasks_follow_it_and_one_in_flight_does_not(
     receiver.on("/waits", 503)
     daemon.endpoint("shop/held", "/held", timeout="30s")
     daemon.endpoint("shop/waits", "/waits", retry=retry("60s"))
-    assert daemon.reload()["changed"]
+    daemon.adopt()
     in_flight, waiting = daemon.call("shop/held"), daemon.call("shop/waits")
     until(lambda: receiver.count("/held") == 1, "the call")
     daemon.until_status(waiting, "pending")
 
     daemon.endpoint("shop/held", "/new", timeout="1ms")
     daemon.endpoint("shop/waits", "/new", retry=retry("60s"))
-    assert daemon.reload()["changed"]
+    daemon.adopt()
     receiver.let_go("/held")
     assert daemon.finish(in_flight)["status"] == "succeeded"
     assert daemon.ctl("retry", str(waiting), "--wait").code == 0

@@ -68,11 +68,12 @@ def calls(daemon: Daemon, path: str) -> Iterator[tuple[list[int], list[str]]]:
                     answer = session.post(path, json={})
                 except httpx.HTTPError as error:
                     refused.append(repr(error))
-                    continue
-                if answer.status_code == 202:
-                    made.append(answer.json()["id"])
                 else:
-                    refused.append(answer.text)
+                    if answer.status_code == 202:
+                        made.append(answer.json()["id"])
+                    else:
+                        refused.append(answer.text)
+                ended.wait(0.01)
 
     clients = [threading.Thread(target=client) for _ in range(CLIENTS)]
     for thread in clients:

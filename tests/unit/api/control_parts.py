@@ -164,6 +164,7 @@ class Parts:
         self.client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(self.path)),
             base_url="http://daemon",
+            timeout=60,
             # Routes of a test's own plugin are described nowhere.
             event_hooks={"response": [] if plugin is not None else [_check]},
         )
@@ -215,7 +216,7 @@ class Parts:
 
     async def ended(self, task_id: int) -> dict[str, Any]:
         """The task, once it has ended."""
-        answer = await self.client.get(f"/v1/retries/{task_id}?wait=10", timeout=15)
+        answer = await self.client.get(f"/v1/retries/{task_id}?wait=30")
         assert answer.status_code == 200, answer.text
         task: dict[str, Any] = answer.json()
         return task

@@ -8,7 +8,7 @@ import pytest
 from click.shell_completion import BashComplete
 
 from orchestratord.cli.main import main
-from orchestratord.model.test_case import ERRORS
+from orchestratord.errors import SendError
 from orchestratord.plugin.hookspecs import PHASES
 
 
@@ -60,4 +60,4 @@ def test_strategies(folder: Path) -> None:
 
 def test_words_of_explain(folder: Path) -> None:
     assert offered("explain", "shop/get", "--phase", "") == list(PHASES)
-    assert offered("explain", "shop/get", "--error", "") == list(ERRORS)
+    assert offered("explain", "shop/get", "--error", "") == list(SendError.KINDS)

@@ -312,6 +312,7 @@ def test_nothing_there_names_all_places(
     assert str(system) in err
     assert str(own) in err
     assert "systemctl start orchestratord" in err
+    assert "If it is starting, add --connect-timeout 30s." in err
     assert "--socket" in err
 
 

@@ -96,6 +96,8 @@ def test_a_line_is_read_as_its_verb(line: str, run: str) -> None:
         ("stauts", "there is no verb 'stauts', did you mean 'status'?"),
         ("ls", "there is no verb 'ls', did you mean 'list'?"),
         ("xyz", "there is no verb 'xyz'; there are status, endpoints, list,"),
+        ("xyz", "outbox, completion, and a plugin's while the daemon answers"),
+        ("webhooks xyz", "there are list, enable, disable, test\n"),
         ("webhooks tset a/b c", "there is no verb 'tset', did you mean 'test'?"),
         ("status -o xml", "invalid choice: 'xml'"),
         ("endpoints foo", "'foo' is not an endpoint"),

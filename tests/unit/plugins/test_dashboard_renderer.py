@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -176,8 +178,28 @@ def test_a_script_imports_others_by_their_addresses(tmp_path: Path) -> None:
     assert assets.Assets(tmp_path).address("a.js") != before  # or a browser would keep the old one
 
 
-def test_every_template_can_be_read() -> None:
-    page_renderer.PageRenderer((), AttemptHistory()).warm()
+async def test_every_template_can_be_read() -> None:
+    await page_renderer.PageRenderer((), AttemptHistory()).warm()
+
+
+async def test_reading_the_templates_ends_with_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    renderer = page_renderer.PageRenderer((), AttemptHistory())
+    read, first, go_on = [], asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def get_template(name: str) -> None:
+        read.append(name)
+        loop.call_soon_threadsafe(first.set)
+        go_on.wait(60)
+
+    monkeypatch.setattr(renderer._templates, "get_template", get_template)
+    warming = asyncio.create_task(renderer.warm())
+    await first.wait()
+    warming.cancel()
+    go_on.set()
+    await asyncio.wait([warming])
+    await loop.shutdown_default_executor()
+    assert len(read) == 1
 
 
 def test_no_template_holds_what_the_policy_forbids() -> None:

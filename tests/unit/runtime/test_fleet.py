@@ -27,6 +27,7 @@ from orchestratord.queue.records import Beat, Insert, Pick
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import CHANGED_WITHIN, Fleet
 from orchestratord.testing import Rig
+from orchestratord.values import world
 from orchestratord.values.clock import Clock
 
 LEASES_RUN_OUT = "UPDATE daemons SET lease_until = 1"
@@ -151,23 +152,24 @@ async def test_a_worker_that_gives_no_sign_of_life_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestratord.runtime.fleet.LOOK", 60.0)
-    monkeypatch.setattr("orchestratord.runtime.fleet.SILENT_AFTER", 0.6)
     url, team = f"sqlite:///{tmp_path}/queue.db", Workers.make(2)
     async with running(url, team.worker(1)) as daemon:
         await asyncio.sleep(0.1)  # its first look is over
         fleet, other = daemon.fleet, await Store.open(url, workers=team.worker(2))
         sign = daemons.give_sign(Beat(process_group=team.group, worker=2))
         await other.write(sign)
-        for _ in range(2):
+        now = time.monotonic()
+        clock = SimpleNamespace(**{**vars(world), "monotonic": lambda: now})
+        monkeypatch.setattr("orchestratord.runtime.fleet.world", clock)
+        for _ in range(3):
+            now += 20.0
             await fleet._learn()
-            time.sleep(0.8)
-        await fleet._learn()
         assert fleet.troubles() == []  # it has stood still itself
-        for _ in range(10):
-            await asyncio.sleep(0.1)
+        for _ in range(4):
+            now += 4.0
             await fleet._learn()
         [silent] = fleet.troubles()
-        assert silent == Trouble("worker_silent", "worker 2 has given no sign of life for 1 s", 0)
+        assert silent == Trouble("worker_silent", "worker 2 has given no sign of life for 16 s", 0)
         await other.write(sign)
         await fleet._learn()
         assert fleet.troubles() == []

@@ -9,13 +9,14 @@ from typing import Any
 import orchestratord_backoff
 import orchestratord_webhooks
 
+from orchestratord.cli.opened_config import OpenedConfig
 from orchestratord.config.load import load
 from orchestratord.engine.http_executor import HttpPlugin
 from orchestratord.model.settings import Config
 from orchestratord.model.test_case import FakeAnswer
 from orchestratord.plugin.host import Host
 from orchestratord.simulate.explain import Explainer
-from orchestratord.simulate.report import Report, report_json
+from orchestratord.simulate.report import Report
 from orchestratord.testing import FakeClock
 
 API = """
@@ -71,6 +72,7 @@ class Shop:
         self.host.ask("config_adopted", arguments)
         for executor in self.host.registry.executors:
             executor.bind("q1", {})
+        self.opened = OpenedConfig(folder, self.host, self.config)
         self.clock = FakeClock()
         self.explainer = Explainer(self.host, self.config, self.clock)
 
@@ -99,7 +101,7 @@ class Shop:
 
     def json(self, report: Report) -> dict[str, Any]:
         """The same for people."""
-        return report_json(report, self.config.redactor)
+        return report.document(self.config.redactor)
 
 
 def rules(report: Report) -> dict[str, tuple[bool, str]]:

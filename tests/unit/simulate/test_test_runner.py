@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from explain_parts import GET, POST, Shop
+from orchestratord_simulate.test_runner import CaseResult, run_cases
 
 from orchestratord import Explanation, NewTask, hookimpl
-from orchestratord.simulate.test_runner import CaseResult, run_cases
 
 NOT_FOUND = "failed, not_retryable: 404 Not Found: retry.when does not cover 404"
 
@@ -19,7 +19,7 @@ async def tried(folder: Path, tests: str, *plugins: object, name: str = "get") -
     text = {"get": GET, "post": POST}[name]
     shop = Shop(folder, *plugins, **{name: f"{text.rstrip()}\n    tests: {tests}\n"})
     endpoint = shop.config.endpoints[f"shop/{name}"]
-    return await run_cases(shop.explainer, endpoint, shop.config.redactor)
+    return await run_cases(shop.opened, endpoint)
 
 
 async def misses(folder: Path, answer: str, expect: str, **more: Any) -> dict[str, str]:
@@ -199,7 +199,7 @@ async def test_the_attempt_and_the_time_are_the_tests(tmp_path: Path) -> None:
     )
     shop = Shop(tmp_path, get=get)
     endpoint = shop.config.endpoints["shop/get"]
-    for one in await run_cases(shop.explainer, endpoint, shop.config.redactor):
+    for one in await run_cases(shop.opened, endpoint):
         assert one.misses == ()
 
 
@@ -208,7 +208,7 @@ async def test_a_delivery_that_cannot_be_rendered_is_a_miss(tmp_path: Path) -> N
     test = "{answer: {status_code: 200}, expect: {webhooks: [bad]}}"
     shop = Shop(tmp_path, get=f"path: /x\nwebhooks: [{hook}]\ntests: [{test}]\n")
     endpoint = shop.config.endpoints["shop/get"]
-    (one,) = await run_cases(shop.explainer, endpoint, shop.config.redactor)
+    (one,) = await run_cases(shop.opened, endpoint)
     (miss,) = one.misses
     assert miss.path == ("expect", "webhooks", 0)
     assert miss.message.startswith("bad fires, and its delivery will fail: ")
@@ -219,7 +219,7 @@ async def test_a_request_that_cannot_be_made_is_a_miss(tmp_path: Path) -> None:
     get = f"path: '/{{{{ params.a.b }}}}'\nparams: {{a: {{default: {{c: 1}}}}}}\ntests: [{test}]\n"
     shop = Shop(tmp_path, get=get)
     endpoint = shop.config.endpoints["shop/get"]
-    (one,) = await run_cases(shop.explainer, endpoint, shop.config.redactor)
+    (one,) = await run_cases(shop.opened, endpoint)
     (miss,) = one.misses
     assert miss.path == ("expect", "request")
     assert "there is no 'b'" in miss.message
@@ -227,7 +227,7 @@ async def test_a_request_that_cannot_be_made_is_a_miss(tmp_path: Path) -> None:
     test = "{answer: {status_code: 200}, expect: {outcome: failed, reason: invalid_payload}}"
     shop = Shop(tmp_path, get=get.replace(get[get.index("tests") :], f"tests: [{test}]\n"))
     endpoint = shop.config.endpoints["shop/get"]
-    (one,) = await run_cases(shop.explainer, endpoint, shop.config.redactor)
+    (one,) = await run_cases(shop.opened, endpoint)
     assert one.passed
 
 
@@ -307,5 +307,5 @@ async def test_what_is_not_done_yet(
     case = f"{{params: {{id: 7}}, attempt: 4, answer: {answer}, expect: {expect}}}"
     shop = Shop(tmp_path, get=f"{GET.rstrip()}\n    {POLL}\n    tests: [{case}]\n")
     endpoint = shop.config.endpoints["shop/get"]
-    (one,) = await run_cases(shop.explainer, endpoint, shop.config.redactor)
+    (one,) = await run_cases(shop.opened, endpoint)
     assert [miss.message for miss in one.misses] == ([] if message is None else [message])

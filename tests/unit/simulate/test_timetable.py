@@ -9,7 +9,7 @@ import pytest
 from orchestratord import Backoff
 from orchestratord.model.backoff import Fixed
 from orchestratord.model.retry_policy import RetryPolicy
-from orchestratord.simulate.timetable import between, timetable
+from orchestratord.simulate.timetable import timetable
 from orchestratord.values.durations import rough_duration
 
 
@@ -80,5 +80,5 @@ def test_durations_for_people(seconds: float, text: str) -> None:
 
 
 def test_a_range_of_one_is_one() -> None:
-    assert between(5, 5) == "5s"
-    assert between(4.5, 5.5) == "4.5s to 5.5s"
+    assert rough_duration(5, 5) == "5s"
+    assert rough_duration(4.5, 5.5) == "4.5s to 5.5s"

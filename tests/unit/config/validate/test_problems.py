@@ -162,6 +162,8 @@ def test_endpoints(config: ConfigFolder, text: str, error: str) -> None:
     [
         ("", "1:1: base_url: is required where an endpoint is called by HTTP"),
         ("base_url:", "1:1: base_url: is required where an endpoint is called by HTTP"),
+        ("headers: {}", "1:1: base_url: is required where an endpoint is called by HTTP; write "
+         "base_url: https://api.example.com"),
         ("base_url: ftp://a", "1:1: base_url: begins with http:// or https://"),
         ("base_url: a.example", "1:1: base_url: begins with http:// or https://"),
         ("base_url: https://", "1:1: base_url: has no host or port that can be used"),

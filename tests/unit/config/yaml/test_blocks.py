@@ -26,7 +26,7 @@ from orchestratord.errors import ConfigError
 pytestmark = pytest.mark.slow
 
 FILES = 14
-ROUNDS = int(os.environ.get("BLOCK_ROUNDS", "40"))
+ROUNDS = int(os.environ.get("BLOCK_ROUNDS", "15"))
 
 GOOD = {
     "type": ["type: http", "type: http # comment"],

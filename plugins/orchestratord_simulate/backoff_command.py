@@ -8,14 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from orchestratord.cli.argument_completion import endpoints_and_strategies
-from orchestratord.cli.options import config_option, counted, output_option
+from orchestratord import complete_endpoints, complete_strategies, config_option, output_option
 
 if TYPE_CHECKING:
-    from orchestratord.cli.opened_config import OpenedConfig
-    from orchestratord.model.retry_policy import RetryPolicy
-    from orchestratord.plugin.registry import Registry
+    from orchestratord import Backoff, OpenedConfig, RetryPolicy
 
 _WIDTH = 80
 _HEADS = ("AFTER", "DELAY", "WITH JITTER", "AT")
@@ -23,9 +21,16 @@ _BLOCKS = ("█", "▒")
 _ASCII = ("#", "-")
 
 
+def _offered(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [
+        *complete_endpoints(ctx, param, incomplete),
+        *complete_strategies(ctx, param, incomplete),
+    ]
+
+
 @click.command()
 @config_option
-@click.argument("what", metavar="ENDPOINT|STRATEGY", shell_complete=endpoints_and_strategies)
+@click.argument("what", metavar="ENDPOINT|STRATEGY", shell_complete=_offered)
 @click.option("--webhook", metavar="NAME", help="The deliveries of this webhook of the endpoint.")
 @click.option("--max-attempts", metavar="N", help="Instead of the declared value.")
 @click.option("--max-delay", metavar="DURATION", help="Instead of the declared value.")
@@ -47,26 +52,26 @@ def backoff(
     For an endpoint (API/NAME) by its declaration; for a strategy with its options, such as
     exponential:delay=5s,factor=2 or list:delays=5s,5m,30m, and the defaults of `retry` beside them.
     """
-    from orchestratord.cli.opened_config import opened_config, opened_host
-    from orchestratord.config.show.merged_endpoint import shown_retry
-    from orchestratord.simulate.timetable import timetable
+    from orchestratord import opened_config, opened_host, timetable
 
     given = {"max_attempts": max_attempts, "max_delay": max_delay, "jitter": jitter}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     title: str | None
     policy: RetryPolicy | None
     if "/" in what:
-        title, policy, registry = _declared(opened_config(config), what, webhook)
+        open_ = opened_config(config)
+        backoffs = open_.host.registry.backoffs
+        title, policy = _declared(open_, what, webhook)
         changes |= {"backoff": policy.backoff}
     else:
         if webhook is not None:
             raise click.UsageError("--webhook belongs to an endpoint, API/NAME")
-        registry = opened_host(config).registry
+        backoffs = opened_host(config).registry.backoffs
         title, policy = None, None
-        changes |= {"backoff": _strategy(what, registry)}
+        changes |= {"backoff": _strategy(what, backoffs)}
     if policy is None or len(changes) > 1:
-        policy = _changed(policy, changes, registry)
-    shown = shown_retry(policy)
+        policy = _changed(policy, changes, backoffs)
+    shown = policy.written()
     del shown["when"]  # which says nothing of delays
     faults: list[str] = []
     delays = timetable(policy, lambda name, fault: faults.append(f"{name}: {fault}"))
@@ -97,35 +102,32 @@ def backoff(
 
 def _declared(
     open_: OpenedConfig, endpoint_id: str, webhook: str | None
-) -> tuple[str, RetryPolicy, Registry]:
+) -> tuple[str, RetryPolicy]:
     """The policy of an endpoint's calls, or of the deliveries of one of its webhooks."""
-    from orchestratord.cli.opened_config import NOT_FOUND
-    from orchestratord.errors import Conflict
-    from orchestratord.values.suggest import suggest
+    from orchestratord import Conflict, suggest
 
     endpoint = open_.endpoint(endpoint_id)
     if webhook is None:
-        return endpoint.id, endpoint.retry, open_.host.registry
+        return endpoint.id, endpoint.retry
     names = [str(item.get("name")) for item in endpoint.shown.get("webhooks", ())]
     if webhook not in names:
         message = f"{endpoint.id} has no webhook {webhook!r}{suggest(webhook, names)}"
         click.echo(message, err=True)
-        raise SystemExit(NOT_FOUND)
+        raise SystemExit(open_.NOT_FOUND)
     try:
         _, target = open_.explainer().target(endpoint, webhook)
     except Conflict as conflict:
         raise click.ClickException(f"{webhook}: {conflict}") from None
-    return f"{endpoint.id} {webhook}", target.retry, open_.host.registry
+    return f"{endpoint.id} {webhook}", target.retry
 
 
-def _strategy(text: str, registry: Registry) -> dict[str, Any]:
+def _strategy(text: str, backoffs: Mapping[str, type[Backoff]]) -> dict[str, Any]:
     """`exponential:delay=5s,factor=2` as it would stand in the YAML. Raises UsageError."""
-    from orchestratord.config.validate.shapes import fields_of
-    from orchestratord.values.suggest import suggest
+    from orchestratord import suggest
 
     name, _, rest = text.partition(":")
-    if name not in registry.backoffs:
-        near = suggest(name, registry.backoffs)
+    if name not in backoffs:
+        near = suggest(name, backoffs)
         raise click.UsageError(f"unknown strategy {name!r}{near}")
     options: dict[str, list[str]] = {}
     last = ""
@@ -140,22 +142,20 @@ def _strategy(text: str, registry: Registry) -> dict[str, Any]:
             options[last].append(piece.strip())
         else:
             raise click.UsageError(f"{piece!r}: write KEY=VALUE, such as {name}:delay=5s")
-    shapes = fields_of(registry.backoffs[name])
+    keys = backoffs[name].model_json_schema()["properties"]
     declared: dict[str, Any] = {"strategy": name}
     for key, values in options.items():
-        listed = len(values) > 1 or (key in shapes and shapes[key].member("list") is not None)
+        forms = (keys.get(key, {}), *keys.get(key, {}).get("anyOf", ()))
+        listed = len(values) > 1 or any(form.get("type") == "array" for form in forms)
         declared[key] = values if listed else values[0]
     return declared
 
 
 def _changed(
-    policy: RetryPolicy | None, changes: dict[str, Any], registry: Registry
+    policy: RetryPolicy | None, changes: dict[str, Any], backoffs: Mapping[str, type[Backoff]]
 ) -> RetryPolicy:
     """The policy with what the command line says. Raises UsageError."""
-    from pydantic import ValidationError
-
-    from orchestratord.config.validate.error_text import expectation, sentence, value_text
-    from orchestratord.model.retry_policy import RetryPolicy
+    from orchestratord import RetryPolicy, validated
 
     given: dict[str, Any] = changes
     if policy is not None:
@@ -163,22 +163,14 @@ def _changed(
         given = {one.alias or name: getattr(policy, name) for name, one in fields.items()} | changes
     type_ = type(policy) if policy is not None else RetryPolicy
     try:
-        return type_.model_validate(given, context={"backoffs": registry.backoffs})
-    except ValidationError as error:
-        lines = []
-        for item in error.errors(include_url=False):
-            wanted = expectation(item)
-            text = (
-                f"expected {wanted}, not {value_text(item['input'])}" if wanted else sentence(item)
-            )
-            lines.append(f"{'.'.join(map(str, item['loc']))}: {text}")
-        raise click.UsageError("\n".join(lines)) from None
+        return validated(type_, given, {"backoffs": backoffs})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     """A table of delays with a picture, no wider than a terminal of 80 columns."""
-    from orchestratord.simulate.timetable import between
-    from orchestratord.values.durations import rough_duration
+    from orchestratord import rough_duration
 
     policy, delays = document["policy"], document["delays"]
     options = ", ".join(f"{key} {_plain(value)}" for key, value in policy["backoff"].items())
@@ -192,26 +184,26 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield from _table(delays)
     yield ""
-    attempts = counted(document["attempts"], "attempt")
+    attempts = f"{document['attempts']} attempt{'s' * (document['attempts'] != 1)}"
     if document["expires"]:
         yield f"The next attempt would lie past give_up_after: {attempts}."
     else:
         yield f"Then it has failed for good (exhausted): {attempts}."
     total = f"Total: {rough_duration(document['total'])}"
     if document["shortest_total"] != document["longest_total"]:
-        total += f" ({between(document['shortest_total'], document['longest_total'])} with jitter)"
+        span = rough_duration(document["shortest_total"], document["longest_total"])
+        total += f" ({span} with jitter)"
     yield f"{total}, and the time that the attempts take."
 
 
 def _table(delays: list[Mapping[str, Any]]) -> Iterator[str]:
-    from orchestratord.simulate.timetable import between
-    from orchestratord.values.durations import rough_duration
+    from orchestratord import rough_duration
 
     rows = [
         (
             str(item["after_attempt"]),
             rough_duration(item["delay"]),
-            between(item["shortest"], item["longest"]),
+            rough_duration(item["shortest"], item["longest"]),
             rough_duration(item["since_first"]),
         )
         for item in delays

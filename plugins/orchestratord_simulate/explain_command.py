@@ -10,14 +10,19 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-from orchestratorctl.argument_types import json_object, key_value, text_or_file
-from orchestratord.cli import argument_completion
-from orchestratord.cli.options import config_option, output_option
+from orchestratord import (
+    complete_endpoints,
+    config_option,
+    json_object,
+    key_value,
+    output_option,
+    text_or_file,
+)
 
 if TYPE_CHECKING:
-    from orchestratord.model.endpoint import Endpoint
-    from orchestratord.model.test_case import FakeAnswer
+    from orchestratord import Endpoint, FakeAnswer
 
 T = TypeVar("T")
 
@@ -28,14 +33,26 @@ _ALIKE = 3
 """Things of one name that are shown; of a thousand calls the first few say it all."""
 
 
+def _phases(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from orchestratord import PHASES
+
+    return [CompletionItem(word) for word in PHASES if word.startswith(incomplete)]
+
+
+def _errors(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from orchestratord import SendError
+
+    return [CompletionItem(word) for word in SendError.KINDS if word.startswith(incomplete)]
+
+
 @click.command()
 @config_option
-@click.argument("endpoint", metavar="ENDPOINT", shell_complete=argument_completion.endpoints)
+@click.argument("endpoint", metavar="ENDPOINT", shell_complete=complete_endpoints)
 @click.option(
     "--phase",
     metavar="PHASE",
     help="Only what follows from this phase.",
-    shell_complete=argument_completion.phases,
+    shell_complete=_phases,
 )
 @click.option("--status-code", metavar="CODE", help="The answer: a number, or error for none.")
 @click.option("--body", metavar="TEXT|@FILE", help="The body of the answer; @- for stdin.")
@@ -50,7 +67,7 @@ _ALIKE = 3
     "--error",
     metavar="KIND",
     help="Why no answer comes, such as connect.",
-    shell_complete=argument_completion.errors,
+    shell_complete=_errors,
 )
 @click.option(
     "--attempt",
@@ -89,9 +106,7 @@ def explain(
     """
     import asyncio
 
-    from orchestratord.cli.opened_config import opened_config
-    from orchestratord.errors import Conflict
-    from orchestratord.simulate.report import report_json
+    from orchestratord import Conflict, opened_config
 
     content = None if body is None else _read("--body", text_or_file, body)
     answer = _answer(status_code, error, content, headers)
@@ -107,7 +122,7 @@ def explain(
         )
     except Conflict as conflict:
         raise click.ClickException(f"{endpoint}: {conflict}") from None
-    document = report_json(report, open_.config.redactor)
+    document = report.document(open_.config.redactor)
     if output == "json":
         click.echo(json.dumps(document, indent=2))
     else:
@@ -120,11 +135,10 @@ def _answer(
     """The answer that is supposed to come. Raises UsageError."""
     from pydantic import ValidationError
 
-    from orchestratord.model.test_case import ERRORS, FakeAnswer, parse_code
-    from orchestratord.values.suggest import suggest
+    from orchestratord import FakeAnswer, SendError, parse_code, suggest
 
-    if error is not None and error not in ERRORS:
-        raise click.UsageError(f"--error: unknown kind {error!r}{suggest(error, ERRORS)}")
+    if error is not None and error not in SendError.KINDS:
+        raise click.UsageError(f"--error: unknown kind {error!r}{suggest(error, SendError.KINDS)}")
     if status_code is None:
         if body is not None or headers:
             option = "--header" if body is None else "--body"
@@ -150,8 +164,7 @@ def _answer(
 
 
 def _check_phase(phase: str | None, answer: FakeAnswer | None) -> None:
-    from orchestratord.plugin.hookspecs import PHASES
-    from orchestratord.values.suggest import suggest
+    from orchestratord import PHASES, suggest
 
     if phase is None:
         return
@@ -163,8 +176,7 @@ def _check_phase(phase: str | None, answer: FakeAnswer | None) -> None:
 
 def _params(endpoint: Endpoint, texts: tuple[str, ...], document: str | None) -> dict[str, Any]:
     """The parameters of the call, defaults filled in. Raises UsageError."""
-    from orchestratord.config.params import check_params
-    from orchestratord.errors import InvalidParams
+    from orchestratord import InvalidParams, check_params
 
     pairs = [_read("-p", key_value, pair) for pair in texts]
     text = dict(pairs)
@@ -190,8 +202,8 @@ def _read(option: str, read: Callable[[str], T], word: str) -> T:
 
 
 def explain_text(document: Mapping[str, Any]) -> str:
-    """The text for what `report_json` made."""
-    from orchestratord.log import escape
+    """The text for the document of a report."""
+    from orchestratord import escape
 
     lines = [*_head(document), "", *_request(document)]
     if document["decision"] is not None:
@@ -240,7 +252,7 @@ def _request(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _expressions(document: Mapping[str, Any]) -> Iterator[str]:
-    from orchestratord.simulate.report import found_text
+    from orchestratord_simulate.found_text import found_text
 
     for one in document["expressions"]:
         yield from _wrapped("  ", [found_text(one)])
@@ -273,7 +285,7 @@ def _lines(text: str, indent: str) -> Iterator[str]:
 
 
 def _decision(document: Mapping[str, Any]) -> Iterator[str]:
-    from orchestratord.values.durations import rough_duration
+    from orchestratord import rough_duration
 
     decision = document["decision"]
     if decision["outcome"] == "succeeded":
@@ -297,11 +309,11 @@ def _decision(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _range(decision: Mapping[str, Any]) -> str:
-    from orchestratord.simulate.timetable import between
+    from orchestratord import rough_duration
 
     if decision["shortest"] == decision["longest"]:
         return ""
-    return f" ({between(decision['shortest'], decision['longest'])} with jitter)"
+    return f" ({rough_duration(decision['shortest'], decision['longest'])} with jitter)"
 
 
 def _consequences(document: Mapping[str, Any]) -> Iterator[str]:

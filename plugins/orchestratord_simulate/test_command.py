@@ -7,24 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestratord.cli.argument_completion import endpoints as named_endpoints
-from orchestratord.cli.options import config_option, output_option, pretend_secrets_option
+from orchestratord import (
+    complete_endpoints,
+    config_option,
+    output_option,
+    pretend_secrets_option,
+)
 
 if TYPE_CHECKING:
-    from orchestratord.cli.opened_config import OpenedConfig
-    from orchestratord.simulate.test_runner import CaseResult
+    from orchestratord import OpenedConfig
+    from orchestratord_simulate.test_runner import CaseResult
 
 FAILED = 1
 
 
-Report = dict[str, Any]
+Result = dict[str, Any]
 """One test as `-o json` has it. `misses` are places (file:line:column), keys and messages."""
 
 
 @click.command()
 @config_option
 @pretend_secrets_option
-@click.argument("endpoints", metavar="[ENDPOINT]...", nargs=-1, shell_complete=named_endpoints)
+@click.argument("endpoints", metavar="[ENDPOINT]...", nargs=-1, shell_complete=complete_endpoints)
 @output_option("text", "json", "junit", about="The format of the output.")
 def test(
     config: str | None, pretend_secrets: bool, endpoints: tuple[str, ...], output: str
@@ -33,7 +37,7 @@ def test(
 
     Exits with 0 if all passed, with 1 if one failed, with 78 if the configuration is not good.
     """
-    from orchestratord.cli.opened_config import opened_config
+    from orchestratord import opened_config
 
     open_ = opened_config(config, pretend_secrets=pretend_secrets)
     names = endpoints or tuple(open_.config.endpoints)
@@ -46,18 +50,15 @@ def test(
     raise SystemExit(0 if all(result["passed"] for result in results) else FAILED)
 
 
-def _results(open_: OpenedConfig, names: Sequence[str]) -> list[Report]:
+def _results(open_: OpenedConfig, names: Sequence[str]) -> list[Result]:
     import asyncio
 
-    from orchestratord.simulate.test_runner import run_cases
-
-    explainer = open_.explainer()
+    from orchestratord_simulate.test_runner import run_cases
 
     async def run() -> list[CaseResult]:
         found: list[CaseResult] = []
         for name in dict.fromkeys(names):
-            endpoint = open_.config.endpoints[name]
-            found += await run_cases(explainer, endpoint, open_.config.redactor)
+            found += await run_cases(open_, open_.config.endpoints[name])
         return found
 
     found = asyncio.run(run())
@@ -67,14 +68,10 @@ def _results(open_: OpenedConfig, names: Sequence[str]) -> list[Report]:
 
 def _note_hooks(open_: OpenedConfig, results: Sequence[CaseResult]) -> None:
     """Say which plugins decide in the daemon, and were not asked here."""
-    from orchestratord.simulate.explain import impure
-
-    registry = open_.host.registry
+    explainer = open_.explainer()
     found: dict[str, dict[str, None]] = {}
     for item in results:
-        executor = registry.executor("call", item.endpoint.type)
-        for phase in executor.sending_phases if executor else ():
-            plugins = impure(open_.host, phase, item.endpoint)
+        for phase, plugins in explainer.impure(item.endpoint).items():
             found.setdefault(phase, {}).update(dict.fromkeys(plugins))
     for phase, names in sorted(found.items()):
         if names:
@@ -82,18 +79,12 @@ def _note_hooks(open_: OpenedConfig, results: Sequence[CaseResult]) -> None:
             click.echo(f"note: {message}, which may decide otherwise", err=True)
 
 
-def _placed(open_: OpenedConfig, result: CaseResult) -> Report:
+def _placed(open_: OpenedConfig, result: CaseResult) -> Result:
     """With the place of the test, and of each expectation that was not met."""
-    from orchestratord.config.yaml.document import read_document
-    from orchestratord.config.yaml.nodes import MapNode, locate
-
-    source = result.endpoint.source
-    document = read_document(source, (open_.folder / source).read_bytes())
-    root = document.root or MapNode()
     here = ("tests", result.index)
     misses: list[dict[str, Any]] = []
     for miss in result.misses:
-        spot, _, _ = locate(document.spot, root, (*here, *miss.path))
+        spot = open_.place(result.endpoint, *here, *miss.path)
         misses.append(
             {
                 "file": spot.file,
@@ -103,7 +94,7 @@ def _placed(open_: OpenedConfig, result: CaseResult) -> Report:
                 "message": miss.message,
             }
         )
-    spot, _, _ = locate(document.spot, root, here)
+    spot = open_.place(result.endpoint, *here)
     return {
         "endpoint": result.endpoint.id,
         "name": result.label,
@@ -115,18 +106,18 @@ def _placed(open_: OpenedConfig, result: CaseResult) -> Report:
 
 
 def _sentence(miss: dict[str, Any]) -> str:
-    from orchestratord.log import escape
+    from orchestratord import escape
 
     place = f"{miss['file']}:{miss['line']}:{miss['column']}"
     return escape(f"{place}: {miss['key']}: {miss['message']}")
 
 
-def _failed(results: Sequence[Report]) -> int:
+def _failed(results: Sequence[Result]) -> int:
     return sum(not result["passed"] for result in results)
 
 
-def _text(results: Sequence[Report]) -> Iterator[str]:
-    from orchestratord.log import escape
+def _text(results: Sequence[Result]) -> Iterator[str]:
+    from orchestratord import escape
 
     endpoint = ""
     for result in results:
@@ -140,7 +131,7 @@ def _text(results: Sequence[Report]) -> Iterator[str]:
     yield f"{len(results) - failed} passed, {failed} failed" if results else "there are no tests"
 
 
-def _json(results: Sequence[Report]) -> Iterator[str]:
+def _json(results: Sequence[Result]) -> Iterator[str]:
     import json
 
     failed = _failed(results)
@@ -148,11 +139,11 @@ def _json(results: Sequence[Report]) -> Iterator[str]:
     yield json.dumps(document, indent=2)
 
 
-def _junit(results: Sequence[Report]) -> Iterator[str]:
+def _junit(results: Sequence[Result]) -> Iterator[str]:
     """The XML that CI systems read; a failure holds every miss, one a line."""
     from xml.etree import ElementTree as Xml
 
-    from orchestratord.log import escape
+    from orchestratord import escape
 
     counts = {"tests": str(len(results)), "failures": str(_failed(results))}
     suite = Xml.Element("testsuite", {"name": "orchestratord", **counts})

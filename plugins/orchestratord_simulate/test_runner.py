@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from orchestratord.config.params import check_params
-from orchestratord.errors import Conflict
-from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.outcome import Statement
-from orchestratord.model.task import Explanation, Kind
-from orchestratord.model.test_case import Expected, ExpectedCall, ExpectedRequest, TestCase
-from orchestratord.simulate.explain import Explainer
-from orchestratord.simulate.report import OUTCOMES, Report, found_text
-from orchestratord.simulate.timetable import between
-from orchestratord.values.durations import rough_duration
-from orchestratord.values.redact import Redactor
-from orchestratord.values.template import to_text
+from orchestratord import (
+    Conflict,
+    Endpoint,
+    Explanation,
+    OpenedConfig,
+    Report,
+    Statement,
+    TestCase,
+    check_params,
+    rough_duration,
+    to_text,
+)
+from orchestratord_simulate.found_text import found_text
 
+CALL, WEBHOOK = "call", "webhook"
+"""Kinds of what follows."""
 _EXACT = 0.0005
 """Seconds in which two delays may differ; shorter ones are not written down."""
 
@@ -58,25 +61,23 @@ class CaseResult:
         return not self.misses
 
 
-async def run_cases(
-    explainer: Explainer, endpoint: Endpoint, redactor: Redactor
-) -> list[CaseResult]:
+async def run_cases(opened: OpenedConfig, endpoint: Endpoint) -> list[CaseResult]:
     """Carry out the tests of one endpoint, in their order. No secret is in what comes out."""
     tried: list[CaseResult] = []
     for index, case in enumerate(endpoint.tests):
         found = [
-            Miss(path, redactor.text(message))
-            for path, message in await _misses(explainer, endpoint, case)
+            Miss(path, opened.config.redactor.text(message))
+            for path, message in await _misses(opened, endpoint, case)
         ]
         tried.append(CaseResult(endpoint, index, case, tuple(found)))
     return tried
 
 
 async def _misses(
-    explainer: Explainer, endpoint: Endpoint, case: TestCase
+    opened: OpenedConfig, endpoint: Endpoint, case: TestCase
 ) -> list[tuple[Path, str]]:
     try:
-        report = await explainer.explain(
+        report = await opened.explainer().explain(
             endpoint,
             check_params(endpoint, case.params),
             attempt=case.attempt,
@@ -85,35 +86,35 @@ async def _misses(
         )
     except Conflict as conflict:
         return [((), str(conflict))]
+    shown = report.document(opened.config.redactor)
     misses: list[tuple[Path, str]] = [((), note) for note in report.notes]
-    misses += _decided(case.expect, report)
-    if case.expect.webhooks is not None:
-        misses += _webhooks(case.expect.webhooks, report)
-    if case.expect.calls is not None:
-        misses += _calls(case.expect.calls, report)
-    if case.expect.request is not None:
-        misses += _request(case.expect.request, report)
+    misses += _decided(case, report, shown)
+    misses += _webhooks(case, report)
+    misses += _calls(case, report)
+    misses += _request(case, report)
     return misses
 
 
-def _decided(expect: Expected, report: Report) -> Iterator[tuple[Path, str]]:
-    decision, outcome = report.decision, report.outcome
+def _decided(
+    case: TestCase, report: Report, shown: Mapping[str, Any]
+) -> Iterator[tuple[Path, str]]:
+    expect, decision, outcome = case.expect, report.decision, report.outcome
     assert decision is not None, "each test pretends an answer"
-    came: str = OUTCOMES[decision.status]
+    came: str = shown["decision"]["outcome"]
     because = f"{came}: {decision.why}"
     if decision.reason is not None:
         words = [decision.reason, outcome.error if outcome else None]
         if decision.why != decision.reason:
             words.append(decision.why)
         because = f"{came}, {': '.join(str(word) for word in words if word)}"
-    because = "; ".join((because, *(found_text(asdict(one)) for one in report.expressions)))
+    because = "; ".join((because, *map(found_text, shown["expressions"])))
     if expect.outcome is not None and came != expect.outcome:
         yield ("expect", "outcome"), f"expected {expect.outcome}, came {because}"
     elif expect.reason is not None and decision.reason != expect.reason:
         yield ("expect", "reason"), f"expected {expect.reason}, came {because}"
     if expect.delay is not None:
         shortest, longest = expect.delay
-        wanted = between(shortest, longest)
+        wanted = rough_duration(shortest, longest)
         if decision.delay is None:
             yield ("expect", "delay"), f"expected {wanted}, came no further attempt, but {because}"
         elif not shortest - _EXACT <= decision.delay <= longest + _EXACT:
@@ -121,11 +122,13 @@ def _decided(expect: Expected, report: Report) -> Iterator[tuple[Path, str]]:
             yield ("expect", "delay"), f"expected {wanted}, came {delay}: {decision.why}"
 
 
-def _webhooks(expected: tuple[str, ...], report: Report) -> Iterator[tuple[Path, str]]:
-    path = ("expect", "webhooks")
+def _webhooks(case: TestCase, report: Report) -> Iterator[tuple[Path, str]]:
+    path, expected = ("expect", "webhooks"), case.expect.webhooks
+    if expected is None:
+        return
     for item in report.consequences:
         explanation = item.explanation
-        if explanation.kind != Kind.WEBHOOK:
+        if explanation.kind != WEBHOOK:
             continue
         if explanation.name not in expected:
             if explanation.happens:
@@ -142,9 +145,11 @@ def _webhooks(expected: tuple[str, ...], report: Report) -> Iterator[tuple[Path,
             yield (*path, index), f"there is no webhook {name!r}"
 
 
-def _calls(expected: tuple[ExpectedCall, ...], report: Report) -> Iterator[tuple[Path, str]]:
-    path = ("expect", "calls")
-    found = [item for item in report.consequences if item.explanation.kind == Kind.CALL]
+def _calls(case: TestCase, report: Report) -> Iterator[tuple[Path, str]]:
+    path, expected = ("expect", "calls"), case.expect.calls
+    if expected is None:
+        return
+    found = [item for item in report.consequences if item.explanation.kind == CALL]
     following = [item for item in found if item.explanation.happens]
     for index, call in enumerate(expected[len(following) :], len(following)):
         why = [item.explanation.why for item in found if _is_about(item.explanation, call.call)]
@@ -167,15 +172,16 @@ def _is_about(explanation: Explanation, call: str) -> bool:
     return not explanation.happens and explanation.name.split(" ")[0] == call
 
 
-def _request(expected: ExpectedRequest, report: Report) -> Iterator[tuple[Path, str]]:
-    path = ("expect", "request")
-    request = report.request
+def _request(case: TestCase, report: Report) -> Iterator[tuple[Path, str]]:
+    path, expected, request = ("expect", "request"), case.expect.request, report.request
+    if expected is None:
+        return
     if request is None:
         error = report.outcome.error if report.outcome else None
         yield path, f"it cannot be made: {error}"
         return
     if isinstance(request, Statement):
-        yield from _statement(expected, request, path)
+        yield from _statement(case, request, path)
         return
     if not isinstance(request, httpx.Request):
         yield path, f"this endpoint sends no HTTP request; its type is {report.endpoint.type}"
@@ -196,9 +202,9 @@ def _request(expected: ExpectedRequest, report: Report) -> Iterator[tuple[Path, 
         yield from _body(expected.body, request.content.decode(errors="replace"), (*path, "body"))
 
 
-def _statement(
-    expected: ExpectedRequest, statement: Statement, path: Path
-) -> Iterator[tuple[Path, str]]:
+def _statement(case: TestCase, statement: Statement, path: Path) -> Iterator[tuple[Path, str]]:
+    expected = case.expect.request
+    assert expected is not None
     for key in sorted(expected.model_fields_set - _OF_STATEMENTS):
         yield (*path, key), "this endpoint sends no HTTP request, it executes a statement"
     if expected.database is not None and statement.database != expected.database:
