@@ -277,6 +277,26 @@ class Host:
             endpoint.remembered[question] = known
         return known
 
+    def concerned_by_end(
+        self, kind: str, endpoint: Endpoint | None, after: str | None, phase: str | None
+    ) -> tuple[Sequence[str], int]:
+        """What is asked about an end of tasks of a kind of an endpoint: the phases that are
+        announced, of an `after` and an end `phase`; and how many implementations of the latter."""
+        if endpoint is None:  # where no phase is reached
+            told = self.compiled(phase) if phase == "on_final_failure" else None
+            return (), len(told or ())
+        question = self.loaded, kind, after, phase
+        known: tuple[Sequence[str], int] | None = endpoint.remembered.get(question)
+        if known is None:
+            announced = [
+                name
+                for name in (after, phase)
+                if name is not None and self.concerned(hookspecs.ANNOUNCE, kind, endpoint, name)
+            ]
+            told = None if phase is None else self.concerned(phase, kind, endpoint)
+            known = endpoint.remembered[question] = announced, len(told or ())
+        return known
+
     def recorders(self, type_: EventType) -> tuple[Implementation, ...] | None:
         """Those of `on_event` that want to be asked about events of a type; None for none."""
         question = f"{hookspecs.RECORD} {type_}"
