@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 from typing_extensions import TypedDict
 
-from orchestratord.model.task import Reason, Status
+from orchestratord.model.task import Reason, Status, WaitsFor
 
 T = TypeVar("T", bound=type)
 
@@ -150,16 +150,7 @@ _For = TypedDict(
     "_For",
     {
         "for": Annotated[
-            Literal[
-                "breaker",
-                "retry_after",
-                "overload",
-                "rate_limit",
-                "concurrency",
-                "parked",
-                "partition",
-                "snooze",
-            ],
+            WaitsFor,
             Field(
                 description="`parked`: paused, disabled, or without its plugin; `snooze`: put off "
                 "by a plugin's hook"

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, make_dataclass, replace
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from orchestratord.errors import InvalidPayload
 from orchestratord.model.partition_turn import HOLD, HOLDS, Partition, PartitionTurn
@@ -37,6 +37,19 @@ class Status(StrEnum):
 
 
 FINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
+
+
+WaitsFor = Literal[
+    "breaker",
+    "retry_after",
+    "overload",
+    "rate_limit",
+    "concurrency",
+    "parked",
+    "partition",
+    "snooze",
+]
+"""What a task waits for: `parked` is paused, disabled, or without its plugin."""
 
 
 class Reason(StrEnum):

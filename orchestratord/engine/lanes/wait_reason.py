@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.throttle import Throttle
-from orchestratord.model.task import Key, Status, Task
+from orchestratord.model.task import Key, Status, Task, WaitsFor
 from orchestratord.plugin.executor import Standing, Target
 
 
@@ -19,16 +18,7 @@ class Waiting:
     probe may have others before it, whose turn it then is at `until`.
     """
 
-    what: Literal[
-        "breaker",
-        "retry_after",
-        "overload",
-        "rate_limit",
-        "concurrency",
-        "parked",
-        "partition",
-        "snooze",
-    ]
+    what: WaitsFor
     why: str
     lane: str | None = None
     since: int | None = None
