@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from orchestratord.cli.opened_config import opened_config as opened_config
     from orchestratord.cli.opened_config import opened_host as opened_host
     from orchestratord.cli.options import config_option as config_option
+    from orchestratord.cli.options import folder_of as folder_of
     from orchestratord.cli.options import output_option as output_option
     from orchestratord.cli.options import pretend_secrets_option as pretend_secrets_option
+    from orchestratord.cli.options import unwritable as unwritable
     from orchestratord.config.database_url import queue_url as queue_url
     from orchestratord.config.endpoint_file import EndpointFile as EndpointFile
     from orchestratord.config.params import check_params as check_params
     from orchestratord.config.params import fitted as fitted
     from orchestratord.config.params import rule_problems as rule_problems
+    from orchestratord.config.show.json_schema import json_schema as json_schema
     from orchestratord.config.validate.bind_address import parse_bind as parse_bind
     from orchestratord.config.validate.error_text import validated as validated
     from orchestratord.config.validate.request_rules import host_and_port as host_and_port
@@ -112,6 +115,7 @@ if TYPE_CHECKING:
     from orchestratord.model.outcome import Send as Send
     from orchestratord.model.outcome import Statement as Statement
     from orchestratord.model.partition_turn import Partition as Partition
+    from orchestratord.model.recurring_rows import DECIDED_ABOUT as DECIDED_ABOUT
     from orchestratord.model.recurring_rows import DECIDED_AT as DECIDED_AT
     from orchestratord.model.recurring_rows import RecurringRows as RecurringRows
     from orchestratord.model.retry_policy import RetryPolicy as RetryPolicy
@@ -151,6 +155,7 @@ if TYPE_CHECKING:
     from orchestratord.plugin.hook_marks import hookimpl as hookimpl
     from orchestratord.plugin.hook_marks import only_for as only_for
     from orchestratord.plugin.hook_marks import pure as pure
+    from orchestratord.plugin.hookspecs import HOOKS as HOOKS
     from orchestratord.plugin.hookspecs import PHASES as PHASES
     from orchestratord.plugin.long_work import off_loop as off_loop
     from orchestratord.plugin.metric import Counter as Counter

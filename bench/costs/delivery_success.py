@@ -21,12 +21,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import click
-from orchestratord_webhooks.attempt_counts import COUNTS, AttemptCounts
+from orchestratord_webhooks.attempt_counts import COUNTS, counted
 from orchestratord_webhooks.health import TABLE
 
 from bench.environment.postgres import folder_for_server, queue_url, server
 from bench.partitions import BATCH, Measured, measure, table_of
-from orchestratord.model.recurring_rows import DECIDED_AT, RecurringRows
+from orchestratord.model.recurring_rows import DECIDED_ABOUT, RecurringRows
 from orchestratord.model.task import Attempt, Key, NewTask, Task, Upsert
 from orchestratord.queue.operations import claim, effects, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
@@ -44,13 +44,14 @@ class DeliveriesQueue(Measured):
     def __init__(self, name: str, store: Store) -> None:
         super().__init__(name, store)
         row = {
-            "last_status_code": "200", "last_error": None, "last_attempt_at": DECIDED_AT,
-            "last_success_at": DECIDED_AT, "failures": 0, "failing_since": None, "failing_id": None,
+            "last_status_code": "200", "last_error": None, "last_attempt_at": DECIDED_ABOUT,
+            "last_success_at": DECIDED_ABOUT, "failures": 0, "failing_since": None,
+            "failing_id": None,
         }  # fmt: skip
         key = {"endpoint_id": KEY.endpoint_id, "name": KEY.webhook}
-        counted, _ = AttemptCounts().count(tuple(KEY), int(time.time() * 1000), failed=False)
+        attempt = counted(tuple(KEY), "worker", int(time.time() * 1000), failed=False)
         health = Upsert(TABLE.name, key, row)
-        rows = {HEALTH: [health], COUNTED: [health, counted]}.get(name)
+        rows = {HEALTH: [health], COUNTED: [health, attempt]}.get(name)
         self._recurring = [] if rows is None else [RecurringRows(rows, until=1 << 60)]
 
     async def fill(self, tasks: int) -> None:

@@ -20,12 +20,9 @@ PLACES = {
     "check": "inspect.check_command",
     "config": "inspect.config_show_command",
     "doctor": "doctor.doctor_command",
-    "init": "create.init_command",
     "move-queue": "move_queue_command:move_queue",
-    "new": "create.new_command",
     "plugins": "inspect.plugins_command",
     "run": "run_command",
-    "schema": "inspect.schema_command",
 }
 """A command's name → its module, in which it has that name or the one behind the colon."""
 

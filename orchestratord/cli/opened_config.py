@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -128,33 +125,3 @@ def opened_config(option: str | None, *, pretend_secrets: bool = False) -> Opene
         if not executor.instance:
             executor.bind(QUEUE, {})
     return OpenedConfig(folder, host, config)
-
-
-@contextmanager
-def copy_of(contents: Mapping[str, bytes]) -> Iterator[Path]:
-    """A config folder of its own with these files, to try what is not written yet."""
-    with tempfile.TemporaryDirectory(prefix="orchestratord-") as name:
-        folder = Path(name)
-        (folder / "apis").mkdir()
-        for file, content in contents.items():
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            (folder / file).write_bytes(content)
-        yield folder
-
-
-def errors_in(folder: Path, host: Host) -> list[Problem]:
-    """The errors that `check` would report of a config folder."""
-    try:
-        config_of(folder, host)
-    except ConfigError as error:
-        return [problem for problem in error.problems if problem.severity == "error"]
-    return []
-
-
-def existing_folder(folder: Path) -> Path:
-    """The config folder itself. Raises ClickException where there is none."""
-    if not folder.is_dir():
-        raise click.ClickException(
-            f"there is no config folder {folder}; `orchestratord init DIR` makes one"
-        )
-    return folder

@@ -78,6 +78,11 @@ def bad_config_ends() -> Iterator[None]:
         raise SystemExit(BAD_CONFIG) from None
 
 
+def unwritable(path: Path, error: OSError) -> click.ClickException:
+    """What to raise where `path` cannot be written."""
+    return click.ClickException(f"{path} cannot be written: {error.strerror or error}")
+
+
 def counted(count: int, noun: str) -> str:
     """`1 folder`, `2 folders`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -29,7 +29,7 @@ MAX_BYTES = 1_048_576
 _SETTLED = 2.0
 """Seconds after which the times of a file are relied on to change with its content."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MEANT = re.compile(r"[^.]+(\.\w+)?\.txt|[^.]+\.(yam|jsn|(yml|yaml|json)[a-z])", re.IGNORECASE)
 """A file that was meant to be an endpoint: saved by an editor of texts, or misspelt."""
 _MEANT_SETTINGS = frozenset({"config", "daemon", "settings"})
@@ -280,7 +280,7 @@ class _Reading:
                 yield entry
 
     def _named(self, path: str, name: str) -> bool:
-        if _NAME.fullmatch(name):
+        if NAME.fullmatch(name):
             return True
         self._problem(path, f"the name {name!r} cannot be used: {_NAME_RULE}")
         return False

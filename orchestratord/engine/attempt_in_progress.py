@@ -28,8 +28,8 @@ class AttemptInProgress:
         running: the asyncio task of the attempt.
         began: when it began, milliseconds since the epoch.
         clock: the same by `world.monotonic`.
-        counted: when the rate of its lane counts it; several daemons do so as it is claimed.
         early: it began before the delay was over that the last one which counted has chosen.
+        counted: when the rate of its lane counts it; 0 while that is not known.
         request: what is sent, once it is made.
         sent: when its executor was called, by `world.monotonic`; 0 before.
         took: milliseconds until it was decided when it is tried again; 0 before.
@@ -46,8 +46,8 @@ class AttemptInProgress:
     running: asyncio.Task[Any]
     began: int
     clock: float
-    counted: int
-    early: bool = False
+    early: bool
+    counted: int = 0
     request: Any = None
     sent: float = 0.0
     took: float = 0.0

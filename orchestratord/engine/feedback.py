@@ -95,10 +95,13 @@ class Feedback:
         result, lane, key = attempt.result, self._lanes.lanes[attempt.lane], attempt.plan.key
         assert result is not None
         task, outcome = attempt.task, result.outcome
-        done = result.decision.status is Status.SUCCEEDED
-        spent = outcome is not None and outcome.quota_until is not None
-        healthy = lane.throttle is None and task.id not in self._scopes.probes
-        if done and self._scopes.tried(key, now) and healthy and not spent:
+        if (
+            result.decision.status is Status.SUCCEEDED
+            and self._scopes.tried(key, now)
+            and lane.throttle is None
+            and task.id not in self._scopes.probes
+            and (outcome is None or outcome.quota_until is None)
+        ):
             return
         try:
             if (

@@ -3,6 +3,7 @@ was never sent (refused, expired, removed, lost with a dead daemon)."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -49,54 +50,47 @@ class PhaseHooks:
 
     async def ask(
         self,
-        reached: Reached,
-        decision: Decision,
-        row: Attempt | None,
-        after: str | None,
+        task: Task,
+        result: AttemptResult,
+        config: Config,
         plan: Plan | None = None,
+        running: asyncio.Task[Any] | None = None,
     ) -> AttemptResult:
-        """Collect what the telling hooks want written with the decision.
+        """Collect what the telling hooks want written with the end of an attempt.
 
         Args:
-            reached: the attempt as it ended: `outcome` as the hooks left it, `task` as it was
-                claimed, `endpoint` as it was when the attempt began (None where it is gone).
-            decision: what becomes of the task.
-            row: the row of the attempt; None where there was none.
-            after: the after_ phase that was reached; None for none.
+            task: as it was claimed.
+            result: the end, with its outcome as the deciding hooks left it, and the endpoint as it
+                was when the attempt began (None where it is gone). The effects are added to it.
+            config: what the attempt was made with.
             plan: remembers what is written with each success; None for a task without an attempt.
+            running: the asyncio task that this runs in, where the caller knows it.
+
+        Returns:
+            `result`.
         """
-        host, task, endpoint = self._host, reached.task, reached.endpoint
-        outcome, phase = reached.outcome, END_PHASES.get(decision.status)
+        decision, outcome, endpoint = result.decision, result.outcome, result.endpoint
         assert outcome is not None
-        announced = [
-            name
-            for name in ((after, phase) if endpoint is not None else ())
-            if name is not None and host.concerned(ANNOUNCE, task.kind, endpoint, name)
-        ]
-        telling = None
-        if phase is not None and (endpoint is not None or phase == "on_final_failure"):
-            telling = host.concerned(phase, task.kind, endpoint)
+        host, phase = self._host, END_PHASES.get(decision.status)
+        announced, telling = host.concerned_by_end(task.kind, endpoint, result.after, phase)
         if outcome.final_reason != decision.reason:
-            outcome = replace(outcome, final_reason=decision.reason)
-        result = AttemptResult(
-            decision, outcome, row, [], decision.uncounted, None, reached.request, after,
-            endpoint=endpoint,
-        )  # fmt: skip
+            result.outcome = outcome = replace(outcome, final_reason=decision.reason)
         if phase != "on_success":
             self._ask_again(task.key)
         elif telling and plan is not None and (known := self._known(plan, outcome)):
-            result.recurring, telling = known, None
+            result.recurring, telling = known, 0
         if announced or telling:
-            reached.outcome, reached.next_try = outcome, decision.next_try
-            reached.task = task.after(
+            about = task.after(
                 decision.status, decision.reason, decision.next_try,
                 outcome.status_code, outcome.error,
             )  # fmt: skip
+            reached = Reached(about, endpoint, config, outcome, result.request, running)
+            reached.next_try = decision.next_try
             for name in announced:
                 reached.phase = name
                 result.effects += await host.collect(ANNOUNCE, reached)
             if phase == "on_success" and telling:
-                await self._ask_success(reached, result, plan, len(telling))
+                await self._ask_success(reached, result, plan, telling)
             elif phase is not None and telling:
                 result.effects += await host.collect(phase, reached)
         if phase != "on_success":  # what they said meanwhile is from before they were told
@@ -168,8 +162,8 @@ class PhaseHooks:
         if outcome.verdict != "success":
             return None
         decision = Decision(Status.SUCCEEDED, "it has happened", None)
-        reached = Reached(task, endpoint, config, outcome)
-        return (await self.ask(reached, decision, None, None)).effects
+        result = AttemptResult(decision, outcome, None, endpoint=endpoint)
+        return (await self.ask(task, result, config)).effects
 
     async def lost(
         self,
@@ -199,10 +193,10 @@ class PhaseHooks:
         began = task.started_at or now
         row = Attempt(task.attempts, began, 0.0, "error", error, decision.delay, decision.why)
         phase = executor.phases[1] if executor is not None else None
-        reached = Reached(task, endpoint, config, outcome)
-        result = await self.ask(reached, decision, row, phase)
-        result.deaths, result.uncounted = deaths, died
-        return result
+        result = AttemptResult(
+            decision, outcome, row, [], died, deaths, after=phase, endpoint=endpoint
+        )
+        return await self.ask(task, result, config)
 
     async def fail(
         self,
@@ -227,10 +221,10 @@ class PhaseHooks:
                 task.attempts, began, float(self._clock.now_ms() - began), None, error, None,
                 reason.value)  # fmt: skip
         outcome = Outcome("failure", None, error=error, final_reason=reason)
-        reached = Reached(task, endpoint, config, outcome, request)
-        result = await self.ask(reached, decision, row, None)
-        result.uncounted = began is None
-        return result
+        result = AttemptResult(
+            decision, outcome, row, [], began is None, request=request, endpoint=endpoint
+        )
+        return await self.ask(task, result, config)
 
     async def cancelled(self, task: Task, result: AttemptResult, config: Config) -> AttemptResult:
         """The end of an attempt whose task is cancelled instead of tried again."""
@@ -238,9 +232,7 @@ class PhaseHooks:
         row = result.attempt
         if row is not None:
             row = replace(row, delay=None, why=decision.why)
+        cancelled = replace(result, decision=decision, attempt=row, effects=[])
         if result.endpoint is None or result.outcome is None:
-            return replace(result, decision=decision, attempt=row, effects=[])
-        reached = Reached(task, result.endpoint, config, result.outcome, result.request)
-        told = await self.ask(reached, decision, row, result.after)
-        told.uncounted, told.deaths = result.uncounted, result.deaths
-        return told
+            return cancelled
+        return await self.ask(task, cancelled, config)

@@ -10,12 +10,22 @@ from orchestratord.model.task import Upsert
 
 
 class _DecidedAt:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
     def __repr__(self) -> str:
-        return "DECIDED_AT"
+        return self._name
 
 
-DECIDED_AT: Final[Any] = _DecidedAt()
+DECIDED_AT: Final[Any] = _DecidedAt("DECIDED_AT")
 """Among the `values` of a row: when the attempt was decided, milliseconds since the epoch."""
+DECIDED_ABOUT: Final[Any] = _DecidedAt("DECIDED_ABOUT")
+"""The same, exact to a second, in a row without `add`: for a second after it was written, that row
+is written only where another value changes. Daemons that write one row wait for each other."""
+
+
+class About(int):
+    """A time in the place of `DECIDED_ABOUT`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +40,8 @@ class RecurringRows:
     plugins have changed, where the clock was put back to before they were, and from `until` on.
 
     Args:
-        rows: what is written, 100 at most; `DECIDED_AT` among their values stands for a time.
+        rows: what is written, 100 at most; `DECIDED_AT` and `DECIDED_ABOUT` among their values
+            stand for a time.
         until: for what is decided before this, milliseconds since the epoch.
     """
 
@@ -59,7 +70,10 @@ class RecurringRows:
 
 
 def _dated(values: Mapping[str, Any], at: int) -> dict[str, Any]:
-    return {column: at if value is DECIDED_AT else value for column, value in values.items()}
+    return {
+        column: at if value is DECIDED_AT else About(at) if value is DECIDED_ABOUT else value
+        for column, value in values.items()
+    }
 
 
 def upserts_of(recurring: Iterable[RecurringRows], decided_at: int) -> list[Upsert]:

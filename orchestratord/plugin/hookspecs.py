@@ -354,5 +354,5 @@ def observe(events: Sequence[Event]) -> None:
     """
 
 
-ALL = tuple(name for name, found in globals().items() if hasattr(found, "orchestratord_spec"))
+HOOKS = tuple(name for name, found in globals().items() if hasattr(found, "orchestratord_spec"))
 """All of them, by their names."""

@@ -277,6 +277,26 @@ class Host:
             endpoint.remembered[question] = known
         return known
 
+    def concerned_by_end(
+        self, kind: str, endpoint: Endpoint | None, after: str | None, phase: str | None
+    ) -> tuple[Sequence[str], int]:
+        """What is asked about an end of tasks of a kind of an endpoint: the phases that are
+        announced, of an `after` and an end `phase`; and how many implementations of the latter."""
+        if endpoint is None:  # where no phase is reached
+            told = self.compiled(phase) if phase == "on_final_failure" else None
+            return (), len(told or ())
+        question = self.loaded, kind, after, phase
+        known: tuple[Sequence[str], int] | None = endpoint.remembered.get(question)
+        if known is None:
+            announced = [
+                name
+                for name in (after, phase)
+                if name is not None and self.concerned(hookspecs.ANNOUNCE, kind, endpoint, name)
+            ]
+            told = None if phase is None else self.concerned(phase, kind, endpoint)
+            known = endpoint.remembered[question] = announced, len(told or ())
+        return known
+
     def recorders(self, type_: EventType) -> tuple[Implementation, ...] | None:
         """Those of `on_event` that want to be asked about events of a type; None for none."""
         question = f"{hookspecs.RECORD} {type_}"
@@ -328,7 +348,7 @@ class Host:
     def _owner(self, frames: Sequence[FrameType]) -> tuple[str, str] | None:
         codes = {
             function.__code__: (item.plugin, hook)
-            for hook in hookspecs.ALL
+            for hook in hookspecs.HOOKS
             for item in self.compiled(hook) or ()
             for function in (item.function, item.only_for)
             if function is not None and hasattr(function, "__code__")
@@ -534,13 +554,13 @@ _GATHERING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 def _wrong_with(name: str, function: Any, marks: Mapping[str, Any] | None) -> Iterator[str]:
     if marks is None:
-        if name in hookspecs.ALL:
+        if name in hookspecs.HOOKS:
             yield f"{name} has the name of a hook, but no @hookimpl above it"
         return
     hook = marks.get("specname") or name
-    if hook not in hookspecs.ALL:
+    if hook not in hookspecs.HOOKS:
         if not marks.get("optionalhook"):
-            yield f"there is no hook {hook!r}{suggest(hook, hookspecs.ALL)}"
+            yield f"there is no hook {hook!r}{suggest(hook, hookspecs.HOOKS)}"
         return
     if marks.get("wrapper") or marks.get("hookwrapper"):
         yield f"{hook} is a hook wrapper; write a plain hook"

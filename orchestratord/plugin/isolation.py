@@ -371,6 +371,7 @@ _LARGEST_SUM = 64 << 20
 """Bytes of all payloads, texts and calls' parameters that a hook returns together."""
 _TOO_LARGE = f"returned more than {_LARGEST_SUM >> 20} MiB"
 _NAMES = ("kind", "endpoint_id", "webhook", "phase", "unique_key")
+_names_of = attrgetter(*_NAMES)
 
 
 def check_sizes(effects: Iterable[Effect], max_params: int) -> None:
@@ -401,10 +402,11 @@ def _size_of(effect: Effect, max_params: int) -> int:
 
 
 def _size_of_task(task: NewTask, max_params: int) -> int:
-    for name in _NAMES:
-        value = getattr(task, name)
-        if value is not None and len(value) > _LONGEST_NAME:
-            raise HookFault(f"returned a NewTask whose {name} is longer than {_LONGEST_NAME}")
+    names = _names_of(task)
+    if len("".join(filter(None, names))) > _LONGEST_NAME:  # all of them together
+        for name, value in zip(_NAMES, names, strict=True):
+            if value is not None and len(value) > _LONGEST_NAME:
+                raise HookFault(f"returned a NewTask whose {name} is longer than {_LONGEST_NAME}")
     most = max_params if task.kind == Kind.CALL else _LARGEST_PARAMS
     for given in (task.params, task.asked):
         if given and is_larger(given, most):

@@ -26,7 +26,7 @@ _COCKROACH = "playhouse.cockroachdb"
 BASELINE = 15
 """The oldest schema that can be brought on: that of 1.0.0, and the number of the first
 migration."""
-VERSION = 25
+VERSION = 26
 """The schema that this code reads and writes: the number of the last one."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -212,10 +212,10 @@ def _carry_out(step: Step) -> None:
         beside.write_text(step.text, "utf-8")
         beside.replace(step.path)
     except OSError as error:
+        from orchestratord import unwritable
+
         beside.unlink(missing_ok=True)
-        raise click.ClickException(
-            f"{step.path} cannot be written: {error.strerror or error}"
-        ) from None
+        raise unwritable(step.path, error) from None
 
 
 def _holds(path: Path, text: str) -> bool:

@@ -31,7 +31,6 @@ from orchestratord import (
     Control,
     Counter,
     DaemonSetting,
-    Delete,
     Endpoint,
     Event,
     Executor,
@@ -155,7 +154,7 @@ _of_mine = only_for(lambda kind, endpoint: endpoint.id == ENDPOINT)
 
 @hookimpl
 @_of_mine
-def on_success(outcome: Outcome, task: Task) -> list[Upsert | Delete] | RecurringRows:
+def on_success(outcome: Outcome, task: Task) -> Sequence[Upsert] | RecurringRows:
     return health.record_success(outcome, task)
 
 

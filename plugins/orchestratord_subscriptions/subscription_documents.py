@@ -154,6 +154,7 @@ class SubscriptionDocument(TypedDict):
     last_error: str | None
     last_attempt_at: Time | None
     last_success_at: Time | None
+    """Exact to a second, as `last_attempt_at` is after a success."""
     failures: int
     """Deliveries that failed in a row."""
     failing_since: Time | None

@@ -9,7 +9,6 @@ from orchestratord_webhooks import Health, MissedRule
 
 from orchestratord import (
     Config,
-    Delete,
     Endpoint,
     Event,
     NewTask,
@@ -55,8 +54,8 @@ class SubscriptionHealth(Health):
         enable = f"orchestratorctl change-subscription {name[1].replace('/', ' ')} --enabled true"
         return f"the subscription is disabled: {reason}; to deliver to it again: {enable}"
 
-    def counted(self, name: Name, now: int, *, failed: bool) -> tuple[list[Upsert], list[Delete]]:
-        return [], []
+    def counted(self, name: Name, now: int, *, failed: bool) -> list[Upsert]:
+        return []
 
     def learn(self, name: str, row: Mapping[str, Any]) -> None:
         """Take up what stands in the row of a subscription."""

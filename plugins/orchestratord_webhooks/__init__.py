@@ -131,7 +131,7 @@ def check_endpoint(endpoint: Endpoint) -> Iterable[Problem]:
 def config_adopted(
     config: Config, tables: Mapping[str, list[dict[str, Any]]], elsewhere: Collection[str]
 ) -> Iterable[Upsert | Delete | None]:
-    return health.adopt(config, tables[TABLE.name], tables[COUNTS.name], elsewhere)
+    return health.adopt(config, tables[TABLE.name], elsewhere)
 
 
 @only_for(lambda type_: type_.recorded)
@@ -165,7 +165,7 @@ def _concerns(kind: str, endpoint: Endpoint) -> bool:
 @only_for(_concerns)
 def on_final_failure(
     outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
-) -> Iterable[Upsert | Delete | BatchMember]:
+) -> Iterable[Upsert | BatchMember]:
     # What is told of it is written with it: its event may be lost with the daemon.
     held = of_held_partition(task, deliveries.now(), config)
     return [*held, *health.record_failure(outcome, task, endpoint, config)]

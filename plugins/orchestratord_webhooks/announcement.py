@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from orchestratord import (
     INLINE_STEPS,
@@ -13,6 +13,7 @@ from orchestratord import (
     Config,
     Endpoint,
     Explanation,
+    Expression,
     InvalidPayload,
     NewTask,
     Outcome,
@@ -40,6 +41,8 @@ log = logging.getLogger("orchestratord.webhooks")
 
 LARGE = 20_000
 """Bytes from which on the Standard Webhooks specification thinks a payload large."""
+USUAL_CODES = frozenset({None, "error", *range(600)})
+"""Status codes by which it is remembered what fires; plugins may have any number of their own."""
 
 Context = Callable[[Task, float], Mapping[str, Any]]
 """The names that the templates of a task may use, at a time in seconds since the epoch."""
@@ -52,6 +55,35 @@ def _declares(kind: str, endpoint: Endpoint) -> bool:
 def _awaits(kind: str, endpoint: Endpoint, phase: str) -> bool:
     webhooks = endpoint[WEBHOOKS] if kind == "call" else ()
     return any(webhook.phase == phase and webhook.enabled for webhook in webhooks)
+
+
+class Firing(NamedTuple):
+    """What fires at a phase with a status code, but for what `when` says."""
+
+    webhooks: Sequence[Webhook]
+    asked: Sequence[Expression]
+    """The `when` of those that have one."""
+    told: bool
+    """Whether one goes to subscriptions."""
+    named: bool
+    """Whether one has templates that are rendered now."""
+
+
+def _firing(endpoint: Endpoint, phase: str, status_code: int | str | None) -> Firing:
+    question = "webhooks", phase, status_code
+    known: Firing | None = endpoint.remembered.get(question)
+    if known is not None:
+        return known
+    firing = [one for one in endpoint[WEBHOOKS] if one.obstacle(phase, status_code) is None]
+    found = Firing(
+        firing,
+        asked=[one.when for one in firing if one.when is not None],
+        told=any(one.subscribers is not None for one in firing),
+        named=any(one.payload is not None or one.partition is not None for one in firing),
+    )
+    if status_code in USUAL_CODES:
+        endpoint.remembered[question] = found
+    return found
 
 
 class Announcer:
@@ -113,19 +145,13 @@ class Announcer:
         config: Config,
     ) -> list[NewTask | BatchMember] | Awaitable[list[NewTask | BatchMember]]:
         """What each webhook that fires makes of it; `data_now` makes the envelope's data."""
-        status_code = outcome.status_code if outcome else None
-        firing = [
-            webhook
-            for webhook in endpoint[WEBHOOKS]
-            if webhook.obstacle(phase, status_code) is None
-        ]
+        firing, asked, told, named = _firing(
+            endpoint, phase, outcome.status_code if outcome else None
+        )
         if not firing:
             return []
         at = world.time()
-        asked = [one.when for one in firing if one.when is not None]
-        told = any(one.subscribers is not None for one in firing)
         response = outcome.response if outcome and asked else None
-        named = any(one.payload is not None or one.partition is not None for one in firing)
 
         def deliveries(budget: Budget | None = None) -> list[Any]:
             data = data_now()
@@ -150,7 +176,7 @@ class Announcer:
                 view.free()
             return made
 
-        if task.is_large or not all(is_quick(when, response) for when in asked):
+        if task.is_large or (asked and not all(is_quick(when, response) for when in asked)):
             return self._expand_later(off_loop(deliveries)) if told else off_loop(deliveries)
         if not named and not asked:  # nothing is evaluated, and no subscribers: these have payloads
             return deliveries()

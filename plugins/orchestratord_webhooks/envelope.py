@@ -12,6 +12,8 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import httpx
@@ -39,6 +41,10 @@ MAX_BODY = 20_000
 """Bytes of the answer's body that the envelope holds."""
 _MARGIN = 8_192
 """Bytes read beyond them, so that a secret that the cut would go through is seen whole."""
+
+REMEMBERED = 4096
+"""Characters of an answer's headers that are remembered for the next one."""
+_name_of = itemgetter(0)
 
 _OPTIONAL = frozenset({"params", "request", "response"})
 _NO_REQUEST: Mapping[str, Any] = {
@@ -182,11 +188,18 @@ def _response(response: httpx.Response | None, redactor: Redactor) -> dict[str, 
 
 
 def _headers(response: httpx.Response, redactor: Redactor) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for name, value in redactor.headers(header_items(response)):
-        if value != "***":
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
+    items = list(header_items(response))
+    names = ("envelope", *map(_name_of, items))
+    # Within a second most servers give all of their answers the same.
+    headers: dict[str, str] | None = redactor.recall(names, items)
+    if headers is None:
+        headers = {}
+        for name, value in redactor.headers(items):
+            if value != "***":
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if sum(map(len, chain.from_iterable(items))) < REMEMBERED:
+            redactor.remember(names, items, headers)
+    return headers.copy()
 
 
 def _body(content: bytes, redactor: Redactor) -> dict[str, Any]:

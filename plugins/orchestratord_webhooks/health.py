@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Any
 
 from orchestratord import (
-    DECIDED_AT,
+    DECIDED_ABOUT,
     OWN_ENDPOINT,
     BatchMember,
     Config,
@@ -35,8 +35,9 @@ from orchestratord import (
     format_duration,
     hookimpl,
     only_for,
+    world,
 )
-from orchestratord_webhooks.attempt_counts import HOUR_MS, AttemptCounts
+from orchestratord_webhooks.attempt_counts import HOUR_MS, counted
 from orchestratord_webhooks.declaration import WEBHOOKS, MissedRule, Webhook
 from orchestratord_webhooks.operational_webhook import (
     OPERATIONAL_WEBHOOKS,
@@ -120,7 +121,8 @@ class Health:
     ) -> None:
         self._now, self._skipped = now, skipped
         self._redactor = Redactor()
-        self._counts = AttemptCounts()
+        self._worker = ""
+        """Who counts attempts: random, from when it is bound."""
         self._fingerprints: dict[Name, str] = {}
         self._disabled: dict[Name, str] = {}
         self._gone_at: dict[Name, float] = {}
@@ -139,8 +141,9 @@ class Health:
         """Of whom it is being found out whether to disable them: once each."""
 
     def bind(self, control: Control) -> None:
-        """Judge by this daemon from now on."""
+        """Judge by this daemon from now on, and count in rows of its own."""
         self._control = control
+        self._worker = world.token_hex(8)
 
     def disabled(self, endpoint_id: str, name: str) -> str | None:
         """Why a webhook is disabled, so that its deliveries are made and fail at once, to be sent
@@ -175,11 +178,9 @@ class Health:
         enable = f"orchestratorctl webhooks enable {name[0]} {name[1]}"
         return f"the webhook is disabled: {reason}; to deliver to it again: {enable}"
 
-    def counted(self, name: Name, now: int, *, failed: bool) -> tuple[list[Upsert], list[Delete]]:
-        """What counts an attempt that was decided at `now` (milliseconds), and what deletes the
-        hours that are over."""
-        attempt, over = self._counts.count(name, now, failed=failed)
-        return [attempt], over
+    def counted(self, name: Name, now: int, *, failed: bool) -> list[Upsert]:
+        """What counts an attempt that was decided at `now` (milliseconds)."""
+        return [counted(name, self._worker, now, failed=failed)]
 
     def forget(self, name: Name) -> None:
         """A webhook is gone: nothing is written of it any more."""
@@ -194,11 +195,9 @@ class Health:
         self,
         config: Config,
         rows: Iterable[Mapping[str, Any]],
-        counts: Iterable[Mapping[str, Any]],
         elsewhere: Collection[str] = (),
     ) -> Iterator[Upsert | Delete | None]:
-        """Compare what is declared with the rows of the table, and with those of `COUNTS`; yields
-        what has to be written.
+        """Compare what is declared with the rows of the table; yields what has to be written.
 
         The rows of endpoints that are declared `elsewhere` stay though they be unknown here. There
         may be tens of thousands: a None in between is for others to have their turn.
@@ -238,7 +237,6 @@ class Health:
         for name in known:
             if name[0] not in elsewhere:
                 yield Delete(TABLE.name, key_of(name))
-        yield from self._counts.adopt(fingerprints, counts, int(self._now() * 1000), elsewhere)
         for name, reason in self._disabled.items():
             unchanged = self._fingerprints.get(name) == fingerprints.get(name, "")
             if unchanged and self._now() - self._gone_at.get(name, 0.0) < _WRITING:
@@ -259,7 +257,7 @@ class Health:
 
     @hookimpl
     @only_for(_delivers)
-    def record_success(self, outcome: Outcome, task: Task) -> list[Upsert | Delete] | RecurringRows:
+    def record_success(self, outcome: Outcome, task: Task) -> Sequence[Upsert] | RecurringRows:
         """The hook `on_success` of a delivery: what is to be written with it. Until the hour ends,
         or a delivery fails, it is the same for the next one."""
         name = (task.endpoint_id, task.webhook)
@@ -267,17 +265,16 @@ class Health:
             return []  # a webhook that is gone and has no row any more, or a person's word
         self._failing.pop(name, None)
         now = int(self._now() * 1000)
-        values = self._last(outcome, DECIDED_AT) | {"last_success_at": DECIDED_AT, **_NO_FAILURES}
-        counted, over = self.counted(name, now, failed=False)
-        rows = Upsert(self.table, self.key_of(name), values), *counted
-        recurring = RecurringRows(rows, until=now - now % HOUR_MS + HOUR_MS)
-        return [*recurring.upserts(now), *over] if over else recurring
+        last = self._last(outcome, DECIDED_ABOUT)
+        values = last | {"last_success_at": DECIDED_ABOUT, **_NO_FAILURES}
+        rows = Upsert(self.table, self.key_of(name), values), *self.counted(name, now, failed=False)
+        return RecurringRows(rows, until=now - now % HOUR_MS + HOUR_MS)
 
     @hookimpl
     @only_for(_delivers)
     def record_failure(
         self, outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
-    ) -> list[Upsert | Delete | BatchMember]:
+    ) -> list[Upsert | BatchMember]:
         """The hooks `on_retry` and `on_final_failure`, likewise.
 
         `endpoint` is as it was when the attempt began.
@@ -290,8 +287,7 @@ class Health:
             return []  # nothing was tried: it says nothing about the receiver
         now = int(self._now() * 1000)
         if outcome.lost:  # likewise, but it was made
-            counted, over = self.counted(name, now, failed=True)
-            return [*counted, *over]
+            return [*self.counted(name, now, failed=True)]
         values, told = self._last(outcome, now), list[BatchMember]()
         if task.reason == "webhook_disabled" and self.is_todays(name, endpoint):
             values["disabled_reason"] = GONE
@@ -300,10 +296,9 @@ class Health:
                 told = self._members(self._disabled_event(name, GONE, now), config)
             self._disabled[name] = GONE
             self._gone_at[name] = self._now()
-        attempt: list[Upsert | Delete] = []
+        attempt: list[Upsert] = []
         if code is not None:  # or its payload did not render
-            counted, over = self.counted(name, now, failed=True)
-            attempt = [*counted, *over]
+            attempt = self.counted(name, now, failed=True)
             # Each time: the success of another daemon may have cleared it.
             since, first = self._failing.setdefault(name, (now, task.id))
             values |= {"failing_since": since, "failing_id": first}

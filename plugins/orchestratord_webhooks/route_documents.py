@@ -38,6 +38,7 @@ class WebhookHealth(TypedDict):
     last_error: str | None
     last_attempt_at: Time | None
     last_success_at: Time | None
+    """Exact to a second, as `last_attempt_at` is after a success."""
     failures: int
     """Failed deliveries in a row."""
     counted_since: Time

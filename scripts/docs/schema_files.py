@@ -11,7 +11,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from orchestratord.cli.create.scaffold import SCHEMA_KINDS
+from orchestratord_scaffold.scaffold import SCHEMA_KINDS
+
 from orchestratord.config.show.json_schema import json_schema
 from orchestratord.daemon.bootstrap import open_host
 from orchestratord.values import doc_links

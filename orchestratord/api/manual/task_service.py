@@ -132,10 +132,10 @@ class TaskService:
         row = Attempt(task.attempts, now, 0.0, code, None, None, words)
         result = AttemptResult(decision, outcome, row)
         if task.status != status:
-            endpoint = config.endpoints.get(task.endpoint_id)
-            reached = Reached(task, endpoint, config, outcome)
-            after = None if executor is None or executor.immediate else executor.phases[1]
-            result = await self._worker.pipe.hooks.ask(reached, decision, row, after)
+            result.endpoint = config.endpoints.get(task.endpoint_id)
+            if executor is not None and not executor.immediate:
+                result.after = executor.phases[1]
+            await self._worker.pipe.hooks.ask(task, result, config)
         return await self._write(task, result, target, bulk.id if bulk else None)
 
     async def _answered(

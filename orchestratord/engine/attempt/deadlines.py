@@ -8,7 +8,6 @@ from typing import Any
 
 from orchestratord.engine.attempt_in_progress import AttemptInProgress
 from orchestratord.engine.lanes.lane_set import LaneSet
-from orchestratord.model.task import Task
 from orchestratord.plugin.long_work import seconds_queued
 from orchestratord.queue.shared_rates import postpone
 from orchestratord.queue.store import Store
@@ -61,23 +60,18 @@ class RateGuard:
         self.stopping = False
         """The daemon stops: what is not sent yet is not sent."""
 
-    def counted_at(self, task: Task, lane: str, began: int) -> int:
-        """When the rate of its lane counts a task: where the queue does, as it is claimed."""
-        return task.updated_at if self._in_queue(self._window(lane)) else began
-
-    def _window(self, lane: str) -> RateWindow | None:
-        throttle = self._lanes.lanes[lane].throttle
-        return throttle.window if throttle is not None else None
-
-    def _in_queue(self, window: RateWindow | None) -> bool:
+    def _in_queue(self, window: RateWindow) -> bool:
         """Whether it is counted in the queue, and not by this daemon alone."""
-        return self._store.several_daemons or (window is not None and window.limit.is_kept)
+        return self._store.several_daemons or window.limit.is_kept
 
     def late_in(self, attempt: AttemptInProgress) -> RateWindow | None:
         """Where its rate counts an attempt, if it begins too late for that."""
-        window = self._window(attempt.lane)
-        if window is None:
+        throttle = self._lanes.lanes[attempt.lane].throttle
+        if throttle is None or (window := throttle.window) is None:
             return None
+        if not attempt.counted:  # the queue counts a task as it is claimed
+            claimed = self._in_queue(window)
+            attempt.counted = attempt.task.updated_at if claimed else attempt.began
         in_time = attempt.counted + window.limit.margin // 2
         return window if self._store.clock.now_ms() > in_time else None
 

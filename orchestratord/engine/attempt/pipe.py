@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
@@ -236,11 +236,8 @@ class Pipe:
         # Its row says that a repeat is safe, which is what counts should the daemon die.
         if plan is None or (task.idempotent and not plan.target.idempotent):
             return None
-        counted = self.deadlines.rates.counted_at(task, lane, began)
         early = began < (task.backoff_until or 0)
-        return AttemptInProgress(
-            task, plan, lane, running, began, world.monotonic(), counted, early
-        )
+        return AttemptInProgress(task, plan, lane, running, began, world.monotonic(), early)
 
     # -- up to the first byte ------------------------------------------------------------------
 
@@ -331,7 +328,8 @@ class Pipe:
                 said = words(error)
             attempt.request = None
             outcome = Outcome("retry", "error", error=said)
-            return await self._ask(attempt, outcome, self._decisions.decide(attempt, outcome))
+            decision = self._decisions.decide(attempt, outcome)
+            return await self._ask(attempt, outcome, decision)
         finally:
             self.deadlines.preparing.discard(attempt.running)
         return await self._started(attempt)
@@ -454,12 +452,28 @@ class Pipe:
             after = plan.executor.phases[1]
             outcome = await self._host.fold_after(after, attempt.reached(outcome))
         decision = self._decisions.decide(attempt, outcome)
-        guarded = not (attempt.early or plan.target.guarded_by.breaker.off)
-        if guarded and is_down(outcome) and self.feedback.probes_open_breaker(attempt):
-            decision = await self._decide_probe(attempt, decision)
-        if is_over_quota(outcome) and outcome.decided_by is None:
-            decision = await self._decide_over_quota(attempt, outcome, decision)
+        if outcome.verdict != "success":
+            guarded = not (attempt.early or plan.target.guarded_by.breaker.off)
+            if guarded and is_down(outcome) and self.feedback.probes_open_breaker(attempt):
+                decision = await self._decide_probe(attempt, decision)
+            if is_over_quota(outcome) and outcome.decided_by is None:
+                decision = await self._decide_over_quota(attempt, outcome, decision)
+        if attempt.interrupted and plan.target.idempotent:
+            row = attempt.row(outcome, decision)
+            return AttemptResult(decision, outcome, row, uncounted=True)
         return await self._ask(attempt, outcome, decision)
+
+    def _ask(
+        self, attempt: AttemptInProgress, outcome: Outcome, decision: Decision
+    ) -> Coroutine[Any, Any, AttemptResult]:
+        """Ask the hooks what they want written with a decision."""
+        plan, row = attempt.plan, attempt.row(outcome, decision)
+        before_sending = decision.reason is Reason.REJECTED and outcome.status_code is None
+        result = AttemptResult(
+            decision, outcome, row, [], decision.uncounted, None, attempt.request,
+            None if before_sending else plan.after, (), plan.target.endpoint,
+        )  # fmt: skip
+        return self.hooks.ask(attempt.task, result, plan.config, plan, attempt.running)
 
     async def _decide_over_quota(
         self, attempt: AttemptInProgress, outcome: Outcome, decision: Decision
@@ -489,17 +503,6 @@ class Pipe:
         first += self._clock.skipped_since(first)
         fault = self._host.backoff_fault
         return decide_probe(task, policy, decision, now=now, first=first, fault=fault)
-
-    async def _ask(
-        self, attempt: AttemptInProgress, outcome: Outcome, decision: Decision
-    ) -> AttemptResult:
-        """Ask the hooks what they want written with a decision."""
-        row = attempt.row(outcome, decision)
-        if attempt.interrupted and attempt.plan.target.idempotent:
-            return AttemptResult(decision, outcome, row, uncounted=True)
-        before_sending = decision.reason is Reason.REJECTED and outcome.status_code is None
-        after = None if before_sending else attempt.plan.after
-        return await self.hooks.ask(attempt.reached(outcome), decision, row, after, attempt.plan)
 
 
 class ShortageLog:

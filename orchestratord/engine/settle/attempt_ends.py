@@ -63,7 +63,7 @@ class AttemptEnds:
         """Have the end of an attempt written; `_ends_told` learns what became of it."""
         plan = attempt.plan
         settlement = settlement_of(attempt.task, result, plan.config, plan.target, items, now)
-        if items or plan.tells_runs:
+        if plan.tells_runs or (items and has_calls(items)):
             self._note_run(settlement, plan.config)
         operation = settle(settlement)
         operation.about = attempt, settlement

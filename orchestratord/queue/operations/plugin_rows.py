@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from orchestratord.errors import Conflict, QueueError
-from orchestratord.model.recurring_rows import RecurringRows
+from orchestratord.model.recurring_rows import About, RecurringRows
 from orchestratord.model.task import BatchMember, Delete, RowKind, Table, Upsert, row_of
 from orchestratord.queue.batch import Read
 from orchestratord.queue.connection import Connection, ManyRows, Row, Singly
@@ -24,12 +24,16 @@ MOST_SHAPES = 256
 LOOKED_UP = 512
 """Keys that are looked up in one statement."""
 
-_PLAIN = frozenset((type(None), str, int, float))
+_PLAIN = frozenset((type(None), str, int, float, About))
 """Types that a table can hold, and a text of many rows as well."""
 _NUMBERS = frozenset((int, float))
 
-Shape = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
-"""A table, and the columns of an upsert: its key, its values, what it adds to."""
+ABOUT_MS = 1000
+"""By how much a time of a row may be older than what it tells of, where nothing else changes."""
+
+Shape = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], frozenset[str]]
+"""A table, and the columns of an upsert: its key, its values, what it adds to; and those values
+that are times of which one is as good as another one of the same second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +341,7 @@ def _check_texts(row: tuple[Any, ...]) -> None:
 
 def shape_of(effect: Upsert) -> Shape:
     """The shape of an upsert, whether or not there can be such a one."""
-    return (effect.table, tuple(effect.key), tuple(effect.values), tuple(effect.add))
+    return (effect.table, tuple(effect.key), tuple(effect.values), tuple(effect.add), frozenset())
 
 
 def _statements(session: Session, shape: Shape) -> Statements:
@@ -355,9 +359,10 @@ def _gathered(session: Session, kind: RowKind) -> Statements | None:
     """The statements of a kind of upserts; None where each is written by itself. Raises ValueError
     where the table cannot take it."""
     table, key, values, add, types = kind
-    found = _statements(session, (table, key, values, add))
     of_key, of_rest = types[: len(key)], types[len(key) :]
     of_values, of_add = of_rest[: len(values)], of_rest[len(values) :]
+    about = {name for name, type_ in zip(values, of_values, strict=True) if type_ is About}
+    found = _statements(session, (table, key, values, add, frozenset(() if add else about)))
     # None makes a sum unknown, and is refused where a column cannot be NULL: that upsert alone.
     nulls = {name for name, type_ in zip(values, of_values, strict=True) if type_ is type(None)}
     together = (
@@ -374,7 +379,7 @@ def _gathered(session: Session, kind: RowKind) -> Statements | None:
 
 
 def _make(session: Session, shape: Shape) -> Statements:
-    name, key, values, add = shape
+    name, key, values, add, about = shape
     table = _table(session, name)
     _check_columns(table, dict.fromkeys(key), {*values, *add})
     sets = [f'"{column}" = ?' for column in values]
@@ -393,7 +398,8 @@ def _make(session: Session, shape: Shape) -> Statements:
     repeats = len(set(columns)) < len(columns)
     whole = needed <= set(columns) and key == table.key and not repeats
     on = ", ".join(f'"{column}"' for column in table.key)
-    many = f"INSERT OR ROLLBACK {into} {{rows}} ON CONFLICT ({on}) {conflict}"
+    rows = _unless_there(shape) if about else "VALUES {rows}"
+    many = f'INSERT OR ROLLBACK INTO "{name}" ({names}) {rows} ON CONFLICT ({on}) {conflict}'
     return Statements(
         update=f'UPDATE "{name}" SET {", ".join(sets)} WHERE {where}' if sets else None,
         insert=f"INSERT {into} ({marks})",
@@ -401,6 +407,20 @@ def _make(session: Session, shape: Shape) -> Statements:
         filled=frozenset(needed.difference(key)),
         exact=tuple(_EXACT[_kind(table, column)] for column in key),
     )
+
+
+def _unless_there(shape: Shape) -> str:
+    """The rows but those that the table has like this. A row that is written is locked until the
+    COMMIT, and all daemons write these."""
+    name, key, values, _, about = shape
+    same = []
+    for number, column in enumerate((*key, *values), 1):
+        there, new = f'there."{column}"', f"new.column{number}"
+        equal = "=" if column in key else "IS NOT DISTINCT FROM"  # which finds no index
+        is_same = f"abs({there} - {new}) < {ABOUT_MS}"
+        same.append(is_same if column in about else f"{there} {equal} {new}")
+    known = f'SELECT 1 FROM "{name}" AS there WHERE {" AND ".join(same)}'
+    return f"SELECT * FROM (VALUES {{rows}}) AS new WHERE NOT EXISTS ({known})"
 
 
 _EXACT = {"TEXT": str, "INTEGER": int, "REAL": float}

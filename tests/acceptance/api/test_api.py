@@ -14,7 +14,7 @@ import pytest
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Connection, Received, Receiver
-from tests.acceptance.waiting import until
+from tests.acceptance.waiting import PATIENCE, until
 
 KEYS = {
     "id", "kind", "endpoint", "webhook", "phase", "status", "reason", "attempts", "max_attempts",
@@ -168,7 +168,7 @@ def test_a_batch_of_ten_thousand(daemon: Daemon, shared_receiver: Receiver) -> N
     (row,) = daemon.rows("SELECT count(*) AS n FROM retry_schedule WHERE endpoint_id=?",
                          "queue/batch")  # fmt: skip
     assert row["n"] == 10_000
-    daemon.settle(60, endpoint="queue/batch")
+    daemon.settle(4 * PATIENCE, endpoint="queue/batch")
     assert shared_receiver.count("/batch") == 10_000
     assert len(daemon.tasks(endpoint="queue/batch", status="succeeded")) == 10_000
 

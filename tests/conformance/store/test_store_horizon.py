@@ -68,7 +68,8 @@ async def test_vacuum_itself_is_in_nobodys_way(queue: Any, url: str) -> None:
                     f"WHERE pid = {person.info.backend_pid} AND backend_xmin IS NOT NULL"
                 )
             )
-            assert await words(queue, -1) == []
+            pid = f"pid {person.info.backend_pid},"  # the server's own may vacuum as well
+            assert not [line for line in await words(queue, -1) if pid in line]
             assert not vacuum.done()
         finally:
             person.cancel()

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,8 @@ import pytest
 
 from orchestratord.errors import DatabaseInUse, QueueError, Unreachable
 from orchestratord.model.partition_turn import Partition
-from orchestratord.model.task import Key, NewTask, Status, Task
+from orchestratord.model.recurring_rows import DECIDED_ABOUT, RecurringRows
+from orchestratord.model.task import Key, NewTask, Status, Task, Upsert
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import (
@@ -140,6 +142,23 @@ async def test_a_rate_that_somebody_holds_who_is_cut_off_holds_up_nobody_else(
         assert [task.key for task in claimed.tasks] == [Key("other/get")]
         assert claimed.used_up == {"api:crm": BUSY_MS}
     assert len((await one.store.write(claim.claim(picks))).tasks) == 3
+
+
+async def test_no_settlement_waits_for_a_row_that_says_the_same(two: list[Any], url: str) -> None:
+    """Of one webhook, to which two daemons deliver."""
+    one, other = two
+    row = Upsert("health", {"name": "ops"}, {"url": "u", "seen": DECIDED_ABOUT})
+    same = [RecurringRows([row], 0)]
+    await one.add()
+    [first] = await one.claim()
+    await one.add()
+    [second] = await other.claim()
+    end = other.settlement(second, recurring=same)
+    await one.store.write(settle.settle(replace(end, task=first)))
+    with psycopg.connect(url) as held:
+        held.execute("SELECT 1 FROM health FOR UPDATE")
+        async with asyncio.timeout(20):
+            assert (await other.store.write(settle.settle(end))).accepted
 
 
 async def test_a_turn_is_given_though_the_connection_is_lost_before_it_is_tried_again(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import QueueError
-from orchestratord.model.recurring_rows import DECIDED_AT, RecurringRows
+from orchestratord.model.recurring_rows import DECIDED_ABOUT, DECIDED_AT, RecurringRows
 from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Upsert
 from orchestratord.queue.operations import claim, effects, manual, plugin_rows, search, settle
 from orchestratord.queue.records import Insert, Settled, TaskFilter
@@ -270,6 +270,30 @@ class TestEffects:
             {"name": "dev", "url": "u", "seen": at + 9, "note": None},
             {"name": "ops", "url": "u", "seen": 18, "note": None},
         ]
+
+    async def test_a_row_that_says_about_when_is_written_again_where_more_changes(
+        self, queue: Any, store: Store
+    ) -> None:
+        values = {"url": "u", "seen": DECIDED_ABOUT, "note": None}
+        recurring, at = RecurringRows([Upsert("health", OPS, values)], 0), queue.clock.now_ms()
+
+        async def seen_after(*after: int) -> int:
+            ends = [queue.settlement(await claimed(queue), recurring=[recurring]) for _ in after]
+            for end, each in zip(ends, after, strict=True):
+                end.at = at + each
+            await asyncio.gather(*(store.write(settle.settle(end)) for end in ends))
+            [row] = await plugin_rows.rows(store, "health")
+            assert row == {"name": "ops", "url": "u", "seen": row["seen"], "note": None}
+            return int(row["seen"]) - at
+
+        steps = (5, 900), (1899,), (1900,), (1901,), (1000,), (900,)
+        assert [await seen_after(*each) for each in steps] == [900, 900, 1900, 1900, 1900, 900]
+        for changed in ({"url": "v"}, {"note": "n"}, {"seen": None}):
+            other = Upsert("health", OPS, {"url": "u", **changed})
+            await store.write(effects.write_effects([other]))
+            assert await seen_after(1001) == 1001
+            await seen_after(3000)
+            await seen_after(1001)
 
     async def test_rows_are_found_by_values_alike_on_all_databases(self, store: Store) -> None:
         other = Upsert("health", {"name": "other"}, {"url": "u", "seen": 1})

@@ -23,7 +23,6 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import Attempt, Effect, NewTask, Reason, Status, Task
 from orchestratord.plugin.executor import Target
 from orchestratord.plugin.hook_marks import hookimpl
-from orchestratord.plugin.host import Reached
 from orchestratord.testing import START, FakeClock, Rig, answered, task, unanswered
 
 NOW = int(START * 1000)
@@ -86,8 +85,10 @@ class Desk:
         self, outcome: Outcome, decision: Decision, after: str | None = "after_request"
     ) -> AttemptResult:
         row = Attempt(1, NOW, 5.0, outcome.status_code, outcome.error, decision.delay, decision.why)
-        reached = Reached(task(), self.endpoint, self.config, outcome, REQUEST)
-        return await self.results.ask(reached, decision, row, after)
+        ended = AttemptResult(
+            decision, outcome, row, request=REQUEST, after=after, endpoint=self.endpoint
+        )
+        return await self.results.ask(task(), ended, self.config)
 
     async def lost(self, known: bool = True, **fields: Any) -> AttemptResult:
         lost, config = task(**fields), self.config
@@ -155,8 +156,8 @@ async def test_the_outcome_is_the_same_where_its_reason_is() -> None:
 async def test_who_does_not_listen_costs_nothing() -> None:
     rig = Rig(object())
     endpoint = rig.endpoint()
-    reached = Reached(task(), endpoint, rig.config(endpoint), answered(200), REQUEST)
-    ended = await PhaseHooks(rig.host, NO_PLANS, FakeClock()).ask(reached, SUCCESS, None, None)
+    ended = AttemptResult(SUCCESS, answered(200), None, request=REQUEST, endpoint=endpoint)
+    await PhaseHooks(rig.host, NO_PLANS, FakeClock()).ask(task(), ended, rig.config(endpoint))
     assert (ended.effects, ended.attempt) == ([], None)
 
 

@@ -30,6 +30,7 @@ from orchestratord.queue.operations import claim, manual, search
 from orchestratord.queue.operations.settle import take_steps
 from orchestratord.queue.records import Start
 from orchestratord.queue.session import Session
+from orchestratord.values import world
 from tests.postgres import Postgres
 
 DO = NewTask("call", "a/do")
@@ -418,9 +419,12 @@ async def test_a_claim_that_nothing_here_holds_is_ended(
             task: Task = await work.bench.store.read(search.get(work.id))
             return task
 
+        now = world.elapsed()
+        clock = SimpleNamespace(**{**vars(world), "elapsed": lambda: now})
+        monkeypatch.setattr("orchestratord.engine.settle.removed_tasks.world", clock)
         for _ in range(2):  # what was claimed a moment ago may not be known here yet
             assert ((await renew()).status, worker.removed.unheld) == ("running", 0)
-        await asyncio.sleep(0.15)
+        now += work.bench.store.lease  # four times as long as it takes
         await renew()
         async with asyncio.timeout(60):
             while (task := await renew()).status in ("running", "pending"):

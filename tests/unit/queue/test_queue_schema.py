@@ -11,10 +11,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from orchestratord_webhooks.attempt_counts import COUNTS
 from peewee import SqliteDatabase
 
 from orchestratord.errors import DatabaseInUse
-from orchestratord.model.task import Key, NewTask, Status
+from orchestratord.model.task import Key, NewTask, Status, Upsert
 from orchestratord.queue import schema
 from orchestratord.queue.batch import Read
 from orchestratord.queue.housekeeping import run_ends
@@ -24,6 +25,7 @@ from orchestratord.queue.operations import (
     claim,
     effects,
     manual,
+    plugin_rows,
     schedules,
     search,
     settle,
@@ -120,7 +122,7 @@ def version(path: Path) -> tuple[int, int]:
 
 
 async def test_a_new_database_has_the_last_version(path: Path, store: Store) -> None:
-    assert version(path) == (schema.VERSION, 25)
+    assert version(path) == (schema.VERSION, 26)
     assert int(sorted(schema.MIGRATIONS.glob("[0-9]*.py"))[-1].name[:4]) == schema.VERSION
 
 
@@ -152,7 +154,7 @@ async def test_the_models_make_what_queues_on_postgresql_had_before(new_url: Any
 async def test_a_queue_of_before_goes_on(path: Path) -> None:
     dump(path)
     await goes_on(f"sqlite:///{path}")
-    assert version(path) == (schema.VERSION, 25)
+    assert version(path) == (schema.VERSION, 26)
 
 
 async def test_a_queue_of_before_goes_on_on_postgresql(new_url: Any) -> None:
@@ -256,6 +258,34 @@ async def test_bulks_of_schema_24_keep_what_they_have_counted(
         ("running", 3, 2),
         ("paused", 0, 4),
     ]
+    await store.close()
+
+
+HOURS_OF_25 = (
+    """
+CREATE TABLE webhook_attempts (
+    endpoint_id TEXT NOT NULL, name TEXT NOT NULL, since BIGINT NOT NULL, until BIGINT,
+    attempts BIGINT, failed BIGINT, PRIMARY KEY (endpoint_id, name, since)
+)
+""",
+    "INSERT INTO webhook_attempts VALUES ('crm/get', 'ops', 1, 3, 5, 4), ('a/b', 'x', 2, 4, 6, 0)",
+)
+
+
+@pytest.mark.parametrize("on_postgres", [False, True], ids=["sqlite", "postgresql"])
+async def test_attempts_that_schema_25_has_counted_count_on(
+    path: Path, new_url: Any, tmp_path: Path, on_postgres: bool
+) -> None:
+    url = new_url() if on_postgres else f"sqlite:///{path}"
+    dump_postgres(url) if on_postgres else dump(path)
+    bring(url, tmp_path, 25, *HOURS_OF_25)
+    store = await Store.open(url, tables=(COUNTS,))
+    counted = {"at": 1, "until": 3, "attempts": 5, "failed": 4, "worker": ""}
+    own = {"endpoint_id": "crm/get", "name": "ops", "at": 1, "worker": "w"}
+    await store.write(effects.write_effects([Upsert(COUNTS.name, own, {}, {"attempts": 1})]))
+    rows = await plugin_rows.rows(store, COUNTS.name, {"name": "ops"})
+    assert [(row["attempts"], row["worker"]) for row in rows] == [(5, ""), (1, "w")]
+    assert rows[0].items() >= counted.items()
     await store.close()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from orchestratord_webhooks import TABLE, WEBHOOKS, health
-from orchestratord_webhooks.attempt_counts import recent
+from orchestratord_webhooks.attempt_counts import COUNTS, recent
 from orchestratord_webhooks.health import Health
 from webhook_parts import ENDPOINT, EVERY, SECRET, FakeControl, declared
 
@@ -386,7 +386,7 @@ async def test_it_is_known_since_when_it_fails_though_another_daemon_had_a_succe
 
 
 async def test_attempts_are_counted_for_an_hour_and_what_has_passed_of_the_next(rig: Rig) -> None:
-    """By two daemons together, of which one is started anew; what is over is deleted."""
+    """By two daemons together, each in rows of its own; what is over is not kept."""
     begin, hour = 1_795_557_600.0, 3_600
     now = [begin]
     own, other = Health(now=lambda: now[0]), Health(now=lambda: now[0])
@@ -410,27 +410,25 @@ async def test_attempts_are_counted_for_an_hour_and_what_has_passed_of_the_next(
             assert hour <= now[0] - one.since / 1000 < 2 * hour
         return one and (one.attempts, one.failed)
 
-    await apply(own.adopt(config, [], []))
-    await apply(other.adopt(config, [], []))
+    for worker in (own, other):
+        worker.bind(control)
+        await apply(worker.adopt(config, []))
     await sent(own, 0, answered(204), "quiet")
     await sent(own, 0, answered(204))
     await sent(other, 60, answered(503))
     await sent(own, hour - 61, unanswered("refused"))
     assert await known() == (3, 2)
     await sent(own, 1, answered(204))
-    await apply(other.adopt(config, *(await control.tables()).values()))
     await sent(other, hour - 1, answered(503))
     assert await known() == (5, 3)
     await sent(other, 1, answered(204))
     assert (await known(), await known("quiet")) == ((3, 1), None)
     rows = await control.rows("webhook_attempts")
-    assert sorted((row["name"], row["since"] / 1000 - begin) for row in rows) == [
-        ("ops", hour), ("ops", 2 * hour), ("quiet", 0)
+    assert len({row["worker"] for row in rows}) == 2
+    assert sorted((row["name"], row["at"] / 1000 - begin) for row in rows) == [
+        ("ops", 0), ("ops", 0), ("ops", hour), ("ops", hour), ("ops", 2 * hour), ("quiet", 0)
     ]  # fmt: skip
-    await apply(own.adopt(config, *(await control.tables()).values()))
-    assert len(await control.rows("webhook_attempts")) == 2
-    await apply(own.adopt(rig.config(), *(await control.tables()).values()))
-    assert await control.rows("webhook_attempts") == []
+    assert COUNTS.keep == 2 * hour
 
 
 def test_a_success_is_written_as_the_last_one_was(rig: Rig) -> None:
@@ -438,7 +436,7 @@ def test_a_success_is_written_as_the_last_one_was(rig: Rig) -> None:
     health = Health(now=lambda: now[0])
     config = rig.config(rig.endpoint(ENDPOINT, webhooks=[declared()]))
     assert health.record_success(answered(204), DELIVERY) == [], "it is not known yet"
-    list(health.adopt(config, [], []))
+    list(health.adopt(config, []))
     found = health.record_success(answered(204), DELIVERY)
     assert isinstance(found, RecurringRows)
     assert found.until == (now[0] - 60 + 3_600) * 1000
@@ -468,7 +466,7 @@ async def test_another_daemon_had_a_success(rig: Rig) -> None:
     endpoint = rig.endpoint(ENDPOINT, webhooks=[declared(disable_after="1d")])
     control = FakeControl(rig.config(endpoint))
     own.bind(control)
-    for effect in own.adopt(control.config, [], []):
+    for effect in own.adopt(control.config, []):
         if effect is not None:
             control.apply(effect)
     own.observe([happened(1, now[0])])
@@ -490,7 +488,7 @@ async def test_one_judges_however_many_fail_meanwhile(rig: Rig) -> None:
         rig.config(rig.endpoint(ENDPOINT, webhooks=[declared(disable_after="1d")]))
     )
     own.bind(control)
-    for effect in own.adopt(control.config, [], []):
+    for effect in own.adopt(control.config, []):
         if effect is not None:
             control.apply(effect)
     own.observe([happened(1, now)])
@@ -525,7 +523,7 @@ async def test_a_disk_that_is_full_as_it_is_to_be_disabled(
     own = Health(now=lambda: now)
     control = FullDisk(rig.config(rig.endpoint(ENDPOINT, webhooks=[declared(disable_after="1d")])))
     own.bind(control)
-    for effect in own.adopt(control.config, [], []):
+    for effect in own.adopt(control.config, []):
         if effect is not None:
             control.apply(effect)
     own.observe([happened(1, now)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from orchestratord.cli.options import bad_config_ends, config_option, folder_of
+from orchestratord import config_option
 
 
 @click.group()
@@ -32,13 +32,11 @@ def endpoint(config: str | None, endpoint_id: str, method: str, sql: bool, event
     They hold the keys that one needs, and others in comments. An endpoint that is there already is
     left alone.
     """
-    from orchestratord.cli.create.new_endpoint import write_endpoint
+    from orchestratord_scaffold.new_endpoint import write_endpoint
 
     if sql and event:
         raise click.UsageError("give one of --sql and --event")
-    with bad_config_ends():
-        given = None if sql or event else method
-        write_endpoint(folder_of(config), endpoint_id, given, event=event)
+    write_endpoint(config, endpoint_id, None if sql or event else method, event=event)
 
 
 @new.command()
@@ -51,7 +49,6 @@ def plugin(config: str | None, name: str, folder: str | None) -> None:
     NAME is what orchestratord calls it; the package is named orchestratord-NAME, and so is its
     folder where DIR is left out. A name that a plugin of the config folder has is refused.
     """
-    from orchestratord.cli.create.new_plugin import write_plugin
+    from orchestratord_scaffold.new_plugin import write_plugin
 
-    with bad_config_ends():
-        write_plugin(folder_of(config), name, Path(folder) if folder else None)
+    write_plugin(config, name, Path(folder) if folder else None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from orchestratord.cli.create.scaffold import SCHEMA_KINDS, SchemaKind, schema_text, write_schemas
-from orchestratord.cli.options import config_option, folder_of
+from orchestratord import config_option, folder_of
+from orchestratord_scaffold.scaffold import SCHEMA_KINDS, SchemaKind, schema_text, write_schemas
 
 
 @click.command()
@@ -20,7 +20,7 @@ def schema(config: str | None, write: bool, file: SchemaKind | None) -> None:
     endpoint: apis/API/endpoints/NAME.yaml; api: apis/API/api.yaml; daemon: orchestratord.yaml.
     The keys of the installed plugins are part of it: write them again when plugins come or go.
     """
-    from orchestratord.cli.opened_config import opened_host
+    from orchestratord import opened_host
 
     if write == (file is not None):
         raise click.UsageError("say endpoint, api or daemon to see one, or --write to write all")

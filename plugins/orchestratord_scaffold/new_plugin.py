@@ -9,11 +9,10 @@ from pathlib import Path
 
 import click
 
-from orchestratord.cli.create.scaffold import make_empty, template, write_new
-from orchestratord.cli.opened_config import host_of
-from orchestratord.plugin.hookspecs import ALL
-from orchestratord.plugin.registry import CORE
+from orchestratord import HOOKS, opened_host
+from orchestratord_scaffold.scaffold import make_empty, template, write_new
 
+CORE = "orchestratord"
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
 _FILES = {
@@ -24,31 +23,29 @@ _FILES = {
 }
 
 
-def write_plugin(config: Path, name: str, folder: Path | None) -> None:
+def write_plugin(config: str | None, name: str, folder: Path | None) -> None:
     """Write the package and say which files.
 
     Args:
-        config: the config folder, whose plugins have their names already.
+        config: names the config folder, whose plugins have their names already.
         name: what orchestratord is to call the plugin.
         folder: where to write it; None for a folder named like the package.
 
     Raises:
         click.ClickException: the name cannot be used, or the files cannot be written.
-        ConfigError: orchestratord.yaml cannot be read.
     """
     if _NAME.fullmatch(name) is None:
         raise click.ClickException(
             f"the name {name!r} cannot be used: a plugin's name is made of words of small letters "
             "and digits, with '-' or '_' between them"
         )
-    host = host_of(config)
-    if name == CORE or name in host.plugins:
+    if name == CORE or name in opened_host(config).plugins:
         raise click.ClickException(f"there is a plugin {name} already")
     distribution = f"orchestratord-{name.replace('_', '-')}"
     module = distribution.replace("-", "_")
     folder = folder or Path(distribution)
     make_empty(folder)
-    hooks = textwrap.fill(", ".join(ALL), 92, initial_indent="    ", subsequent_indent="    ")
+    hooks = textwrap.fill(", ".join(HOOKS), 92, initial_indent="    ", subsequent_indent="    ")
     for source, target in _FILES.items():
         text = template(
             f"plugin/{source}", name=name, module=module, distribution=distribution, hooks=hooks

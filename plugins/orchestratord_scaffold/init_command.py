@@ -24,15 +24,14 @@ def init(folder: str | None, config: str | None) -> None:
     is, JSON Schemas by which an editor completes and checks, and a token for the dashboard, which
     is shown once. A folder that is not empty is left alone.
     """
-    from orchestratord.cli.create.scaffold import (
+    from orchestratord import opened_host, world
+    from orchestratord_scaffold.scaffold import (
         TEMPLATES,
         make_empty,
         write_new,
         write_schemas,
         write_secret,
     )
-    from orchestratord.cli.opened_config import host_of
-    from orchestratord.values import world
 
     if (folder is None) == (config is None):
         raise click.UsageError("name one folder to make, such as: orchestratord init config")
@@ -48,8 +47,7 @@ def init(folder: str | None, config: str | None) -> None:
         write_new(made / path.relative_to(source), text)
     write_secret(made / DASHBOARD_FILE, f"{token}\n")
     write_new(made / ".gitignore", f"/{DASHBOARD_FILE}\n")
-    host = host_of(made.absolute())
-    write_schemas(made, host.registry)
+    write_schemas(made, opened_host(str(made)).registry)
     where = shlex.quote(str(made))
     click.echo(
         "\nNext:\n"

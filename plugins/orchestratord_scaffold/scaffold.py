@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Any, Literal, get_args
 
 import click
 
-if TYPE_CHECKING:
-    from orchestratord.plugin.registry import Registry
+from orchestratord import unwritable
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -80,14 +79,14 @@ def write_secret(path: Path, text: str) -> None:
     click.echo(f"wrote {path}")
 
 
-def schema_text(kind: SchemaKind, registry: Registry) -> str:
+def schema_text(kind: SchemaKind, registry: Any) -> str:
     """The schema of one kind of file, with the keys of these plugins."""
-    from orchestratord.config.show.json_schema import json_schema
+    from orchestratord import json_schema
 
     return json.dumps(json_schema(kind, registry), indent=2) + "\n"
 
 
-def write_schemas(folder: Path, registry: Registry) -> None:
+def write_schemas(folder: Path, registry: Any) -> None:
     """Write all schemas into the config folder, over what was there. Raises ClickException."""
     paths = {kind: folder / SCHEMA_FOLDER / f"{kind}.json" for kind in SCHEMA_KINDS}
     try:
@@ -98,8 +97,3 @@ def write_schemas(folder: Path, registry: Registry) -> None:
         raise unwritable(folder / SCHEMA_FOLDER, error) from None
     for path in paths.values():
         click.echo(f"wrote {path}")
-
-
-def unwritable(path: Path, error: OSError) -> click.ClickException:
-    """What to raise where `path` cannot be written."""
-    return click.ClickException(f"{path} cannot be written: {error.strerror or error}")

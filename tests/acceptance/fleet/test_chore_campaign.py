@@ -1,0 +1,181 @@
+"""Two daemons on PostgreSQL are killed in turn while chores are under way: ends of runs, slices of
+a large answer, bulks, closed batches, retention. Then the accounts.
+
+The long form:
+
+    CHORE_KILLS=40 pytest -s --all tests/acceptance/fleet/test_chore_campaign.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.acceptance.daemon import Daemon, retry
+from tests.acceptance.fleet.test_fleet import MakeFleet, database, make_fleet
+from tests.acceptance.receiver import Answer, Received, Receiver
+from tests.acceptance.waiting import until
+from tests.postgres import Postgres
+
+pytestmark = pytest.mark.slow
+
+__all__ = ["database", "make_fleet"]
+
+KILLS = int(os.environ.get("CHORE_KILLS", "8"))
+ROWS, MANY = 12, 20_500
+"""Children of a call, and of the one whose children are written in slices."""
+LONGEST = 0.6
+"""Seconds of work before a kill, at most."""
+Ask = Callable[..., list[Any]]
+
+
+def declare(daemon: Daemon, receiver: Receiver) -> None:
+    hook = {"url": f"{receiver.url}/hooks", "retry": retry("30ms", attempts=100)}
+    row = {"params": {"n": {"required": True}}, "retry": retry("30ms", attempts=2)}
+    each = {"each": "body.rows", "params": {"n": "item"}}
+    daemon.endpoint(
+        "crm/list", "/list/{{ params.n }}", params={"n": {}}, retry=retry("30ms", attempts=100),
+        then=[{"call": "crm/row", **each}],
+        webhooks=[
+            {"name": "end", "phase": "on_run_end", **hook},
+            {"name": "some", "phase": "on_success", "batch": {"every": "300ms", "max": 4}, **hook},
+        ],
+    )  # fmt: skip
+    daemon.endpoint(
+        "crm/row", "/row/{{ params.n }}",
+        webhooks=[{"name": "each", "phase": "on_success", **hook}], **row,
+    )  # fmt: skip
+    daemon.endpoint("crm/many", "/many", then=[{"call": "crm/seen", **each}], retry=retry())
+    event = {"type": "event", "params": {"n": {}}}
+    daemon.write("apis/crm/endpoints/seen.yaml", event)
+    daemon.endpoint("crm/later", "/later", **row)
+
+
+def serve(receiver: Receiver, chance: random.Random) -> None:
+    """A row fails as long as it is tried the first two times; one in ten deliveries, once."""
+    tries: dict[str, int] = {}
+
+    def fails(key: str, times: int) -> bool:
+        tries[key] = tries.get(key, 0) + 1
+        return tries[key] <= times
+
+    def lists(request: Received) -> Answer:
+        first = int(request.path.rpartition("/")[2]) * ROWS
+        return Answer(200, json.dumps({"rows": [*range(first, first + ROWS)]}))
+
+    def row(request: Received) -> Answer:
+        bad = request.path.endswith("5") and fails(request.path, 2)
+        return Answer(503 if bad else 200, delay=chance.random() * 0.02)
+
+    def deliver(request: Received) -> Answer:
+        name = request.headers["webhook-id"]
+        return Answer(503 if name.endswith(tuple("abcdef")) and fails(name, 1) else 204)
+
+    receiver.reply("/list/", lists)
+    receiver.reply("/row/", row)
+    receiver.reply("/hooks", deliver)
+    receiver.on("/many", Answer(200, json.dumps({"rows": [*range(MANY)]})))
+
+
+def test_what_is_done_later_is_done_once_whoever_dies(
+    make_fleet: MakeFleet, receiver: Receiver, database: str, postgres: Postgres
+) -> None:
+    chance = random.Random(33)
+    serve(receiver, chance)
+    fleet = make_fleet(2, retention={"cancelled": "1s"}, log={"level": "warning"})
+    for daemon in fleet:
+        daemon.expect(r"took over from a dead daemon", r"set aside the chore", r"died")
+        declare(daemon, receiver)
+        daemon.start()
+    lists, large = 0, 0
+    for number in range(KILLS):
+        victim, other = fleet[number % 2], fleet[1 - number % 2]
+        other.batch("crm/list", [{"n": n} for n in range(lists, lists + 6)])
+        lists += 6
+        if number % 4 == 0:
+            other.call("crm/many")
+            large += 1
+        for n in range(5):
+            other.call("crm/later", "1h", n=n)
+        assert other.post("/v1/retries/cancel", {"filter": {"endpoint": "crm/later"}}).is_success
+        assert victim.post("/v1/retries/trigger", {"filter": {"endpoint": "crm/row"}}).is_success
+        time.sleep(chance.random() * LONGEST)
+        victim.kill()
+        victim.start()
+
+    name = database.rpartition("/")[2]
+
+    def ask(statement: str, *values: Any) -> list[Any]:
+        return postgres.run(name, statement, *values)
+
+    one = fleet[0]
+    one.settle(240, endpoint="crm/list")
+
+    def rests() -> bool:
+        rest = "SELECT 1 FROM chores UNION ALL SELECT 1 FROM batch_members WHERE batch_id IS NULL"
+        open_ = "SELECT 1 FROM retry_schedule WHERE status IN ('pending', 'running')"
+        return not ask(f"{rest} UNION ALL {open_} LIMIT 1")
+
+    until(rests, "the end of all chores and tasks", 240)
+    until(lambda: not ask("SELECT 1 FROM retry_schedule WHERE status = 'cancelled'"), "retention")
+    account(ask, lists, large)
+
+
+def account(ask: Ask, lists: int, large: int) -> None:
+    """Hold what the database counts and tells against what it has."""
+    counted = "SELECT status, sum(tasks)::int FROM task_counts WHERE bulk_id = 0 GROUP BY 1"
+    there = ask("SELECT status, count(*)::int FROM retry_schedule GROUP BY 1 ORDER BY 1")
+    assert ask(f"{counted} HAVING sum(tasks) <> 0 ORDER BY 1") == there
+    calls = dict(
+        ask("SELECT endpoint_id, count(*) FROM retry_schedule WHERE webhook = '' GROUP BY 1")
+    )
+    print(calls, there)
+    assert calls["crm/list"] == lists
+    assert (calls["crm/row"], calls["crm/seen"]) == (lists * ROWS, large * MANY)
+    assert ask("SELECT count(*) FROM bulks WHERE status <> 'finished' OR ended_at IS NULL") == [
+        (0,)
+    ]
+    # What is pruned was cancelled: these a bulk does not count as ended.
+    bulks = ask("SELECT id, moved FROM bulks WHERE action = 'retry' AND moved > 0 ORDER BY id")
+    ends = (
+        "SELECT bulk_id, sum(tasks)::int FROM task_counts WHERE bulk_id > 0 GROUP BY 1 ORDER BY 1"
+    )
+    assert ask(ends) == bulks
+    print(f"{len(bulks)} bulks moved {sum(moved for _, moved in bulks)} tasks")
+    wrong = ask("""
+        SELECT runs.id, tasks, succeeded, failed, open_tasks, ends, of_run.* FROM runs JOIN (
+            SELECT run_id, count(*) AS all_of, count(*) FILTER (WHERE status = 'succeeded') AS good,
+                count(*) FILTER (WHERE status = 'failed') AS bad
+            FROM retry_schedule WHERE run_id IS NOT NULL GROUP BY 1
+        ) AS of_run ON run_id = runs.id
+        WHERE (tasks, succeeded, failed, open_tasks) <> (all_of, good, bad, 0)
+    """)
+    assert wrong == []
+    told = (
+        "SELECT parent_id, count(*) FROM retry_schedule WHERE webhook = 'end' GROUP BY 1 ORDER BY 1"
+    )
+    ended = ask("SELECT id, ends FROM runs WHERE endpoint_id = 'crm/list' ORDER BY id")
+    assert ask(told) == ended
+    assert len(ended) == lists
+    print(f"{sum(ends for _, ends in ended)} ends of {lists} runs were told")
+    batches = ask("""
+        SELECT batches.members, (SELECT count(*) FROM batch_members WHERE batch_id = batches.id),
+            (SELECT count(*) FROM retry_schedule WHERE id = batches.task_id) FROM batches
+    """)
+    assert all((counted, 1) == (there, told) for counted, there, told in batches)
+    assert sum(members for members, *_ in batches) == lists
+    print(f"{len(batches)} batches")
+    attempts = ask("""
+        SELECT webhook, count(*)::int, (count(*) FILTER (WHERE status_code <> '204'))::int
+        FROM attempts JOIN retry_schedule ON retry_schedule.id = task_id
+        WHERE webhook <> '' AND status_code IS NOT NULL GROUP BY 1 ORDER BY 1
+    """)
+    by_hour = "SELECT name, sum(attempts)::int, sum(failed)::int FROM webhook_attempts GROUP BY 1"
+    assert ask(f"{by_hour} ORDER BY 1") == attempts
+    assert ask("SELECT count(*) FROM webhooks WHERE failures <> 0 OR failing_since > 0") == [(0,)]
