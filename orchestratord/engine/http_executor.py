@@ -195,7 +195,7 @@ class HttpSpec(Model):
     query: Mapping[FieldName, Template] = {}
     """The parameters of the query. A value that renders to null leaves one out."""
     headers: Mapping[str, Template] = {}
-    """Headers of the request, over those of the API. A value that renders to null leaves one
+    """Headers of the request; they override the API's. A value that renders to null leaves one
     out."""
     body: HttpBody | None = None
     """The body of the request: `json`, `form`, `text`, `file` or `multipart`."""

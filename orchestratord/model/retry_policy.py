@@ -36,7 +36,7 @@ class RetryPolicy(Model):
     jitter: float = Field(0.1, ge=0, le=1)
     """The random part of each delay: 0.1 is ±10 %, 0 is none."""
     give_up_after: Duration | None = None
-    """How long after its creation or last manual retry a task is given up: 1d."""
+    """How long to try a task, from its first due time or last manual retry: 1d."""
     inline: int = Field(0, ge=0, le=10)
     """Tries again at once, within one attempt and its timeout, if a repeat is safe."""
     when: StatusSet = CALL_WHEN

@@ -132,7 +132,7 @@ class Port(Model):
     """
 
     bind: str
-    """The address and port to listen at; port 0 takes a free one."""
+    """The address and port to listen on; port 0 takes a free one."""
     proxies: tuple[IPvAnyNetwork, ...] = ()
     """The addresses of proxies in front of it, without a limit of connections."""
 

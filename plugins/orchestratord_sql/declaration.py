@@ -88,7 +88,7 @@ class DeclaredDatabase(Model):
         ),
     ]
     concurrency: int = Field(10, ge=1)
-    """How many statements are under way at once in one daemon, at most."""
+    """The most statements at once in one daemon."""
 
 
 def _name(value: str) -> str:

@@ -69,13 +69,13 @@ class PortalSettings(Port):
     frame_origins: tuple[_Origin, ...] = ()
     """The origins whose pages may show it in a frame: [https://app.example.com]."""
     name: str = Field("", max_length=100)
-    """What stands at its top."""
+    """The name at its top."""
     colour: str = Field("#1f56c3", pattern=r"^#[0-9a-fA-F]{6}$")
     """The colour of its buttons: "#1f56c3"."""
 
 
 class ImportedSecrets(Model):
-    """Secrets of the sender before: each signs beside the derived one for a time."""
+    """Secrets of the previous sender: each signs beside the derived one for a time."""
 
     file: str = Field(pattern="^/")
     """Its absolute path. It holds JSON: the secret of each subscription, by TENANT/ID."""
@@ -109,10 +109,10 @@ class SubscriptionSettings(Model):
         BeforeValidator(_as_list),
         WithJsonSchema({"anyOf": [_ONE, {"type": "array", "items": _ONE, "minItems": 1}]}),
     ]
-    """What the secrets of subscriptions are derived from: base64 of 32 bytes or more; a list,
+    """The key that makes the secrets of subscriptions: base64 of 32 bytes or more; a list,
     newest first, while it is rotated."""
     imported_secrets: ImportedSecrets | None = None
-    """Secrets of the sender before: {file: /var/lib/orchestratord/svix.json, until: …}."""
+    """Secrets of the previous sender: {file: /var/lib/orchestratord/svix.json, until: …}."""
     portal: PortalSettings | None = None
     """A port with pages for tenants: {bind: 127.0.0.1:8440, url: https://hooks.example.com}."""
     max_per_tenant: int = Field(50, ge=1, le=1000)
@@ -122,15 +122,15 @@ class SubscriptionSettings(Model):
     ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443,)
     """Which ports addresses may have: [443]."""
     allow: tuple[Annotated[str, AfterValidator(_rule)], ...] = ()
-    """Which private addresses subscriptions may go to; `egress.allow` opens none for them."""
+    """Which private addresses subscriptions may go to; `egress.allow` does not apply to them."""
     disable_after: Annotated[Duration, Field(gt=0)] | None = 432_000.0
-    """After how long without a success a subscription is disabled: 5d."""
+    """How long without a success disables a subscription: 5d."""
     keep_missed: MissedRule = Field(default_factory=dict, validate_default=True)
-    """What is kept of what a disabled subscription misses: {for: 7d, max: 10000}."""
+    """The missed deliveries that a disabled subscription keeps: {for: 7d, max: 10000}."""
     timeout: Annotated[Duration, Field(gt=0)] = 15.0
     """How long a delivery may take: 15s."""
     retry: Retry = Field(default_factory=dict, validate_default=True)
-    """When a failed delivery is tried again."""
+    """When to try a failed delivery again."""
 
     def address_problem(self, url: str) -> str | None:
         """Why no subscription may have this address; None where one may. A name is resolved, and

@@ -67,7 +67,7 @@ class DeliveryAttempt(TypedDict):
 
 
 class WholeDelivery(DeliveryDocument):
-    """A delivery, with what was sent and answered."""
+    """A delivery with its request and answer."""
 
     payload: str | None
     response: Any
@@ -108,7 +108,7 @@ class SentDeliveries:
 
     @described(answers={200: WholeDelivery}, problems=[Conflict, NotFound])
     async def one(self, path: Params, query: Params, body: Any) -> Answer:
-        """A delivery, with what was sent and answered."""
+        """Show a delivery with its request and answer."""
         task = await self._find(path)
         names = DeliveryAttempt.__annotations__
         attempts = ({**one, "error": for_tenant(one["error"])} for one in task["attempt_log"])
@@ -118,7 +118,7 @@ class SentDeliveries:
 
     @described(answers={202: SentDelivery}, problems=[Conflict, NotFound])
     async def retry(self, path: Params, query: Params, body: Any) -> Answer:
-        """Send a delivery again, one that succeeded too."""
+        """Send a delivery again, even one that succeeded."""
         task = await self._find(path)
         if task["status"] in ("pending", "running"):
             raise Conflict("the delivery has not ended yet")

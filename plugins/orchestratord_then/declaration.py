@@ -58,7 +58,7 @@ def _value(value: Any) -> ParamValue:
     return ParamValue(_expression(value))
 
 
-_SCHEMA = {"description": "JMESPath over the answer; a number, true and false stand for themselves"}
+_SCHEMA = {"description": "JMESPath over the answer, or a number, true or false"}
 
 Given = Annotated[
     Any,
