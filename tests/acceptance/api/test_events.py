@@ -261,6 +261,7 @@ def test_watch(shop: Callable[..., Daemon]) -> None:
     daemon = shop().start()
     daemon.finish(daemon.call("shop/ok"))
     daemon.finish(daemon.call("shop/fails"))
+    until(lambda: daemon.status()["failing"], "that it fails")
     ran = daemon.ctl("watch", "--once", COLUMNS="80")
     assert ran.code == 0
     assert "shop/fails" in ran.out

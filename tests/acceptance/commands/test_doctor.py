@@ -81,6 +81,7 @@ def test_what_fails_is_named_with_what_to_say_next(
     until(lambda: not daemon.tasks(status="running"), "the end of them")
     daemon.kill()  # nothing of it is only in memory
     daemon.start()
+    until(lambda: len(daemon.status()["failing"]) == 2, "that both fail")
     code, found = doctor(daemon)
     assert code == 1
     failing = {finding["what"].partition(" fail ")[0]: finding for finding in found["failing"]}
@@ -95,7 +96,10 @@ def test_what_fails_is_named_with_what_to_say_next(
     words = calls["remedy"].partition("orchestratorctl ")[2].removesuffix(" --rate 10/s").split()
     assert daemon.ctl(*words).code == 0
     daemon.finish(first)
-    assert "call" not in {one["webhook"] or "call" for one in daemon.status()["failing"]}
+    until(
+        lambda: [one["webhook"] for one in daemon.status()["failing"]] == ["ops"],
+        "the deliveries alone",
+    )
     shown = daemon.ctl("show", str(first)).out
     sent = receiver.received("/order")[0].headers["idempotency-key"]
     assert f"Idempotency-Key  {sent}" in shown

@@ -113,7 +113,7 @@ def test_once_its_replacement_has_succeeded_it_is_over(daemon: Daemon, receiver:
     assert daemon.finish(first)["status"] == "failed"
     second = replaced(daemon, first)
     assert daemon.finish(second)["status"] == "failed"
-    assert len(daemon.get("/v1/status").json()["failing"]) == 1
+    until(lambda: len(daemon.status()["failing"]) == 1, "that it fails")
     third = replaced(daemon, second, 3)
     assert daemon.finish(third)["status"] == "succeeded"
     for task in (first, second):
@@ -124,7 +124,7 @@ def test_once_its_replacement_has_succeeded_it_is_over(daemon: Daemon, receiver:
     run = daemon.get(f"/v1/runs/{first}").json()
     assert (run["counts"]["succeeded"], run["counts"]["failed"]) == (1, 0)
     assert run["counts"]["cancelled"] == 2
-    assert daemon.get("/v1/status").json()["failing"] == []
+    until(lambda: daemon.status()["failing"] == [], "that it fails no more")
     found = {"filter": {"status": "failed,cancelled", "endpoint": "shop/pay"}, "dry_run": True}
     survey = daemon.post("/v1/retries/trigger", found).json()
     assert (survey["matched"], survey["left_out"]) == (0, {})

@@ -678,6 +678,7 @@ def test_runs_and_workers_have_pages(browser: Browser, address: str, daemon: Dae
 def test_without_a_script_all_can_be_looked_at(
     browser: Browser, address: str, daemon: Daemon
 ) -> None:
+    daemon.call("shop/good")
     with visit(browser, address, "/retries", java_script_enabled=False) as page:
         page.get_by_label("Endpoint").fill("shop/*")
         page.get_by_role("button", name="Show").click()

@@ -64,6 +64,7 @@ def test_a_failed_task_holds_its_partition(daemon: Daemon, shared_receiver: Rece
     assert "holds its partition, until it is retried" in " ".join(
         daemon.ctl("show", str(first)).out.split()
     )
+    until(lambda: daemon.status()["queue"]["held_partitions"] == 1, "that it is known")
     assert f"acme of crm/hold (task {first})" in " ".join(daemon.ctl("status").out.split())
     assert f'href="/retries/{first}"' in daemon.get(f"/retries/{second}").text
     assert "Held by tasks that failed" in daemon.get("/").text
@@ -78,7 +79,7 @@ def test_a_failed_task_holds_its_partition(daemon: Daemon, shared_receiver: Rece
     until(lambda: receiver.count("/told/acme") == 3, "the deliveries")
     assert receiver.received("/told/acme")[0].json()["data"]["partition"] == "acme"
     assert daemon.deliveries(first)[0]["partition"] == "acme"
-    assert daemon.status()["queue"]["held_partitions"] == 0
+    until(lambda: daemon.status()["queue"]["held_partitions"] == 0, "that none is held")
     # So they do where it is given up.
     receiver.on("/hold/beta/1", 400)
     ids = daemon.batch("crm/hold", [{"account": "beta", "n": n} for n in (1, 2)])

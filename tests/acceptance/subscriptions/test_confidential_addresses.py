@@ -36,7 +36,10 @@ def test_a_token_that_only_reads_sees_no_address(
     daemon.call(SHOP, tenant="acme", order=1)
     tasks = daemon.tasks(tenant="acme")
     until(lambda: all(one["attempts"] for one in daemon.tasks(tenant="acme")), "an attempt of each")
-    [waits] = [one["name"] for one in daemon.status()["throttled"] if "#acme/" in one["name"]]
+    [waits] = until(
+        lambda: [one["name"] for one in daemon.status()["throttled"] if "#acme/" in one["name"]],
+        "the lane that waits",
+    )
     assert waits.startswith(f"subscriptions#acme/{made['id']}~")
     document, tried = daemon.get("/openapi.json").json(), 0
     authorized = {"Authorization": f"Bearer {READ}"}

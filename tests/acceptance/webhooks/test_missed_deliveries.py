@@ -95,6 +95,7 @@ def test_missed_deliveries_are_no_failures(make_daemon: MakeDaemon, receiver: Re
     for _ in range(4):
         daemon.finish(daemon.call("shop/get"))
     daemon.settle()
+    until(lambda: daemon.status()["queue"]["missed"] == 4, "that it is known")
     status = daemon.status()
     assert (status["queue"]["failed"], status["queue"]["missed"]) == (0, 4)
     assert (status["failing"], status["failing_counts"]["webhook"]) == ([], 0)
