@@ -78,7 +78,7 @@ class Member:
 
 
 async def heard(link: Link, wanted: str) -> Any:
-    kind, values = await asyncio.wait_for(link.receive(), 5)
+    kind, values = await asyncio.wait_for(link.receive(), 60)
     assert kind == wanted
     return values
 
@@ -88,7 +88,7 @@ async def begun() -> tuple[Member, Link]:
     link = await member.joined()
     assert await heard(link, "hello") == (1,)
     link.send("serve")
-    await asyncio.wait_for(member.member.may_serve(), 5)
+    await asyncio.wait_for(member.member.may_serve(), 60)
     return member, link
 
 
@@ -99,7 +99,7 @@ async def test_one_that_cannot_take_up_what_all_do_ends() -> None:
     member.here.wrong = Unreachable("the database is away")
     link.send("commit")
     with pytest.raises(Unreachable):
-        await asyncio.wait_for(member.going, 5)
+        await asyncio.wait_for(member.going, 60)
     # It drains, and holds the next reload up no more.
     link.send("prepare", "prepared 2", SECOND)
     assert await heard(link, "prepared 2") == (None,)
@@ -112,7 +112,7 @@ async def test_what_it_cannot_read_for_a_reason_of_its_own_ends_it() -> None:
     link.send("prepare", "prepared 1", SECOND)
     assert await heard(link, "prepared 1") == ("MemoryError: no room",)
     with pytest.raises(MemoryError):
-        await asyncio.wait_for(member.going, 5)
+        await asyncio.wait_for(member.going, 60)
     link.close()
 
 
@@ -134,9 +134,9 @@ async def test_one_that_is_told_to_end_does_not_begin() -> None:
     link = await member.joined()
     link.send("end", "this worker cannot begin: no")
     with pytest.raises(OrchestratordError, match="cannot begin: no"):
-        await asyncio.wait_for(member.member.may_serve(), 5)
+        await asyncio.wait_for(member.member.may_serve(), 60)
     with pytest.raises(OrchestratordError, match="cannot begin: no"):
-        await asyncio.wait_for(member.going, 5)
+        await asyncio.wait_for(member.going, 60)
     link.close()
 
 
@@ -144,7 +144,7 @@ async def test_what_cannot_be_understood_ends_it() -> None:
     member, link = await begun()
     link.send("listening")  # whether anyone does is missing
     with pytest.raises(IndexError):
-        await asyncio.wait_for(member.going, 5)
+        await asyncio.wait_for(member.going, 60)
     link.close()
 
 
@@ -157,7 +157,7 @@ async def test_what_takes_long_to_read_keeps_no_other_message() -> None:
     assert await heard(link, "snapshot") == ({"in_flight": 3},)
     member.here.goes_on.set()
     assert await heard(link, "prepared 1") == (None,)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while member.here.read is not member.here.config:  # the abort came after it
             await asyncio.sleep(0.005)
     member.going.cancel()

@@ -47,7 +47,7 @@ class FirstWorker:
         borrower.follow(self.ours)
 
     async def asked(self) -> tuple[int, str, Token | None, float]:
-        kind, values = await asyncio.wait_for(self.link.receive(), 5)
+        kind, values = await asyncio.wait_for(self.link.receive(), 60)
         assert kind == "token"
         found: tuple[int, str, Token | None, float] = values
         return found
