@@ -1,5 +1,6 @@
 """Two daemons on PostgreSQL are killed in turn while chores are under way: ends of runs, slices of
-a large answer, bulks, closed batches, retention. Then the accounts.
+a large answer, bulks, closed batches, retention, replays of what a disabled webhook missed. Then
+the accounts.
 
 The long form:
 
@@ -12,6 +13,7 @@ import json
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +30,11 @@ pytestmark = pytest.mark.slow
 __all__ = ["database", "make_fleet"]
 
 KILLS = int(os.environ.get("CHORE_KILLS", "8"))
+"""An even number, so that what was disabled is enabled."""
 ROWS, MANY = 12, 20_500
 """Children of a call, and of the one whose children are written in slices."""
+TOLD = 60
+"""Calls whose deliveries a disabled webhook misses, between two replays."""
 LONGEST = 0.6
 """Seconds of work before a kill, at most."""
 Ask = Callable[..., list[Any]]
@@ -55,6 +60,8 @@ def declare(daemon: Daemon, receiver: Receiver) -> None:
     event = {"type": "event", "params": {"n": {}}}
     daemon.write("apis/crm/endpoints/seen.yaml", event)
     daemon.endpoint("crm/later", "/later", **row)
+    audit = {**hook, "name": "audit", "phase": "on_success", "url": f"{receiver.url}/audit"}
+    daemon.endpoint("crm/told", "/told", webhooks=[audit], retry=retry())
 
 
 def serve(receiver: Receiver, chance: random.Random) -> None:
@@ -80,7 +87,32 @@ def serve(receiver: Receiver, chance: random.Random) -> None:
     receiver.reply("/list/", lists)
     receiver.reply("/row/", row)
     receiver.reply("/hooks", deliver)
+    receiver.reply("/audit", deliver)
+    receiver.on("/told", 200)
     receiver.on("/many", Answer(200, json.dumps({"rows": [*range(MANY)]})))
+
+
+def missed_by(daemon: Daemon) -> set[int]:
+    return {one["id"] for one in daemon.tasks(webhook="audit", reason="webhook_disabled")}
+
+
+def miss(daemon: Daemon, other: Daemon) -> None:
+    """Disable the webhook, once it has got what it missed before, and have it miss deliveries."""
+    until(lambda: not missed_by(daemon), "the replay", 240)
+    daemon.settle(240, endpoint="crm/told")
+    assert daemon.post("/v1/endpoints/crm/told/webhooks/audit/disable").is_success
+    other.batch("crm/told", [{}] * TOLD)
+
+
+def replay(daemon: Daemon) -> set[int]:
+    """Enable the webhook and send what it has missed; the deliveries that it has missed."""
+    daemon.settle(240, endpoint="crm/told")
+    missed = missed_by(daemon)
+    enabled = daemon.post("/v1/endpoints/crm/told/webhooks/audit/enable")
+    assert enabled.is_success, enabled.text
+    sent = daemon.post("/v1/retries/trigger", {"filter": enabled.json()["replay"]})
+    assert sent.json()["matched"] == len(missed) > 0, sent.text
+    return missed
 
 
 def test_what_is_done_later_is_done_once_whoever_dies(
@@ -93,8 +125,9 @@ def test_what_is_done_later_is_done_once_whoever_dies(
         daemon.expect(r"took over from a dead daemon", r"set aside the chore", r"died")
         declare(daemon, receiver)
         daemon.start()
-    lists = 0
+    lists = told = 0
     large: list[int] = []
+    missed: set[int] = set()
     for number in range(KILLS):
         victim, other = fleet[number % 2], fleet[1 - number % 2]
         other.batch("crm/list", [{"n": n} for n in range(lists, lists + 6)])
@@ -105,6 +138,11 @@ def test_what_is_done_later_is_done_once_whoever_dies(
             other.call("crm/later", "1h", n=n)
         assert other.post("/v1/retries/cancel", {"filter": {"endpoint": "crm/later"}}).is_success
         assert victim.post("/v1/retries/trigger", {"filter": {"endpoint": "crm/row"}}).is_success
+        if number % 2:
+            missed |= replay(victim)
+        else:
+            miss(victim, other)
+            told += TOLD
         time.sleep(chance.random() * LONGEST)
         victim.kill()
         victim.start()
@@ -128,6 +166,7 @@ def test_what_is_done_later_is_done_once_whoever_dies(
     poisoned = ask("SELECT id FROM retry_schedule WHERE reason = 'poisoned'")
     assert {task_id for (task_id,) in poisoned} < {*large}
     account(ask, lists, len(large) - len(poisoned))
+    account_replays(one, receiver, told, missed)
 
 
 def account(ask: Ask, lists: int, large: int) -> None:
@@ -182,3 +221,23 @@ def account(ask: Ask, lists: int, large: int) -> None:
     by_hour = "SELECT name, sum(attempts)::int, sum(failed)::int FROM webhook_attempts GROUP BY 1"
     assert ask(f"{by_hour} ORDER BY 1") == attempts
     assert ask("SELECT count(*) FROM webhooks WHERE failures <> 0 OR failing_since > 0") == [(0,)]
+
+
+def account_replays(daemon: Daemon, receiver: Receiver, told: int, missed: set[int]) -> None:
+    """Hold what the receiver got of the webhook that missed deliveries against their attempts."""
+    deliveries = {one["id"]: daemon.task(one["id"]) for one in daemon.tasks(webhook="audit")}
+    assert len(deliveries) == told
+    assert missed <= {*deliveries}
+    assert {one["status"] for one in deliveries.values()} == {"succeeded"}
+    came = Counter(item.headers["webhook-id"] for item in receiver.received("/audit"))
+    # Nothing came under another name than that of a delivery.
+    assert {*came} == {one["idempotency_key"] for one in deliveries.values()}
+    again = 0
+    for one in deliveries.values():
+        codes = [attempt["status_code"] for attempt in one["attempt_log"]]
+        answered = sum(isinstance(code, int) for code in codes)
+        unknown = codes.count("error") + one["deaths"]  # sent, perhaps, without an answer on disk
+        got = came[one["idempotency_key"]]
+        assert answered <= got <= answered + unknown, one
+        again += got - answered
+    print(f"{len(missed)} missed deliveries of {told} were sent, {again} again after a death")
