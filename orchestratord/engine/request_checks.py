@@ -20,8 +20,9 @@ from orchestratord.values.template import Template, TemplateTree
 HTTP = "http"
 
 _READS = ("GET", "HEAD")
-_SINGLE = re.compile(r"(?<!\{)\{\s*([A-Za-z_][\w.]*)\s*\}(?!\})")
-_SEGMENT = re.compile(r"(?<=/):([A-Za-z_]\w*)(?=[/?]|$)")
+# Each begins with a character, so that `re` looks for that first: a reload asks of all endpoints.
+_SINGLE = re.compile(r"\{(?<!\{\{)\s*([A-Za-z_][\w.]*)\s*\}(?!\})")
+_SEGMENT = re.compile(r"/:([A-Za-z_]\w*)(?=[/?]|$)")
 """A parameter in a path as other programs write it."""
 _SHELL = re.compile(r"\$([A-Z][A-Z0-9_]{2,})\b")
 _ENVELOPE = re.compile(r"(?<![\w.])response\.(body|headers|status_code)\b")
@@ -128,7 +129,7 @@ def _doubtful(
         yield key, f":{name} is sent as it stands: a template is {{{{ params.{name} }}}}"
     for name in _SHELL.findall(text):
         yield key, f"${name} is sent as it stands: a reference is ${{{name}}}"
-    if _QUOTED.search(template.source):
+    if not template.source.isascii() and _QUOTED.search(template.source):
         yield key, "its typographic quotes are sent along: quotes of YAML are ' and \""
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -148,6 +146,8 @@ def _word(text: str) -> str:
 
 
 def _program() -> Path:
+    import sysconfig
+
     return Path(sysconfig.get_path("scripts")) / "orchestratord"
 
 
@@ -200,6 +200,8 @@ def _look_first(steps: Sequence[Step], force: bool, of_system: Sequence[Path]) -
 
 
 def _carry_out(step: Step) -> None:
+    import subprocess  # not needed by --help, which imports this module too
+
     if step.path is None:
         try:
             subprocess.run(step.command, check=True)  # noqa: S603

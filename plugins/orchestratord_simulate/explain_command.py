@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import textwrap
-from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,14 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from orchestratord import (
-    complete_endpoints,
-    config_option,
-    json_object,
-    key_value,
-    output_option,
-    text_or_file,
-)
+from orchestratord import complete_endpoints, config_option, output_option
 
 if TYPE_CHECKING:
     from orchestratord import Endpoint, FakeAnswer
@@ -106,7 +98,7 @@ def explain(
     """
     import asyncio
 
-    from orchestratord import Conflict, opened_config
+    from orchestratord import Conflict, opened_config, text_or_file
 
     content = None if body is None else _read("--body", text_or_file, body)
     answer = _answer(status_code, error, content, headers)
@@ -176,7 +168,7 @@ def _check_phase(phase: str | None, answer: FakeAnswer | None) -> None:
 
 def _params(endpoint: Endpoint, texts: tuple[str, ...], document: str | None) -> dict[str, Any]:
     """The parameters of the call, defaults filled in. Raises UsageError."""
-    from orchestratord import InvalidParams, check_params
+    from orchestratord import InvalidParams, check_params, json_object, key_value
 
     pairs = [_read("-p", key_value, pair) for pair in texts]
     text = dict(pairs)
@@ -195,6 +187,8 @@ def _params(endpoint: Endpoint, texts: tuple[str, ...], document: str | None) ->
 
 def _read(option: str, read: Callable[[str], T], word: str) -> T:
     """What stands behind an option, read as `orchestratorctl` does. Raises UsageError."""
+    from argparse import ArgumentTypeError
+
     try:
         return read(word)
     except ArgumentTypeError as wrong:

@@ -11,7 +11,7 @@ from orchestratord.values.template import Template, TemplateTree
 ROOTS = frozenset({"params", "task", "now"})
 TASK = frozenset({"task.id", "task.attempt", "task.scheduled_at", "task.last_success_at"})
 
-_EXPRESSION = re.compile(r"""\{\{(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^'"])*?\}\}""", re.DOTALL)
+_EXPRESSION = re.compile(r"""(?s){{(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^'"}]++|}(?!}))*}}""")
 _REFERENCE = re.compile(r"\$\{[^{}]*\}")
 
 
