@@ -217,9 +217,8 @@ class PhaseHooks:
         decision = Decision(Status.FAILED, reason.value, reason)
         row = None
         if began is not None:
-            row = Attempt(
-                task.attempts, began, float(self._clock.now_ms() - began), None, error, None,
-                reason.value)  # fmt: skip
+            took = float(self._clock.now_ms() - began)
+            row = Attempt(task.attempts, began, took, None, error, None, reason.value)
         outcome = Outcome("failure", None, error=error, final_reason=reason)
         result = AttemptResult(
             decision, outcome, row, [], began is None, request=request, endpoint=endpoint

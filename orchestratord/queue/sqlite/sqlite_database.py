@@ -376,8 +376,8 @@ class SqliteFile(Database):
         self._lock_path = file.with_name(f"{file.name}.lock")
         self._names: tuple[str, ...] = tuple(map(str, (*files_of(file), self._lock_path)))
         """The files that have to stay where they are."""
-        self._kept: tuple[tuple[int, int], ...] = ()
-        """The files that are open, by device and inode."""
+        self._kept: Sequence[tuple[float, ...]] = ()
+        """The files that are open, by inode and device."""
         self.failures = Failures(
             (sqlite3.Error, PeeweeException),
             partial(trouble, folder=file.parent),
@@ -497,12 +497,11 @@ class SqliteFile(Database):
     def gone(self) -> str | None:
         """As in the interface. The first call notes which files are open."""
         try:
-            found = [os.stat(name) for name in self._names]  # at each COMMIT
+            kept = [os.stat(name)[1:3] for name in self._names]  # at each COMMIT
         except (FileNotFoundError, NotADirectoryError) as error:
             return f"{error.filename} was deleted or moved while the daemon had it open"
         except OSError:
             return None  # the disk says it itself
-        kept = tuple((status.st_dev, status.st_ino) for status in found)
         self._kept = self._kept or kept
         if kept == self._kept:
             return None

@@ -157,7 +157,7 @@ async def test_no_settlement_waits_for_a_row_that_says_the_same(two: list[Any], 
     await one.store.write(settle.settle(replace(end, task=first)))
     with psycopg.connect(url) as held:
         held.execute("SELECT 1 FROM health FOR UPDATE")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert (await other.store.write(settle.settle(end))).accepted
 
 

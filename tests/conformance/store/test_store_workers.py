@@ -96,7 +96,7 @@ async def test_what_is_no_wakeup_is_passed_over(two: list[Any], listen: Any) -> 
     heard = listen(two[1].store)
     two[0].workers.post(b"no JSON")
     two[0].workers.post(b'{"from":"","due":[],"lanes":true}')
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not heard:
             await asyncio.sleep(0.01)
     assert [(wakeup.lanes, wakeup.due) for wakeup in heard] == [(True, {})]
@@ -111,7 +111,7 @@ async def test_what_a_worker_gives_back_as_it_ends_is_told(two: list[Any], liste
     heard.clear()
     await one.store.write(claim.release_claims(tasks))
     await one.store.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not heard:
             await asyncio.sleep(0.01)
     assert KEY in (heard[0].due or ())
@@ -142,7 +142,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 async def has_come(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -255,7 +255,7 @@ async def test_a_worker_whose_lock_was_removed_ends(
     monkeypatch.setattr(writer, "IDLE", 0.02)
     (path.with_name(f"{path.name}.workers") / TURN).unlink()
     for one in two:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while one.store.health.fatal is None:
                 await asyncio.sleep(0.01)
         assert "was deleted or moved while the daemon had it open" in one.store.health.fatal

@@ -260,7 +260,8 @@ async def test_its_steps_are_told_with_how_it_went(parts: Parts) -> None:
     await parts.failed(3)
     follower = parts.host.events.follow(lambda event: event.type.startswith("bulk."))
     parts.receiver.codes = [404, 404]
-    answer = await retry_all(parts, filter={"status": "failed"}, rate="20/s", stop_after=2)
+    # A second between two of them: the failures are counted before the third is moved.
+    answer = await retry_all(parts, filter={"status": "failed"}, rate="1/s", stop_after=2)
     told: list[Any] = []
     while not told or told[-1].type != "bulk.paused":
         told += [event for _, event in await follower.take(9, 10)]

@@ -216,7 +216,7 @@ async def test_what_cannot_be_read_is_released_with_nothing_else_to_claim(
     await drained.wait()
     if ends:
         await worker.drain(10)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (task := await bench.task(made.id)).status != Status.PENDING:
             await asyncio.sleep(0.01)
     assert (task.attempts, task.deaths) == (0, 0)

@@ -14,6 +14,6 @@ async def test_a_runner_ends_that_is_cancelled_as_a_chore_is_added(tmp_path: Pat
     await asyncio.sleep(0.05)
     store.chore_added.set()
     running.cancel()
-    done, _ = await asyncio.wait([running], timeout=5)
+    done, _ = await asyncio.wait([running], timeout=60)
     assert done
     await store.close()

@@ -103,7 +103,7 @@ async def test_what_a_dead_worker_held_is_taken_over_as_soon_as_that_is_told(
         assert (await other.read(search.get(task.id))).locked_by == other.owner
         await other.close()
         daemon.fleet.died(other.owner)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await daemon.store.read(search.get(task.id))).status == Status.RUNNING:
                 await asyncio.sleep(0.01)
     team.close()
@@ -113,7 +113,7 @@ async def test_what_keeps_another_worker_from_its_work_is_shown(tmp_path: Path) 
     workers, url = Workers.make(2), f"sqlite:///{tmp_path}/queue.db"
     async with running(url, workers.worker(1)) as first, running(url, workers.worker(2)) as second:
         second.store.health.begin("worker_stalled", "by a plugin")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (found := first.fleet.troubles()):
                 await asyncio.sleep(0.01)
             [since] = [one.since for one in second.store.health.troubles.values()]
@@ -134,7 +134,7 @@ async def test_the_workers_of_a_process_group_are_one_daemon(
         now = second.store.clock.now_ms()
         held = StoredThrottle("api:a", RETRY_AFTER, "", now, now + 60_000, "429")
         second.worker.feedback.restore([held], second.reloader.config.redactor)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (shown := first.fleet.daemons())[0]["waiting"]:
                 await asyncio.sleep(0.01)
         [daemon] = shown
@@ -192,7 +192,7 @@ async def test_what_a_dead_worker_held_is_looked_for_until_it_is_found(
     claim_forsake = claim.forsake
     monkeypatch.setattr(claim, "forsake", forsake)
     alone.fleet.died("owner-2")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while alone.fleet._dead:
             await asyncio.sleep(0.01)
     assert forsaken == [{"owner-2"}] * 2
@@ -213,7 +213,7 @@ async def test_leases_are_renewed_while_plugins_wait_to_look_at_their_tables(
 
         daemon.reloader.refresh = refresh
         fleet = daemon.fleet
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             for _ in range(3):
                 fleet._flags.add("tables")
                 beaten, fleet._beat_each = fleet._beaten, 0.01
@@ -230,7 +230,7 @@ async def test_leases_are_renewed_while_plugins_wait_to_look_at_their_tables(
 async def test_what_is_throttled_is_kept_learnt_and_lifted(tmp_path: Path) -> None:
     workers, url = Workers.make(2), f"sqlite:///{tmp_path}/queue.db"
     async with running(url, workers.worker(1)) as first, running(url, workers.worker(2)) as second:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for daemon in (first, second):
                 daemon.worker.lanes.place(Key("a/get"), "api:a", 10)
                 daemon.worker.lanes.place(Key("a/get", "ops"), "h:1", 10, url="https://h:1/x")

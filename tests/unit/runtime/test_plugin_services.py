@@ -84,7 +84,7 @@ async def rig(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
 
 
 async def until(wanted: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not wanted():
             await asyncio.sleep(0.005)
 
@@ -148,7 +148,7 @@ async def test_that_the_database_is_away_is_no_fault_of_the_plugin(rig: Rig) -> 
         raise Unreachable("the server is away")
 
     rig.begin(Service("looks", run, where="each"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while rig.state.state != "waiting":
             await asyncio.sleep(0.001)
     assert rig.state.error == module.AWAY
@@ -173,8 +173,8 @@ async def test_one_of_all_runs_where_its_role_is_held(rig: Rig) -> None:
     rig.store.elsewhere = False
     await until(running.is_set)
     rig.store.elsewhere = True  # this daemon stood still for too long
-    await until(lambda: not running.is_set())
-    assert rig.state.state == "elsewhere"
+    await until(lambda: rig.state.state == "elsewhere")
+    assert not running.is_set()
     assert rig.faults == 0
 
 
@@ -205,7 +205,7 @@ async def test_one_that_ends_late_after_its_role_was_lost_begins_again(rig: Rig)
 async def test_without_the_database_it_goes_on_until_another_may_have_the_role(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HELD", 0.2)
+    monkeypatch.setattr(module, "HELD", 0.5)
     running = asyncio.Event()
 
     async def run(stop: asyncio.Event) -> None:

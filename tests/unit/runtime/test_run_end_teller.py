@@ -61,7 +61,7 @@ async def test_an_end_that_cannot_be_told_holds_up_no_other(
     caplog.set_level(logging.WARNING, "orchestratord.chores")
     runner = chore_runner.ChoreRunner(store, {run_counts.CHORE: teller.step}, teller.is_needless)
     running: asyncio.Task[Any] = asyncio.create_task(runner.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(told) < 2:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
@@ -102,7 +102,7 @@ async def test_an_end_of_which_no_hook_wants_to_know_asks_none(tmp_path: Path) -
         ids[name] = call.id
     steps = {run_counts.CHORE: teller.step}
     running = asyncio.create_task(chore_runner.ChoreRunner(store, steps, teller.is_needless).run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await left(store):
             await asyncio.sleep(0.01)
     running.cancel()

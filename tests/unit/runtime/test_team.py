@@ -29,7 +29,7 @@ class OtherWorker:
 
     async def heard(self, wanted: str) -> Any:
         """The values of the next message, which is a `wanted` one."""
-        kind, values = await asyncio.wait_for(self.link.receive(), 5)
+        kind, values = await asyncio.wait_for(self.link.receive(), 60)
         assert kind == wanted
         return values
 
@@ -55,7 +55,7 @@ async def joined(team: Team, generation: int = 1) -> OtherWorker:
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not holds():  # what is waited for tells no one
             await asyncio.sleep(0.005)
 
@@ -66,7 +66,7 @@ async def begun(team: Team) -> OtherWorker:
     await other.heard("serve")
     assert not beginning.done(), "it begins once all serve"
     other.link.send("serving")
-    await asyncio.wait_for(beginning, 5)
+    await asyncio.wait_for(beginning, 60)
     return other
 
 
@@ -110,7 +110,7 @@ async def test_a_configuration_is_taken_up_by_all_or_by_none(team: Team, why: st
     answer, wanted = await other.heard("prepare")
     assert wanted == SECOND
     other.link.answer(answer, why)
-    problem = await asyncio.wait_for(asked, 5)
+    problem = await asyncio.wait_for(asked, 60)
     if why is None:
         assert problem is None
         team.commit(SECOND)
@@ -128,7 +128,7 @@ async def test_one_that_dies_holds_no_configuration_up(team: Team) -> None:
     asked = asyncio.create_task(team.prepare(SECOND))
     await other.heard("prepare")
     other.link.close()
-    assert await asyncio.wait_for(asked, 5) is None
+    assert await asyncio.wait_for(asked, 60) is None
 
 
 async def test_one_that_does_not_answer_refuses(
@@ -148,7 +148,7 @@ async def test_one_that_does_not_answer_refuses(
     answer, _ = await other.heard("prepare")
     other.link.answer(late, None)
     other.link.answer(answer, "no")
-    problem = await asyncio.wait_for(asked, 5)
+    problem = await asyncio.wait_for(asked, 60)
     assert problem is not None
     assert problem.message == "worker 2 cannot take it up: no"
     other.link.close()
@@ -159,7 +159,7 @@ async def test_one_that_has_just_begun_is_not_told_to_forget_what_it_has(team: T
     asked = asyncio.create_task(team.prepare(SECOND))
     await first.heard("prepare")
     first.link.close()
-    assert await asyncio.wait_for(asked, 5) is None
+    assert await asyncio.wait_for(asked, 60) is None
     later = await joined(team)
     team.abort()
     await later.heard("serve")

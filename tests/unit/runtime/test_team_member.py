@@ -78,7 +78,7 @@ class Member:
 
 
 async def heard(link: Link, wanted: str) -> Any:
-    kind, values = await asyncio.wait_for(link.receive(), 5)
+    kind, values = await asyncio.wait_for(link.receive(), 60)
     assert kind == wanted
     return values
 
@@ -87,7 +87,7 @@ async def answer(link: Link, kind: str, *values: Any) -> Any:
     """What a question is answered, before anything else is heard."""
     receiving = asyncio.create_task(link.receive())
     try:
-        return await asyncio.wait_for(link.ask(kind, *values), 5)
+        return await asyncio.wait_for(link.ask(kind, *values), 60)
     finally:
         assert not receiving.done()
         receiving.cancel()
@@ -98,7 +98,7 @@ async def begun() -> tuple[Member, Link]:
     link = await member.joined()
     assert await heard(link, "hello") == (1,)
     link.send("serve")
-    await asyncio.wait_for(member.member.may_serve(), 5)
+    await asyncio.wait_for(member.member.may_serve(), 60)
     return member, link
 
 
@@ -108,7 +108,7 @@ async def test_one_that_cannot_take_up_what_all_do_ends() -> None:
     member.here.wrong = Unreachable("the database is away")
     link.send("commit")
     with pytest.raises(Unreachable):
-        await asyncio.wait_for(member.going, 5)
+        await asyncio.wait_for(member.going, 60)
     # It drains, and holds the next reload up no more.
     assert await answer(link, "prepare", SECOND) is None
     link.close()
@@ -119,7 +119,7 @@ async def test_what_it_cannot_read_for_a_reason_of_its_own_ends_it() -> None:
     member.here.wrong = MemoryError("no room")
     assert await answer(link, "prepare", SECOND) == "MemoryError: no room"
     with pytest.raises(MemoryError):
-        await asyncio.wait_for(member.going, 5)
+        await asyncio.wait_for(member.going, 60)
     link.close()
 
 
@@ -139,9 +139,9 @@ async def test_one_that_is_told_to_end_does_not_begin() -> None:
     link = await member.joined()
     link.send("end", "this worker cannot begin: no")
     with pytest.raises(OrchestratordError, match="cannot begin: no"):
-        await asyncio.wait_for(member.member.may_serve(), 5)
+        await asyncio.wait_for(member.member.may_serve(), 60)
     with pytest.raises(OrchestratordError, match="cannot begin: no"):
-        await asyncio.wait_for(member.going, 5)
+        await asyncio.wait_for(member.going, 60)
     link.close()
 
 
@@ -149,7 +149,7 @@ async def test_what_cannot_be_understood_ends_it() -> None:
     member, link = await begun()
     link.send("listening")  # whether anyone does is missing
     with pytest.raises(IndexError):
-        await asyncio.wait_for(member.going, 5)
+        await asyncio.wait_for(member.going, 60)
     link.close()
 
 
@@ -160,12 +160,12 @@ async def test_what_takes_long_to_read_keeps_no_other_message() -> None:
     prepared = asyncio.create_task(link.ask("prepare", SECOND))
     await asyncio.sleep(0)
     link.send("abort")
-    assert await asyncio.wait_for(link.ask("report"), 5) == {"in_flight": 3}
+    assert await asyncio.wait_for(link.ask("report"), 60) == {"in_flight": 3}
     assert not prepared.done()
     member.here.goes_on.set()
-    assert await asyncio.wait_for(prepared, 5) is None
+    assert await asyncio.wait_for(prepared, 60) is None
     receiving.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while member.here.read is not member.here.config:  # the abort came after it
             await asyncio.sleep(0.005)
     member.going.cancel()

@@ -49,7 +49,7 @@ class FirstWorker:
         self.receiving = asyncio.create_task(self.ours.receive())
 
     async def asked(self) -> tuple[int, str, Token | None, float]:
-        kind, values = await asyncio.wait_for(self.link.receive(), 5)
+        kind, values = await asyncio.wait_for(self.link.receive(), 60)
         assert kind == "token"
         found: tuple[int, str, Token | None, float] = values
         return found

@@ -70,7 +70,7 @@ async def test_descriptors_come_along(ends: Ends) -> None:
         mine.send(b"here")
         assert right.recv(10) == b"here"
     ours.close()
-    await asyncio.wait_for(gone.wait(), 5)
+    await asyncio.wait_for(gone.wait(), 60)
 
 
 def test_the_first_worker_is_the_one_that_serves(ends: Ends) -> None:

@@ -86,7 +86,7 @@ async def test_transactions_lock_in_one_order(queue: Any, store: Store, url: str
     with psycopg.connect(url) as other:
         other.execute(run + " FOR UPDATE")
         waits = queue.settle(d, Status.PENDING, next_try=queue.clock.now_ms())
-        await asyncio.wait_for(beside_a_stale_one(queue, a, waits), 5)
+        await asyncio.wait_for(beside_a_stale_one(queue, a, waits), 60)
     # By a person.
     await blocked(url, run, store.write(manual.trigger(a.id)), STATE)
     seen = await store.read(search.get(a.id))
@@ -113,9 +113,9 @@ async def test_no_settlement_waits_for_the_row_of_a_bulk(
     with psycopg.connect(url) as other:
         other.execute("SELECT 1 FROM bulks FOR UPDATE")
         ends = [queue.settle(a, Status.FAILED, reason=Reason.EXHAUSTED), queue.settle(b)]
-        await asyncio.wait_for(asyncio.gather(*ends), 5)
-        await asyncio.wait_for(beside_a_stale_one(queue, a, queue.settle(c)), 5)
-        await asyncio.wait_for(store.write(manual.trigger(a.id)), 5)
+        await asyncio.wait_for(asyncio.gather(*ends), 60)
+        await asyncio.wait_for(beside_a_stale_one(queue, a, queue.settle(c)), 60)
+        await asyncio.wait_for(store.write(manual.trigger(a.id)), 60)
     found = await store.read(bulks.get(1))
     assert (found.succeeded, found.failed, found.waiting) == (2, 0, 2)
 
