@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 SendErrorKind = Literal[
     "dns", "connect", "tls", "certificate", "access", "send", "timeout", "reset", "protocol",
@@ -170,6 +170,9 @@ class SendError(OrchestratordError):
         self.shortage = shortage
         self.receiver_only = receiver_only
         super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).__new__, (type(self), self.message), vars(self)  # as to another worker
 
 
 class EgressDenied(SendError):

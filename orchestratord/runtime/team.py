@@ -51,26 +51,17 @@ class OtherWorker:
         """It has the configuration in force, and carries out tasks."""
         self.snapshot: dict[str, Any] | None = None
         """What it said last of what it is at; see `Worker.snapshot`."""
-        self.answers: dict[str, asyncio.Future[Any]] = {}
-        """What is waited for, by the kind of the message that brings it."""
+        self._reporting: asyncio.Task[None] | None = None
 
-    async def ask(self, kind: str, *values: Any, answer: str, within: float) -> Any:
-        """Send a message; what it answers. Raises TimeoutError where nothing comes in time, and
-        EOFError where it has gone."""
-        waited_for = self.answers.get(answer)
-        if waited_for is None or waited_for.done():
-            self.answers[answer] = waited_for = asyncio.get_running_loop().create_future()
-            self.link.send(kind, *values)
-        async with asyncio.timeout(within):
-            return await asyncio.shield(waited_for)
+    def report(self) -> asyncio.Task[None]:
+        """Learns what it is at. Until it answers, it is asked once."""
+        if self._reporting is None or self._reporting.done():
+            self._reporting = asyncio.create_task(self._report())
+        return self._reporting
 
-    def gone(self) -> None:
-        """Nothing comes any more."""
-        self.link.close()
-        for waited_for in self.answers.values():
-            if not waited_for.done():
-                waited_for.set_exception(EOFError())
-                waited_for.exception()  # it may be that no one waits any more
+    async def _report(self) -> None:
+        with suppress(EOFError):
+            self.snapshot = await self.link.ask("report")
 
 
 class Team:
@@ -90,7 +81,6 @@ class Team:
         self._peers: dict[int, OtherWorker] = {}
         self._asked: Sequence[OtherWorker] = ()
         """Those that have read a configuration which is not in force yet."""
-        self._preparations = 0
         self._complete = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._left = asyncio.Event()
@@ -157,7 +147,7 @@ class Team:
         finally:
             if agreeing is not None:
                 agreeing.cancel()
-            peer.gone()
+            peer.link.close()
             if self._peers.get(number) is peer:
                 del self._peers[number]
                 for _, gauge in self._host.registry.gauges_of_all().values():
@@ -199,7 +189,7 @@ class Team:
         if name not in apis:
             found = (one.access(name, config) for one in self._host.registry.executors)
             apis = {api.name: api for api in found if api is not None}
-        link.send("token", number, await lend(worker.sender, apis, name, refused, until))
+        link.answer(number, await lend(worker.sender, apis, name, refused, until))
 
     def _heard(self, peer: OtherWorker, kind: str, values: Any) -> None:
         if kind == "events":
@@ -218,12 +208,6 @@ class Team:
             peer.serves = True
             if self.count == 1 + sum(other.serves for other in self._peers.values()):
                 self._complete.set()
-        else:
-            if kind == "snapshot":
-                peer.snapshot = values[0]
-            waited_for = peer.answers.pop(kind, None)
-            if waited_for is not None and not waited_for.done():
-                waited_for.set_result(values[0])
 
     def _happened(self, event: Event) -> None:
         if isinstance(event, PluginEvent) and (info := self._host.plugins.get(event.plugin)):
@@ -249,12 +233,8 @@ class Team:
 
     async def _prepare(self, peer: OtherWorker, wanted: InForce) -> str | None:
         """Why a worker cannot take up a configuration; None where it can."""
-        # By a number of its own: an answer that comes too late is none to the next question.
-        self._preparations += 1
-        answer = f"prepared {self._preparations}"
-        found: str | None = await peer.ask(
-            "prepare", answer, wanted, answer=answer, within=PREPARED_WITHIN
-        )
+        async with asyncio.timeout(PREPARED_WITHIN):
+            found: str | None = await peer.link.ask("prepare", wanted)
         return found
 
     def commit(self, in_force: InForce) -> None:
@@ -286,8 +266,8 @@ class Team:
             return own
         # One that has no configuration yet is at nothing.
         peers = [peer for peer in self._peers.values() if peer.serves]
-        asked = (peer.ask("report", answer="snapshot", within=REPORT_WITHIN) for peer in peers)
-        await asyncio.gather(*asked, return_exceptions=True)
+        if peers:
+            await asyncio.wait([peer.report() for peer in peers], timeout=REPORT_WITHIN)
         return together([own, *(peer.snapshot for peer in peers if peer.snapshot is not None)])
 
 

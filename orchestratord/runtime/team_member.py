@@ -136,10 +136,8 @@ class TeamMember:
     def _heard(self, link: Link, kind: str, values: Any) -> None:
         if kind == "listening":
             self._host.events.listening = values[0]
-        elif kind == "token":
-            self._borrower.heard(*values)
         elif kind == "report":
-            link.send("snapshot", self._worker.snapshot())
+            link.answer(values[0], self._worker.snapshot())
         elif kind == "end":
             self._fail(OrchestratordError(values[0]))
         else:
@@ -163,7 +161,7 @@ class TeamMember:
                 except Exception as error:
                     self._fail(error)
             elif kind == "prepare":
-                link.send(values[0], None)  # nothing begins here any more: it holds none up
+                link.answer(values[0], None)  # nothing begins here any more: it holds none up
 
     async def _take_step(self, link: Link, kind: str, values: Any) -> None:
         if kind == "hello":
@@ -181,13 +179,13 @@ class TeamMember:
         elif kind == "serve":
             self._may_serve.set()
 
-    async def _prepare(self, link: Link, answer: str, wanted: InForce) -> None:
+    async def _prepare(self, link: Link, number: int, wanted: InForce) -> None:
         try:
             await asyncio.to_thread(self._loader.follow, *wanted)
         except ConfigError as error:
-            link.send(answer, str(error.problems[0]))
+            link.answer(number, str(error.problems[0]))
         except Exception as error:
-            link.send(answer, f"{type(error).__name__}: {error}")
+            link.answer(number, f"{type(error).__name__}: {error}")
             raise
         else:
-            link.send(answer, None)
+            link.answer(number, None)

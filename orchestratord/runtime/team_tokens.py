@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from orchestratord.errors import EgressDenied, SendError, SendErrorKind
+from orchestratord.errors import SendError
 from orchestratord.http.api_client import Sender
 from orchestratord.http.oauth import Fetch, Learn, Token
 from orchestratord.model.auth import OAuth2
@@ -21,25 +20,10 @@ from orchestratord.runtime.link import Link
 log = logging.getLogger("orchestratord.tokens")
 
 
-@dataclass(frozen=True, slots=True)
-class NoToken:
-    """Why there is none: a SendError, as it goes to another worker."""
-
-    message: str
-    kind: SendErrorKind
-    shortage: bool = False
-
-    def error(self) -> SendError:
-        """The error of which this was made."""
-        if self.kind == "egress":
-            return EgressDenied(self.message)
-        return SendError(self.message, kind=self.kind, sent=False, shortage=self.shortage)
-
-
 async def lend(
     sender: Sender, apis: Mapping[str, Api], name: str, refused: Token | None, until: float
-) -> Token | NoToken | None:
-    """The token of an API for another worker.
+) -> Token | SendError | None:
+    """The token of an API for another worker, or why there is none.
 
     Args:
         sender: keeps it.
@@ -52,14 +36,15 @@ async def lend(
     """
     api = apis.get(name)
     if api is None or api.auth is None or api.auth.oauth2 is None:
-        return NoToken(f"no token: the configuration of {name} changes just now", "connect")
+        why = f"no token: the configuration of {name} changes just now"
+        return SendError(why, kind="connect", sent=False)
     try:
         return await sender.token(api, refused, until)
     except SendError as error:
-        return NoToken(error.message, error.kind, error.shortage)
+        return error
     except Exception as error:
         log.exception("cannot lend the token of %s to another worker", name)
-        return NoToken(f"no token: {type(error).__name__}", "access")
+        return SendError(f"no token: {type(error).__name__}", kind="access", sent=False)
 
 
 class TokenBorrower:
@@ -68,54 +53,38 @@ class TokenBorrower:
     def __init__(self) -> None:
         self._link: Link | None = None
         self._linked = asyncio.Event()
-        self._asked: dict[int, asyncio.Future[Token | NoToken | None]] = {}
-        self._count = 0
 
     def follow(self, link: Link | None) -> None:
         """`link` leads to the first worker from now on; None: there is none at the moment."""
         self._link = link
-        for answer in self._asked.values():
-            if not answer.done():
-                answer.set_exception(EOFError())
         if link is None:
             self._linked.clear()
         else:
             self._linked.set()
 
-    def heard(self, number: int, found: Token | NoToken | None) -> None:
-        """The answer to a question."""
-        answer = self._asked.get(number)
-        if answer is not None and not answer.done():
-            answer.set_result(found)
-
     async def ask(self, api: str, refused: Token | None, until: float) -> Token | None:
         """A token by `until`, of the loop's time; see `lend`. Raises SendError where there is
         none."""
-        self._count += 1
-        number = self._count
         try:
             async with asyncio.timeout_at(until):
-                found = await self._answer(number, api, refused, until)
+                found = await self._answer(api, refused, until)
         except TimeoutError:
             what = "no token came from the worker that keeps it in time"
             raise SendError(what, kind="timeout", sent=False) from None
-        finally:
-            self._asked.pop(number, None)
-        if isinstance(found, NoToken):
-            raise found.error()
+        if isinstance(found, SendError):
+            raise found
         return found
 
     async def _answer(
-        self, number: int, api: str, refused: Token | None, until: float
-    ) -> Token | NoToken | None:
+        self, api: str, refused: Token | None, until: float
+    ) -> Token | SendError | None:
         while True:
             await self._linked.wait()
             assert self._link is not None
-            answer: asyncio.Future[Token | NoToken | None]
-            self._asked[number] = answer = asyncio.get_running_loop().create_future()
-            self._link.send("token", number, api, refused, until)
             try:
-                return await answer
+                found: Token | SendError | None
+                found = await self._link.ask("token", api, refused, until)
+                return found
             except EOFError:
                 continue  # to the one that takes its place
 

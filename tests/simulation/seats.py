@@ -34,6 +34,8 @@ class End(Link):
         self._came: asyncio.Event | None = None
         self.other: End
         self.closed = False
+        self._asked = {}
+        self._questions = 0
 
     slow = False
 
@@ -42,7 +44,7 @@ class End(Link):
             self.other._messages.append(pickle.dumps((kind, values), protocol=5))
             self.other._wake()
 
-    async def receive(self) -> tuple[str, Any]:
+    async def _next(self) -> tuple[str, Any]:
         while not self._messages:
             if self.closed or self.other.closed:
                 raise EOFError
@@ -51,7 +53,7 @@ class End(Link):
         found: tuple[str, Any] = pickle.loads(self._messages.popleft())  # our own
         return found
 
-    def close(self) -> None:
+    def _disconnect(self) -> None:
         if not self.closed:
             self.closed = True
             self._wake()

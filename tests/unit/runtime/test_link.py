@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any
 
@@ -26,8 +27,8 @@ async def test_messages_arrive_in_their_order() -> None:
     for kind, values in sent:
         one.send(kind, *values)
     assert [await other.receive() for _ in sent] == sent
-    other.send("answer", "ä")
-    assert await one.receive() == ("answer", ("ä",))
+    other.send("reply", "ä")
+    assert await one.receive() == ("reply", ("ä",))
     one.close()
     other.close()
 
@@ -40,6 +41,35 @@ async def test_the_end_of_the_other_one() -> None:
     with pytest.raises(EOFError):
         await other.receive()
     one.send("into the void")
+    other.close()
+
+
+async def test_each_question_has_its_answer() -> None:
+    one, other = await two()
+    first, second = (asyncio.create_task(one.ask("sum", a, 1)) for a in (1, 2))
+    receiving = asyncio.create_task(one.receive())
+    asked = [await other.receive() for _ in range(2)]
+    assert [(kind, rest) for kind, (_, *rest) in asked] == [("sum", [1, 1]), ("sum", [2, 1])]
+    for _, (number, *values) in reversed(asked):
+        other.answer(number, sum(values))
+    assert [await first, await second] == [2, 3]
+    waiting = asyncio.create_task(one.ask("sum"))
+    _, (number,) = await other.receive()
+    waiting.cancel()
+    other.answer(number, "too late")
+    other.send("next")
+    assert await receiving == ("next", ())
+    one.close()
+    other.close()
+
+
+async def test_the_end_of_a_link_ends_what_waits_for_an_answer() -> None:
+    one, other = await two()
+    asked = asyncio.create_task(one.ask("sum"))
+    await other.receive()
+    one.close()
+    with pytest.raises(EOFError):
+        await asked
     other.close()
 
 

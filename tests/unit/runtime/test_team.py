@@ -94,7 +94,7 @@ async def test_one_that_begins_later_has_what_is_in_force(team: Team) -> None:
     later = await joined(team, generation=1)
     answer, wanted = await later.heard("prepare")
     assert wanted == SECOND
-    later.link.send(answer, None)
+    later.link.answer(answer, None)
     await later.heard("commit")
     await later.heard("serve")
     assert team.troubles(), "it is still to serve"
@@ -109,7 +109,7 @@ async def test_a_configuration_is_taken_up_by_all_or_by_none(team: Team, why: st
     asked = asyncio.create_task(team.prepare(SECOND))
     answer, wanted = await other.heard("prepare")
     assert wanted == SECOND
-    other.link.send(answer, why)
+    other.link.answer(answer, why)
     problem = await asyncio.wait_for(asked, 60)
     if why is None:
         assert problem is None
@@ -146,8 +146,8 @@ async def test_one_that_does_not_answer_refuses(
     monkeypatch.undo()
     asked = asyncio.create_task(team.prepare(SECOND))
     answer, _ = await other.heard("prepare")
-    other.link.send(late, None)
-    other.link.send(answer, "no")
+    other.link.answer(late, None)
+    other.link.answer(answer, "no")
     problem = await asyncio.wait_for(asked, 60)
     assert problem is not None
     assert problem.message == "worker 2 cannot take it up: no"
@@ -174,7 +174,7 @@ async def test_one_that_cannot_begin_ends_so_that_another_one_does(
     team.commit(SECOND)
     refuses = await joined(team, generation=1)
     answer, _ = await refuses.heard("prepare")
-    refuses.link.send(answer, "no")
+    refuses.link.answer(answer, "no")
     assert await refuses.heard("end") == ("this worker cannot begin: no",)
     refuses.link.close()
     monkeypatch.setattr(teams, "PREPARED_WITHIN", 0.05)
@@ -186,7 +186,7 @@ async def test_one_that_cannot_begin_ends_so_that_another_one_does(
 
 async def test_one_that_is_not_understood_ends(team: Team) -> None:
     other = await begun(team)
-    other.link.send("snapshot")
+    other.link.send("events")  # without any
     await other.heard("end")
     with pytest.raises(EOFError):
         await other.link.receive()
@@ -208,8 +208,8 @@ async def test_the_first_one_leaves_last(team: Team) -> None:
 async def test_all_are_shown_together(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     other = await begun(team)
     shown = asyncio.create_task(team.snapshot(snapshot(in_flight=2)))
-    await other.heard("report")
-    other.link.send("snapshot", snapshot(in_flight=3))
+    (report,) = await other.heard("report")
+    other.link.answer(report, snapshot(in_flight=3))
     assert (await shown)["in_flight"] == 5
     # One that is at something shows what it said last.
     monkeypatch.setattr(teams, "REPORT_WITHIN", 0.05)

@@ -83,6 +83,16 @@ async def heard(link: Link, wanted: str) -> Any:
     return values
 
 
+async def answer(link: Link, kind: str, *values: Any) -> Any:
+    """What a question is answered, before anything else is heard."""
+    receiving = asyncio.create_task(link.receive())
+    try:
+        return await asyncio.wait_for(link.ask(kind, *values), 60)
+    finally:
+        assert not receiving.done()
+        receiving.cancel()
+
+
 async def begun() -> tuple[Member, Link]:
     member = Member()
     link = await member.joined()
@@ -94,23 +104,20 @@ async def begun() -> tuple[Member, Link]:
 
 async def test_one_that_cannot_take_up_what_all_do_ends() -> None:
     member, link = await begun()
-    link.send("prepare", "prepared 1", SECOND)
-    assert await heard(link, "prepared 1") == (None,)
+    assert await answer(link, "prepare", SECOND) is None
     member.here.wrong = Unreachable("the database is away")
     link.send("commit")
     with pytest.raises(Unreachable):
         await asyncio.wait_for(member.going, 60)
     # It drains, and holds the next reload up no more.
-    link.send("prepare", "prepared 2", SECOND)
-    assert await heard(link, "prepared 2") == (None,)
+    assert await answer(link, "prepare", SECOND) is None
     link.close()
 
 
 async def test_what_it_cannot_read_for_a_reason_of_its_own_ends_it() -> None:
     member, link = await begun()
     member.here.wrong = MemoryError("no room")
-    link.send("prepare", "prepared 1", SECOND)
-    assert await heard(link, "prepared 1") == ("MemoryError: no room",)
+    assert await answer(link, "prepare", SECOND) == "MemoryError: no room"
     with pytest.raises(MemoryError):
         await asyncio.wait_for(member.going, 60)
     link.close()
@@ -119,11 +126,9 @@ async def test_what_it_cannot_read_for_a_reason_of_its_own_ends_it() -> None:
 async def test_what_is_wrong_with_the_files_does_not_end_it() -> None:
     member, link = await begun()
     member.here.wrong = ConfigError([Problem("no such key")])
-    link.send("prepare", "prepared 1", SECOND)
-    assert await heard(link, "prepared 1") == ("no such key",)
+    assert await answer(link, "prepare", SECOND) == "no such key"
     link.send("abort")
-    link.send("report")
-    assert await heard(link, "snapshot") == ({"in_flight": 3},)
+    assert await answer(link, "report") == {"in_flight": 3}
     assert not member.going.done()
     member.going.cancel()
     link.close()
@@ -151,12 +156,15 @@ async def test_what_cannot_be_understood_ends_it() -> None:
 async def test_what_takes_long_to_read_keeps_no_other_message() -> None:
     member, link = await begun()
     member.here.goes_on.clear()
-    link.send("prepare", "prepared 1", SECOND)
+    receiving = asyncio.create_task(link.receive())
+    prepared = asyncio.create_task(link.ask("prepare", SECOND))
+    await asyncio.sleep(0)
     link.send("abort")
-    link.send("report")
-    assert await heard(link, "snapshot") == ({"in_flight": 3},)
+    assert await asyncio.wait_for(link.ask("report"), 60) == {"in_flight": 3}
+    assert not prepared.done()
     member.here.goes_on.set()
-    assert await heard(link, "prepared 1") == (None,)
+    assert await asyncio.wait_for(prepared, 60) is None
+    receiving.cancel()
     async with asyncio.timeout(60):
         while member.here.read is not member.here.config:  # the abort came after it
             await asyncio.sleep(0.005)
@@ -167,8 +175,7 @@ async def test_what_takes_long_to_read_keeps_no_other_message() -> None:
 async def test_it_says_what_is_in_force_here_not_what_is_prepared() -> None:
     """It once began beside a new first worker with a configuration that was never in force."""
     member, link = await begun()
-    link.send("prepare", "prepared 1", SECOND)
-    assert await heard(link, "prepared 1") == (None,)
+    assert await answer(link, "prepare", SECOND) is None
     link.close()
     later = await member.joined()
     assert await heard(later, "hello") == (1,)
