@@ -225,6 +225,11 @@ class Executor(ABC):
         The endpoint exists and, for calls, is enabled: the core has checked it.
         """
 
+    async def look_again(self, endpoint_id: str, webhook: str) -> None:
+        """Read anew what `standing` remembers of a table, where another daemon may have changed
+        that since. The daemon calls this before tasks fail as `Doomed` says."""
+        return
+
     @abstractmethod
     def prepare(self, task: Task, target: Target, now: float) -> Any:
         """Return the request of the next attempt. Pure: the daemon also shows it without sending,

@@ -101,6 +101,9 @@ class Deliveries(Executor):
             access=access_of(declared, endpoint),
         )
 
+    async def look_again(self, endpoint_id: str, webhook: str) -> None:
+        await self._health.look_again((endpoint_id, webhook))
+
     def access(self, name: str, config: Config) -> Api | None:
         own = [(one, own_endpoint(config)) for one in config[OPERATIONAL_WEBHOOKS]]
         of_calls = [

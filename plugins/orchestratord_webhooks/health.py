@@ -428,6 +428,17 @@ class Health:
             now = int(self._now() * 1000)
             control.publish(WebhookEvent(EventType.WEBHOOK_ENABLED, now, *name))
 
+    async def look_again(self, name: Name) -> None:
+        """Learn whether another daemon has enabled it: what that sends again must not fail here."""
+        control = self._control
+        rows = await control.rows(self.table, self.key_of(name)) if control else ()
+        for row in rows:
+            # Else the row does not say yet that it is disabled.
+            is_written = (row["last_disabled_at"] or 0) >= self._last_disabled.get(name, 0)
+            if control and row["disabled_at"] is None and is_written:
+                self._disabled.pop(name, None)
+                control.standing_changed(*name)
+
     async def delete_missed(self, control: Control) -> None:
         """Delete what `keep_missed` does not keep of what webhooks missed, and count it."""
 

@@ -274,7 +274,10 @@ class RemovedTasks:
         pick = Pick(key, BATCH, idempotent=False, due_before=FOREVER)
         tasks = (await self._store.write(claim.claim([pick]))).tasks
         self.at_work.update(task.id for task in tasks)
+        _, executor = self._placement.look(key)
         try:
+            if tasks and executor is not None:
+                await executor.look_again(*key)
             await self._fail_these(key, tasks)
         except Exception:
             for task in tasks:  # those that have ended are no claims any more

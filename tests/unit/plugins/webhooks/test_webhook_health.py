@@ -535,3 +535,30 @@ async def test_a_disk_that_is_full_as_it_is_to_be_disabled(
     assert caplog.messages == [
         f"cannot disable webhook ops of {ENDPOINT} yet: the disk takes no more"
     ]
+
+
+async def test_another_daemon_has_enabled_it(rig: Rig) -> None:
+    now = [1_795_557_600.0]
+    here, there = Health(now=lambda: now[0]), Health(now=lambda: now[0])
+    control = FakeControl(rig.config(rig.endpoint(ENDPOINT, webhooks=[declared()])))
+    for own in (here, there):
+        own.bind(control)
+        for effect in own.adopt(control.config, await control.rows("webhooks")):
+            if effect is not None:
+                control.apply(effect)
+    name = ENDPOINT, "ops"
+    await here.disable(name, control)
+    await here.look_again(name)
+    assert here.disabled(*name) == "by hand"
+    now[0] += 1
+    await there.enable(name, control)
+    control.looked_again.clear()
+    await here.look_again(name)
+    assert here.disabled(*name) is None
+    assert control.looked_again
+    # Its receiver says that it is gone, and that is not written yet.
+    gone = replace(DELIVERY, reason="webhook_disabled")
+    here.record_failure(GONE, gone, control.config.endpoints[ENDPOINT], control.config)
+    assert here.disabled(*name) == "410 Gone"
+    await here.look_again(name)
+    assert here.disabled(*name) == "410 Gone"
