@@ -110,6 +110,7 @@ def register_ports(control: Control) -> Iterable[PortHandler]:
 
 @hookimpl
 def register_services(control: Control) -> Iterable[Service]:
+    health.begin(control)
     index.bind(control)
     return (
         Service("subscriptions", index.follow, where="each"),

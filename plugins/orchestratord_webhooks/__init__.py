@@ -119,6 +119,7 @@ def register_routes(control: Control) -> Iterable[Route]:
 
 @hookimpl
 def register_services(control: Control) -> Iterable[Service]:
+    health.begin(control)  # in each worker; only the first one has routes
     return (Service("missed deliveries", partial(health.keep_missed, control)),)
 
 

@@ -122,7 +122,7 @@ class Health:
         self._now, self._skipped = now, skipped
         self._redactor = Redactor()
         self._worker = ""
-        """Who counts attempts: random, from when it is bound."""
+        """Who counts attempts: random, from when it begins."""
         self._fingerprints: dict[Name, str] = {}
         self._disabled: dict[Name, str] = {}
         self._gone_at: dict[Name, float] = {}
@@ -136,14 +136,21 @@ class Health:
         self._last_disabled: dict[Name, int] = {}
         """When it was disabled last (milliseconds), where that is known: this tells one disabling
         from the next, however many daemons find out at once that it is due."""
+        self._table_control: Control | None = None
+        """Reads the table, in each worker."""
         self._control: Control | None = None
         self._judging: dict[Name, asyncio.Task[None]] = {}
         """Of whom it is being found out whether to disable them: once each."""
 
+    def begin(self, control: Control) -> None:
+        """Read the table by `control` from now on, and count in rows of this worker's own."""
+        self._table_control = control
+        self._worker = self._worker or world.token_hex(8)
+
     def bind(self, control: Control) -> None:
-        """Judge by this daemon from now on, and count in rows of its own."""
+        """Judge by this daemon from now on: one worker does."""
+        self.begin(control)
         self._control = control
-        self._worker = world.token_hex(8)
 
     def disabled(self, endpoint_id: str, name: str) -> str | None:
         """Why a webhook is disabled, so that its deliveries are made and fail at once, to be sent
@@ -430,12 +437,13 @@ class Health:
 
     async def look_again(self, name: Name) -> None:
         """Learn whether another daemon has enabled it: what that sends again must not fail here."""
-        control = self._control
-        rows = await control.rows(self.table, self.key_of(name)) if control else ()
-        for row in rows:
+        control = self._table_control
+        if control is None or name not in self._disabled:
+            return
+        for row in await control.rows(self.table, self.key_of(name)):
             # Else the row does not say yet that it is disabled.
             is_written = (row["last_disabled_at"] or 0) >= self._last_disabled.get(name, 0)
-            if control and row["disabled_at"] is None and is_written:
+            if row["disabled_at"] is None and is_written:
                 self._disabled.pop(name, None)
                 control.standing_changed(*name)
 

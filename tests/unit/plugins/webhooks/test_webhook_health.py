@@ -541,8 +541,9 @@ async def test_another_daemon_has_enabled_it(rig: Rig) -> None:
     now = [1_795_557_600.0]
     here, there = Health(now=lambda: now[0]), Health(now=lambda: now[0])
     control = FakeControl(rig.config(rig.endpoint(ENDPOINT, webhooks=[declared()])))
+    here.begin(control)  # in a worker that does not judge
+    there.bind(control)
     for own in (here, there):
-        own.bind(control)
         for effect in own.adopt(control.config, await control.rows("webhooks")):
             if effect is not None:
                 control.apply(effect)
