@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orchestratord_webhooks
@@ -22,6 +25,7 @@ gc.disable()
 # How long an example takes says something about the machine, and nothing about the code.
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("project", quick)
+settings.register_profile("newcomer", quick, max_examples=25)
 settings.register_profile("campaign", quick, max_examples=2_000)
 settings.load_profile("project")
 
@@ -35,9 +39,23 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.all = config.workerinput["all"]
     elif config.args_source is not config.ArgsSource.TESTPATHS:
         config.option.all = True  # what is named is run
+    if not config.option.all and settings.get_current_profile_name() == "project":
+        settings.load_profile("newcomer")
     # A shell that runs the tests in the background has them ignore SIGINT, and so would the
     # programs that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_setupnodes() -> None:
+    """In a new clone, compile the tests once; each process of `-n` would compile all of them."""
+    tests = Path(__file__).parent
+    ours = f"__pycache__/test_house.{sys.implementation.cache_tag}-pytest-*.pyc"
+    if sys.dont_write_bytecode or any(tests.glob(ours)):
+        return
+    collect = [sys.executable, "-m", "pytest", "-q", "-n0", "--collect-only"]
+    halves = [tests / "unit"], [tests, f"--ignore={tests / 'unit'}"]
+    for run in [subprocess.Popen([*collect, *of], stdout=subprocess.DEVNULL) for of in halves]:
+        run.wait()
 
 
 def pytest_configure_node(node: Any) -> None:
@@ -72,8 +90,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what this run left out."""
     if not terminalreporter.config.option.all:
         terminalreporter.write_line(
-            "The slow tests were left out (most daemons, kills, fleets, clocks that jump): "
-            "`--all` runs them, too."
+            "The slow tests were left out (most daemons, kills, fleets, workers that share a file, "
+            "clocks that jump): `--all` runs them, too."
         )
 
 

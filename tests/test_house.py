@@ -30,7 +30,7 @@ DEBTS = Path(__file__).with_name("house_debts.toml")
 
 # -- bounds --------------------------------------------------------------------------------------
 
-CODE_LINES = 59_356
+CODE_LINES = 59_351
 """300 and 32,000 before the daemon told its health, kept its own time and refused what it cannot
 read, had several workers, shared its slots fairly, kept orders, relayed an outbox, took webhooks,
 gathered alerts, counted runs and how bulks went, and said of each refusal what to do, and read
@@ -255,11 +255,9 @@ def clocks() -> Iterator[Finding]:
     """Tests have one clock that they turn: `FakeClock`."""
     known = {"Clock", "FakeClock"}
     for module in (*HOUSE.product, *HOUSE.modules("tests", "bench")):
-        for node in module.nodes:
-            if isinstance(node, ast.ClassDef) and node.name.endswith("Clock"):
-                core = module.path.is_relative_to("orchestratord")
-                if not (core and node.name in known):
-                    yield Finding(node.name, 1, f"{module.path}:{node.lineno}")
+        for name in re.findall(r"^ *class (\w*Clock)\b", module.text, re.MULTILINE):
+            if not (module.path.is_relative_to("orchestratord") and name in known):
+                yield Finding(name, 1, str(module.path))
 
 
 # -- words ---------------------------------------------------------------------------------------

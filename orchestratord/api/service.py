@@ -43,12 +43,7 @@ from orchestratord.api.slow_look import SlowLook
 from orchestratord.api.throttle_service import ThrottleService
 from orchestratord.config.params import exemplary, rule_problems
 from orchestratord.engine import task_events
-from orchestratord.engine.new.enqueue import (
-    accepted,
-    callable_endpoint,
-    fitted_call,
-    new_call,
-)
+from orchestratord.engine.new.enqueue import accepted, callable_endpoint, check_rules, fitted_call
 from orchestratord.engine.new.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import (
@@ -555,7 +550,8 @@ class Service:
         if twice := params.keys() & texts.keys():
             raise InvalidParams(dict.fromkeys(sorted(twice), "is given twice"))
         endpoint = callable_endpoint(self.config, endpoint_id)
-        new = await new_call(self.config, endpoint, params, texts, delay=delay, at=at, key=key)
+        new = await fitted_call(self.config, endpoint, params, texts, delay=delay, at=at, key=key)
+        await check_rules(self.config, new)
         [inserted] = await self._worker.enqueue.accept([replace(new, once=once) if once else new])
         if not inserted.duplicate or once is not None:
             return accepted(inserted)._replace(repeated=False)  # it may run already

@@ -8,10 +8,8 @@ from collections.abc import Iterable
 from orchestratord.model.task import Key, Status
 from orchestratord.queue.records import Settlement
 
-OVER = 10.0
-"""Seconds over which rates are taken."""
 _SAMPLES = 21
-"""Of `OVER` seconds, taken each half second."""
+"""Taken each half second, so rates are those of ten seconds."""
 
 _NAMES = {
     "succeeded": Status.SUCCEEDED,
@@ -53,7 +51,8 @@ class Stats:
         self._samples.append((now, tuple(self._ends.values())))
 
     def rates(self, now: float) -> dict[str, float]:
-        """How many a second succeeded, were retried, failed or were cancelled over about `OVER`."""
+        """How many a second succeeded, were retried, failed or were cancelled over about ten
+        seconds."""
         began, before = self._samples[0]
         passed = max(now - began, 0.001)
         counted = zip(_NAMES, self._ends.values(), before, strict=True)

@@ -15,9 +15,10 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from types import FrameType
+from types import FrameType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import pluggy
@@ -129,6 +130,18 @@ def _attributes(names: Sequence[str]) -> Callable[[Any], Sequence[Any]]:
     return lambda owner: [getattr(owner, name) for name in names]
 
 
+_HOOKABLE = (FunctionType, MethodType)
+
+
+class _Manager(pluggy.PluginManager):
+    """Passes quickly over classes, modules and values, which most names of a module stand for."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        if inspect.ismodule(plugin) and type(vars(plugin).get(name)) not in _HOOKABLE:
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
+
+
 class Host:
     """All plugins of one daemon, loaded once. The core's own registrations come first."""
 
@@ -146,7 +159,7 @@ class Host:
         self.events = EventBus()
         self.plugins: dict[str, PluginInfo] = {}
         self.registry = Registry()
-        self._manager = pluggy.PluginManager("orchestratord")
+        self._manager = _Manager("orchestratord")
         self._manager.add_hookspecs(hookspecs)
         self._compiled: dict[str, tuple[Implementation, ...] | None] = {}
         self.loaded = object()
@@ -543,10 +556,15 @@ def _check_hooks(plugin: Any) -> None:
         with suppress(Exception):  # a property of the plugin's may raise anything
             function = getattr(plugin, name)
             marks = getattr(function, "orchestratord_impl", None)
-        if inspect.isroutine(function):
+        if (marks is not None or name in hookspecs.HOOKS) and inspect.isroutine(function):
             wrong += [(message, function) for message in _wrong_with(name, function, marks)]
     if wrong:
         raise WrongHook(wrong)
+
+
+@cache
+def _arguments(hook: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(getattr(hookspecs, hook)).parameters
 
 
 _GATHERING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -575,7 +593,7 @@ def _wrong_with(name: str, function: Any, marks: Mapping[str, Any] | None) -> It
         yield f"{hook} is an `async def` that yields; return a list"
     if hook not in hookspecs.DECIDING and hasattr(function, "orchestratord_on_fault"):
         yield f"{hook} is marked with on_fault, but decides nothing"
-    known = inspect.signature(getattr(hookspecs, hook)).parameters
+    known = _arguments(hook)
     for argument in inspect.signature(function).parameters.values():
         if argument.default is not argument.empty or argument.kind in _GATHERING:
             continue

@@ -16,7 +16,7 @@ from orchestratord.api.filters import IN_BULK
 from orchestratord.engine import task_events
 from orchestratord.engine.attempt_in_progress import AttemptResult
 from orchestratord.engine.call_tree import begins_run, is_run, run_of
-from orchestratord.engine.new.enqueue import callable_endpoint, new_call
+from orchestratord.engine.new.enqueue import callable_endpoint, check_rules, fitted_call
 from orchestratord.engine.retry import Decision
 from orchestratord.engine.settle.settlement_of import settlement_of
 from orchestratord.engine.stored_answer import error_record
@@ -77,7 +77,8 @@ class TaskService:
         endpoint = callable_endpoint(config, old.endpoint_id)
         changed = params.keys() | text_params.keys()
         kept = {name: value for name, value in old.params.items() if name not in changed}
-        new = await new_call(config, endpoint, {**kept, **params}, text_params)
+        new = await fitted_call(config, endpoint, {**kept, **params}, text_params)
+        await check_rules(config, new)
         new = replace(new, depth=old.depth, scheduled_at=old.scheduled_at, run_id=old.run_id)
         task = await self._store.write(partitions.replace(task_id, new, force=force))
         self._worker.placement.touched(task.key, task.next_try or self._clock.now_ms())

@@ -167,25 +167,11 @@ def callable_endpoint(config: Config, endpoint_id: str) -> Endpoint:
 BOTH = "is beside delay: give one of the two"
 
 
-async def new_call(
-    config: Config,
-    endpoint: Endpoint,
-    params: Mapping[str, Any],
-    texts: Mapping[str, str] = MappingProxyType({}),
-    *,
-    delay: float = 0.0,
-    at: int | None = None,
-    key: str | None = None,
-) -> NewTask:
-    """A task that calls an endpoint, its parameters checked by all its rules.
-
-    The arguments are those of `fitted_call`. Raises what that does, and SchemaTooCostly.
-    """
-    call = await fitted_call(config, endpoint, params, texts, delay=delay, at=at, key=key)
-    for problems in await rule_problems(config, [call]):
-        if problems:
-            raise InvalidParams(problems)
-    return call
+async def check_rules(config: Config, call: NewTask) -> None:
+    """Raise InvalidParams for a call that `rule_problems` finds wrong, and SchemaTooCostly."""
+    [problems] = await rule_problems(config, [call])
+    if problems:
+        raise InvalidParams(problems)
 
 
 async def fitted_call(

@@ -160,6 +160,7 @@ def test_an_idempotency_key(daemon: Daemon, shared_receiver: Receiver) -> None:
     assert shared_receiver.count("/ok") - before == 2
 
 
+@pytest.mark.slow
 def test_a_batch_of_ten_thousand(daemon: Daemon, shared_receiver: Receiver) -> None:
     ids = daemon.batch("queue/batch", [{"n": number} for number in range(10_000)])
     assert len(set(ids)) == 10_000

@@ -184,7 +184,9 @@ def opened_database(postgres: Postgres) -> str:
     return url.rpartition("/")[2]
 
 
-@pytest.fixture(params=["sqlite", "workers", "postgres"])
+@pytest.fixture(
+    params=["sqlite", pytest.param("workers", marks=pytest.mark.slow), "postgres"],
+)
 def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewUrl]:
     """Names databases that are not there yet, or are empty."""
     numbers = itertools.count(1)

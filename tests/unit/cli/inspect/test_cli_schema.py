@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import jsonschema_rs
 import pytest
 import yaml
 
@@ -20,7 +21,7 @@ def schema(file: str) -> dict[str, Any]:
     result = run("schema", file, "--config", EXAMPLE)
     assert result.exit_code == 0, result.stderr
     document: dict[str, Any] = json.loads(result.stdout)
-    jsonschema.Draft202012Validator.check_schema(document)
+    jsonschema_rs.meta.validate(document)
     return document
 
 

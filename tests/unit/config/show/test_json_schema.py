@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import jsonschema_rs
 import pytest
 import yaml
 from config_parts import WHSEC, ConfigFolder, OtherPlugin, host_of
@@ -28,7 +29,7 @@ HOST = host_of()
 @cache
 def validator(file: File, host: Host = HOST) -> Draft202012Validator:
     schema = json_schema(file, host.registry)
-    Draft202012Validator.check_schema(schema)
+    jsonschema_rs.meta.validate(schema)
     return Draft202012Validator(schema)
 
 
