@@ -50,14 +50,7 @@ from orchestratord.model.task import (
 from orchestratord.plugin.hookspecs import RUN_END
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import check_service
-from orchestratord.plugin.route import (
-    Answer,
-    Caller,
-    Control,
-    PageVisit,
-    PortRequest,
-    StatusPart,
-)
+from orchestratord.plugin.route import Answer, Caller, Control, PageVisit, PortRequest, StatusPart
 from orchestratord.values.clock import Clock
 from orchestratord.values.json_body import parse_json
 from orchestratord.values.redact import Redactor

@@ -47,13 +47,7 @@ from orchestratord.values import world
 from orchestratord.values.attached_file import BodyFile
 from orchestratord.values.redact import Redactor
 from orchestratord.values.status_set import StatusSet
-from orchestratord.values.template import (
-    JsonText,
-    Template,
-    TemplateTree,
-    checked_name,
-    to_text,
-)
+from orchestratord.values.template import JsonText, Template, TemplateTree, checked_name, to_text
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 IDEMPOTENT_METHODS = SAFE_METHODS | {"PUT", "DELETE"}

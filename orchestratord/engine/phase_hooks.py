@@ -13,6 +13,7 @@ from orchestratord.engine.attempt_in_progress import AttemptInProgress, AttemptR
 from orchestratord.engine.plan import MOST_CODES, Plan, Plans, Recurrence
 from orchestratord.engine.poison import POISON_AFTER
 from orchestratord.engine.retry import AMBIGUOUS, Decision
+from orchestratord.errors import QueueError
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.recurring_rows import RecurringRows, upserts_of
@@ -21,6 +22,7 @@ from orchestratord.model.task import Attempt, Effect, Key, NewTask, Reason, Stat
 from orchestratord.plugin.executor import Executor, Target
 from orchestratord.plugin.hookspecs import ANNOUNCE, END_PHASES
 from orchestratord.plugin.host import Host, Reached
+from orchestratord.plugin.isolation import HookFault, call
 from orchestratord.queue.operations.insert import HAPPENED_CODE
 from orchestratord.values.clock import Clock
 
@@ -197,6 +199,17 @@ class PhaseHooks:
             decision, outcome, row, [], died, deaths, after=phase, endpoint=endpoint
         )
         return await self.ask(task, result, config)
+
+    async def look_again(self, executor: Executor, key: Key) -> None:
+        """Have an executor read its table anew. Raises HookFault where it is at fault, and
+        QueueError."""
+        try:
+            await call(executor.look_again, [*key], self._host.timeout, asyncio.current_task())
+        except HookFault as fault:
+            if isinstance(fault.__cause__, QueueError):
+                raise fault.__cause__ from None
+            self._host.executor_fault(executor, f"looking again at {key.name}", fault)
+            raise
 
     async def fail(
         self,

@@ -19,9 +19,7 @@ def check_signing_key(pem: str, algorithm: str) -> None:
     try:
         import jwt  # noqa: F401  # an extra, and 30 ms
         from cryptography.hazmat.primitives.asymmetric import ec, rsa
-        from cryptography.hazmat.primitives.serialization import (
-            load_pem_private_key,
-        )
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
     except ImportError:
         raise ValueError(
             "takes PyJWT, which is not installed: pip install 'orchestratord[jwt]'"

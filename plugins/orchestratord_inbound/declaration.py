@@ -7,16 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from orchestratord import (
-    DaemonSetting,
-    Expression,
-    Model,
-    Port,
-    RateLimit,
-    Secret,
-    Setting,
-    Size,
-)
+from orchestratord import DaemonSetting, Expression, Model, Port, RateLimit, Secret, Setting, Size
 
 Named = Literal["standard", "stripe", "github", "slack", "shopify"]
 NAMED: tuple[str, ...] = ("standard", "stripe", "github", "slack", "shopify")

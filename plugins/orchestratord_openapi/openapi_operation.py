@@ -10,13 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestratord_openapi.openapi_document import (
-    MISSING,
-    OpenApiDocument,
-    items,
-    mapping,
-    text,
-)
+from orchestratord_openapi.openapi_document import MISSING, OpenApiDocument, items, mapping, text
 
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9._]+")
 _MAX_NAME = 120

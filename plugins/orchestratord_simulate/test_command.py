@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestratord import (
-    complete_endpoints,
-    config_option,
-    output_option,
-    pretend_secrets_option,
-)
+from orchestratord import complete_endpoints, config_option, output_option, pretend_secrets_option
 
 if TYPE_CHECKING:
     from orchestratord import OpenedConfig

@@ -9,15 +9,7 @@ from typing import Any, cast
 from orchestratord_webhooks import time_text
 from typing_extensions import TypedDict
 
-from orchestratord import (
-    Action,
-    Answer,
-    Conflict,
-    InvalidParams,
-    NotFound,
-    described,
-    world,
-)
+from orchestratord import Action, Answer, Conflict, InvalidParams, NotFound, described, world
 from orchestratord_subscriptions import subscription_documents as documents
 from orchestratord_subscriptions.declaration import ENDPOINT
 from orchestratord_subscriptions.routes import name_of, tasks_of

@@ -22,11 +22,7 @@ from orchestratord import (
     Target,
     Task,
 )
-from orchestratord_subscriptions.declaration import (
-    ENDPOINT,
-    SUBSCRIPTIONS,
-    SubscriptionSettings,
-)
+from orchestratord_subscriptions.declaration import ENDPOINT, SUBSCRIPTIONS, SubscriptionSettings
 from orchestratord_subscriptions.derived_secret import digest_of
 from orchestratord_subscriptions.subscription import KeyGone, Subscription
 from orchestratord_subscriptions.subscription_index import SubscriptionIndex

@@ -9,13 +9,7 @@ from typing import Annotated, Any, NotRequired, Self
 from pydantic import AfterValidator, BeforeValidator, Field
 from typing_extensions import TypedDict
 
-from orchestratord import (
-    Expression,
-    RateLimit,
-    RequestBody,
-    is_named_for_secret,
-    is_secret_header,
-)
+from orchestratord import Expression, RateLimit, RequestBody, is_named_for_secret, is_secret_header
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 

@@ -7,14 +7,7 @@ from typing import Any
 
 from orchestratord_webhooks import Health, MissedRule
 
-from orchestratord import (
-    Config,
-    Endpoint,
-    Event,
-    NewTask,
-    Upsert,
-    WebhookEvent,
-)
+from orchestratord import Config, Endpoint, Event, NewTask, Upsert, WebhookEvent
 from orchestratord_subscriptions.declaration import ENDPOINT, SUBSCRIPTIONS
 from orchestratord_subscriptions.subscription import SUBSCRIPTION_ROWS, changed
 

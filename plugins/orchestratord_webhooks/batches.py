@@ -22,13 +22,7 @@ from orchestratord import (
     rfc3339,
 )
 from orchestratord_webhooks.declaration import Addressed, Webhook, shortened
-from orchestratord_webhooks.envelope import (
-    MAX_PAYLOAD,
-    checked_size,
-    json_text,
-    narrowed,
-    own_text,
-)
+from orchestratord_webhooks.envelope import MAX_PAYLOAD, checked_size, json_text, narrowed, own_text
 from orchestratord_webhooks.health import Health, find
 from orchestratord_webhooks.operational_webhook import OperationalWebhook
 

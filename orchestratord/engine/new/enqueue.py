@@ -12,13 +12,7 @@ from typing import Any
 from orchestratord.config.params import check_call, rule_problems
 from orchestratord.engine.new.call_partition import partition_of
 from orchestratord.engine.new.new_tasks import NewTasks
-from orchestratord.errors import (
-    Conflict,
-    InvalidParams,
-    InvalidPayload,
-    NotFound,
-    UniqueKeyReused,
-)
+from orchestratord.errors import Conflict, InvalidParams, InvalidPayload, NotFound, UniqueKeyReused
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Accepted, Effect, Kind, NewTask, QueueRows, Upsert

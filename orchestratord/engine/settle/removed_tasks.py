@@ -277,7 +277,7 @@ class RemovedTasks:
         _, executor = self._placement.look(key)
         try:
             if tasks and executor is not None:
-                await executor.look_again(*key)
+                await self._hooks.look_again(executor, key)
             await self._fail_these(key, tasks)
         except Exception:
             for task in tasks:  # those that have ended are no claims any more

@@ -16,12 +16,7 @@ from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.connection import Connection, Singly
 from orchestratord.queue.operations.effects import add_whole, all_inserts
 from orchestratord.queue.operations.insert import NewRows, lock_order
-from orchestratord.queue.operations.plugin_rows import (
-    Upserts,
-    delete,
-    insert_all_new,
-    rows_with,
-)
+from orchestratord.queue.operations.plugin_rows import Upserts, delete, insert_all_new, rows_with
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.session import Session
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from worker_parts import CALL, working
+from worker_parts import CALL, Doing, ExecutorPlugin, working
 
 from orchestratord.engine.lanes.placement import REMOVED_AFTER
 from orchestratord.engine.settle.removed_tasks import BATCH, NAMED, TURNS
+from orchestratord.errors import Unreachable
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.outcome import Outcome
 from orchestratord.model.partition_turn import Partition
-from orchestratord.model.task import NewTask
+from orchestratord.model.settings import Config
+from orchestratord.model.task import NewTask, Task
+from orchestratord.plugin.executor import Doomed, Standing
 from orchestratord.plugin.hook_marks import hookimpl
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.housekeeping import undeclared
@@ -69,6 +75,50 @@ async def test_what_was_lost_is_announced_though_its_endpoint_is_paused_and_it_i
         assert await bench.states([id_]) == [("cancelled", 0)]
         assert phases == ["after_request", "on_retry", "after_request"]
         bench.receiver.open.set()
+
+
+class Remembering(Doing):
+    """Takes its tasks for doomed until it looks again, at which it may raise first."""
+
+    def __init__(self, raises: list[BaseException]) -> None:
+        super().__init__(self._succeed)
+        self.raises = raises
+        self.doomed = True
+        self.changed: Callable[[], None] = lambda: None
+
+    async def _succeed(self, task: Task) -> Outcome:
+        return Outcome("success", 200)
+
+    def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
+        if self.doomed:
+            return Doomed("webhook_disabled", "it is disabled", after=0.0)
+        return super().standing(endpoint, webhook, config)
+
+    async def look_again(self, endpoint_id: str, webhook: str) -> None:
+        if self.raises:
+            raise self.raises.pop()
+        self.doomed = False
+        self.changed()
+
+
+@pytest.mark.parametrize(
+    ("raised", "faults"),
+    [(None, 0), (ValueError("no row"), 1), (SystemExit(), 1), (Unreachable("it is away"), 0)],
+)
+async def test_before_tasks_fail_their_executor_looks_again(
+    tmp_path: Path, raised: BaseException | None, faults: int
+) -> None:
+    """Where it cannot, they wait. Its fault is the plugin's; one of the database is not."""
+    executor = Remembering([] if raised is None else [raised])
+    async with working(tmp_path, ExecutorPlugin(executor)) as bench:
+        executor.changed = lambda: bench.worker.placement.standing_changed(*CALL.key)
+        bench.adopt(type="doing")
+        ids = await bench.put([CALL])
+        await bench.idle(ids)
+        assert await bench.states(ids) == [("succeeded", 1)]
+        info = bench.worker.host.plugins["plugin_0"]
+    assert info.faults == faults
+    assert ("looking again at a/get" in (info.last_fault or "")) == bool(faults)
 
 
 @pytest.mark.parametrize("restarted", [False, True])
