@@ -46,11 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_xdist_setupnodes() -> None:
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     """In a new clone, compile the tests once; each process of `-n` would compile all of them."""
     tests = Path(__file__).parent
     ours = f"__pycache__/test_house.{sys.implementation.cache_tag}-pytest-*.pyc"
-    if sys.dont_write_bytecode or any(tests.glob(ours)):
+    all_of_them = config.args_source is config.ArgsSource.TESTPATHS
+    if not all_of_them or sys.dont_write_bytecode or any(tests.glob(ours)):
         return
     collect = [sys.executable, "-m", "pytest", "-q", "-n0", "--collect-only"]
     halves = [tests / "unit"], [tests, f"--ignore={tests / 'unit'}"]

@@ -23,7 +23,7 @@ def run(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[st
     )
 
 
-LAST = 300
+LAST = 150
 """The last seed that the tests run; `python -m tests.simulation --campaign` runs more."""
 PARTS = ("6:50", *(f"{first}:{first + 49}" for first in range(51, LAST, 50)))
 """None takes too long for a test on a busy machine."""
