@@ -130,14 +130,15 @@ def _attributes(names: Sequence[str]) -> Callable[[Any], Sequence[Any]]:
     return lambda owner: [getattr(owner, name) for name in names]
 
 
-_HOOKABLE = (FunctionType, MethodType)
+_HOOKABLE = (FunctionType, MethodType, staticmethod, classmethod)
 
 
 class _Manager(pluggy.PluginManager):
     """Passes quickly over classes, modules and values, which most names of a module stand for."""
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
-        if inspect.ismodule(plugin) and type(vars(plugin).get(name)) not in _HOOKABLE:
+        # By its type: a lazy value may raise anything where it is asked for more.
+        if inspect.ismodule(plugin) and not issubclass(type(vars(plugin).get(name)), _HOOKABLE):
             return None
         return super().parse_hookimpl_opts(plugin, name)
 
