@@ -11,7 +11,6 @@ if __name__ == "__main__" and os.environ.get("PYTHONHASHSEED") != "0":
 
 import argparse
 import gc
-import inspect
 import logging
 import re
 import time
@@ -20,10 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from functools import cache, partial
 from itertools import islice
-from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
-
-import pluggy
 
 from orchestratord.plugin import host
 from tests.simulation.plants import PLANTS, SHOWN_BY
@@ -81,16 +77,7 @@ def prepare() -> None:
     metadata.version = cache(metadata.version)
     # Whether plugins are written as they should be is no question of time.
     host._check_hooks = lambda plugin: None  # type: ignore[assignment]
-    quick = SimpleNamespace(**vars(inspect) | {"getattr_static": _attribute})
-    vars(pluggy._manager)["inspect"] = quick
     gc.freeze()  # what is there now is no garbage of a universe
-
-
-def _attribute(plugin: Any, name: str, *default: Any) -> Any:
-    """As `inspect.getattr_static`, which looks for long for what a module simply has."""
-    if isinstance(plugin, ModuleType) and name in vars(plugin):
-        return vars(plugin)[name]
-    return inspect.getattr_static(plugin, name, *default)
 
 
 def mapping(jobs: int) -> Map:
