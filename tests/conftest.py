@@ -25,13 +25,18 @@ gc.disable()
 # How long an example takes says something about the machine, and nothing about the code.
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("project", quick)
+# Without `--all`.
 settings.register_profile("newcomer", quick, max_examples=25)
 settings.register_profile("campaign", quick, max_examples=2_000)
 settings.load_profile("project")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="slow tests, too, as CI runs them")
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="slow tests, too, and more random examples, as CI runs them",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,14 +54,23 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     """In a new clone, compile the tests once; each process of `-n` would compile all of them."""
     tests = Path(__file__).parent
-    ours = f"__pycache__/test_house.{sys.implementation.cache_tag}-pytest-*.pyc"
-    all_of_them = config.args_source is config.ArgsSource.TESTPATHS
-    if not all_of_them or sys.dont_write_bytecode or any(tests.glob(ours)):
+    tag = f"{sys.implementation.cache_tag}-pytest-{pytest.__version__}"
+    compiled = tests / "__pycache__" / f"test_house.{tag}.pyc"
+    writes = not (sys.dont_write_bytecode or sys.pycache_prefix)
+    if config.args_source is not config.ArgsSource.TESTPATHS or not writes or compiled.exists():
         return
-    collect = [sys.executable, "-m", "pytest", "-q", "-n0", "--collect-only"]
+    collect = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]
     halves = [tests / "unit"], [tests, f"--ignore={tests / 'unit'}"]
-    for run in [subprocess.Popen([*collect, *of], stdout=subprocess.DEVNULL) for of in halves]:
-        run.wait()
+    runs = [
+        subprocess.Popen([*collect, "--collect-only", *half], stdout=subprocess.DEVNULL)
+        for half in halves
+    ]
+    try:
+        for run in runs:
+            run.wait()
+    finally:
+        for run in runs:
+            run.terminate()
 
 
 def pytest_configure_node(node: Any) -> None:
@@ -67,7 +81,7 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """With `-n auto`: more than there are cores, since many tests wait for processes and times.
 
-    On two cores, the README's tests take 308 s by four of them, and 251 s by six.
+    On two cores, the README's tests took 308 s by four of them, and 251 s by six.
     """
     return max(6, os.cpu_count() or 1)
 

@@ -13,7 +13,7 @@ from orchestratord.engine.attempt_in_progress import AttemptInProgress, AttemptR
 from orchestratord.engine.plan import MOST_CODES, Plan, Plans, Recurrence
 from orchestratord.engine.poison import POISON_AFTER
 from orchestratord.engine.retry import AMBIGUOUS, Decision
-from orchestratord.errors import QueueError
+from orchestratord.errors import QueueError, Reject, Snooze
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.recurring_rows import RecurringRows, upserts_of
@@ -201,15 +201,18 @@ class PhaseHooks:
         return await self.ask(task, result, config)
 
     async def look_again(self, executor: Executor, key: Key) -> None:
-        """Have an executor read its table anew. Raises HookFault where it is at fault, and
-        QueueError."""
+        """Have an executor read its table anew, within `plugins.timeout`.
+
+        Raises QueueError, and HookFault for all else that the executor raises, which is logged.
+        """
         try:
             await call(executor.look_again, [*key], self._host.timeout, asyncio.current_task())
-        except HookFault as fault:
-            if isinstance(fault.__cause__, QueueError):
-                raise fault.__cause__ from None
+        except (HookFault, Reject, Snooze) as fault:
+            cause = fault.__cause__
+            if isinstance(cause, QueueError):
+                raise cause from cause.__cause__
             self._host.executor_fault(executor, f"looking again at {key.name}", fault)
-            raise
+            raise HookFault(str(fault)) from fault
 
     async def fail(
         self,

@@ -227,7 +227,8 @@ class Executor(ABC):
 
     async def look_again(self, endpoint_id: str, webhook: str) -> None:
         """Read anew what `standing` remembers of a table, where another daemon may have changed
-        that since. The daemon calls this before tasks fail as `Doomed` says."""
+        that since. The daemon calls this before tasks fail as `Doomed` says, within
+        `plugins.timeout`; if it raises, they wait."""
         return
 
     @abstractmethod

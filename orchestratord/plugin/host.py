@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from types import FrameType, FunctionType, MethodType
+from types import FrameType
 from typing import Any, NamedTuple
 
 import pluggy
@@ -130,16 +130,13 @@ def _attributes(names: Sequence[str]) -> Callable[[Any], Sequence[Any]]:
     return lambda owner: [getattr(owner, name) for name in names]
 
 
-_HOOKABLE = (FunctionType, MethodType, staticmethod, classmethod)
-
-
 class _Manager(pluggy.PluginManager):
-    """Passes quickly over classes, modules and values, which most names of a module stand for."""
+    """Passes quickly over what a plugin's module has imported: most of its names."""
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
-        # By its type: a lazy value may raise anything where it is asked for more.
-        if inspect.ismodule(plugin) and not issubclass(type(vars(plugin).get(name)), _HOOKABLE):
-            return None
+        with suppress(Exception):  # a lazy value may raise anything
+            if inspect.ismodule(plugin) and not hasattr(vars(plugin)[name], "orchestratord_impl"):
+                return None
         return super().parse_hookimpl_opts(plugin, name)
 
 

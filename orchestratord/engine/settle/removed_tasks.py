@@ -23,6 +23,7 @@ from orchestratord.engine.settle.held_claims import Claims, WayOut
 from orchestratord.errors import Problem
 from orchestratord.model.task import Key, Reason, Task
 from orchestratord.plugin.executor import Doomed, Target
+from orchestratord.plugin.isolation import HookFault
 from orchestratord.queue.housekeeping import undeclared
 from orchestratord.queue.operations import claim, partitions, search
 from orchestratord.queue.records import Pick
@@ -232,8 +233,9 @@ class RemovedTasks:
                     some = await self._store.write(partitions.release_partitions(key)) > 0
                     some = await self._fail_some(key) or some
                 done = not some or not isinstance(self._placement.of(key), Doomed)
-        except Exception:
-            log.exception("cannot fail the tasks of %s %s yet", *key)
+        except Exception as error:
+            if not isinstance(error, HookFault):  # that is logged already
+                log.exception("cannot fail the tasks of %s %s yet", *key)
             await asyncio.sleep(1.0)
         finally:
             self._placement.swept(key, done=done)

@@ -12,7 +12,7 @@ from worker_parts import CALL, Doing, ExecutorPlugin, working
 
 from orchestratord.engine.lanes.placement import REMOVED_AFTER
 from orchestratord.engine.settle.removed_tasks import BATCH, NAMED, TURNS
-from orchestratord.errors import Unreachable
+from orchestratord.errors import Reject, Unreachable
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.partition_turn import Partition
@@ -103,7 +103,13 @@ class Remembering(Doing):
 
 @pytest.mark.parametrize(
     ("raised", "faults"),
-    [(None, 0), (ValueError("no row"), 1), (SystemExit(), 1), (Unreachable("it is away"), 0)],
+    [
+        (None, 0),
+        (ValueError("no row"), 1),
+        (SystemExit(), 1),
+        (Reject("no"), 1),
+        (Unreachable("it is away"), 0),
+    ],
 )
 async def test_before_tasks_fail_their_executor_looks_again(
     tmp_path: Path, raised: BaseException | None, faults: int

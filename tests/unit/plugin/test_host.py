@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -276,6 +277,29 @@ class Carrier(Executor):
     def prepare(self, task: Any, target: Any, now: float) -> Any: ...
 
     async def execute(self, request: Any, task: Any, target: Any, send: Any) -> Any: ...
+
+
+class Lazy:
+    """As Django's settings and connections are: it raises where it is asked for anything."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("settings are not configured")
+
+
+def test_hooks_of_a_module_are_found_among_all_that_it_imports() -> None:
+    class Notes:
+        @hookimpl
+        def on_success(self) -> None: ...
+
+    @hookimpl
+    def on_retry() -> None: ...
+
+    host, plugin = Host(), ModuleType("mine")
+    found = {"on_retry": on_retry, "on_success": Notes().on_success}
+    vars(plugin).update(found, Notes=Notes, lazy=Lazy(), Any=Any)
+    host.register(plugin, "mine")
+    assert host.plugins["mine"].error is None
+    assert host.plugins["mine"].hooks == ("on_retry", "on_success")
 
 
 def registering(hook: str, answer: Any) -> Any:
