@@ -255,9 +255,11 @@ def clocks() -> Iterator[Finding]:
     """Tests have one clock that they turn: `FakeClock`."""
     known = {"Clock", "FakeClock"}
     for module in (*HOUSE.product, *HOUSE.modules("tests", "bench")):
-        for name in re.findall(r"^ *class (\w*Clock)\b", module.text, re.MULTILINE):
-            if not (module.path.is_relative_to("orchestratord") and name in known):
-                yield Finding(name, 1, str(module.path))
+        for number, line in enumerate(module.text.splitlines(), 1):
+            match = re.match(r" *class (\w*Clock)\b", line)
+            core = module.path.is_relative_to("orchestratord")
+            if match is not None and not (core and match[1] in known):
+                yield Finding(match[1], 1, f"{module.path}:{number}")
 
 
 # -- words ---------------------------------------------------------------------------------------
