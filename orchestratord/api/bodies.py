@@ -34,7 +34,7 @@ from orchestratord.api.filters import (
 from orchestratord.config.validate.error_text import sentence, value_text
 from orchestratord.errors import InvalidParams, SendError
 from orchestratord.model.declared import Described
-from orchestratord.model.task import Status
+from orchestratord.model.task import Kind, Status
 from orchestratord.model.test_case import FakeAnswer, parse_code
 from orchestratord.plugin.hookspecs import PHASES
 from orchestratord.values.clock import parse_first_try
@@ -299,8 +299,7 @@ class EventsQuery(TypedDict, total=False):
 
     endpoint: Annotated[str, Field(pattern=f"^{ENDPOINTS}$")]
     """`api/name`, `api/*`, or `orchestratord` for the daemon's own."""
-    kind: list[str]
-    """`call`, `webhook`."""
+    kind: list[Annotated[str, one_of(Kind)]]
     status: list[Annotated[str, one_of(Status)]]
     type: list[str]
     """Such as `task.failed`, or `task.*`."""

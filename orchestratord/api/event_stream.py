@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Container, Mapping
 from typing import Any
 
-from orchestratord.api.filters import endpoint_filter, items, statuses, whole_number
+from orchestratord.api.filters import endpoint_filter, items, whole_number, words_of
 from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.problem_json import Refusal
 from orchestratord.errors import InvalidParams
 from orchestratord.model.event import ConfigEvent, Event, EventType
+from orchestratord.model.task import Kind, Status
 from orchestratord.plugin.event_bus import EventBus, Missed
 from orchestratord.values.clock import rfc3339
 from orchestratord.values.suggest import suggest
@@ -111,8 +112,8 @@ def read_wanted(given: Mapping[str, str], own: Container[str] = ()) -> Wanted:
     """
     read: dict[str, Callable[[str], Callable[[Any], bool]]] = {
         "endpoint": lambda value: _endpoint(value, own),
-        "kind": lambda value: frozenset(items(value)).__contains__,
-        "status": lambda value: frozenset(statuses(value)).__contains__,
+        "kind": lambda value: frozenset(words_of(Kind, "kind", value)).__contains__,
+        "status": lambda value: frozenset(words_of(Status, "status", value)).__contains__,
         "type": _types,
     }
     tests: list[tuple[str, Callable[[Any], bool]]] = []

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -11,7 +12,7 @@ from typing_extensions import TypedDict
 from orchestratord.api.answer_documents import example
 from orchestratord.errors import InvalidParams
 from orchestratord.model.endpoint import MAX_PARTITION
-from orchestratord.model.task import DOUBTFUL, Reason, Status
+from orchestratord.model.task import DOUBTFUL, Kind, Reason, Status
 from orchestratord.queue.records import CANCEL, RESOLVE, RETRY, Place, TaskFilter
 from orchestratord.values.clock import from_rfc3339
 from orchestratord.values.durations import MAX_DURATION, parse_duration
@@ -62,8 +63,8 @@ class TaskQuery(TypedDict, total=False):
     """Failed for any of these."""
     endpoint: Annotated[str, Field(pattern=f"^{ENDPOINTS}$")]
     """`api/name`, `api/*`, or one of no file: `orchestratord` for what is of the daemon itself."""
-    kind: str
-    """`call` or `webhook`."""
+    kind: Annotated[str, one_of(Kind)]
+    """What the task does."""
     since: str
     """Made then or later: a duration back from now, such as `2h`, or a time."""
     until: str
@@ -104,7 +105,7 @@ class TaskFilterBody(TypedDict, total=False):
     """Failed for any of these."""
     endpoint: Annotated[str, Field(pattern=f"^({ENDPOINTS})?$")] | None
     """`api/name`, `api/*`, or one of no file: `orchestratord` for what is of the daemon itself."""
-    kind: str | None
+    kind: Annotated[str, Field(pattern=f"^({'|'.join(Kind)})?$")] | None
     """`call` or `webhook`."""
     since: _TIME | None
     """Made then or later: a duration back from now, such as `2h`, or a time."""
@@ -170,11 +171,11 @@ def read_filter(given: Mapping[str, Any], now: int, own: Container[str]) -> Task
         InvalidParams: a name is unknown, or a value does not fit; all of them at once.
     """
     read: dict[str, Callable[[Any], Any]] = {
-        "status": statuses,
+        "status": lambda value: words_of(Status, "status", value),
         "status_code": lambda value: StatusSet.parse(items(value)),
-        "reason": reasons,
+        "reason": lambda value: words_of(Reason, "reason", value),
         "endpoint": lambda value: endpoint_filter(value, own),
-        "kind": _word,
+        "kind": lambda value: words_of(Kind, "kind", [value])[0],
         "since": lambda value: _time(value, now),
         "until": lambda value: _time(value, now),
         "ended_since": lambda value: _time(value, now),
@@ -203,7 +204,9 @@ def read_filter(given: Mapping[str, Any], now: int, own: Container[str]) -> Task
     if problems:
         raise InvalidParams(problems)
     if (tenant := found.pop("tenant", None)) is not None:
-        found["webhook"] = f"{tenant}/*"
+        named = found.setdefault("webhook", f"{tenant}/*")
+        if not named.startswith(f"{tenant}/"):
+            raise InvalidParams({"webhook": f"{named!r} is none of the tenant {tenant}"})
     return TaskFilter(**found)
 
 
@@ -289,27 +292,16 @@ def items(value: Any) -> list[Any]:
     return [item.strip() for item in value.split(",")] if isinstance(value, str) else [value]
 
 
-def statuses(value: Any) -> tuple[str, ...]:
-    """One status or several. Raises ValueError for what is none."""
+def words_of(known: type[StrEnum], what: str, value: Any) -> tuple[str, ...]:
+    """One word of those that are `known`, or several. Raises ValueError, which says `what` they
+    are, for another one."""
     found = []
     for item in items(value):
         try:
-            found.append(Status(item).value)
+            found.append(known(item).value)
         except ValueError:
-            raise ValueError(f"{item!r} is not a status; there are {', '.join(Status)}") from None
-    return tuple(found)
-
-
-def reasons(value: Any) -> tuple[str, ...]:
-    """One reason of a failure or several. Raises ValueError for what is none."""
-    found = []
-    for item in items(value):
-        try:
-            found.append(Reason(item).value)
-        except ValueError:
-            known = [reason.value for reason in Reason]
-            hint = suggest(str(item), known) or f"; there are {', '.join(known)}"
-            raise ValueError(f"{item!r} is not a reason{hint}") from None
+            hint = suggest(str(item), map(str, known)) or f"; there are {', '.join(known)}"
+            raise ValueError(f"{item!r} is not a {what}{hint}") from None
     return tuple(found)
 
 

@@ -53,6 +53,8 @@ from orchestratord.errors import (
     NotFound,
     OrchestratordError,
     PluginError,
+    Problem,
+    QueueError,
     Stopping,
     UniqueKeyReused,
 )
@@ -788,17 +790,18 @@ class Service:
                 return edit
             if not edit.written:
                 return replace(edit, generation=self.config.generation)
+            refused: tuple[Problem, ...] = ()
             try:
-                result = await self._reloader.reload(COMMAND)
-            except Stopping:  # it is written: the next start takes it up
-                return replace(edit, generation=self.config.generation)
-        generation = result.config.generation
+                refused = (await self._reloader.reload(COMMAND)).problems
+            except (Stopping, QueueError) as error:  # the next look takes it up
+                refused = (Problem(f"it is written, but not in force yet: {error}"),)
+        generation = self.config.generation
         log.info(
             "%s of %s written to %s by %s, generation %d",
             key, endpoint_id, edit.declaration.file, who or "a plugin", generation,
             extra={"endpoint": endpoint_id, "caller": who},
         )  # fmt: skip
-        return replace(edit, generation=generation, refused=tuple(result.problems))
+        return replace(edit, generation=generation, refused=refused)
 
     # -- who fails -----------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from orchestratord.config.loader import Loader, Reload
 from orchestratord.engine.new.scheduler import Scheduler
 from orchestratord.engine.settle.removed_tasks import RELOAD, at_start, refusal
 from orchestratord.engine.worker import Worker
-from orchestratord.errors import ConfigError, Problem, QueueError, Stopping
+from orchestratord.errors import ConfigError, Problem, QueueError, Stopping, Unreachable
 from orchestratord.log import LogHandler
 from orchestratord.model.event import ConfigEvent, EventType
 from orchestratord.model.settings import Config
@@ -191,6 +191,8 @@ class Reloader:
             await self.reload(cause)
         except Stopping:
             log.info("left the configuration as it is: the daemon ends")
+        except Unreachable as error:
+            log.error("reloading failed; the last good configuration goes on: %s", error)
         except Exception:
             log.exception("reloading failed; the last good configuration goes on")
 

@@ -398,7 +398,7 @@ def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
         # An answer is kept as JSON, in which its quotes and line ends are escaped.
         as_json = json.dumps(filter.text, ensure_ascii=False)[1:-1]
         texts = [as_json if column == ANSWER else filter.text for column in SEARCHED]
-        found.append((f"({either})", [_like(text) for text in texts]))
+        found.append((f"({either})", [_like(plain(text) or "") for text in texts]))
     if filter.reason:
         found.append((f"reason IN ({_marks(filter.reason)})", list(filter.reason)))
     if filter.left_out:

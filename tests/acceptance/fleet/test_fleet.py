@@ -241,6 +241,35 @@ def test_the_server_may_go_away(
         assert daemon.process.poll() is None
 
 
+def test_a_file_can_be_edited_while_the_server_is_away(
+    make_fleet: MakeFleet, receiver: Receiver, postgres: Postgres
+) -> None:
+    """The answer says that it is written, and it comes into force once the server is back."""
+    [daemon] = make_fleet(1)
+    daemon.expect(*UNREACHABLE, "reloading failed")
+    daemon.start()
+    before = daemon.status()["config"]["generation"]
+    hook = {"name": "later", "phase": "on_success", "url": f"{receiver.url}/hook"}
+    postgres.stop(signal.SIGQUIT)
+    try:
+        until(lambda: daemon.get("/readyz").status_code == 503, "the daemon's saying so")
+        answer = daemon.request(
+            "PUT", "/v1/endpoints/crm/get/webhooks",
+            json={"webhooks": [hook]}, headers={"If-Match": "*"},
+        )  # fmt: skip
+        assert answer.status_code == 200, answer.text
+        edit = answer.json()
+        assert (edit["written"], edit["generation"]) == (True, before)
+        [problem] = edit["problems"]
+        assert "it is written, but not in force yet: the database cannot" in problem["message"]
+        time.sleep(2)
+    finally:
+        postgres.start()
+    until(lambda: daemon.get("/readyz").status_code == 200, "the server's return")
+    until(lambda: daemon.status()["config"]["generation"] > before, "its being in force", 30)
+    assert "Traceback" not in daemon.log()
+
+
 def test_nobody_is_taken_for_dead_because_the_server_was_away(
     make_fleet: MakeFleet, receiver: Receiver, postgres: Postgres
 ) -> None:

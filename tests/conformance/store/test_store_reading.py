@@ -166,6 +166,7 @@ class TestList:
         assert await ids(store, text="NIGHTLY") == [hook]
         assert await ids(store, text="<B>receiver") == [hook]
         assert await ids(store, text="' OR 1=1 --") == []
+        assert await ids(store, text="\0") == []
 
     async def test_a_text_is_looked_for_in_so_many_tasks_at_a_time(
         self, queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch

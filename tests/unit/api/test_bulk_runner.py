@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchestratord.api.filters import read_filter
 from orchestratord.api.manual import bulk_runner as bulk_module
 from orchestratord.api.serialize import format_rate
 from orchestratord.errors import Conflict, QueueError
@@ -110,6 +111,11 @@ async def test_a_bulk_that_is_not_understood_moves_nothing(
             {"filter": {"reason": "ambigous"}},
             "'ambigous' is not a reason, did you mean 'ambiguous'?",
         ),
+        ({"filter": {"kind": "calls"}}, "'calls' is not a kind, did you mean 'call'?"),
+        (
+            {"filter": {"tenant": "acme", "webhook": "globex/orders"}},
+            "'globex/orders' is none of the tenant acme",
+        ),
         ({"filter": {}, "rate": 10}, "10 is not a rate: write 10/s, 100/min or 5000/hour"),
     ],
 )
@@ -118,6 +124,11 @@ async def test_a_mistake_is_named_in_plain_words(
 ) -> None:
     answer = await parts.post("/v1/retries/trigger", body)
     assert [error["message"] for error in answer.json()["errors"]] == [message]
+
+
+@pytest.mark.parametrize("webhook", ["acme/orders", "acme/*"])
+def test_a_webhook_of_a_tenant_is_no_other_one(webhook: str) -> None:
+    assert read_filter({"tenant": "acme", "webhook": webhook}, 0, ()).webhook == webhook
 
 
 @pytest.mark.parametrize("verb", ["trigger", "cancel"])

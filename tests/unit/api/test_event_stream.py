@@ -301,6 +301,11 @@ def test_no_types(type_: str) -> None:
         event_stream.read_wanted({"type": type_})
 
 
+def test_a_kind_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InvalidParams, match="'calls' is not a kind, did you mean 'call'"):
+        event_stream.read_wanted({"kind": "calls"})
+
+
 def test_slots_that_were_missed_are_times() -> None:
     missed = ScheduleEvent(EventType.SCHEDULE_MISSED, 3, "demo/get", 2, False, 1, 2)
     shown = event_stream.event_json(missed)
