@@ -197,7 +197,7 @@ def _begin(old: Connection, new: Connection, parts: Sequence[_Part], source: str
         )
     if full := [part.name for part in parts if new.one(f'SELECT 1 FROM "{part.name}" LIMIT 1')]:
         raise QueueError(
-            f"the target has rows of its own: move into an empty database, or, if nobody needs "
+            f"the target has rows of its own: move into an empty database, or, if you do not need "
             f"them, delete them there with TRUNCATE {', '.join(full)}"
         )
     token = world.token_hex(8)

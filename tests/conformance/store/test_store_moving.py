@@ -223,7 +223,7 @@ async def test_what_is_in_the_target_hides_nothing_of_the_source(
     assert tables(old, target) == before
 
 
-async def test_a_row_that_somebody_writes_meanwhile_ends_the_move(
+async def test_a_row_that_another_program_writes_meanwhile_ends_the_move(
     old: Any, url: str, target: str
 ) -> None:
     """It may not take the place of one of the source without a word."""
