@@ -74,7 +74,7 @@ def move(
 
     Raises:
         DatabaseInUse: a daemon has the source, it was moved before, or daemons work on the target.
-        QueueError: the target has tasks of its own, the source was used since an earlier move was
+        QueueError: the target has rows of its own, the source was used since an earlier move was
             broken off, or one of the two cannot be opened.
     """
     declared = tuple(tables)
@@ -163,13 +163,9 @@ def _move(
             last, done = page[-1][0], done + len(page)
             state["tables"][part.name] = (last, done)
             new.begin()
-            try:
-                new.many(_insert(part), part.types, [_row(part, values) for _, *values in page])
-                facts.put(new, STATE, json.dumps(state))
-                new.commit()
-            except BaseException:
-                new.rollback()
-                raise
+            new.many(_insert(part), part.types, [_row(part, values) for _, *values in page])
+            facts.put(new, STATE, json.dumps(state))
+            new.commit()
             moved(part.name, done, total)
     old.begin()
     facts.put(old, MOVED, target)
@@ -194,12 +190,15 @@ def _begin(old: Connection, new: Connection, parts: Sequence[_Part], source: str
                 f"missing here: move it into an empty database"
             )
         return state
-    if new.one("SELECT 1 FROM retry_schedule LIMIT 1"):
-        raise QueueError("the target has tasks of its own; move into an empty database")
     if (daemon := new.one(AT_WORK)) is not None:
         raise DatabaseInUse(
             f"a daemon works on the target, pid {daemon[1]} on {daemon[0]}: stop it first; one "
             f"that was killed is given up when its lease has run out"
+        )
+    if full := [part.name for part in parts if new.one(f'SELECT 1 FROM "{part.name}" LIMIT 1')]:
+        raise QueueError(
+            f"the target has rows of its own: move into an empty database, or, if you do not need "
+            f"them, delete them there with TRUNCATE {', '.join(full)}"
         )
     token = world.token_hex(8)
     old.begin()
@@ -234,7 +233,7 @@ def _page(old: Connection, part: _Part, last: int) -> list[tuple[Any, ...]]:
 
 def _insert(part: _Part) -> str:
     columns = ", ".join(f'"{name}"' for name in part.columns)
-    return f'INSERT INTO "{part.name}" ({columns}) VALUES {{rows}} ON CONFLICT DO NOTHING'
+    return f'INSERT INTO "{part.name}" ({columns}) VALUES {{rows}}'
 
 
 def _row(part: _Part, values: Sequence[Any]) -> list[Any]:

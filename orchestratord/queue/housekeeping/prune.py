@@ -98,21 +98,23 @@ DELETE FROM actions WHERE id IN (SELECT id FROM actions WHERE at < ? ORDER BY at
 
 
 # A batch that no delivery tells of yet, as after a daemon was away for long, keeps what is in it.
+# Older versions have left members whose batch is gone.
 DELETE_MEMBERS = """
 DELETE FROM batch_members WHERE id IN (
     SELECT id FROM batch_members WHERE batch_id IS NOT NULL AND at < ?
-        AND (SELECT task_id FROM batches WHERE batches.id = batch_id) IS NOT NULL
+        AND (SELECT task_id IS NULL FROM batches WHERE batches.id = batch_id) IS NOT TRUE
     ORDER BY at LIMIT ?
 )
 """
 DELETE_BATCHES = """
-DELETE FROM batches
-WHERE id IN (SELECT id FROM batches WHERE closed_at < ? AND task_id IS NOT NULL LIMIT ?)
+DELETE FROM batches WHERE id IN (
+    SELECT id FROM batches WHERE closed_at < ? AND task_id IS NOT NULL ORDER BY id LIMIT ?
+) AND NOT EXISTS (SELECT 1 FROM batch_members WHERE batch_id = batches.id)
 """
 
 
 async def prune(store: Store, kept: Retention, limit: int = 500) -> int:
-    """Delete up to `limit` tasks that have been kept long enough; how many there were.
+    """Delete up to `limit` tasks that have been kept long enough, and of other rows; how many rows.
 
     Raises StorageFull where the journal of so many has no room: fewer may have.
     """
@@ -123,7 +125,7 @@ async def prune(store: Store, kept: Retention, limit: int = 500) -> int:
         before = store.clock.before(seconds)
         if ids := await store.read(old(status, before, keys, limit - gone)):
             gone += await store.write(delete(status, seconds, ids))
-    await store.write(delete_records(kept, limit))
+    gone += await store.write(delete_records(kept, limit))
     for table in store.tables.values():
         if table.keep is not None:
             gone += await store.write(delete_old_rows(table.name, table.keep, limit))
@@ -184,8 +186,7 @@ def oldest_of(
 def old(db: Connection, status: str, before: int, keys: int, limit: int) -> list[int]:
     """Tasks that ended in `status` `before` then, and were made before `keys` where they have one
     (milliseconds); on the reading connection."""
-    rows = db.all(OLD, (status, before, keys, limit))
-    return [id_ for (id_,) in rows]
+    return [id_ for (id_,) in db.all(OLD, (status, before, keys, limit))]
 
 
 def limits(retention: Retention) -> list[tuple[Status, float]]:
@@ -202,8 +203,7 @@ def delete(session: Session, status: str, kept: float, ids: Sequence[int]) -> in
     """Delete those that are still as `old` found them, with their attempts; how many they were."""
     values = (*ids, status, session.clock.before(kept))
     statement = DELETE.format(ids=_marks(ids), free=session.db.skip_locked)
-    rows = session.db.all(statement, values)
-    gone = [id_ for (id_,) in rows]
+    gone = [id_ for (id_,) in session.db.all(statement, values)]
     if gone:
         session.db.run(DELETE_ATTEMPTS.format(ids=_marks(gone)), gone)
     session.moved(status, None, len(gone))
@@ -211,16 +211,17 @@ def delete(session: Session, status: str, kept: float, ids: Sequence[int]) -> in
 
 
 @writes(Rank.KEEP)
-def delete_records(session: Session, kept: Retention, limit: int) -> None:
+def delete_records(session: Session, kept: Retention, limit: int) -> int:
     """Delete up to `limit` each of the bulks that ended and the batches that closed as long ago as
-    failed tasks are kept, of what people did and of what was in such batches; and four times as
-    many of the runs that ended before all tasks that are kept."""
+    failed tasks are kept, of what people did and of what was in such batches; how many. And four
+    times as many of the runs that ended before all tasks that are kept."""
     before = session.clock.before(kept.failed)
-    for statement in (DELETE_BULKS, DELETE_ACTIONS, DELETE_MEMBERS, DELETE_BATCHES):
-        session.db.run(statement, (before, limit))
+    each = (DELETE_BULKS, DELETE_ACTIONS, DELETE_MEMBERS, DELETE_BATCHES)
+    gone = sum(session.db.run(statement, (before, limit)) for statement in each)
     session.db.run(DELETE_COUNTS)
     longest = max(seconds for _, seconds in limits(kept))
     session.db.run(DELETE_RUNS, (session.clock.before(longest), limit * 4))
+    return gone
 
 
 @writes(Rank.KEEP)

@@ -199,8 +199,49 @@ async def test_what_is_refused(old: Any, url: str, target: str) -> None:
     store = await old.open(*OF_PLUGINS)
     await old.add()
     await store.close()
-    with pytest.raises(QueueError, match="tasks of its own"):
+    with pytest.raises(QueueError, match=r"rows of its own.* with TRUNCATE retry_schedule, "):
         move.move(url, target, OF_PLUGINS)
+
+
+async def test_what_is_in_the_target_hides_nothing_of_the_source(
+    old: Any, url: str, target: str
+) -> None:
+    """A daemon that ran there once has left rows, but no tasks: a pause of the source was lost."""
+    before, old.url = tables(old, url), target
+    store = await old.open(*OF_PLUGINS)
+    await store.write(manual.pause("crm/get", True))
+    await store.write(manual.pause("crm/get", False))
+    row = Upsert("health", {"name": "ops"}, {"url": "of the try"}, {"seen": 1})
+    await store.write(effects.write_effects([row]))
+    await store.close()
+    with pytest.raises(QueueError) as refused:
+        move.move(url, target, OF_PLUGINS)
+    remedy = f"TRUNCATE {str(refused.value).partition(' TRUNCATE ')[2]}"
+    assert remedy == "TRUNCATE endpoint_state, health"
+    old.run(remedy)
+    move.move(url, target, OF_PLUGINS)
+    assert tables(old, target) == before
+
+
+async def test_a_row_that_another_program_writes_meanwhile_ends_the_move(
+    old: Any, url: str, target: str
+) -> None:
+    """It may not take the place of one of the source without a word."""
+
+    def moved(table: str, done: int, of: int) -> None:
+        if table == "attempts":
+            old.url = target
+            old.run("INSERT INTO endpoint_state (endpoint_id, paused) VALUES ('crm/get', 0)")
+
+    with pytest.raises(QueueError, match=r"duplicate key .*endpoint_state"):
+        move.move(url, target, OF_PLUGINS, moved)
+    with pytest.raises(DatabaseInUse, match="only a part"):
+        await Store.open(target)
+    old.run("DELETE FROM endpoint_state")
+    move.move(url, target, OF_PLUGINS)
+    assert old.run("SELECT paused FROM endpoint_state WHERE endpoint_id = 'crm/get'") == [
+        {"paused": 1}
+    ]
 
 
 async def test_a_daemon_on_the_target_is_waited_for_until_its_lease_has_run_out(

@@ -348,3 +348,37 @@ async def test_what_no_delivery_tells_of_yet_is_kept(queue: Any, store: Store) -
     assert await told(store, batch.id)
     await prune(store, kept)
     assert queue.run("SELECT id FROM batch_members") == []
+
+
+async def test_a_batch_of_more_than_a_slice_goes_whole(queue: Any, store: Store) -> None:
+    """Each slice counts, so that the daemon takes the next one; the batch goes with the last."""
+
+    def number_of(table: str) -> int:
+        return len(queue.run(f"SELECT id FROM {table}"))
+
+    await store.write(write_effects([member(n, most=5) for n in range(5)]))
+    await store.write(batch_closing.close("ops"))
+    [batch] = (await look(queue)).closed
+    await told(store, batch.id)
+    kept = Retention.model_validate({"failed": "1h"})
+    queue.clock.turn(3_700)
+    assert await prune(store, kept, 2) == 2
+    assert await prune(store, kept, 2) == 2
+    assert (number_of("batch_members"), number_of("batches")) == (1, 1)
+    assert await prune(store, kept, 2) == 2  # the last member, and the batch
+    assert (number_of("batch_members"), number_of("batches")) == (0, 0)
+    assert await prune(store, kept, 2) == 0
+
+
+async def test_members_whose_batch_is_gone_go_too(queue: Any, store: Store) -> None:
+    """Versions before 1.1.0 have left such."""
+    await store.write(write_effects([member(n, most=5) for n in range(5)]))
+    await store.write(batch_closing.close("ops"))
+    [batch] = (await look(queue)).closed
+    await told(store, batch.id)
+    queue.run("DELETE FROM batches")
+    kept = Retention.model_validate({"failed": "1h"})
+    assert await prune(store, kept) == 0
+    queue.clock.turn(3_700)
+    assert await prune(store, kept) == 5
+    assert queue.run("SELECT id FROM batch_members") == []
