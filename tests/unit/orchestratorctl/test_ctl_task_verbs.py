@@ -156,9 +156,18 @@ def test_the_filters_travel(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     assert ctl("list").err == "There are no tasks.\n"
 
 
-@pytest.fixture
-def many(daemon: Daemon) -> None:
-    """5,000 tasks in pages of at most 1,000."""
+LISTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "list": ("/v1/retries", "retries", {}),
+    "runs": ("/v1/runs", "runs", {"counts": {"total": 2, "succeeded": 1, "failed": 1}}),
+    "outbox list": ("/v1/outbox", "outbox", {}),
+    "list --batch 7": ("/v1/batches/7", "members", {"event": {"text": "daemon.started"}}),
+}
+
+
+@pytest.fixture(params=LISTS)
+def many(request: pytest.FixtureRequest, daemon: Daemon) -> list[str]:
+    """A verb that lists 5,000 rows in pages of at most 1,000."""
+    path, name, row = LISTS[request.param]
 
     def page(request: Request) -> Reply:
         first = int(request.query.get("after", "5001")) - 1
@@ -166,33 +175,35 @@ def many(daemon: Daemon) -> None:
         assert limit <= 1000
         ids = list(range(first, max(first - limit, 0), -1))
         return 200, {
-            "retries": [{"id": i} for i in ids],
+            name: [{"id": i, **row} for i in ids],
             "next": ids[-1] if ids and ids[-1] > 1 else None,
         }
 
-    daemon.on("GET", "/v1/retries", page)
+    daemon.on("GET", "/v1/retries", (200, {"retries": [], "next": None}))
+    daemon.on("GET", path, page)
+    return str(request.param).split()
 
 
-@pytest.mark.usefixtures("many")
 @pytest.mark.parametrize(
     ("limit", "asked"),
     [(100, [100]), (1000, [1000]), (2500, [1000, 1000, 500]), (9000, [1000] * 5)],
 )
 def test_pages_are_followed_as_far_as_the_limit(
-    daemon: Daemon, ctl: Callable[..., Result], limit: int, asked: list[int]
+    daemon: Daemon, ctl: Callable[..., Result], many: list[str], limit: int, asked: list[int]
 ) -> None:
-    result = ctl("list", "--limit", str(limit), "-o", "json")
-    ids = [task["id"] for task in result.json["retries"]]
+    result = ctl(*many, "--limit", str(limit), "-o", "json")
+    path, name, _ = LISTS[" ".join(many)]
+    ids = [row["id"] for row in result.json[name]]
     assert ids == list(range(5000, max(5000 - limit, 0), -1))
-    assert [int(request.query["limit"]) for request in daemon.requests] == asked
+    assert [int(request.query["limit"]) for request in daemon.asked("GET", path)] == asked
     assert (result.json["next"] is None) == (limit == 9000)
 
 
-@pytest.mark.usefixtures("many")
-def test_more_than_shown_is_said(ctl: Callable[..., Result]) -> None:
-    assert "There are more than these 3" in ctl("list", "--limit", "3").err
-    assert ctl("list", "--limit", "3", "-o", "json").err == ""
-    assert ctl("list", "--limit", "5000").err == ""
+def test_more_than_shown_is_said(ctl: Callable[..., Result], many: list[str]) -> None:
+    expected = "There are more than these 3; --limit shows more.\n"
+    assert ctl(*many, "--limit", "3").err == expected
+    assert ctl(*many, "--limit", "3", "-o", "json").err == ""
+    assert ctl(*many, "--limit", "5000").err == ""
 
 
 # -- retry and cancel ------------------------------------------------------------------------------
