@@ -330,6 +330,19 @@ def test_a_dry_run_tells_what_it_would_move(daemon: Daemon, ctl: Callable[..., R
     ]  # fmt: skip
 
 
+def test_what_a_resolve_leaves_out_was_never_sent(
+    daemon: Daemon, ctl: Callable[..., Result]
+) -> None:
+    answer = {"matched": 2, "bulk": None, "left_out": {"webhook_disabled": 1}}
+    daemon.on("POST", "/v1/retries/resolve", (200, answer))
+    result = ctl("resolve", "--all", "--kind", "webhook", "--as", "succeeded", "--dry-run")
+    assert result.err.splitlines() == [
+        "Left out: 1 webhook_disabled, kept to be replayed once the webhook is enabled.",
+        "Choose them with --reason.",
+        "This was a dry run: nothing has changed.",
+    ]
+
+
 def test_a_dry_run_as_json(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     daemon.on("POST", "/v1/retries/trigger", (200, {"matched": 5, "bulk": None}))
     result = ctl("retry", "--all", "--kind", "call", "--dry-run", "-o", "json")
