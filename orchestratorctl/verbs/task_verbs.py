@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from orchestratorctl.console import Console
-from orchestratorctl.exit_codes import NOT_FOUND, OK, RequestRefused, combine
+from orchestratorctl.exit_codes import FAILED, NOT_FOUND, OK, CommandError, RequestRefused, combine
 from orchestratorctl.formats import number
 from orchestratorctl.socket_client import SocketClient, endpoint_path
 from orchestratorctl.tables import (
@@ -164,10 +164,13 @@ def cancel(client: SocketClient, console: Console, arguments: Namespace) -> int:
 def _act_on_each(
     client: SocketClient, console: Console, ids: list[int], action: str, body: dict[str, Any] | None
 ) -> tuple[list[dict[str, Any]], int]:
-    """Posts `action` to each task: those that took it, and the exit code for the rest."""
+    """Posts `action` to each task: those that took it, and the exit code for the rest.
+
+    Where the daemon goes away after one took it, it ends there; else that error is raised.
+    """
     tasks = []
     codes = [OK]
-    for task_id in ids:
+    for tried, task_id in enumerate(ids, 1):
         try:
             tasks.append(client.post(f"/v1/retries/{task_id}/{action}", body))
         except RequestRefused as problem:
@@ -178,6 +181,12 @@ def _act_on_each(
                 details += (f"orchestratorctl retry {task_id} --force sends it all the same",)
             console.complain(f"{name}{problem}", *details)
             codes.append(problem.exit_code)
+        except CommandError as problem:
+            if not tasks:
+                raise
+            rest = [f"Not tried: {', '.join(map(str, ids[tried:]))}"] if ids[tried:] else []
+            console.complain(f"{task_id}: {problem}", *problem.details, *rest)
+            return tasks, FAILED
     return tasks, combine(codes)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from scripted_daemon import CALLS, Daemon, Reply, Request, Result, a_problem, a_task, at
+from scripted_daemon import CALLS, DROP, Daemon, Reply, Request, Result, a_problem, a_task, at
 
 # -- call ------------------------------------------------------------------------------------------
 
@@ -241,6 +241,69 @@ def test_one_that_cannot_be_retried_does_not_keep_the_others(
     assert result.err.splitlines() == [
         f"orchestratorctl: {task_id}: it cannot be" for task_id in problems
     ]
+
+
+WORDS = {
+    "trigger": ("retry",), "cancel": ("cancel",), "resolve": ("resolve", "--as", "succeeded"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("action", WORDS)
+def test_a_daemon_that_goes_away_half_way_hides_nothing(
+    daemon: Daemon, ctl: Callable[..., Result], action: str
+) -> None:
+    for lost, untried in (("42", "43, 44, 45"), ("44", "45"), ("45", "")):
+        daemon.requests.clear()
+        for task_id in (42, 43, 44, 45):
+            reply = DROP if str(task_id) == lost else (202, a_task(task_id))
+            daemon.on("POST", f"/v1/retries/{task_id}/{action}", reply)
+        result = ctl(*WORDS[action], "42", "43", "44", "45", "-o", "json")
+        assert result.code == 1
+        closed, *rest = result.err.splitlines()
+        assert closed.endswith("closed the connection before it answered")
+        unsure = "It may have carried out the request."
+        if lost == "42":
+            assert (result.out, rest) == ("", [unsure])
+            continue
+        assert [task["id"] for task in result.json["retries"]] == list(range(42, int(lost)))
+        assert closed.startswith(f"orchestratorctl: {lost}: the daemon at ")
+        assert rest == [unsure, *([f"Not tried: {untried}"] if untried else [])]
+        assert len(daemon.requests) == int(lost) - 41
+
+
+def test_what_was_taken_is_shown_where_no_daemon_is_left(
+    daemon: Daemon, ctl: Callable[..., Result]
+) -> None:
+    def last(request: Request) -> Reply:
+        daemon.leave(request)
+        return 202, a_task(43)
+
+    daemon.on("POST", "/v1/retries/42/trigger", (202, a_task(42)))
+    daemon.on("POST", "/v1/retries/43/trigger", last)
+    result = ctl("retry", "42", "43", "44", "45", "-o", "json")
+    assert (result.code, [task["id"] for task in result.json["retries"]]) == (1, [42, 43])
+    assert result.err.startswith("orchestratorctl: 44: no daemon at ")
+    assert result.err.endswith("Not tried: 45\n")
+
+
+@pytest.mark.parametrize("words", WORDS.values())
+def test_exit_3_is_for_what_did_nothing(
+    daemon: Daemon, ctl: Callable[..., Result], words: tuple[str, ...]
+) -> None:
+    daemon.stop()
+    assert ctl(*words, "42", "43")[:2] == (3, "")
+
+
+def test_what_was_taken_is_waited_for_though_others_were_not_asked(
+    daemon: Daemon, ctl: Callable[..., Result]
+) -> None:
+    for task_id in (42, 43):
+        daemon.on("POST", f"/v1/retries/{task_id}/trigger", (202, a_task(task_id)))
+        daemon.on("GET", f"/v1/retries/{task_id}", (200, a_task(task_id, status="succeeded")))
+    daemon.on("POST", "/v1/retries/44/trigger", DROP)
+    result = ctl("retry", "42", "43", "44", "45", "--wait", "-o", "json")
+    assert (result.code, [task["id"] for task in result.json["retries"]]) == (1, [42, 43])
+    assert "Not tried: 45" in result.err
 
 
 def test_a_single_conflict(daemon: Daemon, ctl: Callable[..., Result]) -> None:
