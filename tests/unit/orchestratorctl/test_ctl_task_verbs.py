@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -281,6 +282,8 @@ def test_what_was_taken_is_shown_where_no_daemon_is_left(
     daemon.on("POST", "/v1/retries/42/trigger", (202, a_task(42)))
     daemon.on("POST", "/v1/retries/43/trigger", last)
     result = ctl("retry", "42", "43", "44", "45", "-o", "json")
+    while daemon.path.exists():  # the thread that stops it is not done
+        time.sleep(0.001)
     assert (result.code, [task["id"] for task in result.json["retries"]]) == (1, [42, 43])
     assert result.err.startswith("orchestratorctl: 44: no daemon at ")
     assert result.err.endswith("Not tried: 45\n")
