@@ -32,6 +32,7 @@ EVENTS = (
     "daemon.draining"
 ).split()
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MAX_DURATION = 3650 * 86400.0  # as the daemon has it
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 OWN_ENDPOINT = "orchestratord"
@@ -124,8 +125,8 @@ def duration(word: str) -> float:
 def interval(word: str) -> float:
     """Seconds from one look to the next."""
     seconds = duration(word)
-    if seconds < 0.1:
-        raise ArgumentTypeError("an interval below 100ms shows nothing more")
+    if not 0.1 <= seconds <= _MAX_DURATION:
+        raise ArgumentTypeError(f"'{word}' is not an interval; write 100ms to 3650d")
     return seconds
 
 

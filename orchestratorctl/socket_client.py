@@ -37,6 +37,8 @@ START_PAUSE = 0.05
 # The daemon says something at least each quarter of a minute.
 SILENCE = 45.0
 
+PAGE = 1000
+"""Rows that the daemon gives at once."""
 StreamEvent = namedtuple("StreamEvent", ["type", "data"])
 """An event: its type, and the object that tells of it."""
 
@@ -250,6 +252,19 @@ class SocketClient:
         given = {key: value for key, value in (query or {}).items() if value is not None}
         path = f"{target}?{urlencode(given)}" if given else target
         return self.request("GET", path, timeout=timeout)[1]
+
+    def get_list(
+        self, target: str, name: str, query: Mapping[str, object], limit: int
+    ) -> dict[str, Any]:
+        """The document at `target`, its list `name` of as many pages as `limit` needs."""
+        items: list[Any] = []
+        page: dict[str, Any] = {"next": None}
+        while True:
+            room = min(limit - len(items), PAGE)
+            page = self.get(target, {**query, "limit": room, "after": page["next"]})
+            items += (found := page.get(name) or [])
+            if page.get("next") is None or len(items) >= limit or not found:
+                return {**page, name: items}
 
     def post(self, target: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What the daemon answers to `body`, or to no body at all."""

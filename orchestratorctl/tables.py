@@ -74,6 +74,8 @@ def show_list(
     items = document.get(name) or []
     if items or not console.tables:
         console.show(document, lambda: table(columns, items, console))
+        if console.tables and document.get("next") is not None:
+            console.say(f"There are more than these {len(items)}; --limit shows more.")
     else:
         console.say(nothing)
 

@@ -6,7 +6,7 @@ import os
 import time
 
 from orchestratorctl.console import Console
-from orchestratorctl.exit_codes import FAILED, OK, TIMED_OUT, Lost, NoDaemon, TimedOut
+from orchestratorctl.exit_codes import FAILED, OK, TIMED_OUT, CommandError, Lost, NoDaemon, TimedOut
 from orchestratorctl.formats import number, span
 from orchestratorctl.socket_client import SocketClient
 from orchestratorctl.tables import moved_word, outcomes
@@ -79,7 +79,8 @@ def wait_for_tasks(
 ) -> int:
     """Waits for each task, prints the answers, and gives the command's exit code.
 
-    The exit code is 0 where all succeeded, 6 where the time was over, else 1.
+    The exit code is 0 where all succeeded, 6 where the time was over, that of a refusal, else 1.
+    It ends where the daemon does not answer.
     """
     waiter = TaskWaiter(client, console, timeout)
     tasks: list[dict[str, Any]] = []
@@ -90,16 +91,15 @@ def wait_for_tasks(
         except KeyboardInterrupt:
             console.say(f"Task {task_id} goes on. Follow it with: orchestratorctl show {task_id}")
             raise
-        except TimedOut as failure:
-            if not console.tables and tasks:
-                print_tasks(tasks, console, len(ids) == 1)
-            raise TimedOut(
-                f"task {task_id}: {failure}", [*failure.details, "The task goes on."]
-            ) from None
+        except CommandError as failure:
+            goes_on = ["The task goes on."] * isinstance(failure, NoDaemon | Lost | TimedOut)
+            console.complain(f"task {task_id}: {failure}", *failure.details, *goes_on)
+            code = FAILED if isinstance(failure, NoDaemon) else failure.exit_code
+            break
         tasks.append(task)
         ended = _report(task, console)
         code = TIMED_OUT if TIMED_OUT in (code, ended) else max(code, ended)
-    if not console.tables:
+    if not console.tables and tasks:
         print_tasks(tasks, console, len(ids) == 1)
     return code
 

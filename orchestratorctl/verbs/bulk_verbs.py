@@ -45,7 +45,7 @@ def begin_bulk(
             body[name] = value
     answer = client.post(path, body)
     if left_out := answer.get("left_out"):
-        console.say(*_left_out(left_out))
+        console.say(*_left_out(left_out, hasattr(arguments, "include_ambiguous")))
     bulk_id = answer.get("bulk")
     if arguments.dry_run or bulk_id is None:
         console.show(answer, lambda: _dry_run(answer, console))
@@ -87,12 +87,13 @@ def _follow(client: SocketClient, console: Console, arguments: Namespace, bulk_i
     return FAILED if (bulk.get("why_skipped") or {}).keys() - {"changed"} else OK
 
 
-def _left_out(left_out: dict[str, Any]) -> tuple[str, str]:
+def _left_out(left_out: dict[str, Any], may_include: bool) -> tuple[str, str]:
     numbers = " and ".join(f"{number(count)} {compact(why)}" for why, count in left_out.items())
-    return (
-        f"Left out: {numbers}, which may have been carried out, or ended the daemon.",
-        "Choose them with --reason, or take all with --include-ambiguous.",
-    )
+    why = "which may have been carried out, or ended the daemon"
+    if "webhook_disabled" in left_out:
+        why = "kept to be replayed once the webhook is enabled"
+    more = ", or take all with --include-ambiguous" * may_include
+    return f"Left out: {numbers}, {why}.", f"Choose them with --reason{more}."
 
 
 def _dry_run(answer: dict[str, Any], console: Console) -> list[str]:

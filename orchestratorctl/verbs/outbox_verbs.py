@@ -12,9 +12,6 @@ from orchestratorctl.tables import OUTBOX, show_list
 
 def list_outbox(client: SocketClient, console: Console, arguments: Namespace) -> int:
     """Lists the rows of the outbox, the newest first."""
-    document = client.get("/v1/outbox", {"status": arguments.status, "limit": arguments.limit})
-    nothing = "No row waits in the outbox, and none was refused."
-    show_list(document, "outbox", OUTBOX, nothing, console)
-    if document.get("next") and console.tables:
-        console.hint("There are more: raise --limit.")
+    rows = client.get_list("/v1/outbox", "outbox", {"status": arguments.status}, arguments.limit)
+    show_list(rows, "outbox", OUTBOX, "No row waits in the outbox, and none was refused.", console)
     return OK

@@ -26,10 +26,8 @@ _STATUSES = ("succeeded", "failed", "cancelled", "running", "pending")
 
 def list_runs(client: SocketClient, console: Console, arguments: Namespace) -> int:
     """Lists the runs, the newest first."""
-    document = client.get("/v1/runs", {"status": arguments.status, "limit": arguments.limit})
-    show_list(document, "runs", RUNS, "There are no runs.", console)
-    if document.get("next") and console.tables:
-        console.hint("There are more: raise --limit.")
+    runs = client.get_list("/v1/runs", "runs", {"status": arguments.status}, arguments.limit)
+    show_list(runs, "runs", RUNS, "There are no runs.", console)
     return OK
 
 

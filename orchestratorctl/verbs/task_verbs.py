@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from orchestratorctl.console import Console
-from orchestratorctl.exit_codes import NOT_FOUND, OK, RequestRefused, combine
+from orchestratorctl.exit_codes import FAILED, NOT_FOUND, OK, CommandError, RequestRefused, combine
 from orchestratorctl.formats import number
 from orchestratorctl.socket_client import SocketClient, endpoint_path
 from orchestratorctl.tables import (
@@ -15,6 +15,7 @@ from orchestratorctl.tables import (
     PARAMS,
     TASKS,
     TableColumn,
+    show_list,
     table,
     value_of,
 )
@@ -27,8 +28,6 @@ from orchestratorctl.waiting import print_tasks, wait_for_tasks
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-_PAGE = 1000
 
 
 def call(client: SocketClient, console: Console, arguments: Namespace) -> int:
@@ -63,53 +62,32 @@ def list_tasks(client: SocketClient, console: Console, arguments: Namespace) -> 
     """Lists tasks, newest first, as many pages as the limit needs; with --by, counts them."""
     if arguments.by is not None:
         return _count_tasks(client, console, arguments)
-    tasks: list[dict[str, Any]] = []
-    after = None
-    while True:
-        room = min(arguments.limit - len(tasks), _PAGE)
-        page = client.get("/v1/retries", {**filters(arguments), "limit": room, "after": after})
-        tasks += page.get("retries") or []
-        after = page.get("next")
-        if after is None or len(tasks) >= arguments.limit or not page.get("retries"):
-            break
+    wanted = filters(arguments)
+    tasks = client.get_list("/v1/retries", "retries", wanted, arguments.limit)
     if (
-        not tasks
-        and filters(arguments).keys() == {"batch"}
-        and _list_events(client, console, arguments)
+        tasks["retries"]
+        or wanted.keys() != {"batch"}
+        or not _list_events(client, console, arguments)
     ):
-        return OK
-    if not console.tables:
-        console.data({"retries": tasks, "next": after})
-    elif tasks:
         columns = (*TASKS, PARAMS) if arguments.params else TASKS
-        console.lines(table(columns, tasks, console))
-        if after is not None:
-            console.say(f"There are more than these {len(tasks)}; --limit shows more.")
-    else:
-        console.say("No task matches." if filters(arguments) else "There are no tasks.")
+        nothing = "No task matches." if wanted else "There are no tasks."
+        show_list(tasks, "retries", columns, nothing, console)
     return OK
 
 
 def _list_events(client: SocketClient, console: Console, arguments: Namespace) -> bool:
     """Lists what a batch tells of where that is events in the daemon, and no tasks; False where
     it is not."""
-    batch: dict[str, Any] = {"next": None}
-    members: list[dict[str, Any]] = []
-    while not members or (batch["next"] is not None and len(members) < arguments.limit):
-        query = {"limit": min(arguments.limit - len(members), _PAGE), "after": batch["next"]}
-        try:
-            batch = client.get(f"/v1/batches/{arguments.batch}", query)
-        except RequestRefused as refused:
-            if refused.exit_code == NOT_FOUND:
-                return False
-            raise
-        members += (found := batch.get("members") or [])
-        if not any(one.get("event") for one in found):
+    target = f"/v1/batches/{arguments.batch}"
+    try:
+        batch = client.get_list(target, "members", {}, arguments.limit)
+    except RequestRefused as refused:
+        if refused.exit_code == NOT_FOUND:
             return False
-    console.show({**batch, "members": members}, lambda: table(EVENTS, members, console))
-    if console.tables and batch["next"] is not None:
-        console.say(f"There are more than these {len(members)}; --limit shows more.")
-    return True
+        raise
+    if has_events := any(one.get("event") for one in batch["members"]):
+        show_list(batch, "members", EVENTS, "", console)
+    return has_events
 
 
 def _count_tasks(client: SocketClient, console: Console, arguments: Namespace) -> int:
@@ -186,10 +164,13 @@ def cancel(client: SocketClient, console: Console, arguments: Namespace) -> int:
 def _act_on_each(
     client: SocketClient, console: Console, ids: list[int], action: str, body: dict[str, Any] | None
 ) -> tuple[list[dict[str, Any]], int]:
-    """Posts `action` to each task: those that took it, and the exit code for the rest."""
+    """Posts `action` to each task: those that took it, and the exit code for the rest.
+
+    Where the daemon goes away after one took it, it ends there; else that error is raised.
+    """
     tasks = []
     codes = [OK]
-    for task_id in ids:
+    for tried, task_id in enumerate(ids, 1):
         try:
             tasks.append(client.post(f"/v1/retries/{task_id}/{action}", body))
         except RequestRefused as problem:
@@ -200,6 +181,12 @@ def _act_on_each(
                 details += (f"orchestratorctl retry {task_id} --force sends it all the same",)
             console.complain(f"{name}{problem}", *details)
             codes.append(problem.exit_code)
+        except CommandError as problem:
+            if not tasks:
+                raise
+            rest = [f"Not tried: {', '.join(map(str, ids[tried:]))}"] if ids[tried:] else []
+            console.complain(f"{task_id}: {problem}", *problem.details, *rest)
+            return tasks, FAILED
     return tasks, combine(codes)
 
 

@@ -133,11 +133,24 @@ def test_nobody_there(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     daemon.start()
 
 
-@pytest.mark.parametrize("word", ["10ms", "0", "often"])
+@pytest.mark.parametrize("output", ["table", "json"])
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ("10ms", "'10ms' is not an interval; write 100ms to 3650d"),
+        ("0", "'0' is not an interval"),
+        ("99999999999d", "'99999999999d' is not an interval"),
+        ("9" * 400, "is not an interval"),
+        ("often", "'often' is not a duration"),
+    ],
+)
 def test_intervals_that_make_no_sense(
-    word: str, daemon: Daemon, ctl: Callable[..., Result]
+    word: str, why: str, output: str, daemon: Daemon, ctl: Callable[..., Result]
 ) -> None:
-    assert ctl("watch", "--interval", word).code == 2
+    daemon.on("GET", "/v1/status", (200, {}))
+    result = ctl("watch", "--interval", word, "-o", output)
+    assert (result.code, result.out, daemon.requests) == (2, "", [])
+    assert why in result.err
 
 
 class Watching:

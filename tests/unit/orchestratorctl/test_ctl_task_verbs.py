@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from scripted_daemon import CALLS, Daemon, Reply, Request, Result, a_problem, a_task, at
+from scripted_daemon import CALLS, DROP, Daemon, Reply, Request, Result, a_problem, a_task, at
 
 # -- call ------------------------------------------------------------------------------------------
 
@@ -156,9 +157,18 @@ def test_the_filters_travel(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     assert ctl("list").err == "There are no tasks.\n"
 
 
-@pytest.fixture
-def many(daemon: Daemon) -> None:
-    """5,000 tasks in pages of at most 1,000."""
+LISTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "list": ("/v1/retries", "retries", {}),
+    "runs": ("/v1/runs", "runs", {"counts": {"total": 2, "succeeded": 1, "failed": 1}}),
+    "outbox list": ("/v1/outbox", "outbox", {}),
+    "list --batch 7": ("/v1/batches/7", "members", {"event": {"text": "daemon.started"}}),
+}
+
+
+@pytest.fixture(params=LISTS)
+def many(request: pytest.FixtureRequest, daemon: Daemon) -> list[str]:
+    """A verb that lists 5,000 rows in pages of at most 1,000."""
+    path, name, row = LISTS[request.param]
 
     def page(request: Request) -> Reply:
         first = int(request.query.get("after", "5001")) - 1
@@ -166,33 +176,35 @@ def many(daemon: Daemon) -> None:
         assert limit <= 1000
         ids = list(range(first, max(first - limit, 0), -1))
         return 200, {
-            "retries": [{"id": i} for i in ids],
+            name: [{"id": i, **row} for i in ids],
             "next": ids[-1] if ids and ids[-1] > 1 else None,
         }
 
-    daemon.on("GET", "/v1/retries", page)
+    daemon.on("GET", "/v1/retries", (200, {"retries": [], "next": None}))
+    daemon.on("GET", path, page)
+    return str(request.param).split()
 
 
-@pytest.mark.usefixtures("many")
 @pytest.mark.parametrize(
     ("limit", "asked"),
     [(100, [100]), (1000, [1000]), (2500, [1000, 1000, 500]), (9000, [1000] * 5)],
 )
 def test_pages_are_followed_as_far_as_the_limit(
-    daemon: Daemon, ctl: Callable[..., Result], limit: int, asked: list[int]
+    daemon: Daemon, ctl: Callable[..., Result], many: list[str], limit: int, asked: list[int]
 ) -> None:
-    result = ctl("list", "--limit", str(limit), "-o", "json")
-    ids = [task["id"] for task in result.json["retries"]]
+    result = ctl(*many, "--limit", str(limit), "-o", "json")
+    path, name, _ = LISTS[" ".join(many)]
+    ids = [row["id"] for row in result.json[name]]
     assert ids == list(range(5000, max(5000 - limit, 0), -1))
-    assert [int(request.query["limit"]) for request in daemon.requests] == asked
+    assert [int(request.query["limit"]) for request in daemon.asked("GET", path)] == asked
     assert (result.json["next"] is None) == (limit == 9000)
 
 
-@pytest.mark.usefixtures("many")
-def test_more_than_shown_is_said(ctl: Callable[..., Result]) -> None:
-    assert "There are more than these 3" in ctl("list", "--limit", "3").err
-    assert ctl("list", "--limit", "3", "-o", "json").err == ""
-    assert ctl("list", "--limit", "5000").err == ""
+def test_more_than_shown_is_said(ctl: Callable[..., Result], many: list[str]) -> None:
+    expected = "There are more than these 3; --limit shows more.\n"
+    assert ctl(*many, "--limit", "3").err == expected
+    assert ctl(*many, "--limit", "3", "-o", "json").err == ""
+    assert ctl(*many, "--limit", "5000").err == ""
 
 
 # -- retry and cancel ------------------------------------------------------------------------------
@@ -230,6 +242,71 @@ def test_one_that_cannot_be_retried_does_not_keep_the_others(
     assert result.err.splitlines() == [
         f"orchestratorctl: {task_id}: it cannot be" for task_id in problems
     ]
+
+
+WORDS = {
+    "trigger": ("retry",), "cancel": ("cancel",), "resolve": ("resolve", "--as", "succeeded"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("action", WORDS)
+def test_a_daemon_that_goes_away_half_way_hides_nothing(
+    daemon: Daemon, ctl: Callable[..., Result], action: str
+) -> None:
+    for lost, untried in (("42", "43, 44, 45"), ("44", "45"), ("45", "")):
+        daemon.requests.clear()
+        for task_id in (42, 43, 44, 45):
+            reply = DROP if str(task_id) == lost else (202, a_task(task_id))
+            daemon.on("POST", f"/v1/retries/{task_id}/{action}", reply)
+        result = ctl(*WORDS[action], "42", "43", "44", "45", "-o", "json")
+        assert result.code == 1
+        closed, *rest = result.err.splitlines()
+        assert closed.endswith("closed the connection before it answered")
+        unsure = "It may have carried out the request."
+        if lost == "42":
+            assert (result.out, rest) == ("", [unsure])
+            continue
+        assert [task["id"] for task in result.json["retries"]] == list(range(42, int(lost)))
+        assert closed.startswith(f"orchestratorctl: {lost}: the daemon at ")
+        assert rest == [unsure, *([f"Not tried: {untried}"] if untried else [])]
+        assert len(daemon.requests) == int(lost) - 41
+
+
+def test_what_was_taken_is_shown_where_no_daemon_is_left(
+    daemon: Daemon, ctl: Callable[..., Result]
+) -> None:
+    def last(request: Request) -> Reply:
+        daemon.leave(request)
+        return 202, a_task(43)
+
+    daemon.on("POST", "/v1/retries/42/trigger", (202, a_task(42)))
+    daemon.on("POST", "/v1/retries/43/trigger", last)
+    result = ctl("retry", "42", "43", "44", "45", "-o", "json")
+    while daemon.path.exists():  # the thread that stops it is not done
+        time.sleep(0.001)
+    assert (result.code, [task["id"] for task in result.json["retries"]]) == (1, [42, 43])
+    assert result.err.startswith("orchestratorctl: 44: no daemon at ")
+    assert result.err.endswith("Not tried: 45\n")
+
+
+@pytest.mark.parametrize("words", WORDS.values())
+def test_exit_3_is_for_what_did_nothing(
+    daemon: Daemon, ctl: Callable[..., Result], words: tuple[str, ...]
+) -> None:
+    daemon.stop()
+    assert ctl(*words, "42", "43")[:2] == (3, "")
+
+
+def test_what_was_taken_is_waited_for_though_others_were_not_asked(
+    daemon: Daemon, ctl: Callable[..., Result]
+) -> None:
+    for task_id in (42, 43):
+        daemon.on("POST", f"/v1/retries/{task_id}/trigger", (202, a_task(task_id)))
+        daemon.on("GET", f"/v1/retries/{task_id}", (200, a_task(task_id, status="succeeded")))
+    daemon.on("POST", "/v1/retries/44/trigger", DROP)
+    result = ctl("retry", "42", "43", "44", "45", "--wait", "-o", "json")
+    assert (result.code, [task["id"] for task in result.json["retries"]]) == (1, [42, 43])
+    assert "Not tried: 45" in result.err
 
 
 def test_a_single_conflict(daemon: Daemon, ctl: Callable[..., Result]) -> None:
@@ -317,6 +394,19 @@ def test_a_dry_run_tells_what_it_would_move(daemon: Daemon, ctl: Callable[..., R
             "include_ambiguous": True,
         },
     ]  # fmt: skip
+
+
+def test_what_a_resolve_leaves_out_was_never_sent(
+    daemon: Daemon, ctl: Callable[..., Result]
+) -> None:
+    answer = {"matched": 2, "bulk": None, "left_out": {"webhook_disabled": 1}}
+    daemon.on("POST", "/v1/retries/resolve", (200, answer))
+    result = ctl("resolve", "--all", "--kind", "webhook", "--as", "succeeded", "--dry-run")
+    assert result.err.splitlines() == [
+        "Left out: 1 webhook_disabled, kept to be replayed once the webhook is enabled.",
+        "Choose them with --reason.",
+        "This was a dry run: nothing has changed.",
+    ]
 
 
 def test_a_dry_run_as_json(daemon: Daemon, ctl: Callable[..., Result]) -> None:

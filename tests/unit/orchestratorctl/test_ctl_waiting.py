@@ -138,6 +138,36 @@ def test_the_time_is_over_while_the_daemon_is_away(
     assert "The task goes on." in result.err
 
 
+@pytest.mark.parametrize(
+    ("reply", "code", "why"),
+    [
+        (DROP, 1, "closed the connection before it answered\nThe task goes on.\n"),
+        (Daemon.leave, 1, "no daemon at"),
+        (a_problem(404, "there is no task 43"), 4, "task 43: there is no task 43\n"),
+    ],
+)
+def test_what_has_ended_is_printed_though_the_next_cannot_be_waited_for(
+    daemon: Daemon,
+    ctl: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    reply: Any,
+    code: int,
+    why: str,
+) -> None:
+    monkeypatch.setattr(socket_client, "AWAY_TIMEOUT", 0.1)
+    monkeypatch.setattr(socket_client, "AWAY_PAUSE", 0.01)
+    for task_id in (42, 43, 44):
+        daemon.on("POST", f"/v1/retries/{task_id}/trigger", (202, a_task(task_id)))
+    daemon.on("GET", "/v1/retries/42", (200, a_task(42, status="succeeded")))
+    leaves = reply is Daemon.leave
+    daemon.on("GET", "/v1/retries/43", daemon.leave if leaves else reply)
+    result = ctl("retry", "42", "43", "44", "--wait", "-o", "json")
+    assert (result.code, [task["id"] for task in result.json["retries"]]) == (code, [42])
+    assert "orchestratorctl: task 43: " in result.err
+    assert why in result.err
+    assert ("The task goes on." in result.err) == (code == 1)
+
+
 @pytest.mark.usefixtures("accepted")
 def test_a_terminal_hears_what_is_waited_for(
     daemon: Daemon, terminal: Callable[..., Result]
