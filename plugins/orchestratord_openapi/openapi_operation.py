@@ -19,6 +19,8 @@ _MAX_NAME = 120
 _PLAIN = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _NOT_IN_PARAM = re.compile(r"[^A-Za-z0-9_.-]+")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_LIVE = {"$", "{", "}"}
+"""Of a reference or a template, which the document's words may not become."""
 _IN_PATH = re.compile(r"\{([^{}]+)\}")
 _SEPARATORS = {"ssv": " ", "spaceDelimited": " ", "tsv": "\t", "pipes": "|", "pipeDelimited": "|"}
 """Those of the styles that have no comma."""
@@ -345,7 +347,7 @@ class _RequestReader:
         self, media: str, schema: Any, required: bool, name: str, description: Any
     ) -> Body | None:
         kind, made = _kind_of(media), self.made
-        if kind.startswith("multipart/"):
+        if kind.startswith("multipart/") or _LIVE & {*media}:
             made.leave_out(f"a body of {text(media)} cannot be sent", required)
             return None
         if kind == FORM:

@@ -597,3 +597,18 @@ def test_a_body_that_need_not_be_given(
     assert config.endpoints["pet-store-api/post-a"].params["body"].required is required
     if sent is not None:
         assert request_of(config, "pet-store-api/post-a").content == sent
+
+
+@pytest.mark.parametrize("live", ["${secret:TOKEN}", "{{ task.id }}"])
+@pytest.mark.parametrize("kind", ["application/x+json", "text/plain"])
+def test_a_media_type_becomes_no_reference_and_no_template(
+    tmp_path: Path, kind: str, live: str
+) -> None:
+    """It is the document's: its author could ask for any secret of the environment."""
+    body = {"required": True, "content": {f"{kind}; a={live}": {}}}
+    paths = {"/a": {"post": {"operationId": "a", "requestBody": body}}}
+    found = imported(tmp_path, {**PETS, "paths": paths})
+    [endpoint] = found.endpoints.values()
+    assert not endpoint.enabled
+    lines = (tmp_path / endpoint.source).read_text().splitlines()
+    assert not [line for line in lines if live in line and not line.startswith("#")]
