@@ -112,7 +112,7 @@ class InboundPort:
         try:
             config = self._control.config
             large = len(request.body) > INLINE_BYTES
-            made = (request, config.redactor, way.scheme.header)
+            made = (request, config.redactor.data, way.scheme.header)
             params = await off_loop(params_of, *made) if large else params_of(*made)
             challenge = _slack_challenge(params["body"]) if way.inbound.verify == "slack" else None
             if challenge is not None:
