@@ -200,12 +200,18 @@ async def test_a_second_id_in_a_header_is_no_way_to_send_a_request_again() -> No
         ("[body.id, body.n]", {"id": 1}, None),
         ("{id: body.id, n: body.n}", {"id": 1}, None),
         ("body.[id, n]", {"id": 1, "n": 2}, "[1, 2]"),
+        ("body.id", {"id": ""}, None),
+        ("body.lines[].id", {"lines": []}, None),
+        ("body.id", {"id": {}}, None),
+        ("body.id", {"id": 0}, "0"),
+        ("[body.id, body.n]", {"id": 1, "n": ""}, None),
+        ("{id: body.id, n: body.n}", {"id": [], "n": 1}, None),
         # It is not made of parts that are named: what was sent holds null.
         ("body.both", {"both": [1, None]}, "[1, null]"),
         ("body", {"id": None}, '{"id": null}'),
     ],
 )
-async def test_a_key_with_a_part_that_is_null_is_none_and_that_is_told_once(
+async def test_a_key_with_a_part_that_is_null_or_empty_is_none_and_that_is_told_once(
     dedupe: str, body: Any, key: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     daemon = Daemon(dedupe=dedupe)
@@ -213,8 +219,7 @@ async def test_a_key_with_a_part_that_is_null_is_none_and_that_is_told_once(
     [(_, _, once)] = daemon.accepted
     assert (once and once.key["dedupe_key"]) == key
     told = [
-        f"in/x: its dedupe, {dedupe}, is null in a request, and a repeat of that would be a new "
-        "event"
+        f"in/x: its dedupe, {dedupe}, is null or empty in a request; a repeat would be a new event"
     ]
     assert [record.getMessage() for record in caplog.records] == (told if key is None else [])
 
