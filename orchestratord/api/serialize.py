@@ -117,11 +117,11 @@ def task_json(task: Task, redactor: Redactor) -> TaskDocument:
         "waits_for": redactor.value(task.waits_for) if task.status == Status.PENDING else None,
         # The row keeps it while the task runs, for a claim that is given back.
         "next_try": rfc3339(task.next_try) if task.status == Status.PENDING else None,
-        "params": redactor.value(task.params),
+        "params": redactor.data.value(task.params),
         "truncated": isinstance(task, TaskExcerpt),
         "parent_id": task.parent_id,
         "run_id": task.run_id,
-        "partition": redactor.value(task.partition),
+        "partition": redactor.data.value(task.partition),
         "bulk_id": task.bulk_id,
         "replaces": task.replaces,
         "last_status_code": task.last_status_code,
@@ -149,9 +149,9 @@ def task_page_json(
         "replaced_by": by,
         "holds_partition": task.blocks and not by and task.holds_after(task.status, task.reason),
         "idempotency_key": None,
-        "client_key": redactor.value(task.unique_key),
-        "payload": redactor.value(task.payload),
-        "response": redactor.value(response),
+        "client_key": redactor.data.value(task.unique_key),
+        "payload": redactor.data.value(task.payload),
+        "response": redactor.data.value(response),
         "attempt_log": [document(AttemptDocument, one, redactor) for one in attempts],
     }
 

@@ -129,7 +129,7 @@ def _failing(item: failing.FailingKey, redactor: Redactor) -> FailingStatus:
 def _member(one: batch_page.PageMember, redactor: Redactor) -> BatchMemberDocument:
     event: Any = None
     with suppress(ValueError, RecursionError):  # an edit of the table may have left anything
-        event = redactor.value(json.loads(one.detail or "null"))
+        event = redactor.data.value(json.loads(one.detail or "null"))
     return serialize.document(
         BatchMemberDocument,
         one,

@@ -63,7 +63,7 @@ def queue_status(
             {
                 "endpoint": redactor.text(key.endpoint_id),
                 "webhook": redactor.text(key.webhook) or None,
-                "partition": redactor.text(value),
+                "partition": redactor.data.text(value),
                 "task": task_id,
             }
             for key, value, task_id in due.stopped_by

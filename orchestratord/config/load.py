@@ -187,7 +187,7 @@ class _FolderReader:
             self._apis[api] = self._api(api, file, defaults, allow)
         endpoints = self._endpoints()
         apis = {name: item.api for name, item in self._apis.items() if item.api}
-        redactor = Redactor(reader.secrets)
+        redactor = Redactor(reader.secrets, reader.hosts)
         config = Config(
             folder=self._folder,
             daemon=settings or DaemonSettings.model_validate({}),

@@ -143,7 +143,7 @@ def read_text(response: httpx.Response) -> str:
     """The body as a text, in the charset that the answer names."""
     try:
         return response.content.decode(response.charset_encoding or "utf-8", "replace")
-    except LookupError:
+    except (LookupError, TypeError, ValueError):  # of a header that `email` cannot read, too
         return response.content.decode("utf-8", "replace")
 
 
@@ -204,9 +204,9 @@ def _refuse(word: str) -> NoReturn:
 def _read_xml(response: httpx.Response) -> Any:
     import xmltodict  # most APIs speak JSON
 
-    encoding = response.charset_encoding
-    pieces: Any = _bounded_pieces(response.content, encoding)
     try:
+        encoding = response.charset_encoding
+        pieces: Any = _bounded_pieces(response.content, encoding)
         return xmltodict.parse(pieces, encoding=encoding, postprocessor=cast("Any", _local))
     except TooCostly:
         detail = f"it has more than {MOST_XML:,} elements and attributes"

@@ -80,8 +80,8 @@ class Report:
             "enabled": self.endpoint.enabled,
             "attempt": self.task.attempts,
             "max_attempts": self.target.retry.max_attempts,
-            "params": redactor.value(self.task.params),
-            "partition": redactor.value(self.task.partition),
+            "params": redactor.data.value(self.task.params),
+            "partition": redactor.data.value(self.task.partition),
             "request": with_curl(
                 request_json(self.request, redactor),
                 [(name, redactor.text(value)) for name, value in _reaching(self.endpoint.api)],
@@ -89,7 +89,7 @@ class Report:
             "hooks": {phase: list(plugins) for phase, plugins in self.hooks.items()},
             "status_code": outcome.status_code if outcome else None,
             "error": redactor.value(outcome.error) if outcome else None,
-            "expressions": [redactor.value(asdict(one)) for one in self.expressions],
+            "expressions": [redactor.data.value(asdict(one)) for one in self.expressions],
             "rate_limit": None if self.target.rate is None else str(self.target.rate),
             "decision": None
             if decision is None
@@ -122,7 +122,7 @@ def _consequence(item: Consequence, redactor: Redactor) -> dict[str, Any]:
         "phase": explanation.phase,
         "happens": explanation.happens,
         "why": redactor.text(explanation.why),
-        "partition": partition and redactor.text(partition.value),
+        "partition": partition and redactor.data.text(partition.value),
         "request": request,
         "error": redactor.value(item.error),
     }
@@ -136,7 +136,7 @@ def request_json(request: Any, redactor: Redactor) -> dict[str, Any] | None:
         return {
             "database": request.database,
             "statement": redactor.text(request.text),
-            "params": redactor.value(dict(request.params)),
+            "params": redactor.data.value(dict(request.params)),
         }
     if not isinstance(request, httpx.Request):
         return {"statement": redactor.text(str(request))}
@@ -154,9 +154,9 @@ def request_json(request: Any, redactor: Redactor) -> dict[str, Any] | None:
         shown["body_file"] = redactor.text(request.extensions[BODY_FILE])
     elif (parts := request.extensions.get(BODY_PARTS)) is not None:
         texts = [p.decode() if isinstance(p, bytes) else f"(what is in {p.path})" for p in parts]
-        shown["body"] = redactor.text("".join(texts))
+        shown["body"] = redactor.data.text("".join(texts))
     else:
-        shown["body"] = redactor.text(request.content.decode(errors="replace")) or None
+        shown["body"] = redactor.data.text(request.content.decode(errors="replace")) or None
     return shown
 
 

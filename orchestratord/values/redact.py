@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Collection, Hashable, Iterable, Mapping
+from copy import copy
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -55,25 +56,35 @@ class Learned:
 class Redactor:
     """Replaces every known secret, also base64 or URL-encoded, by `***`."""
 
-    __slots__ = ("_known", "_learned", "_pattern", "_telling", "_values")
+    __slots__ = tuple("_data _hosts _known _learned _pattern _secrets _telling _values".split())
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._values = _long_enough(secrets)
+    def __init__(self, secrets: Iterable[str] = (), hosts: Iterable[str] = ()) -> None:
+        """`hosts`: of URLs that are secrets; data may name them, and errors and logs may not."""
+        self._values, self._hosts = _long_enough(secrets), _long_enough(hosts)
         self._learned = Learned()
-        self._pattern, self._telling = _patterns(self._values)
+        self._secrets, self._telling = _patterns(self._values)
+        self._pattern = _patterns(self._values | self._hosts)[0] if self._hosts else self._secrets
         self._known: dict[Hashable, tuple[re.Pattern[str] | None, Any, Any]] = {}
+        self._data: Redactor | None = None
+
+    @property
+    def data(self) -> Redactor:
+        """Masks what is secret also in data that others send, or are sent: no `hosts`."""
+        if self._data is None:
+            data = copy(self)
+            data._pattern, data._known = self._secrets, {}
+            self._data = data  # whole, as threads look at it
+        return self._data
 
     def merged(self, other: Redactor) -> Redactor:
         """One that knows the secrets of both; after a reload the old ones still are secret. What
         `other` learns later is known to it, too."""
-        same = other._values <= self._values
+        values, hosts = self._values | other._values, self._hosts | other._hosts
+        same = (values, hosts) == (self._values, self._hosts)
         if same and other._learned is self._learned:
             return self
-        merged = Redactor() if same else Redactor(self._values | other._values)
-        if same:
-            merged._values = self._values
-            merged._pattern, merged._telling = self._pattern, self._telling
-        merged._learned = other._learned
+        merged = copy(self) if same else Redactor(values, hosts)
+        merged._learned, merged._known, merged._data = other._learned, {}, None
         return merged
 
     def learn(self, owner: str, secrets: Iterable[str]) -> None:

@@ -208,10 +208,14 @@ def unmasked(
         wrong: problems, by path; masks that stand for nothing are added.
     """
     if isinstance(value, str):
-        if MASK in value and isinstance(node, nodes.Scalar) and value == seen:
-            return nodes.data_of(node)
+        # A text that is shown as it is may have stars of its own.
+        own = nodes.data_of(node) if isinstance(node, nodes.Scalar) else None
+        if MASK in value and own is not None and value == seen:
+            return own
         if value == MASK:
             wrong[path] = "*** keeps a value, and there is none"
+        elif MASK in value and (own is None or seen != own):
+            wrong[path] = "*** hides a part of it; write the whole value, or leave it as it was"
         return value
     if isinstance(value, Mapping):
         there = nodes.mapping_of(node)

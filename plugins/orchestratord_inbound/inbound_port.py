@@ -48,6 +48,8 @@ LOOK_AGAIN = 1.0
 AGAIN = {"Retry-After": "30"}
 _LONGEST_KEY = 200
 """Characters of a key that is kept as it is."""
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
+"""Results of `dedupe` that tell nothing apart."""
 
 
 @dataclass(slots=True)
@@ -112,7 +114,7 @@ class InboundPort:
         try:
             config = self._control.config
             large = len(request.body) > INLINE_BYTES
-            made = (request, config.redactor, way.scheme.header)
+            made = (request, config.redactor.data, way.scheme.header)
             params = await off_loop(params_of, *made) if large else params_of(*made)
             challenge = _slack_challenge(params["body"]) if way.inbound.verify == "slack" else None
             if challenge is not None:
@@ -211,9 +213,10 @@ def _once(way: WayIn, params: dict[str, Any]) -> Upsert | None:
         raise InvalidParams({"dedupe": str(error)}) from None
     # `[a, b]` and `{x: a, y: b}` name parts of a key; what else is found may have null in it.
     parts = found.values() if isinstance(found, dict) else found
-    if found is None or (way.inbound.dedupe.is_list_of_parts and None in parts):
+    named = way.inbound.dedupe.is_list_of_parts
+    if found in _EMPTY or (named and any(part in _EMPTY for part in parts)):
         log.warning(
-            "%s: its dedupe, %s, is null in a request, and a repeat of that would be a new event",
+            "%s: its dedupe, %s, is null or empty in a request; a repeat would be a new event",
             way.endpoint.id,
             way.inbound.dedupe.source,
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
@@ -25,6 +28,9 @@ LEFT_OUT = frozenset(
 MASK = "***"
 _SIGNATURE = re.compile("signature|hmac|(^|[^a-z])sig($|[^a-z])", re.IGNORECASE)
 """In the name of a header, or of a parameter of the query, that says who has signed."""
+_CHARSET = re.compile(r';\s*charset\s*=\s*"?([\w.:+-]{1,40})', re.IGNORECASE | re.ASCII)
+CHARSETS = {*aliases, *aliases.values()}
+"""Python knows further codecs, which are no charsets, and keeps each name that it is asked for."""
 MAX_FIELDS = 1_000
 """Of a form."""
 
@@ -43,18 +49,29 @@ def params_of(request: PortRequest, redactor: Redactor, signature: str) -> dict[
 
 def body_of(request: PortRequest) -> Any:
     """The body as its type says: JSON, a form, or a text. Raises InvalidParams."""
-    kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
+    declared = request.header("content-type") or ""
+    kind = declared.partition(";")[0].strip().lower()
     try:
         if kind == "application/json" or kind.endswith("+json"):
             return _json(request.body) if request.body else None
-        text = request.body.decode()
-        if kind == "application/x-www-form-urlencoded":
+        if kind == "application/x-www-form-urlencoded":  # always in UTF-8
+            text = request.body.decode()
             return _grouped(
                 parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
             )
+        return _text(request.body, _CHARSET.search(declared))
     except ValueError as error:
         raise InvalidParams({"body": f"is not what its content-type says: {error}"}) from None
-    return text
+
+
+def _text(body: bytes, declared: re.Match[str] | None) -> str:
+    """In its charset; else in UTF-8, of which ASCII is a part. Raises ValueError."""
+    charset = normalize_encoding(declared[1]).lower() if declared else "utf_8"
+    for one in (charset, "utf_8"):
+        with contextlib.suppress(LookupError, ValueError):
+            if one in CHARSETS:
+                return body.decode(one)
+    raise ValueError(f"no text in {charset}")
 
 
 def _json(body: bytes) -> Any:

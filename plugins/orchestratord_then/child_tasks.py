@@ -207,7 +207,7 @@ class ChildPlan:
         entries = endpoint[THEN]
         self._entries = [(index, one) for index, one in enumerate(entries) if one.on == on]
         self._config = config
-        self._answer = AnswerDocument(outcome, task, config.redactor, run)
+        self._answer = AnswerDocument(outcome, task, config.redactor.data, run)
         self._bytes = 0
 
     def is_of(self, task: Task) -> bool:

@@ -236,7 +236,7 @@ def _entry(batch: ClosedBatch, one: BatchEntry, redactor: Redactor) -> dict[str,
             "task_id": one.task_id, "reason": one.reason, "error": None,
         }  # fmt: skip
     # Secrets may have come up since it was written.
-    masked: dict[str, Any] = redactor.value({"timestamp": rfc3339(one.at), **found})
+    masked: dict[str, Any] = redactor.data.value({"timestamp": rfc3339(one.at), **found})
     return masked
 
 

@@ -73,15 +73,15 @@ def data_of(
         "status_code": outcome.status_code if outcome else None,
         "task_id": task.id,
         "attempt": task.attempts,
-        "params": redactor.value(task.params),
+        "params": redactor.data.value(task.params),
         "request": _request(request, redactor),
-        "response": _response(outcome.response if outcome else None, redactor),
+        "response": _response(outcome.response if outcome else None, redactor.data),
         "reason": task.reason if outcome else None,
         "error": None if error is None else redactor.text(error),
         "next_try": None if next_try is None else time_text(next_try / 1000),
     }
     if task.turn is not None:
-        data["partition"] = redactor.text(task.turn.partition)
+        data["partition"] = redactor.data.text(task.turn.partition)
     data["run_id"] = task.id if task.run_id is None else task.run_id
     return data
 
@@ -142,8 +142,8 @@ def payload_of(
 def own_text(payload: Template | TemplateTree, names: Mapping[str, Any], redactor: Redactor) -> str:
     """What a webhook's own payload renders to. Raises InvalidPayload where it does not."""
     if isinstance(payload, TemplateTree):
-        return json_text(redactor.value(payload.render(names)))
-    text: str = redactor.text(payload.render(names, quote=str))
+        return json_text(redactor.data.value(payload.render(names)))
+    text: str = redactor.data.text(payload.render(names, quote=str))
     return text
 
 
@@ -168,7 +168,7 @@ def _request(request: Any, redactor: Redactor) -> dict[str, Any] | None:
         return {
             "database": request.database,
             "statement": redactor.text(request.text),
-            "params": redactor.value(request.params),
+            "params": redactor.data.value(request.params),
         }
     if not isinstance(request, httpx.Request):
         return None

@@ -61,7 +61,7 @@ class EventView:
         shown: dict[str, Any] = dict(self._data["response"])
         assert self._response is not None
         try:
-            shown["body"] = self._redactor.value(read_body(self._response))
+            shown["body"] = self._redactor.data.value(read_body(self._response))
         except (UnreadableBody, RecursionError):
             return shown  # a text, as the envelope has it
         shown.pop("truncated", None)

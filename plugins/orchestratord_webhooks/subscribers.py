@@ -70,7 +70,7 @@ def announcement(
         if webhook.partition is not None:
             partition = webhook.partition.of(names)
         if isinstance(webhook.payload, TemplateTree):
-            value = redactor.value(webhook.payload.render(names))
+            value = redactor.data.value(webhook.payload.render(names))
             payload = checked_size(json_text(value).encode("utf-8", "replace"))
         else:
             payload = value = payload_of(webhook, data, context, at, redactor)

@@ -118,6 +118,15 @@ class NodeReader:
             references |= self.references
             self.secrets, self.references = secrets, references
 
+    @property
+    def hosts(self) -> set[str]:
+        """Lanes and errors name the receiver of a URL that is a secret by one of these."""
+        found: set[str] = set()
+        for host, port in filter(None, map(host_and_port, self.secrets)):
+            name = f"[{host}]" if ":" in host else host
+            found |= {host, name, f"{name}:{port}"}
+        return found
+
     def stands_for(self, reference: str, value: str) -> bool:
         """True where a reference, given as in `references`, has this value."""
         return self._references.stands_for(reference, value)
@@ -328,11 +337,6 @@ class NodeReader:
     def secret(self, spot: Spot, value: str) -> None:
         """Never show `value`."""
         self.secrets.add(value)
-        if (target := host_and_port(value)) is not None:
-            # Lanes and errors name the receiver alone, and its name is a part of the secret.
-            host, port = target
-            name = f"[{host}]" if ":" in host else host
-            self.secrets |= {host, name, f"{name}:{port}"}
         if 0 < len(value) < SHORTEST_SECRET:
             self.problems.warn(
                 spot, f"a secret of less than {SHORTEST_SECRET} characters cannot be masked"

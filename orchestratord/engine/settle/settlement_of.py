@@ -40,7 +40,7 @@ def settlement_of(
             error = error_record(outcome.error, redactor)
         if outcome.response is not None:
             try:
-                response = response_record(outcome.response, redactor, code)
+                response = response_record(outcome.response, redactor.data, code)
             except Exception:  # it may be a plugin's; it was sent, and must not look unsent
                 log.exception("cannot keep the answer to task %s", task.id)
     next_try, last_success_at = decision.next_try, None

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import hmac
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
+from tests.acceptance.processes import free_port
 from tests.acceptance.receiver import Answer, Received, Receiver
 
 BEARER = "tok+n/with=signs&more-9f8e7d"
@@ -179,3 +183,55 @@ def test_a_reference_that_is_not_set_is_an_error_and_names_no_value(
     assert daemon.wait() == 78
     assert "NOWHERE" in daemon.log()
     assert BEARER not in daemon.log()
+
+
+def test_the_host_of_a_url_that_is_a_secret_is_masked_in_errors_and_not_in_data(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    """Calls and events that named it were refused, and what followed from an answer failed."""
+    dead, port = f"127.0.0.1:{free_port()}", free_port()
+    hooks = {"HOOK": f"{receiver.url}/hook/{FILE}", "DEAD": f"http://{dead}/{FILE}"}
+    environ = {**hooks, "SIGNING": SIGNING}
+    daemon = make_daemon(environ=environ, inbound={"bind": f"127.0.0.1:{port}"})
+    daemon.api("shop", receiver.url)
+    data = {"to": receiver.address, "at": dead}
+    receiver.on("/get", Answer(200, json.dumps(data), {"X-To": dead}))
+    receiver.reply("/hook/", lambda request: Answer(204))
+    webhooks = [
+        {"name": name, "phase": "on_success", "url": f"${{secret:{name}}}",
+         "retry": retry(attempts=1)} for name in hooks
+    ]  # fmt: skip
+    params = {name: {"default": ""} for name in (*data, "header")}
+    next_ = {"to": "body.to", "at": "body.at", "header": 'headers."x-to"'}
+    daemon.endpoint(
+        "shop/get", "/get", params=params, webhooks=webhooks,
+        then=[{"call": "shop/next", "params": next_}],
+    )  # fmt: skip
+    daemon.endpoint("shop/next", "/next", params=params)
+    inbound = {"path": "/in", "verify": "github", "secret": "${secret:SIGNING}"}
+    daemon.write("apis/shop/endpoints/came.yaml", {"type": "event", "inbound": inbound})
+    daemon.expect(r"\*\*\*")
+    daemon.start()
+    called = daemon.finish(daemon.call("shop/get", **data))
+    daemon.settle()
+    assert called["params"] == {**data, "header": ""}
+    assert json.loads(called["response"]["body"]) == data
+    (followed,) = daemon.tasks(endpoint="shop/next")
+    assert followed["params"] == {**data, "header": dead}
+    (delivery,) = receiver.received(f"/hook/{FILE}")
+    sent = delivery.json()["data"]
+    assert (sent["params"], sent["response"]["headers"]["x-to"]) == (called["params"], dead)
+    assert json.loads(sent["response"]["body"]) == data
+    (failed,) = daemon.tasks(kind="webhook", status="failed")
+    assert "***" in failed["last_error"]
+    assert not [text for text in (failed["last_error"], daemon.log()) if dead in text]
+    body = json.dumps(data).encode()
+    made = "sha256=" + hmac.new(SIGNING.encode(), body, "sha256").hexdigest()
+    came = httpx.post(
+        f"http://127.0.0.1:{port}/in?at={dead}", content=body,
+        headers={"content-type": "application/json", "x-hub-signature-256": made, "x-to": dead},
+    )  # fmt: skip
+    assert came.status_code == 200, came.text
+    stored = daemon.task(came.json()["id"])["params"]
+    assert (stored["query"], stored["headers"]["x-to"]) == ({"at": dead}, dead)
+    assert stored["body"] == data

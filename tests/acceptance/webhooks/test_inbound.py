@@ -146,6 +146,21 @@ def test_github_by_its_documented_vector(port: In, daemon: Daemon) -> None:
     assert port.post("/in/github", b"Hello, World?", x_hub_signature_256=signature).is_client_error
 
 
+@pytest.mark.parametrize(
+    ("charset", "body", "text"),
+    [("iso-8859-1", b"caf\xe9", "café"), ("undefined", b"a", "a"), ("utf-7", b"a+2AA-", None)],
+)
+def test_a_text_in_another_charset(
+    port: In, daemon: Daemon, charset: str, body: bytes, text: str | None
+) -> None:
+    made = "sha256=" + hmac.new(GITHUB.encode(), body, "sha256").hexdigest()
+    kind = f"text/plain; charset={charset}"
+    answer = port.post("/in/github", body, content_type=kind, x_hub_signature_256=made)
+    assert answer.status_code == (200 if text else 422), answer.text  # half of a character
+    if text:
+        assert daemon.task(answer.json()["id"])["params"]["body"] == text
+
+
 def test_slack_with_its_challenge(port: In, daemon: Daemon) -> None:
     def post(body: str, kind: str = "application/json") -> httpx.Response:
         now = str(int(time.time()))

@@ -15,6 +15,7 @@ from orchestratord.http.answer_view import (
     UnreadableBody,
     look,
     read_body,
+    read_text,
 )
 from orchestratord.model.answer_expression import AnswerExpression
 from orchestratord.values.budget import Budget
@@ -158,3 +159,11 @@ async def test_what_is_dear_is_asked_again_in_a_thread() -> None:
 
     await look(answered('{"a": "%s"}' % ("x" * 100)), ask)
     assert [budget is None for budget in budgets] == [False, True]
+
+
+@pytest.mark.parametrize("given", ["=undefined", "*=a; charset*0=b", "*=a%00''b", "=none-such"])
+def test_a_receivers_charset_raises_nothing_odd(given: str) -> None:
+    """Python knows codecs that refuse with other errors, and cannot read some headers."""
+    assert read_text(answered("é", f"text/plain; charset{given}")) == "é"
+    with pytest.raises(UnreadableBody):
+        read_body(answered("<a/>", f"text/xml; charset{given}"))

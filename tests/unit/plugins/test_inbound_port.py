@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings
 import hmac
 import json
 import time
@@ -103,6 +104,55 @@ async def test_what_cannot_be_read_is_refused(body: bytes, kind: str) -> None:
     assert (daemon.told, daemon.accepted) == (["invalid"], [])
 
 
+@pytest.mark.parametrize(
+    ("charset", "body", "text"),
+    [
+        ("iso-8859-1", b"caf\xe9", "café"),
+        ('"ISO-8859-15"; x=y', b"5 \xa4", "5 €"),
+        ("windows-1252", b"5 \x80", "5 €"),
+        ("utf-16", "café".encode("utf-16"), "café"),
+        # Where it is unknown, or says less than is sent, as before.
+        ("none-such", "café".encode(), "café"),
+        ("us-ascii", "café".encode(), "café"),
+        ("none-such", b"caf\xe9", None),
+        ("us-ascii", b"caf\xe9", None),
+        ("utf-8", b"caf\xe9", None),
+        ("utf-16", b"\xffa\x00", None),
+        ("x" * 10_000, b"\xe9", None),
+        # Python's own codecs are no charsets, and some raise what others do not.
+        *[
+            (name, b"a\\xff-\xe9", None)
+            for name in (
+                "hex", "zlib", "bz2", "rot13", "base64", "uu", "quopri", "idna", "punycode",
+                "undefined", "unicode_escape", "raw_unicode_escape", "charmap", "mbcs", "a\0b",
+                "../os", "\u0661", "",
+            )
+        ],
+    ],
+)  # fmt: skip
+async def test_a_text_is_read_in_its_charset(charset: str, body: bytes, text: str | None) -> None:
+    daemon = Daemon()
+    answer = await port_of(daemon).answer(request(body, f"text/plain; Charset = {charset}"))
+    assert answer.status == (422 if text is None else 200)
+    assert [params["body"] for _, params, _ in daemon.accepted] == ([text] if text else [])
+    if text is None:
+        assert "body: is not what its content-type says: no text in" in str(answer.body)
+
+
+@pytest.mark.parametrize("given", ["*=a; charset*0=b", "*0*=x''y", f"*{'1' * 5000}=a", "*=a%00''b"])
+async def test_a_charset_in_another_form_is_utf_8(given: str) -> None:
+    daemon = Daemon()
+    answer = await port_of(daemon).answer(request("é".encode(), f"text/plain; charset{given}"))
+    assert (answer.status, daemon.accepted[0][1]["body"]) == (200, "é")
+
+
+async def test_an_unknown_charset_is_not_remembered() -> None:
+    """Python keeps each name of a codec that it looked for, and the header is not signed."""
+    for number in range(3):
+        await port_of(Daemon()).answer(request(b"a", f"text/plain; charset=none-such-{number}"))
+    assert not [name for name in encodings._cache if "none_such" in name]  # type: ignore[attr-defined]
+
+
 async def test_a_rate_is_kept_and_only_the_sender_uses_it_up() -> None:
     daemon = Daemon(rate_limit="2/h")
     port = port_of(daemon)
@@ -200,12 +250,18 @@ async def test_a_second_id_in_a_header_is_no_way_to_send_a_request_again() -> No
         ("[body.id, body.n]", {"id": 1}, None),
         ("{id: body.id, n: body.n}", {"id": 1}, None),
         ("body.[id, n]", {"id": 1, "n": 2}, "[1, 2]"),
+        ("body.id", {"id": ""}, None),
+        ("body.lines[].id", {"lines": []}, None),
+        ("body.id", {"id": {}}, None),
+        ("body.id", {"id": 0}, "0"),
+        ("[body.id, body.n]", {"id": 1, "n": ""}, None),
+        ("{id: body.id, n: body.n}", {"id": [], "n": 1}, None),
         # It is not made of parts that are named: what was sent holds null.
         ("body.both", {"both": [1, None]}, "[1, null]"),
         ("body", {"id": None}, '{"id": null}'),
     ],
 )
-async def test_a_key_with_a_part_that_is_null_is_none_and_that_is_told_once(
+async def test_a_key_with_a_part_that_is_null_or_empty_is_none_and_that_is_told_once(
     dedupe: str, body: Any, key: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     daemon = Daemon(dedupe=dedupe)
@@ -213,8 +269,7 @@ async def test_a_key_with_a_part_that_is_null_is_none_and_that_is_told_once(
     [(_, _, once)] = daemon.accepted
     assert (once and once.key["dedupe_key"]) == key
     told = [
-        f"in/x: its dedupe, {dedupe}, is null in a request, and a repeat of that would be a new "
-        "event"
+        f"in/x: its dedupe, {dedupe}, is null or empty in a request; a repeat would be a new event"
     ]
     assert [record.getMessage() for record in caplog.records] == (told if key is None else [])
 

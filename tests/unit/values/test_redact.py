@@ -143,6 +143,20 @@ def test_after_a_reload_the_old_secrets_are_still_secret() -> None:
     assert new.text("old-secret") == "old-secret"
 
 
+def test_a_host_is_masked_in_errors_and_not_in_data() -> None:
+    redactor = Redactor(["a-secret"], ["hooks.example"]).merged(Redactor(["old-secret"]))
+    later = redactor.merged(Redactor([], ["hooks.example"]))
+    text = "a-secret old-secret learned at hooks.example"
+    for one in (redactor, later):
+        assert one.text(text) == f"{MASK} {MASK} learned at {MASK}"
+        assert one.data.text(text) == f"{MASK} {MASK} learned at hooks.example"
+        assert one.data is one.data
+        one.learn("one", ["learned"])
+        assert one.data.text(text) == f"{MASK} {MASK} {MASK} at hooks.example"
+        assert not one.is_in("hooks.example")
+    assert redactor.merged(Redactor([], ["other.example"])).text("other.example") == MASK
+
+
 def test_hundreds_of_secrets_that_begin_alike() -> None:
     secrets = [f"aaaaaaaa{number:04d}" for number in range(300)]
     redactor = Redactor(secrets)

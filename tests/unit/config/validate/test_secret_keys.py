@@ -125,15 +125,20 @@ def test_what_is_no_secret_may_be_a_parameter(config: ConfigFolder) -> None:
         ("https://[2001:db8::7]:8443/x", ["2001:db8::7", "[2001:db8::7]:8443"]),
     ],
 )
-def test_the_host_of_a_url_that_is_a_secret_is_secret(
+def test_the_host_of_a_url_that_is_a_secret_is_masked_in_errors_alone(
     config: ConfigFolder, url: str, names: list[str]
 ) -> None:
     config.environ = {"URL": url}
     config.endpoint(
         "path: /x\nwebhooks: [{name: ops, phase: on_success, url: '${secret:URL}'}]\n", name="a"
     )
+    redactor = config.load().redactor
     for name in names:
         assert masked(config, name)
+        assert not redactor.is_in([name, f"at {name}"])
+        assert redactor.data.value({"at": name}) == {"at": name}
+    assert redactor.is_in(url)
+    assert redactor.data.text(url) == "***"
 
 
 def test_the_host_of_a_url_with_a_secret_in_it_is_none(config: ConfigFolder) -> None:

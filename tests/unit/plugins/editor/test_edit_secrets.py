@@ -307,6 +307,26 @@ def test_a_mask_stands_for_what_stood_in_the_same_place(config: ConfigFolder) ->
         editing.edit([item, webhook(secret="***")])
 
 
+def test_a_mask_within_a_text_is_not_written_into_the_file(config: ConfigFolder) -> None:
+    """The URL of an edit of what is shown beside a mask had lost its token for good."""
+    shown = "https://ops.example.com/***/hook"
+    text = WRITTEN.replace("/hook", "/hunter2hunter2/hook") + "    payload: {text: '*** a'}\n"
+    text = text.replace("Bearer hunter2hunter2\n        hunter2\n\n", "hunter2hunter2\n")
+    editing = Editing(config, text)
+    (item,) = editing.items()
+    assert (item["url"], item["payload"]) == (shown, {"text": "*** a"})
+    for url in (f"{shown}/new", "https://ops.example.com/***", "https://new.example.com/***/hook"):
+        with pytest.raises(InvalidParams, match=r"webhooks\.0\.url: .* write the whole value"):
+            editing.edit([{**item, "url": url}])
+    with pytest.raises(InvalidParams, match=r"webhooks\.1\.url: .* write the whole value"):
+        editing.edit([item, webhook(url=shown)])
+    assert editing.text == text
+    # What is shown whole may say anything.
+    editing.edit([{**item, "phase": "on_retry", "payload": {"text": "*** b"}}])
+    assert editing.items()[0] == {**item, "phase": "on_retry", "payload": {"text": "*** b"}}
+    assert "hunter2hunter2/hook" in editing.text
+
+
 def test_errors_do_not_show_secrets(editing: Editing) -> None:
     items = editing.items()
     items[0] |= {"phase": KEY, "include": [KEY], "timeout": KEY, "status_code": KEY, "enabled": KEY}
