@@ -394,6 +394,23 @@ def test_a_file_that_was_renamed_stays_the_operations(folder: Path) -> None:
     assert not (endpoints / "pets-find.yaml").exists()
 
 
+def test_a_copy_of_a_file_takes_no_place_of_another(folder: Path) -> None:
+    imported(folder, PETS)
+    endpoints = folder / f"{API}/endpoints"
+    original, copy = endpoints / "putPet.yaml", endpoints / "a.yaml"
+    copy.write_bytes(original.read_bytes())
+    result = run(folder, newer())
+    assert f"renewed    {API}/endpoints/putPet.yaml\n" in result.stdout
+    assert f"renewed    {API}/endpoints/a.yaml\n" in result.stdout
+    assert f"gone       {API}/endpoints/putPet.yaml" not in result.stdout
+    copy.write_text("enabled: false\n" + copy.read_text())
+    mine = copy.read_bytes()
+    result = run(folder, PETS)
+    assert f"renewed    {API}/endpoints/putPet.yaml\n" in result.stdout
+    assert f"left alone {API}/endpoints/a.yaml: it has been edited\n" in result.stdout
+    assert copy.read_bytes() == mine
+
+
 def test_an_api_and_names_that_are_there_already(folder: Path) -> None:
     (folder / "apis/crm/endpoints").mkdir(parents=True)
     (folder / "apis/crm/api.yaml").write_text("base_url: https://own.test\n")
