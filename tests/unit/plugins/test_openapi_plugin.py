@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from orchestratord.cli.main import main
 from orchestratord.config.load import load
 from orchestratord.daemon.bootstrap import open_host
+from orchestratord.engine.file_transfer import BODY_PARTS
 from orchestratord.model.settings import Config
 from orchestratord.plugin.executor import Target
 from orchestratord.testing import task
@@ -159,8 +160,8 @@ def test_each_operation_is_an_endpoint_that_is_good(folder: Path) -> None:
         f"wrote      {API}/endpoints/putPet-2.yaml",
         f"note       {API}/endpoints/pets-get-pet.yaml: the cookie parameter session cannot be "
         "sent",
-        f"note       {API}/endpoints/putPet-2.yaml: a body of multipart/form-data cannot be sent, "
-        "so it is switched off",
+        f"note       {API}/endpoints/putPet-2.yaml: the fields of its form are not declared, so it "
+        "is switched off",
         "left out   TRACE /pets: this method cannot be called",
         "",
         f"{API}: 5 new files",
@@ -466,11 +467,68 @@ def test_swagger(folder: Path) -> None:
     assert sent.content == b"{}", "a body that need not be given"
     form = request_of(config, "old/post-form", count=3)
     assert form.content == b"count=3", "`no` is a text, and no default of a boolean"
-    assert not config.endpoints["old/post-file"].enabled
+    assert "old/post-file" not in config.endpoints, "no folder is named in files.read"
     text = (folder / "apis/old/endpoints/post-form.yaml").read_text()
     assert '# query: {"api key": "${secret:OLD_API_KEY}"}\n' in text
     text = (folder / "apis/old/endpoints/post-things-id.yaml").read_text()
     assert '\n  # "api key": "${secret:OLD_API_KEY}"\n' in text
+
+
+BINARY = {"type": "string", "format": "binary"}
+UPLOAD = {
+    "type": "object",
+    "required": ["title", "scan"],
+    "properties": {
+        "title": {"type": "string"},
+        "pages": {"type": "integer"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "scan": {**BINARY, "description": "As PDF"},
+        "more": {"type": "array", "items": BINARY},
+    },
+}
+
+
+def test_a_form_with_files(folder: Path) -> None:
+    body = {"required": True, "content": {"multipart/form-data": {"schema": UPLOAD}}}
+    plain = json.loads(json.dumps(body))
+    for name in ("scan", "more"):
+        del plain["content"]["multipart/form-data"]["schema"]["properties"][name]
+    paths = {"/a": {"post": {"requestBody": body}}, "/b": {"post": {"requestBody": plain}}}
+    document = {**PETS, "paths": paths}
+    result = run(folder, document)
+    file = f"{API}/endpoints/post-a.yaml"
+    assert result.stdout.startswith(f"left out   {file}:")
+    assert "none may be read: name folders in files.read\n" in result.stdout
+    scan = folder.parent / "scans/scan.pdf"
+    scan.parent.mkdir()
+    scan.write_bytes(b"%PDF")
+    (folder / "orchestratord.yaml").write_text(f"files: {{read: [{scan.parent}]}}\n")
+    result = run(folder, document)
+    assert f"wrote      {file}\n" in result.stdout
+    for problem in (
+        "several files in the field more of its form cannot be sent",
+        "a form without the file more cannot be sent",
+    ):
+        assert f"note       {file}: {problem}\n" in result.stdout
+    config = load(folder, open_host(folder))
+    whole = config.endpoints["pet-store-api/post-a"]
+    needed = [name for name, param in whole.params.items() if param.required]
+    assert (needed, whole.enabled) == (["title", "scan", "more"], True)
+    sent = request_of(
+        config, "pet-store-api/post-a", title="T", tags=["x", "y"], scan="scan.pdf", more=str(scan)
+    )
+    assert sent.headers["content-type"].startswith("multipart/form-data; boundary=")
+    parts = sent.extensions[BODY_PARTS]
+    assert [part.path for part in parts if not isinstance(part, bytes)] == ["scan.pdf", str(scan)]
+    written = b"".join(part for part in parts if isinstance(part, bytes)).decode()
+    names = re.findall(r'name="(.*?)"(?:; filename="(.*?)"\r\nContent-Type: (\S+))?', written)
+    pdf = "scan.pdf", "application/pdf"
+    text = "", ""
+    assert names == [
+        ("title", *text), ("tags", *text), ("tags", *text), ("scan", *pdf), ("more", *pdf)
+    ]  # fmt: skip
+    [whole_body] = request_of(config, "pet-store-api/post-b", title="T").extensions[BODY_PARTS][:-1]
+    assert b'name="title"\r\n\r\nT\r\n' in whole_body
 
 
 NASTY = "a\u2028b\x1b[31m ${secret:HOME} {{ task.id }} {% x %} \U0001f600 # \"' - : ["
