@@ -674,6 +674,18 @@ def test_a_body_that_need_not_be_given(
         assert request_of(config, "pet-store-api/post-a").content == sent
 
 
+def test_lists_of_booleans_are_written_as_json_does(folder: Path) -> None:
+    flags = {"type": "array", "items": {"type": "boolean"}}
+    names = [("on", "query"), ("off", "path"), ("X-On", "header")]
+    made = [{"name": n, "in": place, "explode": False, "schema": flags} for n, place in names]
+    paths = {"/a/{off}": {"get": {"operationId": "a", "parameters": made}}}
+    config = imported(folder, {**PETS, "paths": paths})
+    both = [True, False]
+    sent = request_of(config, "pet-store-api/a", on=both, off=both, **{"X-On": both})
+    assert str(sent.url).endswith("/a/true%2Cfalse?on=true%2Cfalse")
+    assert sent.headers["x-on"] == "true,false"
+
+
 @pytest.mark.parametrize("live", ["${secret:TOKEN}", "{{ task.id }}"])
 @pytest.mark.parametrize("kind", ["application/x+json", "text/plain"])
 def test_a_media_type_becomes_no_reference_and_no_template(
