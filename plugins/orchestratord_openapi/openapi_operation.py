@@ -295,14 +295,15 @@ class _RequestReader:
         else:
             self.made.headers[name] = f"{{{{ {param.read} }}}}"
 
-    def _path(self, path: str, in_path: Mapping[str, str]) -> str:
+    def _path(self, path: str, in_path: dict[str, str]) -> str:
         """The path with a template for each of its parameters, those that are not declared too."""
 
         def template(match: re.Match[str]) -> str:
             wire = match[1]
             name = wire if wire in in_path else re.split("[=:]", wire, maxsplit=1)[0]
             if name not in in_path:
-                return f"{{{{ {self.made.add(name, 'path', 'string', True, MISSING, '').read} }}}}"
+                param = self.made.add(name, "path", "string", True, MISSING, "")
+                in_path[name] = f"{{{{ {param.read} }}}}"
             return in_path[name]
 
         # What a template or a reference could be taken for is written as the bytes that go out.

@@ -686,6 +686,13 @@ def test_lists_of_booleans_are_written_as_json_does(folder: Path) -> None:
     assert sent.headers["x-on"] == "true,false"
 
 
+def test_a_parameter_twice_in_a_path_is_one(folder: Path) -> None:
+    """Also where the document does not declare it."""
+    config = imported(folder, {**PETS, "paths": {"/a/{x}/b/{x}": {"get": {"operationId": "a"}}}})
+    assert list(config.endpoints["pet-store-api/a"].params) == ["x"]
+    assert str(request_of(config, "pet-store-api/a", x="1").url).endswith("/a/1/b/1")
+
+
 @pytest.mark.parametrize("live", ["${secret:TOKEN}", "{{ task.id }}"])
 @pytest.mark.parametrize("kind", ["application/x+json", "text/plain"])
 def test_a_media_type_becomes_no_reference_and_no_template(
