@@ -572,6 +572,11 @@ def test_a_document_without_a_host(folder: Path) -> None:
     assert "api.yaml: write the host into base_url; set a secret" in result.stdout
 
 
+def test_a_host_without_a_scheme_has_https(folder: Path) -> None:
+    config = imported(folder, {**PETS, "servers": [{"url": "//api.pets.test/v3"}]})
+    assert config.apis["pet-store-api"].base_url == "https://api.pets.test/v3"
+
+
 def test_an_operation_that_is_served_elsewhere(folder: Path) -> None:
     document = json.loads(json.dumps(PETS))
     document["paths"]["/pets/{petId}"]["put"]["servers"] = [{"url": "https://uploads.test"}]
