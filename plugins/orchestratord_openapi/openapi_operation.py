@@ -241,9 +241,17 @@ class _RequestReader:
         param = self.made.add(name, where, type_, required, default, words)
         return param, schema, bool(content)
 
+    def _style(self, name: str, parameter: Mapping[str, Any], default: str) -> str:
+        key = "collectionFormat" if self._document.version == "2.0" else "style"
+        style = parameter.get(key, default)
+        if isinstance(style, str):
+            return style
+        self.made.problems.append(f"the {key} of the parameter {text(name)} is not a text")
+        return default
+
     def _in_path(self, name: str, parameter: Mapping[str, Any]) -> str:
         param, _, as_json = self._declared(name, parameter, "path")
-        style = parameter.get("style", parameter.get("collectionFormat", "simple"))
+        style = self._style(name, parameter, "simple")
         if param.type == "object" and not as_json:
             self.made.leave_out(f"the object {text(name)} cannot be written into a path", True)
         before = _PREFIXES.get(style, "").format(name=name)
@@ -257,11 +265,10 @@ class _RequestReader:
         if as_json:
             query[name] = _unless_null(param, f"{param.read} | tojson")
             return
+        style = self._style(name, parameter, "form")
         if self._document.version == "2.0":
-            style = parameter.get("collectionFormat", "csv")
             repeated = style == "multi"
         else:
-            style = parameter.get("style", "form")
             repeated = parameter.get("explode", style in ("form", "deepObject")) is True
         if param.type == "object":
             properties = self._document.properties_of(schema)

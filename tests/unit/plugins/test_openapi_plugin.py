@@ -572,6 +572,25 @@ def test_a_document_without_a_host(folder: Path) -> None:
     assert "api.yaml: write the host into base_url; set a secret" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("version", "key"),
+    [({"openapi": "3.0.0"}, "style"), ({"swagger": "2.0", "host": "a.test"}, "collectionFormat")],
+)
+@pytest.mark.parametrize("place", ["path", "query"])
+def test_a_style_that_is_no_text_is_named(
+    folder: Path, version: dict[str, str], key: str, place: str
+) -> None:
+    many = {"type": "array", "items": {"type": "string"}}
+    one = {"name": "id", "in": place, "required": True, "schema": many, **many, key: ["x"]}
+    made = {"get": {"operationId": "a", "parameters": [one], "responses": {}}}
+    document = {**version, "info": {"title": "t"}, "paths": {"/a/{id}": made}}
+    result = run(folder, document)
+    assert result.exit_code == 0, result.output
+    assert f"apis/t/endpoints/a.yaml: the {key} of the parameter id is not a text\n" in (
+        result.stdout
+    )
+
+
 def test_a_host_without_a_scheme_has_https(folder: Path) -> None:
     config = imported(folder, {**PETS, "servers": [{"url": "//api.pets.test/v3"}]})
     assert config.apis["pet-store-api"].base_url == "https://api.pets.test/v3"
