@@ -381,8 +381,7 @@ def test_a_dry_run_tells_what_it_would_move(daemon: Daemon, ctl: Callable[..., R
     assert "and 2 more; -o json has all" in result.out
     assert lines[-1][0] == "42"
     assert result.err.splitlines() == [
-        "Left out: 1,200 ambiguous and 1 poisoned, which may have been carried out, or ended the "
-        "daemon.",
+        "Left out: 1,200 ambiguous (may have been carried out), 1 poisoned (ended the daemon).",
         "Choose them with --reason, or take all with --include-ambiguous.",
         "This was a dry run: nothing has changed.",
     ]
@@ -399,11 +398,13 @@ def test_a_dry_run_tells_what_it_would_move(daemon: Daemon, ctl: Callable[..., R
 def test_what_a_resolve_leaves_out_was_never_sent(
     daemon: Daemon, ctl: Callable[..., Result]
 ) -> None:
-    answer = {"matched": 2, "bulk": None, "left_out": {"webhook_disabled": 1}}
+    left_out = {"webhook_disabled": 1, "resolved": 2, "replaced": 1}
+    answer = {"matched": 2, "bulk": None, "left_out": left_out}
     daemon.on("POST", "/v1/retries/resolve", (200, answer))
     result = ctl("resolve", "--all", "--kind", "webhook", "--as", "succeeded", "--dry-run")
     assert result.err.splitlines() == [
-        "Left out: 1 webhook_disabled, kept to be replayed once the webhook is enabled.",
+        "Left out: 1 webhook_disabled (kept to be replayed once the webhook is enabled), "
+        "2 resolved, 1 replaced.",
         "Choose them with --reason.",
         "This was a dry run: nothing has changed.",
     ]
