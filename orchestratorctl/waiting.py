@@ -75,38 +75,43 @@ class TaskWaiter:
 
 
 def wait_for_tasks(
-    client: SocketClient, console: Console, ids: list[int], timeout: float | None
+    client: SocketClient, console: Console, ids: list[int], timeout: float | None, single: bool
 ) -> int:
     """Waits for each task, prints the answers, and gives the command's exit code.
 
     The exit code is 0 where all succeeded, 6 where the time was over, that of a refusal, else 1.
-    It ends where the daemon does not answer.
+    It ends where the daemon does not answer. `single`: one task was named.
     """
     waiter = TaskWaiter(client, console, timeout)
     tasks: list[dict[str, Any]] = []
     code = OK
-    for task_id in ids:
-        try:
-            task = waiter.wait(task_id)
-        except KeyboardInterrupt:
-            console.say(f"Task {task_id} goes on. Follow it with: orchestratorctl show {task_id}")
-            raise
-        except CommandError as failure:
-            goes_on = ["The task goes on."] * isinstance(failure, NoDaemon | Lost | TimedOut)
-            console.complain(f"task {task_id}: {failure}", *failure.details, *goes_on)
-            code = FAILED if isinstance(failure, NoDaemon) else failure.exit_code
-            break
-        tasks.append(task)
-        ended = _report(task, console)
-        code = TIMED_OUT if TIMED_OUT in (code, ended) else max(code, ended)
-    if not console.tables and tasks:
-        print_tasks(tasks, console, len(ids) == 1)
+    try:
+        for task_id in ids:
+            try:
+                task = waiter.wait(task_id)
+            except KeyboardInterrupt:
+                follow = f"orchestratorctl show {task_id}"
+                console.say(f"Task {task_id} goes on. Follow it with: {follow}")
+                raise
+            except CommandError as failure:
+                goes_on = ["The task goes on."] * isinstance(failure, NoDaemon | Lost | TimedOut)
+                console.complain(f"task {task_id}: {failure}", *failure.details, *goes_on)
+                code = FAILED if isinstance(failure, NoDaemon) else failure.exit_code
+                break
+            tasks.append(task)
+            ended = _report(task, console)
+            code = TIMED_OUT if TIMED_OUT in (code, ended) else max(code, ended)
+    finally:  # also what had ended before an interrupt
+        if not console.tables:
+            print_tasks(tasks, console, single)
     return code
 
 
 def print_tasks(tasks: list[dict[str, Any]], console: Console, single: bool) -> None:
-    """Writes tasks as data: the one that was named by itself, several as a list."""
-    console.data(tasks[0] if single else {"retries": tasks})
+    """Writes tasks as data: the one that was named by itself, if there is one, several as a
+    list."""
+    if tasks or not single:
+        console.data(tasks[0] if single else {"retries": tasks})
 
 
 def _report(task: dict[str, Any], console: Console) -> int:

@@ -18,6 +18,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_WHY_LEFT_OUT = {
+    "ambiguous": " (may have been carried out)",
+    "poisoned": " (ended the daemon)",
+    "webhook_disabled": " (kept to be replayed once the webhook is enabled)",
+}
 # Rows of a dry run's counts that fit on a screen.
 _COUNTS = 20
 
@@ -88,12 +93,12 @@ def _follow(client: SocketClient, console: Console, arguments: Namespace, bulk_i
 
 
 def _left_out(left_out: dict[str, Any], may_include: bool) -> tuple[str, str]:
-    numbers = " and ".join(f"{number(count)} {compact(why)}" for why, count in left_out.items())
-    why = "which may have been carried out, or ended the daemon"
-    if "webhook_disabled" in left_out:
-        why = "kept to be replayed once the webhook is enabled"
+    parts = [
+        f"{number(count)} {compact(reason)}{_WHY_LEFT_OUT.get(reason, '')}"
+        for reason, count in left_out.items()
+    ]
     more = ", or take all with --include-ambiguous" * may_include
-    return f"Left out: {numbers}, {why}.", f"Choose them with --reason{more}."
+    return f"Left out: {', '.join(parts)}.", f"Choose them with --reason{more}."
 
 
 def _dry_run(answer: dict[str, Any], console: Console) -> list[str]:

@@ -50,7 +50,7 @@ def call(client: SocketClient, console: Console, arguments: Namespace) -> int:
     if status == 200:
         console.say(f"This key was used before: it is task {task_id}, and no new call was made.")
     if arguments.wait:
-        return wait_for_tasks(client, console, [task["id"]], arguments.timeout)
+        return wait_for_tasks(client, console, [task["id"]], arguments.timeout, single=True)
     shown = {**task, "endpoint": arguments.endpoint}
     console.show(task, lambda: table(NEW_CALL, [shown], console))
     if console.tables:
@@ -129,13 +129,12 @@ def retry(client: SocketClient, console: Console, arguments: Namespace) -> int:
     if arguments.text_params:
         body["text_params"] = dict(arguments.text_params)
     tasks, code = _act_on_each(client, console, arguments.ids, "trigger", body)
+    single = len(arguments.ids) == 1
     if not arguments.wait:
-        _print_results(tasks, console, len(arguments.ids) == 1)
+        _print_results(tasks, console, single)
         return code
     ids = [task["id"] for task in tasks]
-    if not ids:
-        return code
-    return combine([code, wait_for_tasks(client, console, ids, arguments.timeout)])
+    return combine([code, wait_for_tasks(client, console, ids, arguments.timeout, single)])
 
 
 def resolve(client: SocketClient, console: Console, arguments: Namespace) -> int:
@@ -193,7 +192,6 @@ def _act_on_each(
 def _print_results(tasks: list[dict[str, Any]], console: Console, single: bool) -> None:
     """Writes the tasks that took an action: a table, or the one task or the list as data."""
     if not console.tables:
-        if tasks or not single:
-            print_tasks(tasks, console, single)
+        print_tasks(tasks, console, single)
     elif tasks:
         console.lines(table(TASKS, tasks, console))

@@ -600,7 +600,8 @@ class Service:
             problems |= {f"batch.{number}.{name}": why for name, why in wrong.items()}
         if problems:
             raise InvalidParams(problems)
-        inserted = await self._worker.enqueue.accept(tasks) if tasks else []
+        further = None if key is None else f"{key}/{len(batch)}"
+        inserted = await self._worker.enqueue.accept(tasks, further) if tasks else []
         repeated = bool(inserted) and all(item.duplicate for item in inserted)
         return [item.id for item in inserted], repeated
 

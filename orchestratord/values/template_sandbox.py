@@ -32,7 +32,7 @@ def sandbox(to_text: Callable[[Any], str]) -> ImmutableSandboxedEnvironment:
     own = {
         "from_json": _from_json,
         "replace": _replace,
-        "join": _join,
+        "join": partial(_join, write=to_text),
         "round": _round,
         "sum": _sum,
     }
@@ -105,10 +105,10 @@ def _replace(value: Any, old: str, new: str, count: int | None = None) -> str:
     return text.replace(old, new, -1 if count is None else count)
 
 
-def _join(items: Any, separator: str = "") -> str:
+def _join(items: Any, separator: str = "", write: Callable[[Any], str] = str) -> str:
     items = list(items)
     _budget().weigh(items)
-    texts = [str(item) for item in items]
+    texts = [write(item) for item in items]
     _bounded(sum(map(len, texts)) + len(separator) * (len(texts) - 1))
     return separator.join(texts)
 

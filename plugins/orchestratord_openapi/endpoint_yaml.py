@@ -130,7 +130,7 @@ def _params(params: Iterable[ImportedParam]) -> Iterator[str]:
         yield from inner
 
 
-def _mapping(key: str, entries: Mapping[str, str]) -> Iterator[str]:
+def _mapping(key: str, entries: Mapping[str, Any]) -> Iterator[str]:
     if entries:
         yield f"{key}:"
     for name, value in entries.items():

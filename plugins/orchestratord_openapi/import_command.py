@@ -87,12 +87,19 @@ def _write(
     from orchestratord_openapi.endpoint_yaml import api_text, endpoint_text
 
     folder = ConfigFolder(config)
-    names = imported_files.names_for(operations, folder, api)
+    files = imported_files.files_for(operations, folder, api)
     own = folder.apis.get(api) or f"apis/{api}/api.yaml"
     texts = {own: imported_files.stamped(api_text(document, schemes))}
     for operation in operations:
         text = imported_files.stamped(endpoint_text(operation, schemes), operation.key)
-        texts[names[operation.key]] = text
+        texts |= dict.fromkeys(files[operation.key], text)
+    gone = [
+        file
+        for identity, file in folder.endpoints.items()
+        if identity.startswith(f"{api}/")
+        and file not in texts
+        and imported_files.is_imported(folder.contents.get(file, b""))
+    ]
     untouched = {
         file
         for file in texts
@@ -104,20 +111,14 @@ def _write(
             raise click.ClickException(f"nothing was written, as it would not be good: {problem}")
         if texts.pop(problem.file, None) is not None:
             click.echo(f"left out   {problem}")
-    known = set(names.values())
-    gone = [
-        file
-        for identity, file in folder.endpoints.items()
-        if identity.startswith(f"{api}/")
-        and file not in known
-        and imported_files.is_imported(folder.contents.get(file, b""))
-    ]
     written = imported_files.write(folder, texts, gone)
-    _tell(written, operations, names)
+    _tell(written, operations, files)
     return written
 
 
-def _tell(written: Outcomes, operations: list[ImportedOperation], names: dict[str, str]) -> None:
+def _tell(
+    written: Outcomes, operations: list[ImportedOperation], files: dict[str, list[str]]
+) -> None:
     for outcome, word, why in (
         ("new", "wrote", ""),
         ("renewed", "renewed", ""),
@@ -129,7 +130,7 @@ def _tell(written: Outcomes, operations: list[ImportedOperation], names: dict[st
     for operation in operations:
         for problem in operation.request.problems:
             off = ", so it is switched off" if operation.request.obstacle == problem else ""
-            click.echo(f"note       {names[operation.key]}: {problem}{off}")
+            click.echo(f"note       {', '.join(files[operation.key])}: {problem}{off}")
 
 
 def _tell_next(

@@ -44,22 +44,22 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def names_for(
+def files_for(
     operations: Iterable[ImportedOperation], folder: ConfigFolder, api: str
-) -> dict[str, str]:
-    """Operation → the file that it has, or that it gets, below the config folder.
+) -> dict[str, list[str]]:
+    """Operation → the files that it has, or the one that it gets, below the config folder.
 
     What was imported before keeps its file, though the document calls the operation something else
-    now, or a user has renamed it.
+    now, or a user has renamed it. A user's copies of it are its files, too.
     """
-    known: dict[str, str] = {}
+    known: dict[str, list[str]] = {}
     taken: set[str] = set()
     for identity, file in folder.endpoints.items():
         if identity.startswith(f"{api}/"):
             taken.add(identity.partition("/")[2].lower())
             if found := _KEY.search(folder.contents.get(file, b"")):
-                known.setdefault(found[1].decode(errors="replace"), file)
-    chosen: dict[str, str] = {}
+                known.setdefault(found[1].decode(errors="replace"), []).append(file)
+    chosen: dict[str, list[str]] = {}
     for operation in operations:
         if operation.key in known:
             chosen[operation.key] = known[operation.key]
@@ -69,7 +69,7 @@ def names_for(
             number += 1
             name = f"{operation.name}-{number}"
         taken.add(name.lower())
-        chosen[operation.key] = f"apis/{api}/endpoints/{name}.yaml"
+        chosen[operation.key] = [f"apis/{api}/endpoints/{name}.yaml"]
     return chosen
 
 

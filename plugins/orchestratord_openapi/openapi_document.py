@@ -111,7 +111,8 @@ class OpenApiDocument:
             def default(match: re.Match[str]) -> str:
                 return str(mapping(variables.get(match[1])).get("default", match[1]))
 
-            url = _VARIABLE.sub(default, text(server.get("url")))
+            # The document is a file, so no scheme of its own goes before `//host`.
+            url = re.sub("^//", "https://", _VARIABLE.sub(default, text(server.get("url"))))
         url = url.rstrip("/")
         return url if url_problem(url) is None else None
 

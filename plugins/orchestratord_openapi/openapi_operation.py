@@ -36,8 +36,8 @@ _MAX_FIELDS = 30
 _EMPTY_BODIES: dict[str | None, Any] = {"object": {}, None: {}, "array": []}
 """What is sent for a body that need not be given."""
 
-Body = tuple[str, str | dict[str, str]]
-"""`json` or `text` with a template, or `form` with one for each field."""
+Body = tuple[str, str | dict[str, Any]]
+"""`json` or `text` with a template; `form` or `multipart` with one for each field, or a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +241,17 @@ class _RequestReader:
         param = self.made.add(name, where, type_, required, default, words)
         return param, schema, bool(content)
 
+    def _style(self, name: str, parameter: Mapping[str, Any], default: str) -> str:
+        key = "collectionFormat" if self._document.version == "2.0" else "style"
+        style = parameter.get(key, default)
+        if isinstance(style, str):
+            return style
+        self.made.problems.append(f"the {key} of the parameter {text(name)} is not a text")
+        return default
+
     def _in_path(self, name: str, parameter: Mapping[str, Any]) -> str:
         param, _, as_json = self._declared(name, parameter, "path")
-        style = parameter.get("style", parameter.get("collectionFormat", "simple"))
+        style = self._style(name, parameter, "simple")
         if param.type == "object" and not as_json:
             self.made.leave_out(f"the object {text(name)} cannot be written into a path", True)
         before = _PREFIXES.get(style, "").format(name=name)
@@ -257,11 +265,10 @@ class _RequestReader:
         if as_json:
             query[name] = _unless_null(param, f"{param.read} | tojson")
             return
+        style = self._style(name, parameter, "form")
         if self._document.version == "2.0":
-            style = parameter.get("collectionFormat", "csv")
             repeated = style == "multi"
         else:
-            style = parameter.get("style", "form")
             repeated = parameter.get("explode", style in ("form", "deepObject")) is True
         if param.type == "object":
             properties = self._document.properties_of(schema)
@@ -295,14 +302,15 @@ class _RequestReader:
         else:
             self.made.headers[name] = f"{{{{ {param.read} }}}}"
 
-    def _path(self, path: str, in_path: Mapping[str, str]) -> str:
+    def _path(self, path: str, in_path: dict[str, str]) -> str:
         """The path with a template for each of its parameters, those that are not declared too."""
 
         def template(match: re.Match[str]) -> str:
             wire = match[1]
             name = wire if wire in in_path else re.split("[=:]", wire, maxsplit=1)[0]
             if name not in in_path:
-                return f"{{{{ {self.made.add(name, 'path', 'string', True, MISSING, '').read} }}}}"
+                param = self.made.add(name, "path", "string", True, MISSING, "")
+                in_path[name] = f"{{{{ {param.read} }}}}"
             return in_path[name]
 
         # What a template or a reference could be taken for is written as the bytes that go out.
@@ -347,11 +355,11 @@ class _RequestReader:
         self, media: str, schema: Any, required: bool, name: str, description: Any
     ) -> Body | None:
         kind, made = _kind_of(media), self.made
+        if kind in (FORM, MULTIPART):
+            return self._form(kind, schema, required)
         if kind.startswith("multipart/") or _LIVE & {*media}:
             made.leave_out(f"a body of {text(media)} cannot be sent", required)
             return None
-        if kind == FORM:
-            return self._form(schema, required)
         type_ = self._document.type_of(schema)
         words = self._document.words_of(schema, description)
         if kind.endswith("json") or "*" in kind:
@@ -372,21 +380,32 @@ class _RequestReader:
         asks = any(key in known for key in ("oneOf", "anyOf", "minItems", "minProperties"))
         return not asks and not self._document.required_of(known)
 
-    def _form(self, schema: Any, required: bool) -> Body | None:
+    def _form(self, kind: str, schema: Any, required: bool) -> Body | None:
         document, made = self._document, self.made
         properties, needed = document.properties_of(schema), document.required_of(schema)
         if not properties:
             made.leave_out("the fields of its form are not declared", required)
             return None
-        form: dict[str, str] = {}
+        form: dict[str, Any] = {}
         for name, declared in properties.items():
-            type_ = document.type_of(declared)
+            about = f"the field {text(name)} of its form"
+            type_, words = document.type_of(declared), document.words_of(declared, "")
+            one = document.look(declared.get("items")) if type_ == "array" else declared
+            if kind == MULTIPART and (one.get("type") == "file" or one.get("format") == "binary"):
+                words = "; ".join(part for part in (words, "the path of the file") if part)
+                param = made.add(name, "form", "string", True, MISSING, words)
+                form[name] = {"path": f"{{{{ {param.read} }}}}"}
+                if one is not declared:
+                    made.problems.append(f"several files in {about} cannot be sent")
+                if not required or name not in needed:
+                    made.problems.append(f"a form without the file {text(name)} cannot be sent")
+                continue
             if type_ == "object":
-                made.problems.append(f"the field {text(name)} of its form is sent as JSON")
-            default, words = document.default_of(declared, type_), document.words_of(declared, "")
+                made.problems.append(f"{about} is sent as JSON")
+            default = document.default_of(declared, type_)
             param = made.add(name, "form", type_, required and name in needed, default, words)
             form[name] = f"{{{{ {param.read} }}}}"
-        return "form", form
+        return ("form" if kind == FORM else "multipart"), form
 
     def _fields_in_words(self, schema: Any) -> str:
         """The fields of a JSON object, in words."""

@@ -35,7 +35,14 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+def _cleared(value: Any) -> Any:
+    # A verb's options are texts, so null comes as its word.
+    return None if value in ("", "null") else value
+
+
 def _listed(value: Any) -> Any:
+    if _cleared(value) is None:
+        return ()
     return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
 
 
@@ -50,7 +57,7 @@ class PatchedSubscription(RequestBody):
     events: Annotated[tuple[_Pattern, ...], Field(max_length=100), BeforeValidator(_listed)] = ()
     """Which events: public names, or patterns over ids, such as shop/*; empty for all. A list, or a
     text with commas."""
-    when: Expression | None = None
+    when: Annotated[Expression | None, BeforeValidator(_cleared)] = None
     """JMESPath over the payload, which has to hold."""
     headers: Annotated[dict[str, str], Field(max_length=20), AfterValidator(_headers)] = Field({})
     """Headers of each delivery, without secrets."""
@@ -58,7 +65,7 @@ class PatchedSubscription(RequestBody):
     """For people."""
     enabled: bool = True
     """Whether anything is delivered."""
-    rate: RateLimit | None = None
+    rate: Annotated[RateLimit | None, BeforeValidator(_cleared)] = None
     """How many deliveries may begin at most: 10/s."""
 
 

@@ -16,8 +16,8 @@ _REFERENCE = re.compile(r"\$\{[^{}]*\}")
 
 
 def written(template: Template) -> str:
-    """What stands in the file, but for expressions and references."""
-    return _REFERENCE.sub("", _EXPRESSION.sub("", template.source))
+    """What stands in the file, with a blank for each expression and reference."""
+    return _REFERENCE.sub(" ", _EXPRESSION.sub(" ", template.source))
 
 
 def undefined(template: Template | TemplateTree) -> Iterator[str]:

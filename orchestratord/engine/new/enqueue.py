@@ -50,12 +50,9 @@ class Enqueue:
         self.under_way: set[asyncio.Future[Any]] = set()
         """What is being written at this moment."""
 
-    async def accept(self, tasks: Sequence[NewTask]) -> list[Inserted]:
-        """Write new tasks, all or none.
-
-        Raises what `Store.enqueue` raises.
-        """
-        return await self._whole(tasks, enqueue)
+    async def accept(self, tasks: Sequence[NewTask], further: str | None = None) -> list[Inserted]:
+        """Write new tasks, all or none. Takes and raises what the operation `enqueue` does."""
+        return await self._whole(tasks, partial(enqueue, further=further))
 
     async def write(self, effects: Sequence[Effect], expected: Sequence[Upsert] = ()) -> list[int]:
         """Write effects in one transaction; the ids of the new tasks, in order. Raises Conflict

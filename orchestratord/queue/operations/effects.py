@@ -16,7 +16,7 @@ from orchestratord.model.task import BatchMember, Delete, Slice, Table, Upsert
 from orchestratord.queue.batch import Rank, Write, writes
 from orchestratord.queue.connection import Singly
 from orchestratord.queue.operations import chores
-from orchestratord.queue.operations.insert import NewRows, lock_order
+from orchestratord.queue.operations.insert import SAME_KEY, NewRows, lock_order
 from orchestratord.queue.operations.plugin_rows import Upserts, check_row
 from orchestratord.queue.records import Chore, Insert, Inserted, StoredEffect, duplicates
 from orchestratord.queue.session import Session
@@ -191,28 +191,34 @@ def end_chore(session: Session, chore: Chore, effects: Effects) -> list[Inserted
 # -- New tasks, as clients bring them --------------------------------------------------------------
 
 
-def enqueue(new: Sequence[Insert]) -> Write[list[Inserted]]:
+def enqueue(new: Sequence[Insert], further: str | None = None) -> Write[list[Inserted]]:
     """Write new tasks, all or none of them, and what follows at once from those that are written
     succeeded.
 
+    `further`: of a batch under one idempotency key, the key that one more call of it would have.
+
     Raises StorageFull, and UniqueKeyReused where an idempotency key of the last 24 hours comes
-    back with other parameters; with the same ones the first task is the answer.
+    back with other parameters, or with a batch of more or fewer calls; with the same ones the first
+    task is the answer.
     """
-    return Write(Rank.NEW, None, _enqueue_together, new, needs_room=True)
+    return Write(Rank.NEW, None, _enqueue_together, (new, further), needs_room=True)
 
 
 def _enqueue_together(
-    session: Session, calls: Sequence[Sequence[Insert]]
+    session: Session, calls: Sequence[tuple[Sequence[Insert], str | None]]
 ) -> list[list[Inserted] | Exception]:
     """New tasks, as clients bring them: those of one call are written all or none."""
-    inserts = [one for call in calls for one in all_inserts(call)]
+    inserts = [one for call, _ in calls for one in all_inserts(call)]
     lock_order(session, inserts)
     new, upserts = NewRows(session, len(inserts)), Upserts(session)
     results: list[list[Inserted] | Exception] = []
-    for call in calls:
+    for call, further in calls:
         mark = new.mark()
         try:
-            results.append([add_whole(session, new, upserts, one) for one in call])
+            made = [add_whole(session, new, upserts, one) for one in call]
+            if further is not None:
+                _check_batch(session, made, further)
+            results.append(made)
         except NONSENSE as error:
             wrote = any(one.task.once is not None or one.happened is not None for one in call)
             if wrote and not session.db.singly:
@@ -222,3 +228,13 @@ def _enqueue_together(
     new.flush()
     upserts.flush()
     return results
+
+
+def _check_batch(session: Session, made: Sequence[Inserted], further: str) -> None:
+    """Raise UniqueKeyReused where the batch before under this key had fewer calls, or more."""
+    last = made[-1]
+    row = session.db.one(SAME_KEY, (last.key.endpoint_id, further)) if last.duplicate else None
+    # A batch whose keys count no longer may have had more calls, too.
+    had_more = row is not None and row[0] > last.id
+    if had_more or len({one.duplicate for one in made}) > 1:
+        raise UniqueKeyReused("the idempotency key was used with a batch of more or fewer calls")

@@ -303,6 +303,10 @@ def test_the_verbs(make_tenants: MakeTenants, receiver: Receiver) -> None:
     off = daemon.ctl("change-subscription", *one, "--enabled", "false", "-o", "json").json()
     assert off["enabled"] is False
     daemon.ctl("change-subscription", *one, "--enabled", "true")
+    for when, rate, events in (("data.order", "5/s", "shop/*"), ("null", "", ""), ("", "null", "")):
+        given = ("--when", when, "--rate", rate, "--events", events)
+        now = daemon.ctl("change-subscription", *one, *given, "-o", "json").json()
+    assert (now["when"], now["rate"], now["events"]) == (None, None, [])
     assert daemon.ctl("show-secret", *one, "-o", "json").json()["secret"] == made["secret"]
     assert daemon.ctl("rotate-secret", *one, "-o", "json").json()["secret"] != made["secret"]
     daemon.call(SHOP, tenant="acme", order=1)

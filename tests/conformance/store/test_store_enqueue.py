@@ -9,7 +9,8 @@ from orchestratord.errors import NotFound, UniqueKeyReused
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Key, Status
 from orchestratord.queue.housekeeping import prune
-from orchestratord.queue.operations import search
+from orchestratord.queue.operations import effects, search
+from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 
 DAY = 86400.0
@@ -171,6 +172,22 @@ class TestIdempotencyKeys:
     async def test_it_counts_within_one_batch(self, queue: Any) -> None:
         one, two = await queue.add_all([queue.new(unique_key="k"), queue.new(unique_key="k")])
         assert (two.id, one.duplicate, two.duplicate) == (one.id, False, True)
+
+    async def test_a_batch_is_the_same_with_as_many_calls(self, queue: Any, store: Store) -> None:
+        async def bring(count: int) -> list[int]:
+            tasks = [Insert(queue.new(unique_key=f"k/{n}")) for n in range(count)]
+            return [one.id for one in await store.write(effects.enqueue(tasks, f"k/{count}"))]
+
+        first = await bring(3)
+        assert await bring(3) == first
+        for count in (1, 2, 4):
+            with pytest.raises(UniqueKeyReused, match="of more or fewer calls"):
+                await bring(count)
+        assert (await store.counts())["pending"] == 3
+        queue.clock.turn(DAY)
+        fewer = await bring(2)  # the third of the batch before still has its key
+        assert await bring(2) == fewer
+        assert not set(fewer) & set(first)
 
 
 async def test_an_unknown_task_is_not_found(store: Store) -> None:

@@ -222,8 +222,25 @@ async def test_a_batch_under_a_key_is_made_once(parts: Parts) -> None:
     assert (first.status_code, again.status_code) == (202, 200)
     assert first.json() == again.json()
     assert len(set(first.json()["ids"])) == 2
-    other = await post(1, 3)
-    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    for numbers in ((1, 3), (1, 2, 3), (1,), (0, 1, 2)):
+        other = await post(*numbers)
+        assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert len((await parts.client.get("/v1/retries")).json()["retries"]) == 2
+    assert (await post(1, 2)).json() == first.json()
+
+
+async def test_batches_under_a_key_that_come_at_once(parts: Parts) -> None:
+    async def post(count: int) -> httpx.Response:
+        batch = {"batch": [{}] * count, "delay": "1h"}
+        return await parts.post(CALLS, batch, headers={"Idempotency-Key": "k"})
+
+    answers = await asyncio.gather(*[post(count) for count in (2, 3, 2, 1, 3)])
+    made = {str(one.json().get("ids")) for one in answers if one.status_code < 300}
+    assert [one.status_code for one in answers].count(202) == len(made) == 1
+    refused = {one.json()["code"] for one in answers if one.status_code >= 300}
+    assert refused == {"idempotency_key_reused"}
+    [ids] = made
+    assert len((await parts.client.get("/v1/retries")).json()["retries"]) == len(json.loads(ids))
 
 
 async def test_ten_thousand_calls_are_one_batch(parts: Parts) -> None:

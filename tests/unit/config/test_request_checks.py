@@ -49,6 +49,7 @@ def test_a_warning(config: ConfigFolder, text: str, warning: str) -> None:
     "text",
     [
         "query: {q: '{a}'}",
+        "path: '/x/{{ params.id }}:cancel'",
         "query: {q: \"{{ {'a': params.id} | tojson }}\"}",
         "method: POST\nbody: {json: {a: '{{ params.id }}'}}",
         "method: POST\nbody: {json: '{{ params.id }}'}",
@@ -62,8 +63,10 @@ def test_a_warning(config: ConfigFolder, text: str, warning: str) -> None:
 def test_nothing_to_say(config: ConfigFolder, text: str) -> None:
     if "params:" not in text:
         text += "\nparams: {id: {}}"
+    if "path:" not in text:
+        text += "\npath: /x"
     config.api()
-    config.endpoint(f"{text}\npath: /x\n")
+    config.endpoint(f"{text}\n")
     assert config.warnings() == []
 
 

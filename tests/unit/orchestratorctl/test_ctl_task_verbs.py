@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from scripted_daemon import CALLS, DROP, Daemon, Reply, Request, Result, a_problem, a_task, at
+from scripted_daemon import (
+    CALLS,
+    DROP,
+    Daemon,
+    Reply,
+    Request,
+    Result,
+    a_problem,
+    a_task,
+    at,
+    command,
+)
 
 # -- call ------------------------------------------------------------------------------------------
 
@@ -330,6 +345,36 @@ def test_waiting_for_several(daemon: Daemon, ctl: Callable[..., Result]) -> None
     assert ctl("retry", "42", "--wait", "-o", "json").json["status"] == "succeeded"
 
 
+def test_several_that_were_named_are_a_list(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("POST", "/v1/retries/42/trigger", (202, a_task(42)))
+    daemon.on("POST", "/v1/retries/43/trigger", a_problem(409, "task 43 is running"))
+    daemon.on("GET", "/v1/retries/42", (200, a_task(42, status="succeeded")))
+    for wait in ((), ("--wait",)):
+        result = ctl("retry", "42", "43", *wait, "-o", "json")
+        assert (result.code, [task["id"] for task in result.json["retries"]]) == (5, [42])
+        assert ctl("retry", "43", "43", *wait, "-o", "json").json == {"retries": []}
+
+
+def test_an_interrupt_prints_what_has_ended(daemon: Daemon) -> None:
+    for task_id, status in ((42, "failed"), (43, "running")):
+        daemon.on("POST", f"/v1/retries/{task_id}/trigger", (202, a_task(task_id)))
+        daemon.on("GET", f"/v1/retries/{task_id}", (200, a_task(task_id, status=status)))
+    process = subprocess.Popen(
+        command(daemon, "retry", "42", "43", "--wait", "-o", "json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not daemon.asked("GET", "/v1/retries/43"):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert [task["id"] for task in json.loads(out)["retries"]] == [42]
+    assert "Task 43 goes on" in err
+    assert "Traceback" not in err
+
+
 def test_waiting_for_what_could_be_retried(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     daemon.on("POST", "/v1/retries/42/trigger", a_problem(404, "no"))
     daemon.on("POST", "/v1/retries/43/trigger", (202, a_task(43)))
@@ -381,8 +426,7 @@ def test_a_dry_run_tells_what_it_would_move(daemon: Daemon, ctl: Callable[..., R
     assert "and 2 more; -o json has all" in result.out
     assert lines[-1][0] == "42"
     assert result.err.splitlines() == [
-        "Left out: 1,200 ambiguous and 1 poisoned, which may have been carried out, or ended the "
-        "daemon.",
+        "Left out: 1,200 ambiguous (may have been carried out), 1 poisoned (ended the daemon).",
         "Choose them with --reason, or take all with --include-ambiguous.",
         "This was a dry run: nothing has changed.",
     ]
@@ -399,11 +443,13 @@ def test_a_dry_run_tells_what_it_would_move(daemon: Daemon, ctl: Callable[..., R
 def test_what_a_resolve_leaves_out_was_never_sent(
     daemon: Daemon, ctl: Callable[..., Result]
 ) -> None:
-    answer = {"matched": 2, "bulk": None, "left_out": {"webhook_disabled": 1}}
+    left_out = {"webhook_disabled": 1, "resolved": 2, "replaced": 1}
+    answer = {"matched": 2, "bulk": None, "left_out": left_out}
     daemon.on("POST", "/v1/retries/resolve", (200, answer))
     result = ctl("resolve", "--all", "--kind", "webhook", "--as", "succeeded", "--dry-run")
     assert result.err.splitlines() == [
-        "Left out: 1 webhook_disabled, kept to be replayed once the webhook is enabled.",
+        "Left out: 1 webhook_disabled (kept to be replayed once the webhook is enabled), "
+        "2 resolved, 1 replaced.",
         "Choose them with --reason.",
         "This was a dry run: nothing has changed.",
     ]

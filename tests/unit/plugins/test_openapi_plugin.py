@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from orchestratord.cli.main import main
 from orchestratord.config.load import load
 from orchestratord.daemon.bootstrap import open_host
+from orchestratord.engine.file_transfer import BODY_PARTS
 from orchestratord.model.settings import Config
 from orchestratord.plugin.executor import Target
 from orchestratord.testing import task
@@ -159,8 +160,8 @@ def test_each_operation_is_an_endpoint_that_is_good(folder: Path) -> None:
         f"wrote      {API}/endpoints/putPet-2.yaml",
         f"note       {API}/endpoints/pets-get-pet.yaml: the cookie parameter session cannot be "
         "sent",
-        f"note       {API}/endpoints/putPet-2.yaml: a body of multipart/form-data cannot be sent, "
-        "so it is switched off",
+        f"note       {API}/endpoints/putPet-2.yaml: the fields of its form are not declared, so it "
+        "is switched off",
         "left out   TRACE /pets: this method cannot be called",
         "",
         f"{API}: 5 new files",
@@ -394,6 +395,23 @@ def test_a_file_that_was_renamed_stays_the_operations(folder: Path) -> None:
     assert not (endpoints / "pets-find.yaml").exists()
 
 
+def test_a_copy_of_a_file_takes_no_place_of_another(folder: Path) -> None:
+    imported(folder, PETS)
+    endpoints = folder / f"{API}/endpoints"
+    original, copy = endpoints / "putPet.yaml", endpoints / "a.yaml"
+    copy.write_bytes(original.read_bytes())
+    result = run(folder, newer())
+    assert f"renewed    {API}/endpoints/putPet.yaml\n" in result.stdout
+    assert f"renewed    {API}/endpoints/a.yaml\n" in result.stdout
+    assert f"gone       {API}/endpoints/putPet.yaml" not in result.stdout
+    copy.write_text("enabled: false\n" + copy.read_text())
+    mine = copy.read_bytes()
+    result = run(folder, PETS)
+    assert f"renewed    {API}/endpoints/putPet.yaml\n" in result.stdout
+    assert f"left alone {API}/endpoints/a.yaml: it has been edited\n" in result.stdout
+    assert copy.read_bytes() == mine
+
+
 def test_an_api_and_names_that_are_there_already(folder: Path) -> None:
     (folder / "apis/crm/endpoints").mkdir(parents=True)
     (folder / "apis/crm/api.yaml").write_text("base_url: https://own.test\n")
@@ -449,11 +467,68 @@ def test_swagger(folder: Path) -> None:
     assert sent.content == b"{}", "a body that need not be given"
     form = request_of(config, "old/post-form", count=3)
     assert form.content == b"count=3", "`no` is a text, and no default of a boolean"
-    assert not config.endpoints["old/post-file"].enabled
+    assert "old/post-file" not in config.endpoints, "no folder is named in files.read"
     text = (folder / "apis/old/endpoints/post-form.yaml").read_text()
     assert '# query: {"api key": "${secret:OLD_API_KEY}"}\n' in text
     text = (folder / "apis/old/endpoints/post-things-id.yaml").read_text()
     assert '\n  # "api key": "${secret:OLD_API_KEY}"\n' in text
+
+
+BINARY = {"type": "string", "format": "binary"}
+UPLOAD = {
+    "type": "object",
+    "required": ["title", "scan"],
+    "properties": {
+        "title": {"type": "string"},
+        "pages": {"type": "integer"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "scan": {**BINARY, "description": "As PDF"},
+        "more": {"type": "array", "items": BINARY},
+    },
+}
+
+
+def test_a_form_with_files(folder: Path) -> None:
+    body = {"required": True, "content": {"multipart/form-data": {"schema": UPLOAD}}}
+    plain = json.loads(json.dumps(body))
+    for name in ("scan", "more"):
+        del plain["content"]["multipart/form-data"]["schema"]["properties"][name]
+    paths = {"/a": {"post": {"requestBody": body}}, "/b": {"post": {"requestBody": plain}}}
+    document = {**PETS, "paths": paths}
+    result = run(folder, document)
+    file = f"{API}/endpoints/post-a.yaml"
+    assert result.stdout.startswith(f"left out   {file}:")
+    assert "none may be read: name folders in files.read\n" in result.stdout
+    scan = folder.parent / "scans/scan.pdf"
+    scan.parent.mkdir()
+    scan.write_bytes(b"%PDF")
+    (folder / "orchestratord.yaml").write_text(f"files: {{read: [{scan.parent}]}}\n")
+    result = run(folder, document)
+    assert f"wrote      {file}\n" in result.stdout
+    for problem in (
+        "several files in the field more of its form cannot be sent",
+        "a form without the file more cannot be sent",
+    ):
+        assert f"note       {file}: {problem}\n" in result.stdout
+    config = load(folder, open_host(folder))
+    whole = config.endpoints["pet-store-api/post-a"]
+    needed = [name for name, param in whole.params.items() if param.required]
+    assert (needed, whole.enabled) == (["title", "scan", "more"], True)
+    sent = request_of(
+        config, "pet-store-api/post-a", title="T", tags=["x", "y"], scan="scan.pdf", more=str(scan)
+    )
+    assert sent.headers["content-type"].startswith("multipart/form-data; boundary=")
+    parts = sent.extensions[BODY_PARTS]
+    assert [part.path for part in parts if not isinstance(part, bytes)] == ["scan.pdf", str(scan)]
+    written = b"".join(part for part in parts if isinstance(part, bytes)).decode()
+    names = re.findall(r'name="(.*?)"(?:; filename="(.*?)"\r\nContent-Type: (\S+))?', written)
+    pdf = "scan.pdf", "application/pdf"
+    text = "", ""
+    assert names == [
+        ("title", *text), ("tags", *text), ("tags", *text), ("scan", *pdf), ("more", *pdf)
+    ]  # fmt: skip
+    [whole_body] = request_of(config, "pet-store-api/post-b", title="T").extensions[BODY_PARTS][:-1]
+    assert b'name="title"\r\n\r\nT\r\n' in whole_body
 
 
 NASTY = "a\u2028b\x1b[31m ${secret:HOME} {{ task.id }} {% x %} \U0001f600 # \"' - : ["
@@ -495,6 +570,30 @@ def test_a_document_without_a_host(folder: Path) -> None:
     assert "# The document names no host; write it here.\n" in text
     assert 'base_url: "https://api.example.com/v3"\n' in text
     assert "api.yaml: write the host into base_url; set a secret" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("version", "key"),
+    [({"openapi": "3.0.0"}, "style"), ({"swagger": "2.0", "host": "a.test"}, "collectionFormat")],
+)
+@pytest.mark.parametrize("place", ["path", "query"])
+def test_a_style_that_is_no_text_is_named(
+    folder: Path, version: dict[str, str], key: str, place: str
+) -> None:
+    many = {"type": "array", "items": {"type": "string"}}
+    one = {"name": "id", "in": place, "required": True, "schema": many, **many, key: ["x"]}
+    made = {"get": {"operationId": "a", "parameters": [one], "responses": {}}}
+    document = {**version, "info": {"title": "t"}, "paths": {"/a/{id}": made}}
+    result = run(folder, document)
+    assert result.exit_code == 0, result.output
+    assert f"apis/t/endpoints/a.yaml: the {key} of the parameter id is not a text\n" in (
+        result.stdout
+    )
+
+
+def test_a_host_without_a_scheme_has_https(folder: Path) -> None:
+    config = imported(folder, {**PETS, "servers": [{"url": "//api.pets.test/v3"}]})
+    assert config.apis["pet-store-api"].base_url == "https://api.pets.test/v3"
 
 
 def test_an_operation_that_is_served_elsewhere(folder: Path) -> None:
@@ -597,6 +696,25 @@ def test_a_body_that_need_not_be_given(
     assert config.endpoints["pet-store-api/post-a"].params["body"].required is required
     if sent is not None:
         assert request_of(config, "pet-store-api/post-a").content == sent
+
+
+def test_lists_of_booleans_are_written_as_json_does(folder: Path) -> None:
+    flags = {"type": "array", "items": {"type": "boolean"}}
+    names = [("on", "query"), ("off", "path"), ("X-On", "header")]
+    made = [{"name": n, "in": place, "explode": False, "schema": flags} for n, place in names]
+    paths = {"/a/{off}": {"get": {"operationId": "a", "parameters": made}}}
+    config = imported(folder, {**PETS, "paths": paths})
+    both = [True, False]
+    sent = request_of(config, "pet-store-api/a", on=both, off=both, **{"X-On": both})
+    assert str(sent.url).endswith("/a/true%2Cfalse?on=true%2Cfalse")
+    assert sent.headers["x-on"] == "true,false"
+
+
+def test_a_parameter_twice_in_a_path_is_one(folder: Path) -> None:
+    """Also where the document does not declare it."""
+    config = imported(folder, {**PETS, "paths": {"/a/{x}/b/{x}": {"get": {"operationId": "a"}}}})
+    assert list(config.endpoints["pet-store-api/a"].params) == ["x"]
+    assert str(request_of(config, "pet-store-api/a", x="1").url).endswith("/a/1/b/1")
 
 
 @pytest.mark.parametrize("live", ["${secret:TOKEN}", "{{ task.id }}"])

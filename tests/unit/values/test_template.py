@@ -107,6 +107,7 @@ def test_a_single_expression_keeps_its_type(text: str, value: Any) -> None:
         ("<a>{{ params.none | e }}{{ params.on | e }}{{ params.id | e }}</a>", "<a>true7</a>"),
         ("{{ params.list | e }}.", "[1, &#34;two&#34;, null]."),
         ("{{ params.items | map('e') | join }}.", "xy."),
+        ("{{ [true, 7, none, params.map] | join(',') }}.", 'true,7,,{"deep": {"er": 1.5}}.'),
         ('{"a": {{ params.markup | tojson }}}', r"""{"a": "<i> & '\""}"""),
         ("{{ params.none | tojson }} {{ now | tojson }}", 'null "2026-11-24T22:00:00.005Z"'),
         ("?q={{ params.markup | urlencode }}", "?q=%3Ci%3E%20%26%20%27%22"),
