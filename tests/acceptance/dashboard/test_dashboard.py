@@ -289,6 +289,25 @@ def test_how_a_task_ended_is_said_and_its_parameters_are_changed(
     done(daemon, "retry", "resolve")
 
 
+def test_what_fails_while_its_page_is_open_is_changed_and_resolved(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/night", 422)
+    waiting, cancelled = (daemon.call("shop/night", "1h", n=n) for n in (1, 2))
+    daemon.post(f"/v1/retries/{cancelled}/cancel")
+    with visit(browser, address, f"/retries/{waiting}") as page:
+        dialog = page.get_by_role("dialog")
+        page.get_by_role("button", name="Try now").click()
+        page.get_by_role("button", name="Change…").click()
+        expect(dialog.get_by_role("heading")).to_have_text("Retry with other parameters")
+        page.goto(f"/retries/{cancelled}")
+        page.get_by_role("button", name="Retry").click()
+        page.get_by_role("button", name="Resolve…").click()
+        dialog.get_by_role("button", name="Resolve").click()
+        expect(page.locator("h1")).to_contain_text("succeeded")
+    done(daemon, "cancel", "retry", "retry", "resolve")
+
+
 def test_the_selected_ones_are_cancelled(browser: Browser, address: str, daemon: Daemon) -> None:
     ids = [daemon.call("shop/later", "1h") for _ in range(4)]
     with visit(browser, address, "/retries?endpoint=shop/later") as page:
