@@ -17,6 +17,7 @@ playwright_or_skip()
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
 SHOP = "shop/orderPaid"
+ORDER = 9007199254740993  # more than a script can count
 WIDE = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 if TYPE_CHECKING:
@@ -75,14 +76,14 @@ def test_a_tenant_adds_an_endpoint_tests_it_and_retries_a_delivery(
     receiver.reply("/", lambda request: Answer(400, body=b"no such order"))
     daemon = portal.tenants.daemon
     for _ in range(2):
-        daemon.finish(daemon.call(SHOP, tenant="acme", order=7))
+        daemon.finish(daemon.call(SHOP, tenant="acme", order=ORDER))
     daemon.settle()
     receiver.reply("/", lambda request: Answer(200))
     page.get_by_label("Status").select_option("failed")
     rows = page.get_by_role("table", name="Deliveries").locator("tbody tr")
     expect(rows).to_have_count(2)
     rows.first.get_by_role("link").click()
-    expect(page.locator("pre").first).to_contain_text('"order": 7')
+    expect(page.locator("pre").first).to_contain_text(f'"order": {ORDER}')
     expect(page.locator("pre").nth(1)).to_contain_text("content-length: 13\n\nno such order")
     page.get_by_role("button", name="Retry").click()
     expect(page.get_by_role("status")).to_contain_text("It is sent again.")
