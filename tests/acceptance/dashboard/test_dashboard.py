@@ -127,6 +127,22 @@ def done(daemon: Daemon, *names: str) -> list[dict[str, Any]]:
     return found[::-1]
 
 
+def test_the_overview_says_how_many_more_fail(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    receiver.reply("/", lambda request: Answer(404))
+    daemon = make_daemon()
+    daemon.api("shop", receiver.url, retry=retry(delay="1h"), breaker="off")
+    hook = {"phase": "on_final_failure", "url": f"{receiver.url}/hook", "retry": retry(delay="1h")}
+    hooks = [{"name": f"hook-{number}", "breaker": "off", **hook} for number in range(25)]
+    daemon.endpoint("shop/bad", "/bad", webhooks=hooks)
+    daemon.start()
+    daemon.finish(daemon.call("shop/bad"))
+    until(lambda: daemon.status()["failing_counts"]["webhook"] == 25, "their first failures")
+    page = daemon.get("/").text
+    assert "Failing calls</h2>" in page
+    assert "1, whose last failures are older</p>" in page
+    assert "and 17 more, whose last failures are older</p>" in page
+
+
 # -- doing -----------------------------------------------------------------------------------------
 
 
