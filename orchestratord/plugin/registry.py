@@ -14,8 +14,8 @@ from typing import Any, Literal, NoReturn
 from orchestratord.errors import Conflict, PluginError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.edit import Editor
-from orchestratord.model.endpoint import OWN_ENDPOINT, Api, Setting
-from orchestratord.model.settings import DaemonSetting, DaemonSettings
+from orchestratord.model.endpoint import OWN_ENDPOINT, Api, Endpoint, Setting
+from orchestratord.model.settings import Config, DaemonSetting, DaemonSettings
 from orchestratord.model.task import RowKind, Table
 from orchestratord.plugin.background_service import ServiceState
 from orchestratord.plugin.doctor_check import Check
@@ -274,9 +274,10 @@ class Registry:
         """The endpoints that no file declares: that of the daemon itself, and of executors."""
         return {OWN_ENDPOINT, *(name for one in self.executors for name in one.own_endpoints)}
 
-    def owner_of_endpoint(self, endpoint_id: str) -> Executor | None:
-        """The executor that brings this endpoint, which no file declares."""
-        return next((one for one in self.executors if endpoint_id in one.own_endpoints), None)
+    def own_endpoint(self, endpoint_id: str, config: Config) -> Endpoint | None:
+        """The endpoint that an executor brings, and no file declares; None if none does."""
+        owner = next((one for one in self.executors if endpoint_id in one.own_endpoints), None)
+        return None if owner is None else owner.own_endpoint(endpoint_id, config)
 
 
 def plain(result: Any) -> Any:

@@ -24,6 +24,8 @@ async def request_of(task: Task, config: Config, host: Host, clock: Clock) -> An
     Raises Conflict where nothing would be sent.
     """
     endpoint = config.endpoints.get(task.endpoint_id)
+    if endpoint is None and task.endpoint_id in host.registry.own_endpoints:
+        raise Conflict(f"no file declares {task.endpoint_id}, whose requests may be confidential")
     if endpoint is None:
         raise Conflict(f"{task.endpoint_id} is no longer declared")
     executor, target = Explainer(host, config, clock).target(endpoint, task.webhook)
@@ -42,12 +44,12 @@ async def request_of(task: Task, config: Config, host: Host, clock: Clock) -> An
 
 def repeat_key(task: Task, config: Config, host: Host) -> str | None:
     """What the receiver of a task tells a repeat by; None where it is told nothing."""
-    endpoint = config.endpoints.get(task.endpoint_id)
-    if endpoint is None:
-        return None
+    id_, registry = task.endpoint_id, host.registry
     try:
-        executor = host.registry.executor(task.kind, endpoint.type)
-        return None if executor is None else executor.repeat_key(task, endpoint)
+        endpoint = config.endpoints.get(id_) or registry.own_endpoint(id_, config)
+        if endpoint is None or (executor := registry.executor(task.kind, endpoint.type)) is None:
+            return None
+        return executor.repeat_key(task, endpoint)
     except Exception:  # an executor may be a plugin's
         return None
 

@@ -50,7 +50,10 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
             "failing": {
                 (item["endpoint"], item["webhook"] or ""): item for item in calls + deliveries
             },
-            "fails": [("Failing calls", calls), ("Failing deliveries", deliveries)],
+            "fails": [
+                ("Failing calls", calls, status["failing_counts"]["call"]),
+                ("Failing deliveries", deliveries, status["failing_counts"]["webhook"]),
+            ],
             "throttled": list(throttled(status)),
             "most_rows": MAX_ROWS,
             "fleet": by_life(status["daemons"]) if len(status["daemons"]) > 1 else [],

@@ -29,7 +29,9 @@ Labels = tuple[str, ...]
 MAX_SETS = 500
 """Label sets of one metric; what comes after them is counted under the endpoint `other`."""
 OTHER = "other"
-"""No endpoint has this id: theirs have a slash."""
+"""No endpoint that is declared has this id: theirs have a slash."""
+_NAMES = ("endpoint", "webhook")
+"""Labels that are `other` there."""
 
 DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Seconds; an attempt may take 30 by default."""
@@ -112,14 +114,15 @@ class Counts:
         if self._named < self._most:
             self._named += 1
         elif self._of_endpoint:
-            labels = (OTHER, *labels[1:])
+            named = zip(self.labels, labels, strict=True)
+            labels = tuple(OTHER if name in _NAMES else value for name, value in named)
         return self._found.setdefault(labels, [0.0] * (len(self.limits) + 2))
 
     def forget(self, declared: Collection[str]) -> None:
-        """Drop the label sets of endpoints that are not among those that are `declared`."""
+        """Drop the label sets of endpoints of files that are not among those `declared`."""
         if self._of_endpoint:
             for labels in list(self._found):
-                if labels[0] not in declared and labels[0] != OTHER:
+                if "/" in labels[0] and labels[0] not in declared:
                     del self._found[labels]
                     self._named -= 1
 

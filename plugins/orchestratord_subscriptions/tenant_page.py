@@ -12,7 +12,9 @@ from orchestratord_subscriptions.tenant_rows import TenantRows
 
 MOST = 100
 """Failing subscriptions that are listed."""
-_TABLE = Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>")
+_TABLE = Markup(
+    '<section class="scrolls"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></section>'
+)
 _ROW = Markup("<tr>{}</tr>")
 _LINK = Markup('<a href="/retries?endpoint=subscriptions&amp;webhook={}">{}</a>')
 _NEXT = Markup('<p><a href="/tenants?after={}">More</a></p>')

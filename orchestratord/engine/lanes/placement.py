@@ -239,7 +239,9 @@ class Placement:
 
     def _ask(self, key: Key) -> tuple[Standing, Executor | None]:
         kind = Kind.WEBHOOK if key.webhook else Kind.CALL
-        endpoint = self.config.endpoints.get(key.endpoint_id) or self._own_endpoint(key)
+        endpoint = self.config.endpoints.get(key.endpoint_id)
+        if endpoint is None and key.webhook:
+            endpoint = self._registry.own_endpoint(key.endpoint_id, self.config)
         if endpoint is None:
             if key.endpoint_id in self._elsewhere:
                 return Parked("another daemon declares it and carries it out"), None
@@ -260,13 +262,6 @@ class Placement:
             # What is gone here may be there still, where the configuration is another one.
             return Parked("another daemon declares the endpoint differently"), executor
         return standing, executor
-
-    def _own_endpoint(self, key: Key) -> Endpoint | None:
-        """That of deliveries which are of no endpoint that is declared."""
-        if not key.webhook or "/" in key.endpoint_id:
-            return None
-        executor = self._registry.owner_of_endpoint(key.endpoint_id)
-        return None if executor is None else executor.own_endpoint(key.endpoint_id, self.config)
 
     def _standing(
         self, executor: Executor, endpoint: Endpoint, key: Key, config: Config

@@ -2,7 +2,7 @@
 //
 // A page is complete as the server sends it. To bring it up to date it is fetched again, and what
 // has changed is taken over into the elements that have `data-morph` and an id. The scripts of single
-// pages import from here what asks the API (`ask`, `why`, `guard`), `say` and `refresh`.
+// pages import from here what asks the API (`ask`, `exact`, `why`, `guard`), `say` and `refresh`.
 
 // -- asking the API -------------------------------------------------------------------------------
 
@@ -31,6 +31,13 @@ export async function ask(method, address, body, headers = {}) {
   if (response.status === 401 && !logIn()) answer.detail = `${LOGGED_OUT}.`;
   if (!response.ok) throw new Refused(response.status, answer);
   return answer;
+}
+
+// The value of a JSON text, which `ask` sends with its numbers as they stand there: those of a script
+// have no more than 53 bits. Throws SyntaxError.
+export function exact(text) {
+  return JSON.parse(text, (name, value, at) =>
+    typeof value === "number" && at?.source && JSON.rawJSON ? JSON.rawJSON(at.source) : value);
 }
 
 // Sessions end with the daemon. A page on which something is unsaved is not left for that.

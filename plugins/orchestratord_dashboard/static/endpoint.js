@@ -1,6 +1,6 @@
 // One endpoint: calling it with the parameters of the form.
 
-import { ask, guard, say, why } from "./dashboard.js";
+import { ask, exact, guard, say, why } from "./dashboard.js";
 
 const form = document.getElementById("call-form");
 
@@ -8,8 +8,8 @@ function filled() {
   return [...form.querySelectorAll("[data-name]")].filter((field) => field.value !== "");
 }
 
-// What has a type is sent as it was typed, and read by the daemon: a number of this script has no
-// more than 53 bits. What has none is JSON, or else a text.
+// What has a type is sent as it was typed, and read by the daemon. What has none is JSON, or else a
+// text.
 function given() {
   const params = {};
   const texts = {};
@@ -27,7 +27,7 @@ function given() {
 
 function parsed(text) {
   try {
-    return JSON.parse(text);
+    return exact(text);
   } catch (error) {
     return error;
   }

@@ -1,6 +1,6 @@
 // One task: how it ended, as a person says, and a retry with other parameters.
 
-import { ask, refresh, say, why } from "./dashboard.js";
+import { ask, exact, refresh, say, why } from "./dashboard.js";
 
 // What a dialog sends, by its id; throws a text for people where it makes no sense.
 const BODY = {
@@ -14,7 +14,7 @@ const BODY = {
   // Only what was changed: what is secret of the rest is masked on the page.
   change(form) {
     const params = json(form.get("params"));
-    if (params === undefined || params === null || typeof params !== "object" || Array.isArray(params)) {
+    if (!params || !form.get("params").trim().startsWith("{")) {
       throw new Error("The parameters have to be a JSON object.");
     }
     const before = json(document.querySelector("#change textarea").defaultValue) ?? {};
@@ -27,7 +27,7 @@ const BODY = {
 
 function json(text) {
   try {
-    return JSON.parse(text);
+    return exact(text);
   } catch {
     return undefined;
   }

@@ -88,9 +88,12 @@ function events(one) {
   return one.events.length ? one.events.join(", ") : "all events";
 }
 
+// Numbers stay as they were sent: those of a script have no more than 53 bits.
 function pretty(text) {
+  const exact = (name, value, at) =>
+    typeof value === "number" && at?.source && JSON.rawJSON ? JSON.rawJSON(at.source) : value;
   try {
-    return JSON.stringify(JSON.parse(text), null, 2);
+    return JSON.stringify(JSON.parse(text, exact), null, 2);
   } catch {
     return text;
   }

@@ -56,6 +56,8 @@ def daemon(make_shared: MakeDaemon, shared_receiver: Receiver) -> Daemon:
     daemon.endpoint("shop/many", "/many", params={"n": {"type": "integer"}})
     daemon.endpoint("shop/night", "/night", params={"n": {"type": "integer"}})
     daemon.endpoint("shop/later", "/later", retry={"max_attempts": 15})
+    numbers = {"id": {"type": "integer"}, "object": {"type": "object"}, "any": {}}
+    daemon.endpoint("shop/numbers", "/numbers", params=numbers)
     follows = {"call": "shop/page", "each": "body", "params": {"n": "item"}}
     daemon.endpoint("shop/list", "/list", then=[follows])
     daemon.endpoint("shop/page", "/page/{{ params.n }}", params={"n": {"type": "integer"}})
@@ -123,6 +125,22 @@ def done(daemon: Daemon, *names: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = daemon.get("/v1/actions", limit=len(names)).json()["actions"]
     assert [entry["action"] for entry in found][::-1] == list(names)
     return found[::-1]
+
+
+def test_the_overview_says_how_many_more_fail(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    receiver.reply("/", lambda request: Answer(404))
+    daemon = make_daemon()
+    daemon.api("shop", receiver.url, retry=retry(delay="1h"), breaker="off")
+    hook = {"phase": "on_final_failure", "url": f"{receiver.url}/hook", "retry": retry(delay="1h")}
+    hooks = [{"name": f"hook-{number}", "breaker": "off", **hook} for number in range(25)]
+    daemon.endpoint("shop/bad", "/bad", webhooks=hooks)
+    daemon.start()
+    daemon.finish(daemon.call("shop/bad"))
+    until(lambda: daemon.status()["failing_counts"]["webhook"] == 25, "their first failures")
+    page = daemon.get("/").text
+    assert "Failing calls</h2>" in page
+    assert "1, whose last failures are older</p>" in page
+    assert "and 17 more, whose last failures are older</p>" in page
 
 
 # -- doing -----------------------------------------------------------------------------------------
@@ -287,6 +305,56 @@ def test_how_a_task_ended_is_said_and_its_parameters_are_changed(
         expect(page.locator("h1")).to_contain_text("succeeded")
         expect(page.locator("#attempts")).to_contain_text("it was done by the other one")
     done(daemon, "retry", "resolve")
+
+
+def test_what_fails_while_its_page_is_open_is_changed_and_resolved(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/night", 422)
+    waiting, cancelled = (daemon.call("shop/night", "1h", n=n) for n in (1, 2))
+    daemon.post(f"/v1/retries/{cancelled}/cancel")
+    with visit(browser, address, f"/retries/{waiting}") as page:
+        dialog = page.get_by_role("dialog")
+        page.get_by_role("button", name="Try now").click()
+        page.get_by_role("button", name="Change…").click()
+        expect(dialog.get_by_role("heading")).to_have_text("Retry with other parameters")
+        page.goto(f"/retries/{cancelled}")
+        page.get_by_role("button", name="Retry").click()
+        page.get_by_role("button", name="Resolve…").click()
+        dialog.get_by_role("button", name="Resolve").click()
+        expect(page.locator("h1")).to_contain_text("succeeded")
+    done(daemon, "cancel", "retry", "retry", "resolve")
+
+
+def test_numbers_are_sent_as_they_were_typed(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    big = 9007199254740993  # more than a script can count
+    shared_receiver.on("/numbers", 422)
+    with visit(browser, address, "/endpoints/shop/numbers") as page:
+        page.get_by_label("any", exact=True).fill(f'[{big}, {{"a": 1.0}}]')
+        page.get_by_label("object", exact=True).fill(f'{{"id": {big}, "n": 1}}')
+        page.get_by_role("button", name="Call", exact=True).click()
+        page.wait_for_url("**/retries/*")
+        made = int(page.url.rpartition("/")[2])
+        given = {"id": None, "object": {"id": big, "n": 1}, "any": [big, {"a": 1.0}]}
+        assert daemon.finish(made)["params"] == given
+        page.get_by_role("button", name="Change…").click()
+        dialog = page.get_by_role("dialog")
+        field = dialog.get_by_label("Parameters, as JSON")
+        field.fill(field.input_value().replace("null", str(big)).replace('"n": 1', '"n": 2'))
+        dialog.get_by_role("button", name="Retry").click()
+        page.wait_for_url(lambda url: not url.endswith(f"/{made}"))
+        changed = int(page.url.rpartition("/")[2])
+        assert daemon.finish(changed)["params"] == given | {
+            "id": big,
+            "object": {"id": big, "n": 2},
+        }
+        page.get_by_role("button", name="Resolve…").click()
+        dialog.get_by_label("Body of the answer").fill(f'{{"id": {big}}}')
+        dialog.get_by_role("button", name="Resolve").click()
+        expect(page.locator("#answer")).to_contain_text(f'"id": {big}')
+    done(daemon, "call", "retry", "resolve")
 
 
 def test_the_selected_ones_are_cancelled(browser: Browser, address: str, daemon: Daemon) -> None:

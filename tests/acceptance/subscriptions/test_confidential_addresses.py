@@ -7,7 +7,7 @@ import httpx
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.processes import free_port
 from tests.acceptance.receiver import Answer, Receiver
-from tests.acceptance.subscriptions.tenants import Tenants, declare, settings
+from tests.acceptance.subscriptions.tenants import MakeTenants, Tenants, declare, settings
 from tests.acceptance.subscriptions.test_portal import asked
 from tests.acceptance.subscriptions.test_subscriptions import SHOP
 from tests.acceptance.waiting import until
@@ -57,3 +57,19 @@ def test_a_token_that_only_reads_sees_no_address(
     assert PATH not in daemon.log()
     errors = {str(one["last_error"]) for one in daemon.tasks(tenant="acme")}
     assert any(error.startswith("its host cannot be resolved") for error in errors)
+
+
+def test_operators_see_the_id_of_a_delivery_and_not_its_request(
+    make_tenants: MakeTenants, receiver: Receiver
+) -> None:
+    tenants = make_tenants()
+    tenants.put("acme")
+    tenants.add("acme")
+    tenants.daemon.call(SHOP, tenant="acme", order=1)
+    tenants.daemon.settle()
+    [task] = tenants.daemon.tasks(tenant="acme")
+    [sent] = receiver.received("/hook")
+    assert tenants.daemon.task(task["id"])["idempotency_key"] == sent.headers["webhook-id"]
+    answer = tenants.daemon.get(f"/v1/retries/{task['id']}/request")
+    assert answer.status_code == 409
+    assert answer.json()["detail"].startswith("no file declares subscriptions")

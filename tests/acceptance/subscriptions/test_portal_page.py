@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.dashboard.browser import axe, open_browser, playwright_or_skip
+from tests.acceptance.processes import free_port
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.subscriptions.portals import Portal
-from tests.acceptance.subscriptions.tenants import MakeTenants
+from tests.acceptance.subscriptions.tenants import MakeTenants, Tenants, declare, settings
 
 playwright_or_skip()
 
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
+from tests.acceptance.dashboard.test_dashboard import NARROW, TOKEN, visit  # noqa: E402
+
 SHOP = "shop/orderPaid"
+ORDER = 9007199254740993  # more than a script can count
 WIDE = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 if TYPE_CHECKING:
@@ -75,14 +80,14 @@ def test_a_tenant_adds_an_endpoint_tests_it_and_retries_a_delivery(
     receiver.reply("/", lambda request: Answer(400, body=b"no such order"))
     daemon = portal.tenants.daemon
     for _ in range(2):
-        daemon.finish(daemon.call(SHOP, tenant="acme", order=7))
+        daemon.finish(daemon.call(SHOP, tenant="acme", order=ORDER))
     daemon.settle()
     receiver.reply("/", lambda request: Answer(200))
     page.get_by_label("Status").select_option("failed")
     rows = page.get_by_role("table", name="Deliveries").locator("tbody tr")
     expect(rows).to_have_count(2)
     rows.first.get_by_role("link").click()
-    expect(page.locator("pre").first).to_contain_text('"order": 7')
+    expect(page.locator("pre").first).to_contain_text(f'"order": {ORDER}')
     expect(page.locator("pre").nth(1)).to_contain_text("content-length: 13\n\nno such order")
     page.get_by_role("button", name="Retry").click()
     expect(page.get_by_role("status")).to_contain_text("It is sent again.")
@@ -137,3 +142,23 @@ def test_no_barriers_and_no_overflow(
         expect(heading).to_contain_text(titles[number])
         assert axe(page) == [], place
         assert not page.evaluate(WIDE), place
+
+
+def test_the_page_of_tenants_has_room_on_a_phone(
+    browser: Browser, make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+    http = {"bind": bind, "token": TOKEN}
+    daemon = make_daemon(subscriptions=settings(receiver), http=http)
+    declare(daemon)
+    receiver.reply("/", lambda request: Answer(410))
+    daemon.start()
+    tenants = Tenants(daemon, receiver.url)
+    tenants.put("acme")
+    tenants.add("acme")
+    daemon.call(SHOP, tenant="acme", order=1)
+    daemon.settle()
+    with visit(browser, f"http://{bind}", "/tenants", viewport=NARROW) as page:
+        expect(page.locator("tbody tr")).to_have_count(2)
+        assert not page.evaluate(WIDE)
+        assert axe(page) == []

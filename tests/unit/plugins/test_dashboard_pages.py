@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from orchestratord_dashboard import (
     charts,
+    health_pages,
     overview_pages,
     run_pages,
     task_pages,
@@ -15,7 +16,7 @@ from orchestratord_dashboard import (
     throttled_lanes,
 )
 
-from orchestratord import NotFound
+from orchestratord import Caller, InvalidParams, NotFound, PageVisit
 
 
 def wait(delay: float, jitter: float = 0.1) -> dict[str, float]:
@@ -111,6 +112,12 @@ def test_the_tree_of_a_run() -> None:
     assert (rows[-1]["task"]["id"], rows[-1]["level"]) == (4, 1)
     assert (rows[-2]["more"], rows[-2]["level"]) == ({"succeeded": 4}, 2)
     assert len(rows) == 2 + run_pages.SIBLINGS + 2
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "x", "²", "1000000", "9" * 5000])
+def test_what_is_no_number_of_a_page(page: str) -> None:
+    with pytest.raises(InvalidParams):
+        health_pages._asked(PageVisit({}, {"page": page}, Caller("", {})))
 
 
 def test_a_filter_as_an_address() -> None:

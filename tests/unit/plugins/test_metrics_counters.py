@@ -49,6 +49,24 @@ def test_too_many_endpoints_are_counted_as_others() -> None:
     }
 
 
+def test_too_many_webhooks_of_one_endpoint_are_counted_as_others() -> None:
+    counts = Counts("things", "Things.", ("endpoint", "webhook", "status"), most=1)
+    for number in range(9):
+        counts.count(("subscriptions", f"acme/sub_{number}", "succeeded"))
+    assert counts.copy() == {
+        ("subscriptions", "acme/sub_0", "succeeded"): [1, 0],
+        (OTHER, OTHER, "succeeded"): [8, 0],
+    }
+
+
+def test_endpoints_of_no_file_stay_at_a_reload() -> None:
+    counts = Counts("things", "Things.", ("endpoint",))
+    for name in ("a/1", "orchestratord", "subscriptions"):
+        counts.count((name,))
+    counts.forget(set())
+    assert set(counts.copy()) == {("orchestratord",), ("subscriptions",)}
+
+
 def test_what_has_no_endpoint_is_not_bounded() -> None:
     counts = Counts("things", "Things.", ("kind",), most=1)
     counts.count(("call",))
