@@ -350,3 +350,8 @@ def test_a_header_that_no_delivery_could_have_is_an_error(rig: Rig) -> None:
         loc, message = complaint(rig, headers={name: "chunked"})
         assert loc[:3] == (0, "headers", name)
         assert message.endswith("leave it out")
+
+
+def test_a_list_of_no_secrets_is_an_error(rig: Rig) -> None:
+    assert complaint(rig, secret=[])[0] == (0, "secret")
+    assert parse(rig).secret == ()
