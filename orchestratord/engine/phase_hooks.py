@@ -83,8 +83,9 @@ class PhaseHooks:
             result.recurring, telling = known, 0
         if announced or telling:
             about = task.after(
-                decision.status, decision.reason, decision.next_try,
-                outcome.status_code, outcome.error,
+                decision.status,
+                decision.reason and str(decision.reason),  # JMESPath takes no enumeration for text
+                decision.next_try, outcome.status_code, outcome.error,
             )  # fmt: skip
             reached = Reached(about, endpoint, config, outcome, result.request, running)
             reached.next_try = decision.next_try

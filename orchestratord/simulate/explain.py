@@ -303,5 +303,6 @@ def _unprepared(error: InvalidPayload | Reject) -> tuple[Outcome, Decision]:
 def _settled(task: Task, outcome: Outcome, decision: Decision) -> tuple[Task, Outcome]:
     """Both as plugins see them once it is decided."""
     code, error = outcome.status_code, outcome.error
-    settled = task.after(decision.status, decision.reason, decision.next_try, code, error)
+    reason = decision.reason and str(decision.reason)  # as the engine tells it
+    settled = task.after(decision.status, reason, decision.next_try, code, error)
     return settled, replace(outcome, final_reason=decision.reason)

@@ -282,7 +282,7 @@ class ChildPlan:
         if entry.each is None:
             self._add(entry, key, _NO_ITEM)
             yield
-            return said or "it follows each success"
+            return said or f"it follows each {entry.on.replace('run_end', 'end of a run')}"
         items = self._find(entry.each, f"{key}.each", _NO_ITEM)
         if not isinstance(items, list):
             raise Impossible(f"{key}.each: {entry.each.source} is {_kind(items)}, and not a list")

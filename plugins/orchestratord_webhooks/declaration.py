@@ -67,7 +67,7 @@ WHEN = StatusSet.parse(["error", "1xx", "3xx", "400-409", "411-499", "5xx"])
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 LONGEST_TEXT = 512
 """Characters of a name, and of all else but the detail, that a task or a member of a batch has."""
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -114,21 +114,25 @@ def _storable(payload: Template | TemplateTree) -> Template | TemplateTree:
 
 def _sendable(header: Template) -> Template:
     check_names(header, webhook_templates.DELIVERY)
-    if _CONTROL.search(header.literal):
+    if CONTROL.search(header.literal):
         raise ValueError("a header holds no line break or control character")
+    if not header.literal.isascii():
+        raise ValueError("a header of a webhook holds ASCII alone; put other letters into payload")
     return header
 
 
 def _header_name(name: str) -> str:
-    if _HEADER.fullmatch(name):
-        return name
-    raise ValueError("is not the name of a header")
+    if not _HEADER.fullmatch(name):
+        raise ValueError("is not the name of a header")
+    if name.lower() in ("content-length", "transfer-encoding"):
+        raise ValueError("is set by the client itself; leave it out")
+    return name
 
 
 def _usable(auth: Auth) -> Auth:
     name, value = auth.sent
     _header_name(name)
-    if _CONTROL.search(value):
+    if CONTROL.search(value):
         raise ValueError("a header holds no line break or control character")
     if auth.oauth2 is not None and (wrong := url_problem(auth.oauth2.token_url, query=True)):
         raise ValueError(f"oauth2.token_url: {wrong}")
@@ -137,7 +141,7 @@ def _usable(auth: Auth) -> Auth:
 
 def _reachable(url: WebhookUrl) -> WebhookUrl:
     check_names(url.template, webhook_templates.DELIVERY)
-    if _CONTROL.search(url.template.literal) or "\t" in url.template.literal:
+    if CONTROL.search(url.template.literal) or "\t" in url.template.literal:
         raise ValueError("a URL holds no line break or control character")
     return url
 

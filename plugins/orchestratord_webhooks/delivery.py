@@ -37,7 +37,7 @@ from orchestratord import (
     put_headers,
 )
 from orchestratord_webhooks import signature
-from orchestratord_webhooks.declaration import WEBHOOKS, Addressed
+from orchestratord_webhooks.declaration import CONTROL, WEBHOOKS, Addressed
 from orchestratord_webhooks.health import Health, find
 from orchestratord_webhooks.operational_webhook import (
     LANE,
@@ -256,6 +256,6 @@ def _judge(response: httpx.Response, retry: RetryPolicy, task: Task) -> Outcome:
 
 def _header(name: str, template: Template, context: Mapping[str, Any]) -> str:
     value: str = template.render(context, quote=str)
-    if not value.isascii() or any(character in value for character in "\r\n\0"):
+    if not value.isascii() or CONTROL.search(value):
         raise InvalidPayload(f"the header {name} would hold a character that no header may have")
     return value

@@ -369,7 +369,8 @@ class Health:
         rows = await control.rows(self.table, self.key_of(name))
         if not rows or name in self._disabled or name not in self._failing_anywhere:
             return
-        if (rows[0]["last_success_at"] or 0) > since:
+        # Also before it was disabled last: it has been enabled since, here or elsewhere.
+        if max(rows[0]["last_success_at"] or 0, rows[0]["last_disabled_at"] or 0) > since:
             self._failing_anywhere.pop(name)  # the next failure is the first one
             self._failing.pop(name, None)
             return

@@ -88,6 +88,8 @@ def _signature(key: SigningKey, message: bytes) -> str:
 
 
 def _as_list(value: Any) -> Any:
+    if value in ([], ()):
+        raise ValueError("an empty list signs nothing: name a secret, or leave `secret` out")
     return value if isinstance(value, list | tuple) else (value,)
 
 

@@ -248,3 +248,33 @@ def test_what_cannot_follow_is_a_failure_that_is_seen(
     assert receiver.count("/pay/7") == 1
     keys = {item.headers["idempotency-key"] for item in receiver.received("/order")}
     assert len(keys) == 1, "all three were the same order"
+
+
+def test_expressions_take_the_reason_of_a_failure_for_a_text(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    receiver.on("/order", 404)
+    receiver.on("/ticket", 204)
+    receiver.on("/told", 204)
+    daemon = make_daemon()
+    daemon.api("shop", receiver.url)
+    told = {"name": "told", "phase": "on_final_failure", "url": f"{receiver.url}/told"}
+    when = "starts_with(reason, 'not_')"
+    follows = {
+        "call": "shop/open",
+        "on": "failure",
+        "params": {"why": "join(': ', [reason, error])"},
+    }
+    test = {"answer": {"status_code": 404}, "expect": {"webhooks": ["told"]}}
+    daemon.endpoint(
+        "shop/order", "/order", then=[follows], webhooks=[told | {"when": when}], tests=[test]
+    )
+    why = {"why": {"type": "string", "required": True}}
+    daemon.endpoint("shop/open", "/ticket", query={"why": "{{ params.why }}"}, params=why)
+    assert daemon.run("test").code == 0
+    daemon.start()
+    daemon.finish(daemon.call("shop/order"))
+    daemon.settle()
+    (ticket,) = receiver.received("/ticket")
+    assert ticket.query == {"why": "not_retryable: 404 Not Found"}
+    assert receiver.count("/told") == 1

@@ -353,6 +353,21 @@ def test_explain_says_why_nothing_follows(rig: Rig) -> None:
     assert other.why == "its phase is on_success"
 
 
+@pytest.mark.parametrize(
+    ("on", "phase", "each"),
+    [
+        ("success", "on_success", "success"),
+        ("failure", "on_final_failure", "failure"),
+        ("run_end", "on_run_end", "end of a run"),
+    ],
+)
+def test_explain_says_what_it_follows(rig: Rig, on: str, phase: str, each: str) -> None:
+    source, config = declared(rig, {"on": on})
+    outcome = answered(200) if on == "success" else answered(404).failure("404 Not Found")
+    (told,) = rig.explain(phase, outcome, task=CALL, endpoint=source, config=config)
+    assert (told.happens, told.why) == (True, f"it follows each {each}")
+
+
 async def test_the_partition_of_a_child_task(rig: Rig) -> None:
     source = rig.endpoint(SOURCE, then=[{"call": TARGET, "params": {"id": "body.id"}}])
     rule = TypeAdapter(PartitionKey).validate_python({"by": "{{ params.id.a }}", "ordered": True})

@@ -340,3 +340,18 @@ def test_a_header_holds_no_control_character(rig: Rig) -> None:
         assert loc == (0, "headers", "X-A")
         assert "no line break" in message
     assert found(rig, headers={"X-A": "a\tb"}) == []
+
+
+def test_a_header_that_no_delivery_could_have_is_an_error(rig: Rig) -> None:
+    loc, message = complaint(rig, headers={"X-Team": "équipe {{ endpoint }}"})
+    assert loc == (0, "headers", "X-Team")
+    assert "ASCII" in message
+    for name in ("Content-Length", "transfer-encoding"):
+        loc, message = complaint(rig, headers={name: "chunked"})
+        assert loc[:3] == (0, "headers", name)
+        assert message.endswith("leave it out")
+
+
+def test_a_list_of_no_secrets_is_an_error(rig: Rig) -> None:
+    assert complaint(rig, secret=[])[0] == (0, "secret")
+    assert parse(rig).secret == ()

@@ -124,11 +124,12 @@ def test_templates_of_url_and_headers(rig: Rig) -> None:
         ({"headers": {"X-A": "{{ params.missing }}"}}, "missing"),
         ({"headers": {"X-A": "a{{ params.lines }}"}}, "X-A"),
         ({"headers": {"X-A": "{{ params.euro }}"}}, "X-A"),
+        ({"headers": {"X-A": "{{ params.bell }}"}}, "X-A"),
         ({"url": "https://ops.example.com/{{ params.up }}/x"}, "climb"),
     ],
 )
 def test_what_cannot_be_sent(rig: Rig, keys: dict[str, Any], part: str) -> None:
-    about = delivery(params={"lines": "a\r\nX-B: c", "euro": "€", "up": ".."})
+    about = delivery(params={"lines": "a\r\nX-B: c", "euro": "€", "bell": "\a", "up": ".."})
     with pytest.raises(InvalidPayload, match=part):
         prepared(rig, about, **keys)
 

@@ -307,6 +307,48 @@ async def test_disable_after(rig: Rig) -> None:
     assert await fails(6, 0) is None
 
 
+@pytest.mark.parametrize("lifted_by", ["its YAML", "another daemon"])
+async def test_one_that_is_enabled_again_has_as_long_as_before(rig: Rig, lifted_by: str) -> None:
+    now = [1_795_557_600.0]
+    own, other = Health(now=lambda: now[0]), Health(now=lambda: now[0])
+
+    def config_of(timeout: str) -> Config:
+        hook = declared(disable_after="5d", timeout=timeout)
+        return rig.config(rig.endpoint(ENDPOINT, webhooks=[hook]))
+
+    config = config_of("5s")
+    control = FakeControl(config)
+    own.bind(control)
+
+    async def adopts(config: Config) -> None:
+        for effect in own.adopt(config, *(await control.tables()).values()):
+            if effect is not None:
+                control.apply(effect)
+
+    async def fails(id_: int, days: float) -> str | None:
+        now[0] += days * 86_400
+        for effect in told(own, answered(503), replace(DELIVERY, id=id_), config):
+            control.apply(effect)
+        own.observe([happened(id_, now[0], succeeded=False)])
+        while own._judging:
+            await asyncio.sleep(0)
+        return own.disabled(ENDPOINT, "ops")
+
+    await adopts(config)
+    assert await fails(1, 0) is None
+    assert await fails(2, 5) == "no success for 5d"
+    now[0] += 60
+    if lifted_by == "its YAML":
+        config = config_of("9s")
+    else:
+        await other.enable((ENDPOINT, "ops"), control)
+    await adopts(config)
+    assert own.disabled(ENDPOINT, "ops") is None
+    assert await fails(3, 0.1) is None, "the failures before count no more"
+    assert await fails(4, 0.1) is None
+    assert await fails(5, 5) == "no success for 5d"
+
+
 async def test_an_attempt_that_was_lost_with_its_daemon_says_nothing_of_the_receiver(
     rig: Rig,
 ) -> None:
