@@ -111,9 +111,7 @@ class OperationalWebhook(Addressed):
 
     name: str = Field(PHASE, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_TEXT)
     """A unique name; the daemon keeps the webhook's state under it."""
-    events: Annotated[tuple[str, ...], AfterValidator(_types)] = tuple(
-        one for one in TYPES if one in _KNOWN
-    )
+    events: Annotated[tuple[str, ...], AfterValidator(_types)] = TYPES
     """The types of events to send: `breaker.opened`, `config.*`; by default those that need a
     person."""
     batch: BatchRule = BatchRule(every=30.0, max=100)
