@@ -276,11 +276,9 @@ class SavingParser(ResponseParser):
             super()._take(data)
             return
         room = self._limit - self._saved.size
-        if len(data) > room:
+        if len(data) > room or self._saved.error is not None:  # its reader finds out which
             self.truncated = self.done = True
             data = data[:room]
-        if self._saved.error is not None:
-            raise _unreadable(f"it cannot be saved: {self._saved.error}")
         if not self._saved.take(data, self._transport.resume_reading):
             self._transport.pause_reading()
 
