@@ -263,6 +263,7 @@ def test_what_cannot_be_saved(
     assert task["last_status_code"] == 200
     assert task["response"]["truncated"]
     assert task["response"]["body"] == ""
+    assert "attempt 3 200, failed (exhausted): 200, but the answer cannot be saved" in daemon.log()
     until(lambda: os.listdir(write) == ["taken"], "nothing is left")
 
 
