@@ -107,8 +107,13 @@ class Feedback:
             if (
                 outcome is None
                 or outcome.status_code is None
-                or outcome.final_reason == Reason.REJECTED
                 or outcome.shortage
+                # As egress has it; what a hook rejects may have been sent.
+                or (
+                    outcome.final_reason == Reason.REJECTED
+                    and outcome.status_code == "error"
+                    and not outcome.maybe_done
+                )
             ):
                 self._lanes.return_token(attempt.lane, now, task.id, attempt.began)
             elif result.request is not None and not attempt.interrupted:

@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 
 from orchestratord.engine.file_keys import FileToSend
-from orchestratord.errors import SendError
 from orchestratord.http.connect import is_shortage
 from orchestratord.http.saved_answer import SAVED, SavedAnswer
 from orchestratord.http.streamed_body import SENT, FileRefused, OpenedFile, StreamedBody, open_file
@@ -71,15 +70,15 @@ async def with_files(
         return outcome
     except FileRefused as error:
         return Outcome("failure", None, error=str(error), final_reason="rejected")
-    except _TooLarge as error:
-        answer = error.response
-        what = f"{answer.status_code}, but the answer is larger than files.max_file"
-        refused = Outcome("failure", answer.status_code, answer, error=what, answered=True)
-        return replace(refused, final_reason="not_retryable")
+    except _NotSaved as error:
+        answer, code = error.response, error.response.status_code
+        what = f"{code}, but the answer {error}"
+        if error.too_large:
+            refused = Outcome("failure", code, answer, error=what, answered=True)
+            return replace(refused, final_reason="not_retryable")
+        return Outcome(again, code, answer, error=what, maybe_done=True)
     except OSError as error:
-        lacks = is_shortage(error)
-        after = isinstance(error, _NotSaved)
-        return Outcome(again, None, error=str(error), maybe_done=after, shortage=lacks)
+        return Outcome(again, None, error=str(error), shortage=is_shortage(error))
     finally:
         request.extensions.pop(SENT, None)
         if saved is not None:
@@ -88,14 +87,17 @@ async def with_files(
             task.add_done_callback(_BACKGROUND.discard)
 
 
-class _TooLarge(Exception):
-    def __init__(self, response: httpx.Response) -> None:
-        self.response = response
-        super().__init__()
+class _NotSaved(Exception):
+    """The request was carried out, and its answer is not on disk: none of its body is kept."""
 
-
-class _NotSaved(OSError):
-    """The request was carried out, and its answer is not on disk."""
+    def __init__(self, response: httpx.Response, error: OSError | None = None) -> None:
+        self.response, self.too_large = response, error is None
+        response._content = b""
+        response.extensions.pop("saved", None)
+        response.extensions["truncated"] = True
+        super().__init__(
+            "is larger than files.max_file" if error is None else f"cannot be saved: {error}"
+        )
 
 
 class _Saving:
@@ -107,17 +109,15 @@ class _Saving:
     async def __call__(self, request: httpx.Request, **options: Any) -> httpx.Response:
         saved = self._saved
         await saved.begin()
+        response = await self._send(request, **options)
+        if not response.is_success:
+            return response
         try:
-            response = await self._send(request, **options)
-            if not response.is_success:
-                return response
-            if response.extensions.get("truncated"):
-                raise _TooLarge(response)
             about = await saved.written()
-        except (OSError, SendError) as error:
-            if saved.error is None and isinstance(error, SendError):
-                raise
-            raise _NotSaved(f"the answer cannot be saved: {saved.error or error}") from None
+        except OSError as error:
+            raise _NotSaved(response, error) from None
+        if response.extensions.get("truncated"):
+            raise _NotSaved(response)
         return _instead(response, about)
 
     async def keep(self, outcome: Outcome) -> None:
@@ -127,7 +127,7 @@ class _Saving:
         try:
             await self._saved.finish()
         except OSError as error:
-            raise _NotSaved(f"the answer cannot be saved: {error}") from None
+            raise _NotSaved(outcome.response, error) from None
 
 
 async def _pretend(send: Send, path: str, request: httpx.Request, **options: Any) -> httpx.Response:

@@ -165,10 +165,14 @@ def read_body(response: httpx.Response) -> Any:
         fields = parse_qs(read_text(response), keep_blank_values=True)
         return {name: found if len(found) > 1 else found[0] for name, found in fields.items()}
     try:
-        return parse_json(content, parse_constant=_refuse)
+        try:
+            return parse_json(content, parse_constant=_refuse)
+        except UnicodeDecodeError:  # old servers have other charsets, and say so
+            text = content.decode(response.charset_encoding or "utf-8")
+            return parse_json(text, parse_constant=_refuse)
     except RecursionError:
         detail = "it is nested too deeply"
-    except ValueError as error:
+    except (LookupError, TypeError, ValueError) as error:
         detail = str(error)
     raise UnreadableBody("the body is no JSON", "JSON", detail)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from orchestratord.http.answer_view import AnswerView, is_xml, look
+from orchestratord.http.answer_view import AnswerView, is_xml, look, read_text
 from orchestratord.model.http_message import header
 from orchestratord.values.budget import Budget, TooCostly
 from orchestratord.values.jmespath_expression import Expression
@@ -75,7 +75,7 @@ def _plain_text(response: httpx.Response, redactor: Redactor) -> str | None:
     kind = (header(response, "content-type") or "").partition(";")[0].strip().lower()
     if kind != "text/plain" or not 0 < len(response.content) <= 4 * LONGEST:
         return None
-    text = response.content.decode("utf-8", "replace").strip()
+    text = read_text(response).strip()
     if text.lower() == response.reason_phrase.lower():
         return None  # it is said already
     return _line(text.splitlines()[0], redactor) if text else None

@@ -430,6 +430,8 @@ async def open_connection(
     except (OSError, ValueError) as error:  # TimeoutError is an OSError
         if limit.expired():
             late = f"the TLS handshake with {what} did not end in time"
+            if route is not None and through:
+                late = f"no connection to {key.host} through the proxy {route.proxy} in time"
             raise SendError(late, kind="timeout", sent=False) from None
         raise tls_failure(error, peer, what, context) from error
     return connection

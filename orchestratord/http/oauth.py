@@ -253,6 +253,7 @@ class TokenKeeper:
         said = f"no token: {self._endpoint} answered {code}"
         if code in _LATER or code >= 500:
             raise SendError(said, kind="connect", sent=False)
+        error, described = _error(answer), str(answer.get("error_description") or "")
         if 200 <= code < 300:
             value = answer.get("access_token")
             if isinstance(value, str) and _VALUE.fullmatch(value):
@@ -261,8 +262,8 @@ class TokenKeeper:
                     return answer
                 what = f"{said} with a token of the type {kind[:40]!r}; only bearer is known here"
                 raise SendError(what, kind="access", sent=False)
-            raise SendError(f"{said} without a token", kind="protocol", sent=False)
-        error, described = _error(answer), str(answer.get("error_description") or "")
+            if not error:  # some refuse with 200
+                raise SendError(f"{said} without a token", kind="protocol", sent=False)
         if error:
             said += f" {error}"
         if described:

@@ -28,6 +28,9 @@ _HEAD_TOO_LARGE = f"its headers are larger than {HEAD_LIMIT // 1024} KiB"
 _TOO_MANY_HEADERS = f"it has more than {HEADER_COUNT} headers"
 _VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
 _GZIP = 16 + zlib.MAX_WBITS
+_MEMBER = b"\x1f\x8b"
+"""What each member of a body of gzip begins with."""
+MEMBERS = 4096  # that a body may have
 
 
 class ReceivedAnswer(NamedTuple):
@@ -276,11 +279,9 @@ class SavingParser(ResponseParser):
             super()._take(data)
             return
         room = self._limit - self._saved.size
-        if len(data) > room:
+        if len(data) > room or self._saved.error is not None:  # its reader finds out which
             self.truncated = self.done = True
             data = data[:room]
-        if self._saved.error is not None:
-            raise _unreadable(f"it cannot be saved: {self._saved.error}")
         if not self._saved.take(data, self._transport.resume_reading):
             self._transport.pause_reading()
 
@@ -296,11 +297,13 @@ class Inflater:
     `zlib.error` comes out where the bytes are not what the coding promises.
     """
 
-    __slots__ = ("_fed", "_held", "_zlib")
+    __slots__ = ("_fed", "_held", "_members", "_zlib")
 
     def __init__(self, coding: bytes) -> None:
         self._fed = False
         self._held = b""
+        self._members = 0 if coding == b"deflate" else MEMBERS
+        """How many may be there still; 0 where only padding may follow."""
         self._zlib = None if coding == b"deflate" else zlib.decompressobj(_GZIP)
 
     @classmethod
@@ -330,5 +333,20 @@ class Inflater:
                 return b""
             wrapped = data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
             self._zlib = zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
-        # What follows the stream's end is padding. zlib would keep all of it.
-        return b"" if self._zlib.eof else self._zlib.decompress(data, limit)
+        made = b""
+        while data and len(made) < limit:
+            if self._zlib.eof:  # another member (RFC 1952, 2.2), or padding, which zlib would keep
+                data = self._held + data
+                self._held = data if data == _MEMBER[:1] and self._members else b""
+                if self._held or not self._members:
+                    break
+                if not data.startswith(_MEMBER):
+                    self._members = 0
+                    break
+                self._members -= 1
+                if not self._members:  # each one copies what is left
+                    raise zlib.error
+                self._zlib = zlib.decompressobj(_GZIP)
+            made += self._zlib.decompress(data, limit - len(made))
+            data = self._zlib.unused_data
+        return made

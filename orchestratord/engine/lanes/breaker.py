@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from orchestratord.model.endpoint import LASTING_MS, BreakerRule
 from orchestratord.model.outcome import Outcome, is_down_code
-from orchestratord.model.task import Reason
 
 WINDOW_MS = 120_000
 """Over how long attempts are counted: between one and two of its halves."""
@@ -39,7 +38,7 @@ LONGEST_PAUSE_MS = 30_000
 
 def is_down(outcome: Outcome) -> bool:
     """Whether an attempt that was sent speaks of a receiver that is down."""
-    if outcome.verdict == "success" or outcome.final_reason == Reason.REJECTED:
+    if outcome.verdict == "success":
         return False
     # One that is final is about the request, as where a database refuses a statement.
     return is_down_code(outcome.status_code) and (

@@ -259,8 +259,30 @@ def test_what_cannot_be_saved(
     assert (task["reason"], receiver.count("/x")) == ("exhausted", 0)
     task = daemon.finish(daemon.call("shop/taken"))
     assert (task["reason"], receiver.count("/x")) == ("exhausted", 3)
-    assert "the answer cannot be saved: " in task["last_error"]
+    assert "200, but the answer cannot be saved: " in task["last_error"]
+    assert task["last_status_code"] == 200
+    assert task["response"]["truncated"]
+    assert task["response"]["body"] == ""
+    assert "attempt 3 200, failed (exhausted): 200, but the answer cannot be saved" in daemon.log()
     until(lambda: os.listdir(write) == ["taken"], "nothing is left")
+
+
+def test_what_was_sent_counts_though_its_answer_cannot_be_saved(
+    make_daemon: MakeDaemon, receiver: Receiver, folders: tuple[Path, Path]
+) -> None:
+    write = folders[1]
+    (write / "taken").mkdir()
+    receiver.on("/x", Answer(200, b"x"))
+    daemon = make_daemon(files={"write": [str(write)]}, defaults={"retry": retry()})
+    daemon.api("shop", receiver.url, rate_limit="2/h")
+    daemon.endpoint("shop/get", "/x", save={"folder": str(write), "name": "taken"})
+    daemon.endpoint("shop/post", "/x", method="POST", save={"folder": str(write), "name": "taken"})
+    daemon.start()
+    task = daemon.finish(daemon.call("shop/post"))
+    assert (task["reason"], task["last_status_code"]) == ("ambiguous", 200)
+    call = daemon.call("shop/get")
+    until(lambda: "rate_limit" in str(daemon.task(call)["waits"]), "the rate")
+    assert (daemon.task(call)["attempts"], receiver.count("/x")) == (1, 2)
 
 
 def test_what_a_crash_left_goes_at_the_start(

@@ -322,6 +322,8 @@ async def test_a_proxy_that_hangs(send: Any, serve: Any, trusting: Any) -> None:
     with pytest.raises(SendError) as caught:
         await send("POST", "https://api.example/", options=options)
     assert (caught.value.kind, caught.value.sent) == ("timeout", False)
+    said = f"no connection to api.example through the proxy {server.url} in time"
+    assert caught.value.message == said
     async with asyncio.timeout(60):
         await server.hung_up.wait()
 

@@ -17,6 +17,7 @@ from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST, LONGEST_PAUSE_
 from orchestratord.engine.lanes.pace import WINDOW_MS, Pace
 from orchestratord.errors import Reject, Snooze
 from orchestratord.model.event import BreakerEvent, Event, EventType, StoredThrottle
+from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Effect, Task
 from orchestratord.plugin.hook_marks import hookimpl
@@ -154,6 +155,26 @@ async def test_what_egress_denies_is_not_charged(bench: Bench) -> None:
     bench.adopt(concurrency=10, rate="1/h")
     await bench.idle(await bench.put([CALL]))
     assert len(bench.receiver.tasks) == 1
+
+
+class Rejecting:
+    """Rejects each answer."""
+
+    @hookimpl
+    def after_request(self, outcome: Outcome) -> Outcome:
+        return outcome.failure("no customer any more", reason="rejected")
+
+
+async def test_what_a_hook_rejects_after_it_was_sent_is_charged(tmp_path: Path) -> None:
+    async with working(tmp_path, Rejecting()) as bench:
+        bench.receiver.open.set()
+        bench.adopt(concurrency=10, rate="2/h")
+        ids = await bench.put([CALL] * 4)
+        await bench.until(lambda: len(bench.receiver.tasks) >= 2 and bench.lane.throttled)
+        await bench.until(lambda: not bench.worker.claims.running)
+        assert len(bench.receiver.tasks) == 2
+        states = [status for status, _ in await bench.states(ids)]
+        assert sorted(states) == ["failed", "failed", "pending", "pending"]
 
 
 # -- Retry-After ---------------------------------------------------------------------------------

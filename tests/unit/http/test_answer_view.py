@@ -134,6 +134,14 @@ def test_a_body_that_is_nothing_of_that(response: httpx.Response, why: str) -> N
     assert found(response, "status_code") == 200, "what does not name it is answered"
 
 
+def test_json_in_the_charset_that_it_names() -> None:
+    latin = '{"a": "é"}'.encode("iso-8859-1")
+    assert found(answered(latin, "application/json; charset=ISO-8859-1"), "body.a") == "é"
+    for kind in ("", "; charset=utf-8", "; charset=none-such", "; charset*=a; charset*0=b"):
+        with pytest.raises(UnreadableBody, match="the body is no JSON"):
+            found(answered(latin, f"application/json{kind}"), "body.a")
+
+
 def test_an_empty_body_is_null() -> None:
     assert found(answered(""), "body") is None
     assert found(answered(" \n", XML), "body") is None

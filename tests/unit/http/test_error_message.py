@@ -53,6 +53,11 @@ async def test_the_usual_places(body: Any, said: str | None) -> None:
     assert await error_message(answered(body), None) == said
 
 
+async def test_a_text_in_the_charset_that_it_names() -> None:
+    said = "ungültig".encode("iso-8859-1")
+    assert await error_message(answered(said, "text/plain; charset=iso-8859-1"), None) == "ungültig"
+
+
 @pytest.mark.parametrize("length", [LONGEST - 10, 8 * LONGEST - 10, 8 * LONGEST + 8_192 - 10])
 async def test_the_cut_goes_through_no_secret(length: int) -> None:
     for blank in ("x", " "):

@@ -156,6 +156,8 @@ async def test_a_refusal_by_the_api() -> None:
         ((200, [1]), "protocol", "answered 200 without a token"),
         ((200, b"[" * 100_000), "protocol", "answered 200 without a token"),
         ((200, {"access_token": "a\r\nb"}), "protocol", "answered 200 without a token"),
+        ((200, {"error": "invalid_grant", "error_description": "it was revoked"}), "access",
+         "answered 200 invalid_grant (it was revoked); look at auth.oauth2.refresh_token in"),
         ((200, given(token_type="mac")), "access", "with a token of the type 'mac'; only bearer"),
         (SendError("no connection", kind="connect", sent=True), "connect", "no connection"),
         (SendError("no answer came in time", kind="timeout", sent=True), "timeout", "in time"),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestratord.errors import SendError
-from orchestratord.http.response_parser import HEAD_LIMIT, Inflater, ResponseParser
+from orchestratord.http.response_parser import HEAD_LIMIT, MEMBERS, Inflater, ResponseParser
 
 CODINGS: dict[bytes, Callable[[bytes], bytes]] = {
     b"gzip": gzip.compress,
@@ -66,6 +66,26 @@ def test_what_follows_the_end_is_dropped() -> None:
     assert inflater.decode(gzip.compress(b"hello") + b"\0" * 20, 100) == b"hello"
     assert inflater.decode(b"more", 100) == b""
     assert inflater.finished
+
+
+def test_a_body_of_several_members() -> None:
+    packed = gzip.compress(b"one, ") + gzip.compress(b"") + gzip.compress(b"two")
+    assert decoder(b"gzip").decode(packed, 100) == b"one, two"
+    assert decoder(b"gzip").decode(packed, 6) == b"one, t"
+    inflater = decoder(b"x-gzip")
+    pieces = [inflater.decode(bytes([byte]), 100) for byte in packed + b"\0\x1f\x8b"]
+    assert b"".join(pieces) == b"one, two"
+    assert inflater.finished
+    inflater.decode(packed, 100)
+    broken = decoder(b"gzip")
+    assert broken.decode(packed[:-1], 100) == b"one, two"
+    assert not broken.finished
+    assert decoder(b"deflate").decode(zlib.compress(b"one") + packed, 100) == b"one"
+
+
+def test_members_are_bounded() -> None:
+    with pytest.raises(zlib.error):
+        decoder(b"gzip").decode(gzip.compress(b"") * (MEMBERS + 1), 100)
 
 
 def test_nonsense() -> None:

@@ -144,3 +144,21 @@ async def test_a_disk_that_is_full(tmp_path: Path) -> None:
         await saved.finish()
     await saved.close()
     assert os.listdir(tmp_path) == []
+
+
+async def test_the_disk_is_full_in_the_middle_of_an_answer(
+    secured: tuple[str, Any, Any], tmp_path: Path
+) -> None:
+    saved = SavedAnswer(str(tmp_path), "saved", 1 << 30)
+    await saved.begin()
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, saved._file)
+    os.close(full)
+    head = b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n" % (16 * len(DATA))
+    response, _ = await exchange(secured, head + 16 * DATA, {SAVED: saved}, 0)
+    assert (response.status_code, response.extensions["truncated"]) == (201, True)
+    assert saved.size < 16 * len(DATA)
+    with pytest.raises(OSError, match="No space left"):
+        await saved.written()
+    await saved.close()
+    assert os.listdir(tmp_path) == []

@@ -36,7 +36,7 @@ DENIED = Outcome.from_error(
      (unanswered(), True), (unanswered("no answer came in time", sent=True), True),
      (unanswered().failure("UNIQUE constraint failed"), False), (DENIED, False),
      (answered(503).success(), False), (answered(503).failure(), True),
-     (answered(200).failure(), False)],
+     (answered(503).failure(reason="rejected"), True), (answered(200).failure(), False)],
 )  # fmt: skip
 def test_what_says_that_a_receiver_is_down(outcome: Outcome, down: bool) -> None:
     """Not what it has against one request, nor what was not sent to it."""
