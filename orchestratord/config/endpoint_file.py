@@ -59,7 +59,7 @@ class EndpointFile:
         if name not in files.contents:
             raise ConfigError([problem for problem in files.problems if problem.file == name])
         references = References(sources.environ, kinds=registry.references)
-        merger = Merger(NodeReader(references, registry, Problems()), registry.settings)
+        merger = Merger(NodeReader(references, registry, Problems()))
         settings = {key: one for key, one in registry.settings.items() if one.merge == "by_name"}
         api = root_of(files, files.apis[endpoint_id.partition("/")[0]])
         inherited = merger.inherited(root_of(files, files.daemon), api, settings)

@@ -170,10 +170,9 @@ class _FolderReader:
         self._breathe = breathe
         self._problems = Problems()
         self._problems.extend(files.problems)
-        registry = sources.host.registry
-        self._reader = NodeReader(references, registry, self._problems)
-        self._shared = SharedReader(self._reader, registry, sources.addresses, cache)
-        self._endpoint_reader = EndpointReader(self._reader, registry, self._shared, cache.blocks)
+        self._reader = NodeReader(references, sources.host.registry, self._problems)
+        self._shared = SharedReader(self._reader, sources.addresses, cache)
+        self._endpoint_reader = EndpointReader(self._shared)
         self._apis: dict[str, Inherited] = {}
 
     def read(self) -> Reading:
@@ -217,9 +216,7 @@ class _FolderReader:
 
     def _daemon_file(self) -> DaemonFile:
         file = self._files.daemon
-        daemon_reader = DaemonReader(
-            self._reader, self._host, self._shared, self._folder, self._environ
-        )
+        daemon_reader = DaemonReader(self._shared, self._folder, self._environ)
         return self._cache.part(
             DAEMON_FILE,
             (self._content(file),),

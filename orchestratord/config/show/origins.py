@@ -49,7 +49,7 @@ class Origins:
         files = read_folder(folder)
         shared = shared_keys(registry.settings)
         reader = NodeReader(References(os.environ, kinds=registry.references), registry, Problems())
-        merger = Merger(reader, registry.settings)
+        merger = Merger(reader)
         root = root_of(files, files.endpoints.get(endpoint.id))
         self.daemon = root_of(files, files.daemon)
         """The root of orchestratord.yaml."""

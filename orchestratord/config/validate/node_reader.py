@@ -71,6 +71,7 @@ class NodeReader:
         self.references: dict[str, str] = {}
         """What stands between the braces of each reference → what it stood for; the path of each
         attached file, behind an `@` → its fingerprint."""
+        self.registry = registry
         self._references = references
         self._strategies = registry.backoffs
         self._disabled = registry.disabled_backoffs
