@@ -384,15 +384,7 @@ def read_plugins(folder: Path) -> Plugins:
         raise ConfigError(problems)
     reader = NodeReader(References(os.environ), Registry(), Problems())
     spot, node = document.root.entries.get("plugins", (document.spot, MapNode()))
-    plugins: Plugins | None = reader.read(spot, node, Plugins).value
-    if plugins is not None:
-        return plugins
-    fields = {}
-    for key, entry in node.entries.items() if isinstance(node, MapNode) else ():
-        value = reader.read(spot, MapNode({key: entry}), Plugins).value
-        if value is not None:
-            fields[key] = getattr(value, key)
-    return Plugins(**fields)
+    return Plugins(**reader.read(spot, node, Plugins).fields)
 
 
 def read_settings(folder: Path, host: Host, environ: Mapping[str, str]) -> DaemonSettings | None:
