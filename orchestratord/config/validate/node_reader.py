@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote
 
@@ -82,6 +83,13 @@ class NodeReader:
         """Where a problem was found in the present reading."""
         self._unresolved: set[Spot] = set()
         """Where a reference stands for nothing, so that the value is none."""
+
+    @classmethod
+    def unheard(
+        cls, registry: Registry, environ: Mapping[str, str], folder: Path = Path()
+    ) -> NodeReader:
+        """One that reads for itself: of what is wrong in these files, others tell."""
+        return cls(References(environ, folder, kinds=registry.references), registry, Problems())
 
     def read(self, spot: Spot, node: Node, type_: Any, given: Mapping[str, Any] = {}) -> ReadNode:
         """Validate a node as `type_`.
