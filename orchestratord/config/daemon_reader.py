@@ -12,7 +12,6 @@ from orchestratord.config.database_url import database_url
 from orchestratord.config.inherit import Inherited, SharedReader
 from orchestratord.config.validate.bind_address import host_problem, parse_bind
 from orchestratord.config.validate.file_folders import STATE, check_folders
-from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.validate.problems import KeyProblems
 from orchestratord.config.validate.shapes import fields_of
 from orchestratord.config.validate.socket_path import length_problem, socket_path
@@ -20,7 +19,6 @@ from orchestratord.config.yaml.document import YamlDocument
 from orchestratord.config.yaml.nodes import MapNode, is_null, mapping_of
 from orchestratord.config.yaml_keys import ApiKeys
 from orchestratord.model.settings import DaemonSettings, FilesSettings, Http, ports_of
-from orchestratord.plugin.host import Host
 from orchestratord.queue.postgres.postgres_url import may_lead_to_standby, problem
 
 _DATABASE = re.compile(r"sqlite:///(?!/*$)[^?#]+")
@@ -45,20 +43,12 @@ class DaemonFile(NamedTuple):
 class DaemonReader:
     """Reads orchestratord.yaml."""
 
-    def __init__(
-        self,
-        reader: NodeReader,
-        host: Host,
-        shared: SharedReader,
-        folder: Path,
-        environ: Mapping[str, str],
-    ) -> None:
+    def __init__(self, shared: SharedReader, folder: Path, environ: Mapping[str, str]) -> None:
         """`folder` is the config folder, and `environ` the daemon's environment."""
-        self._reader = reader
-        self._host = host
         self._shared = shared
+        self._reader = shared.reader
         self._folder, self._environ = folder, environ
-        self._problems = reader.problems
+        self._problems = shared.reader.problems
 
     def read(self, document: YamlDocument) -> DaemonFile:
         """The settings, those of plugins, and what `defaults` gives."""
@@ -74,7 +64,7 @@ class DaemonReader:
         return DaemonFile(settings, of_plugins, defaults)
 
     def _known(self, root: MapNode) -> MapNode:
-        keys, registry = fields_of(DaemonSettings), self._host.registry
+        keys, registry = fields_of(DaemonSettings), self._reader.registry
         known = {*keys, "defaults", *registry.daemon_settings}
         elsewhere = dict.fromkeys(
             fields_of(ApiKeys), "unknown key here; it belongs in an API's api.yaml"
@@ -84,7 +74,7 @@ class DaemonReader:
 
     def _of_plugins(self, root: MapNode) -> Mapping[str, Any]:
         found: dict[str, Any] = {}
-        for key, setting in self._host.registry.daemon_settings.items():
+        for key, setting in self._reader.registry.daemon_settings.items():
             spot, node = root.entries.get(key, (None, None))
             if spot is None or node is None or is_null(node):
                 continue

@@ -11,10 +11,8 @@ from orchestratord.config.folder import MAX_BYTES, read_folder
 from orchestratord.config.inherit import Merger
 from orchestratord.config.loader import Loader
 from orchestratord.config.validate.node_reader import NodeReader
-from orchestratord.config.validate.problems import Problems
 from orchestratord.config.yaml.document import read_document, root_of
 from orchestratord.config.yaml.nodes import MapNode, data_of
-from orchestratord.config.yaml.references import References
 from orchestratord.errors import ConfigError, NotFound, Problem
 from orchestratord.model.endpoint import Setting
 from orchestratord.model.settings import Config
@@ -58,8 +56,7 @@ class EndpointFile:
             raise NotFound.of("endpoint", endpoint_id)
         if name not in files.contents:
             raise ConfigError([problem for problem in files.problems if problem.file == name])
-        references = References(sources.environ, kinds=registry.references)
-        merger = Merger(NodeReader(references, registry, Problems()), registry.settings)
+        merger = Merger(NodeReader.unheard(registry, sources.environ))
         settings = {key: one for key, one in registry.settings.items() if one.merge == "by_name"}
         api = root_of(files, files.apis[endpoint_id.partition("/")[0]])
         inherited = merger.inherited(root_of(files, files.daemon), api, settings)

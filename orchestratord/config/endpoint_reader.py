@@ -17,14 +17,13 @@ from orchestratord.config.show.merged_endpoint import (
     shown_endpoint,
     shown_params,
 )
-from orchestratord.config.validate.node_reader import NodeReader, ReadNode
+from orchestratord.config.validate.node_reader import ReadNode
 from orchestratord.config.validate.problems import KeyProblems
 from orchestratord.config.validate.request_rules import path_problem
 from orchestratord.config.validate.schedule_rules import schedule_problems
 from orchestratord.config.validate.secret_keys import secret_values
 from orchestratord.config.validate.shapes import fields_of, leaves_of
 from orchestratord.config.validate.undefined_names import undeclared, undefined, unknown_yet
-from orchestratord.config.yaml.blocks import KnownBlocks
 from orchestratord.config.yaml.document import YamlDocument
 from orchestratord.config.yaml.nodes import MapNode, Node, Scalar, Spot, locate, mapping_of
 from orchestratord.config.yaml_keys import HTTP, EndpointKeys, Shared, shared_keys
@@ -33,7 +32,6 @@ from orchestratord.model.endpoint import Endpoint, Param, PartitionRule, Schedul
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.test_case import TestCase
 from orchestratord.plugin.executor import Executor
-from orchestratord.plugin.registry import Registry
 from orchestratord.values.secret import Text
 from orchestratord.values.suggest import suggest
 from orchestratord.values.template import Template, TemplateTree
@@ -65,16 +63,14 @@ class Declared:
 class EndpointReader:
     """Reads endpoints, one after the other."""
 
-    def __init__(
-        self, reader: NodeReader, registry: Registry, shared: SharedReader, blocks: KnownBlocks
-    ) -> None:
-        self._reader = reader
-        self._registry = registry
+    def __init__(self, shared: SharedReader) -> None:
         self._shared = shared
-        self._problems = reader.problems
-        self._keys = KeyReader(reader, blocks)
-        self._executors = registry.call_executors()
-        self._shared_keys = shared_keys(registry.settings)
+        self._reader = shared.reader
+        self._registry = shared.reader.registry
+        self._problems = shared.reader.problems
+        self._keys = KeyReader(shared.reader, shared.cache.blocks)
+        self._executors = self._registry.call_executors()
+        self._shared_keys = shared_keys(self._registry.settings)
         self._own_keys = fields_of(EndpointKeys).keys() - self._shared_keys
         self._known: dict[str, frozenset[str]] = {}
         """The keys of an endpoint, by its type."""

@@ -36,7 +36,6 @@ from orchestratord.config.yaml.nodes import (
 from orchestratord.config.yaml_keys import ApiKeys, EndpointKeys, Shared, shared_keys
 from orchestratord.model.auth import Proxy
 from orchestratord.model.endpoint import Api, Guards, Setting
-from orchestratord.plugin.registry import Registry
 from orchestratord.values.template import Template
 
 WHOLE = frozenset({"backoff"})
@@ -48,14 +47,9 @@ _NAME_LIMIT = 200
 class Merger:
     """Merges the layers of one snapshot."""
 
-    def __init__(
-        self,
-        reader: NodeReader,
-        settings: Mapping[str, Setting[Any]],
-        blocks: KnownBlocks | None = None,
-    ) -> None:
+    def __init__(self, reader: NodeReader, blocks: KnownBlocks | None = None) -> None:
         self._reader = reader
-        self._settings = settings
+        self._settings = reader.registry.settings
         self._blocks = blocks
         self._joined: dict[tuple[int, int], Node] = {}
 
@@ -197,18 +191,16 @@ class Inherited:
 class SharedReader:
     """Reads what endpoints share."""
 
-    def __init__(
-        self, reader: NodeReader, registry: Registry, addresses: AddressRules | None, cache: Cache
-    ) -> None:
-        self.merger = Merger(reader, registry.settings, cache.blocks)
+    def __init__(self, reader: NodeReader, addresses: AddressRules | None, cache: Cache) -> None:
+        self.merger = Merger(reader, cache.blocks)
         self.request_rules = RequestRules(reader.problems, addresses)
-        self._reader = reader
-        self._registry = registry
-        self._cache = cache
+        self.reader = reader
+        self.cache = cache
+        self._registry = reader.registry
         self._problems = reader.problems
         self._items = {
             key: item
-            for key, setting in registry.settings.items()
+            for key, setting in self._registry.settings.items()
             if (item := _item_of(setting.type)) is not None
         }
         """Of settings that hold any number of one model: that model."""
@@ -222,7 +214,7 @@ class SharedReader:
             self._problems.error(spot, "expected a mapping", unread=True)
         inherited = self._inherited(spot, Inherited(), upper.only(shared))
         inherited.own = upper.only(own)
-        inherited.guards = self._reader.read(spot, inherited.own, Guards).value or Guards()
+        inherited.guards = self.reader.read(spot, inherited.own, Guards).value or Guards()
         return inherited
 
     def api(
@@ -244,12 +236,12 @@ class SharedReader:
         inherited = self._inherited(spot, defaults, known.only(shared))
         inherited.own = self.merger.merge(defaults.own, known.only(own))
         inherited.spot = spot
-        keys, inherited.data, fields = self._reader.read(spot, inherited.own, ApiKeys)
+        keys, inherited.data, fields = self.reader.read(spot, inherited.own, ApiKeys)
         problems = KeyProblems(self._problems, spot, inherited.own)
         self.request_rules.check_api(fields, problems, allow)
         proxy: Proxy | None = fields.get("proxy")
         if proxy is not None and proxy.password:
-            self._reader.secret(problems.at("proxy"), proxy.password)
+            self.reader.secret(problems.at("proxy"), proxy.password)
         inherited.headers = fields.get("headers", {})
         if keys is not None:
             written = {key: getattr(keys, key) for key in keys.model_fields_set if key != "egress"}
@@ -320,16 +312,16 @@ class SharedReader:
             elif entry is not None and key in self._items and isinstance(entry[1], ListNode):
                 read[key] = self._read_items(key, entry[1])
             elif key not in self._registry.settings or entry is not None:
-                read[key] = self._cache.alike(
-                    key, entry and entry[1], self._reader, partial(self._read_key, key, spot, node)
+                read[key] = self.cache.alike(
+                    key, entry and entry[1], self.reader, partial(self._read_key, key, spot, node)
                 )
         return read
 
     def _read_items(self, key: str, node: ListNode) -> ReadNode:
         """One by one: most endpoints have some of their API, and some that others have, too."""
         read = [
-            self._cache.alike(
-                key, entry[1], self._reader, partial(self._reader.read, *entry, self._items[key])
+            self.cache.alike(
+                key, entry[1], self.reader, partial(self.reader.read, *entry, self._items[key])
             )
             for entry in node.items
         ]
@@ -339,15 +331,15 @@ class SharedReader:
 
     def _read_key(self, key: str, spot: Spot, node: MapNode) -> ReadNode:
         if key in self._registry.settings:
-            return self._reader.read(*node.entries[key], self._registry.settings[key].type)
-        value, data, _ = self._reader.read(spot, node.only({key}), Shared)
+            return self.reader.read(*node.entries[key], self._registry.settings[key].type)
+        value, data, _ = self.reader.read(spot, node.only({key}), Shared)
         return ReadNode(value and getattr(value, key), data.get(key), {})
 
     def _inherited(self, spot: Spot, lower: Inherited, upper: MapNode) -> Inherited:
         merged = self.merger.merge(lower.node, upper)
         for _, node in merged.entries.values():
             for item in items_of(node):
-                self._cache.blocks.share(item)  # of all endpoints that inherit it
+                self.cache.blocks.share(item)  # of all endpoints that inherit it
         return Inherited(merged, self.read_shared(spot, merged, lower))
 
 

@@ -170,10 +170,9 @@ class _FolderReader:
         self._breathe = breathe
         self._problems = Problems()
         self._problems.extend(files.problems)
-        registry = sources.host.registry
-        self._reader = NodeReader(references, registry, self._problems)
-        self._shared = SharedReader(self._reader, registry, sources.addresses, cache)
-        self._endpoint_reader = EndpointReader(self._reader, registry, self._shared, cache.blocks)
+        self._reader = NodeReader(references, sources.host.registry, self._problems)
+        self._shared = SharedReader(self._reader, sources.addresses, cache)
+        self._endpoint_reader = EndpointReader(self._shared)
         self._apis: dict[str, Inherited] = {}
 
     def read(self) -> Reading:
@@ -217,9 +216,7 @@ class _FolderReader:
 
     def _daemon_file(self) -> DaemonFile:
         file = self._files.daemon
-        daemon_reader = DaemonReader(
-            self._reader, self._host, self._shared, self._folder, self._environ
-        )
+        daemon_reader = DaemonReader(self._shared, self._folder, self._environ)
         return self._cache.part(
             DAEMON_FILE,
             (self._content(file),),
@@ -385,17 +382,9 @@ def read_plugins(folder: Path) -> Plugins:
     problems = [p for p in (*files.problems, *document.problems) if p.severity == "error"]
     if document.root is None:
         raise ConfigError(problems)
-    reader = NodeReader(References(os.environ), Registry(), Problems())
+    reader = NodeReader.unheard(Registry(), os.environ)
     spot, node = document.root.entries.get("plugins", (document.spot, MapNode()))
-    plugins: Plugins | None = reader.read(spot, node, Plugins).value
-    if plugins is not None:
-        return plugins
-    fields = {}
-    for key, entry in node.entries.items() if isinstance(node, MapNode) else ():
-        value = reader.read(spot, MapNode({key: entry}), Plugins).value
-        if value is not None:
-            fields[key] = getattr(value, key)
-    return Plugins(**fields)
+    return Plugins(**reader.read(spot, node, Plugins).fields)
 
 
 def read_settings(folder: Path, host: Host, environ: Mapping[str, str]) -> DaemonSettings | None:
@@ -405,9 +394,7 @@ def read_settings(folder: Path, host: Host, environ: Mapping[str, str]) -> Daemo
     document = _document(files, files.daemon, DAEMON_FILE)
     if document.root is None:
         return None
-    reader = NodeReader(
-        References(environ, folder, kinds=host.registry.references), host.registry, Problems()
-    )
+    reader = NodeReader.unheard(host.registry, environ, folder)
     known = document.root.only(fields_of(DaemonSettings))
     settings: DaemonSettings | None = reader.read(document.spot, known, DaemonSettings).value
     return settings

@@ -66,12 +66,12 @@ def check_params(
     # Before anything is done with them, and with the defaults.
     _check_size({**given, **text} if text else given, most)
     rules = endpoint.spec if isinstance(endpoint.spec, ParamRules) else None
-    if rules is not None and rules.free and not endpoint.params:
-        params = _as_json({**given, **text})
-    else:
-        params = fill(endpoint.params, given, text)
-        if len(params) > len(given):
-            _check_size(params, most)
+    declared = endpoint.params
+    if rules is not None and rules.free and not declared:
+        declared = dict.fromkeys((*given, *text), _ANY_PARAM)
+    params = fill(declared, given, text)
+    if len(params) > len(given):
+        _check_size(params, most)
     if rules is not None and not (apart and rules.apart) and (found := rules.problems(params)):
         raise InvalidParams(found)
     return params
@@ -101,19 +101,6 @@ async def rule_problems(config: Config, calls: Sequence[NewTask]) -> list[dict[s
 
 
 TOO_LARGE = "are larger, as JSON, than the {} bytes that max_params in orchestratord.yaml allows"
-
-
-def _as_json(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of an endpoint that takes any. Raises InvalidParams for what is no JSON."""
-    problems: dict[str, str] = {}
-    for name, value in given.items():
-        try:
-            fitted(_ANY_PARAM, value)
-        except ValueError as error:
-            problems[name] = str(error)
-    if problems:
-        raise InvalidParams(problems)
-    return dict(given)
 
 
 def fill(
@@ -150,7 +137,7 @@ def exemplary(
     `most` and what is raised are those of `check_params`, without the rules that are asked apart.
     """
     made_up = {
-        name: _type(param).example
+        name: _TYPES[param.type].example
         for name, param in endpoint.params.items()
         if param.required and name not in given
     }
@@ -161,7 +148,7 @@ def fitted(param: Param, value: Any) -> Any:
     """A JSON value as the parameter's type. Raises ValueError where it is of another."""
     if value is None and not param.required and param.default is None:
         return None
-    type_ = _type(param)
+    type_ = _TYPES[param.type]
     if not type_.fits(value):
         raise ValueError(f"expected {type_.words}, not {_json_text(value)}")
     kind = type(value)
@@ -175,11 +162,7 @@ def fitted(param: Param, value: Any) -> Any:
 
 def from_text(param: Param, text: str) -> Any:
     """A text as the parameter's type. Raises ValueError where it cannot be read as that."""
-    return fitted(param, _type(param).read(text))
-
-
-def _type(param: Param) -> _Type:
-    return _ANY if param.type is None else _TYPES[param.type]
+    return fitted(param, _TYPES[param.type].read(text))
 
 
 def _integer(text: str) -> Any:
@@ -235,7 +218,7 @@ class _Type(NamedTuple):
     read: Callable[[str], Any]
 
 
-_TYPES = {
+_TYPES: Mapping[str | None, _Type] = {
     "string": _Type("a text", lambda value: isinstance(value, str), "example", str),
     "integer": _Type(
         "a whole number", lambda value: _is_number(value) and value == int(value), 1, _integer
@@ -244,7 +227,7 @@ _TYPES = {
     "boolean": _Type("true or false", lambda value: isinstance(value, bool), True, _boolean),
     "array": _Type("a list", lambda value: isinstance(value, list | tuple), [], _json),
     "object": _Type("a mapping", lambda value: isinstance(value, Mapping), {}, _json),
+    None: _Type("any value", lambda value: True, "example", str),
 }
 _ANY_PARAM = Param(required=True)
-_ANY = _Type("any value", lambda value: True, "example", str)
-"""What a parameter without a type takes."""
+"""Of an endpoint that takes any."""

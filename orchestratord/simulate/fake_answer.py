@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import httpx
@@ -36,27 +37,21 @@ NO_ANSWER: SendErrorKind = "timeout"
 """What the status code `error` stands for alone."""
 
 
-class FakeReceiver:
+async def _answered(answer: FakeAnswer, request: httpx.Request, **options: Any) -> httpx.Response:
     """A `send` that sends nothing: each request gets the same fake answer."""
-
-    def __init__(self, answer: FakeAnswer) -> None:
-        self._answer = answer
-
-    async def __call__(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        answer = self._answer
-        if not isinstance(answer.code, int):
-            kind = answer.error or NO_ANSWER
-            message, sent = _ERRORS[kind]
-            raise SendError(message, kind=kind, sent=sent)
-        headers = {
-            name: value
-            for name, value in answer.headers.items()
-            # The body is written as it is read, whatever the file says of its encoding.
-            if name.lower() not in ("content-encoding", "content-length", "transfer-encoding")
-        }
-        body = answer.body if answer.file is None else answer.file.content
-        content = _content(body, headers)
-        return httpx.Response(answer.code, headers=headers, content=content, request=request)
+    if not isinstance(answer.code, int):
+        kind = answer.error or NO_ANSWER
+        message, sent = _ERRORS[kind]
+        raise SendError(message, kind=kind, sent=sent)
+    headers = {
+        name: value
+        for name, value in answer.headers.items()
+        # The body is written as it is read, whatever the file says of its encoding.
+        if name.lower() not in ("content-encoding", "content-length", "transfer-encoding")
+    }
+    body = answer.body if answer.file is None else answer.file.content
+    content = _content(body, headers)
+    return httpx.Response(answer.code, headers=headers, content=content, request=request)
 
 
 async def outcome_of(
@@ -74,7 +69,7 @@ async def outcome_of(
         request.extensions[PRETENDED] = True
     try:
         async with asyncio.timeout(target.timeout):
-            outcome = await executor.execute(request, task, target, FakeReceiver(answer))
+            outcome = await executor.execute(request, task, target, partial(_answered, answer))
     except asyncio.CancelledError:
         raise
     except BaseException as fault:  # it may be a plugin's

@@ -6,12 +6,12 @@ characters. What could be read as a reference or a template is written so that i
 
 from __future__ import annotations
 
-import json
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from orchestratord import flow_yaml
 from orchestratord_openapi.openapi_document import MISSING, OpenApiDocument, text
 from orchestratord_openapi.openapi_operation import ImportedOperation, ImportedParam
 from orchestratord_openapi.security_schemes import SecurityScheme
@@ -97,10 +97,7 @@ def scalar(value: Any) -> str:
     word = isinstance(value, str) and _WORD.fullmatch(value) is not None
     if word and value.lower() not in _READ_OTHERWISE:
         return str(value)
-    return "".join(
-        c if c.isprintable() else f"\\u{ord(c):04x}" if c <= "\uffff" else f"\\U{ord(c):08x}"
-        for c in json.dumps(value, ensure_ascii=False)
-    )
+    return flow_yaml.visible(flow_yaml.json_text(value))
 
 
 def escaped(value: Any) -> Any:

@@ -25,13 +25,7 @@ def init(folder: str | None, config: str | None) -> None:
     is shown once. A folder that is not empty is left alone.
     """
     from orchestratord import opened_host, world
-    from orchestratord_scaffold.scaffold import (
-        TEMPLATES,
-        make_empty,
-        write_new,
-        write_schemas,
-        write_secret,
-    )
+    from orchestratord_scaffold.scaffold import TEMPLATES, make_empty, write_new, write_schemas
 
     if (folder is None) == (config is None):
         raise click.UsageError("name one folder to make, such as: orchestratord init config")
@@ -45,7 +39,7 @@ def init(folder: str | None, config: str | None) -> None:
     for path in sorted(source.rglob("*.yaml")):
         text = path.read_text(encoding="utf-8").replace("@TOKEN@", reference)
         write_new(made / path.relative_to(source), text)
-    write_secret(made / DASHBOARD_FILE, f"{token}\n")
+    write_new(made / DASHBOARD_FILE, f"{token}\n", secret=True)
     write_new(made / ".gitignore", f"/{DASHBOARD_FILE}\n")
     write_schemas(made, opened_host(str(made)).registry)
     where = shlex.quote(str(made))

@@ -47,11 +47,15 @@ def make_empty(folder: Path) -> None:
         raise unwritable(folder, error) from None
 
 
-def write_new(path: Path, text: str) -> None:
-    """Write a file that is not there yet, and say so. Raises ClickException."""
+def write_new(path: Path, text: str, *, secret: bool = False) -> None:
+    """Write a file that is not there yet, and say so. Raises ClickException.
+
+    A secret is one that only the user may read, and the group of the folder if it is another.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
+        opener = _open_secret if secret else None
+        with open(path, "x", encoding="utf-8", opener=opener) as file:
             file.write(text)
     except FileExistsError:
         raise click.ClickException(f"{path} is there already") from None
@@ -60,23 +64,15 @@ def write_new(path: Path, text: str) -> None:
     click.echo(f"wrote {path}")
 
 
-def write_secret(path: Path, text: str) -> None:
-    """`write_new` for what only the user may read, and the group of the folder if it is another.
-
-    A folder of root's for the daemon's group is made so that the daemon can read what is in it.
-    """
-    try:
-        group = path.parent.stat().st_gid
-        shared = group not in (0, os.getegid())
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            if shared:
-                os.fchown(handle, -1, group)
-                os.fchmod(handle, 0o640)
-    except OSError as error:
-        raise unwritable(path, error) from None
-    click.echo(f"wrote {path}")
+def _open_secret(path: str, flags: int) -> int:
+    """Opens for the user alone, or for the folder's group: a folder of root's for the daemon's
+    group is made so that the daemon can read what is in it."""
+    group = Path(path).parent.stat().st_gid
+    handle = os.open(path, flags, 0o600)
+    if group not in (0, os.getegid()):
+        os.fchown(handle, -1, group)
+        os.fchmod(handle, 0o640)
+    return handle
 
 
 def schema_text(kind: SchemaKind, registry: Any) -> str:

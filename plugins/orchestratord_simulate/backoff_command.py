@@ -62,15 +62,13 @@ def backoff(
         open_ = opened_config(config)
         backoffs = open_.host.registry.backoffs
         title, policy = _declared(open_, what, webhook)
-        changes |= {"backoff": policy.backoff}
     else:
         if webhook is not None:
             raise click.UsageError("--webhook belongs to an endpoint, API/NAME")
         backoffs = opened_host(config).registry.backoffs
         title, policy = None, None
-        changes |= {"backoff": _strategy(what, backoffs)}
-    if policy is None or len(changes) > 1:
-        policy = _changed(policy, changes, backoffs)
+        changes["backoff"] = _strategy(what, backoffs)
+    policy = _changed(policy, changes, backoffs)
     shown = policy.written()
     del shown["when"]  # which says nothing of delays
     faults: list[str] = []

@@ -78,15 +78,15 @@ def _placed(open_: OpenedConfig, result: CaseResult) -> Result:
     """With the place of the test, and of each expectation that was not met."""
     here = ("tests", result.index)
     misses: list[dict[str, Any]] = []
-    for miss in result.misses:
-        spot = open_.place(result.endpoint, *here, *miss.path)
+    for path, message in result.misses:
+        spot = open_.place(result.endpoint, *here, *path)
         misses.append(
             {
                 "file": spot.file,
                 "line": spot.line,
                 "column": spot.column,
-                "key": ".".join(map(str, (*here, *miss.path))),
-                "message": miss.message,
+                "key": ".".join(map(str, (*here, *path))),
+                "message": message,
             }
         )
     spot = open_.place(result.endpoint, *here)

@@ -31,14 +31,8 @@ _EXACT = 0.0005
 _OF_STATEMENTS = frozenset(("database", "statement", "params"))
 
 Path = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """One expectation that was not met; `path` is its key, below the test's."""
-
-    path: Path
-    message: str
+Miss = tuple[Path, str]
+"""One expectation that was not met: its key, below the test's, and a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +49,20 @@ class CaseResult:
         """Its name, or its place in the list."""
         return self.case.name or f"tests.{self.index}"
 
-    @property
-    def passed(self) -> bool:
-        """Whether all went as expected."""
-        return not self.misses
-
 
 async def run_cases(opened: OpenedConfig, endpoint: Endpoint) -> list[CaseResult]:
     """Carry out the tests of one endpoint, in their order. No secret is in what comes out."""
     tried: list[CaseResult] = []
     for index, case in enumerate(endpoint.tests):
         found = [
-            Miss(path, opened.config.redactor.text(message))
+            (path, opened.config.redactor.text(message))
             for path, message in await _misses(opened, endpoint, case)
         ]
         tried.append(CaseResult(endpoint, index, case, tuple(found)))
     return tried
 
 
-async def _misses(
-    opened: OpenedConfig, endpoint: Endpoint, case: TestCase
-) -> list[tuple[Path, str]]:
+async def _misses(opened: OpenedConfig, endpoint: Endpoint, case: TestCase) -> list[Miss]:
     try:
         report = await opened.explainer().explain(
             endpoint,
@@ -87,7 +74,7 @@ async def _misses(
     except Conflict as conflict:
         return [((), str(conflict))]
     shown = report.document(opened.config.redactor)
-    misses: list[tuple[Path, str]] = [((), note) for note in report.notes]
+    misses: list[Miss] = [((), note) for note in report.notes]
     misses += _decided(case, report, shown)
     misses += _webhooks(case, report)
     misses += _calls(case, report)
@@ -95,9 +82,7 @@ async def _misses(
     return misses
 
 
-def _decided(
-    case: TestCase, report: Report, shown: Mapping[str, Any]
-) -> Iterator[tuple[Path, str]]:
+def _decided(case: TestCase, report: Report, shown: Mapping[str, Any]) -> Iterator[Miss]:
     expect, decision, outcome = case.expect, report.decision, report.outcome
     assert decision is not None, "each test pretends an answer"
     came: str = shown["decision"]["outcome"]
@@ -122,7 +107,7 @@ def _decided(
             yield ("expect", "delay"), f"expected {wanted}, came {delay}: {decision.why}"
 
 
-def _webhooks(case: TestCase, report: Report) -> Iterator[tuple[Path, str]]:
+def _webhooks(case: TestCase, report: Report) -> Iterator[Miss]:
     path, expected = ("expect", "webhooks"), case.expect.webhooks
     if expected is None:
         return
@@ -145,7 +130,7 @@ def _webhooks(case: TestCase, report: Report) -> Iterator[tuple[Path, str]]:
             yield (*path, index), f"there is no webhook {name!r}"
 
 
-def _calls(case: TestCase, report: Report) -> Iterator[tuple[Path, str]]:
+def _calls(case: TestCase, report: Report) -> Iterator[Miss]:
     path, expected = ("expect", "calls"), case.expect.calls
     if expected is None:
         return
@@ -172,7 +157,7 @@ def _is_about(explanation: Explanation, call: str) -> bool:
     return not explanation.happens and explanation.name.split(" ")[0] == call
 
 
-def _request(case: TestCase, report: Report) -> Iterator[tuple[Path, str]]:
+def _request(case: TestCase, report: Report) -> Iterator[Miss]:
     path, expected, request = ("expect", "request"), case.expect.request, report.request
     if expected is None:
         return
@@ -202,7 +187,7 @@ def _request(case: TestCase, report: Report) -> Iterator[tuple[Path, str]]:
         yield from _body(expected.body, request.content.decode(errors="replace"), (*path, "body"))
 
 
-def _statement(case: TestCase, statement: Statement, path: Path) -> Iterator[tuple[Path, str]]:
+def _statement(case: TestCase, statement: Statement, path: Path) -> Iterator[Miss]:
     expected = case.expect.request
     assert expected is not None
     for key in sorted(expected.model_fields_set - _OF_STATEMENTS):
@@ -219,7 +204,7 @@ def _statement(case: TestCase, statement: Statement, path: Path) -> Iterator[tup
             yield (*path, "params"), f"expected {wanted}, came {came}"
 
 
-def _body(expected: Any, text: str, path: Path) -> Iterator[tuple[Path, str]]:
+def _body(expected: Any, text: str, path: Path) -> Iterator[Miss]:
     if isinstance(expected, str):
         if text != expected:
             yield path, f"expected {str(expected)!r}, came {text!r}"

@@ -40,7 +40,7 @@ def show(config: str | None, endpoint: str | None, output: str) -> None:
     Secrets are masked.
     """
     from orchestratord.cli.opened_config import opened_config
-    from orchestratord.config.show.origins import Origins, trace
+    from orchestratord.config.show.origins import trace
 
     open_ = opened_config(config)
     registry = open_.host.registry
@@ -51,8 +51,7 @@ def show(config: str | None, endpoint: str | None, output: str) -> None:
     else:
         declared = open_.endpoint(endpoint)
         about = {"endpoint": declared.id, "source": declared.source}
-        origins = Origins(open_.folder, declared, registry)
-        traced = trace(declared, origins, registry, open_.config.redactor)
+        traced = trace(open_.folder, declared, registry, open_.config.redactor)
     if output == "yaml":
         click.echo(f"# {', '.join(about.values())}")
         click.echo(annotated(traced))

@@ -14,11 +14,9 @@ from pydantic import BaseModel, TypeAdapter
 from orchestratord.config.folder import read_folder
 from orchestratord.config.inherit import Merger
 from orchestratord.config.validate.node_reader import NodeReader
-from orchestratord.config.validate.problems import Problems
 from orchestratord.config.validate.shapes import fields_of, keyed_fields
 from orchestratord.config.yaml.document import root_of
 from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, mapping_of
-from orchestratord.config.yaml.references import References
 from orchestratord.config.yaml_keys import ApiKeys, shared_keys
 from orchestratord.model.backoff import Backoff, backoff_data
 from orchestratord.model.endpoint import Endpoint, Guards
@@ -41,37 +39,15 @@ class Traced:
     origin: Spot | None = None
 
 
-class Origins:
-    """The files of one endpoint, laid over each other, each value where it was written."""
-
-    def __init__(self, folder: Path, endpoint: Endpoint, registry: Registry) -> None:
-        """Read the files again; they were good a moment ago."""
-        files = read_folder(folder)
-        shared = shared_keys(registry.settings)
-        reader = NodeReader(References(os.environ, kinds=registry.references), registry, Problems())
-        merger = Merger(reader, registry.settings)
-        root = root_of(files, files.endpoints.get(endpoint.id))
-        self.daemon = root_of(files, files.daemon)
-        """The root of orchestratord.yaml."""
-        guards = mapping_of(self.daemon.child("defaults")).only(fields_of(Guards))
-        self.api = merger.merge(guards, root_of(files, files.apis.get(endpoint.api.name)))
-        """The root of api.yaml, with what its own keys have from `defaults`."""
-        inherited = merger.inherited(self.daemon, self.api, shared)
-        merged = merger.merge(inherited, root.only(shared))
-        self.endpoint = MapNode({**root.entries, **merged.entries})
-        """The endpoint's keys, with those that it inherits."""
-
-
 def trace(
-    endpoint: Endpoint, origins: Origins, registry: Registry, redactor: Redactor
+    folder: Path, endpoint: Endpoint, registry: Registry, redactor: Redactor
 ) -> dict[str, Traced]:
     """What the endpoint is after merging, secrets masked, with the place of each value.
 
-    What is empty and not written is left out.
+    What is empty and not written is left out. The files were good a moment ago.
     """
-    tracer = _Tracer(redactor)
-    own = origins.endpoint.entries
-    above = origins.api.entries
+    daemon, api, merged = _laid_over(folder, endpoint, registry)
+    own, above = merged.entries, api.entries
     traced: dict[str, Traced] = {}
 
     def add(
@@ -79,14 +55,14 @@ def trace(
     ) -> None:
         data = endpoint.shown[key] if key in endpoint.shown else default()
         if key in entries or not _is_nothing(data):
-            traced[key] = tracer.trace(data, value, entries.get(key))
+            traced[key] = _traced(data, value, entries.get(key), redactor)
 
     add("type", endpoint.type, _none, own)
     for name in ApiKeys.model_fields:
         if name not in ("headers", "egress"):
             add(name, getattr(endpoint.api, name), partial(_dumped, endpoint.api, name), above)
     if endpoint.api.egress:
-        traced["egress"] = Traced({"allow": _egress(endpoint, origins)})
+        traced["egress"] = Traced({"allow": _egress(endpoint, daemon, api)})
     spec = endpoint.spec
     if isinstance(spec, BaseModel):
         for key, name in keyed_fields(type(spec)):
@@ -116,17 +92,14 @@ def trace_daemon(config: Config, registry: Registry) -> dict[str, Traced]:
     """
     files = read_folder(config.folder)
     root = root_of(files, files.daemon)
-    reader = NodeReader(
-        References(os.environ, config.folder, kinds=registry.references), registry, Problems()
-    )
-    tracer = _Tracer(config.redactor)
+    reader = NodeReader.unheard(registry, os.environ, config.folder)
     traced: dict[str, Traced] = {}
 
     def add(key: str, value: Any, default: Callable[[], Any]) -> None:
         placed = root.entries.get(key)
         data = default() if placed is None else reader.plain(*placed)
         if placed is not None or not _is_nothing(data):
-            traced[key] = tracer.trace(data, value, placed)
+            traced[key] = _traced(data, value, placed, config.redactor)
 
     for key, name in keyed_fields(DaemonSettings):
         add(key, getattr(config.daemon, name), partial(_dumped, config.daemon, name))
@@ -138,47 +111,59 @@ def trace_daemon(config: Config, registry: Registry) -> dict[str, Traced]:
     return traced
 
 
-class _Tracer:
-    def __init__(self, redactor: Redactor) -> None:
-        self._redactor = redactor
+def _laid_over(
+    folder: Path, endpoint: Endpoint, registry: Registry
+) -> tuple[MapNode, MapNode, MapNode]:
+    """The root of orchestratord.yaml; that of api.yaml, with what its own keys have from
+    `defaults`; and the endpoint's keys, with those that it inherits."""
+    files, shared = read_folder(folder), shared_keys(registry.settings)
+    merger = Merger(NodeReader.unheard(registry, os.environ))
+    root = root_of(files, files.endpoints.get(endpoint.id))
+    daemon = root_of(files, files.daemon)
+    guards = mapping_of(daemon.child("defaults")).only(fields_of(Guards))
+    api = merger.merge(guards, root_of(files, files.apis.get(endpoint.api.name)))
+    merged = merger.merge(merger.inherited(daemon, api, shared), root.only(shared))
+    return daemon, api, MapNode({**root.entries, **merged.entries})
 
-    def trace(self, data: Any, value: Any, placed: _Placed | None) -> Traced:
-        """Bring together a value for people, what it was validated to, and where it stands."""
-        spot, node = placed if placed is not None else (None, None)
-        if isinstance(value, Backoff):
-            if not isinstance(data, Mapping):
-                data = {}
-            data = {**backoff_data(value), **data}
-            if isinstance(node, Scalar) and spot is not None:
-                node = MapNode({"strategy": (spot, node)})
-        elif isinstance(value, BaseModel) and isinstance(data, Mapping):
-            data = {**data, **_defaults(value, data)}
-        if isinstance(data, Mapping):
-            return Traced(
-                {
-                    self._redactor.text(str(key)): self.trace(
-                        item, _child(value, key), mapping_of(node).entries.get(str(key))
-                    )
-                    for key, item in data.items()
-                    if str(key) in mapping_of(node).entries or not _is_nothing(item)
-                },
-                spot,
-            )
-        if isinstance(data, list | tuple):
-            items = node.items if isinstance(node, ListNode) else []
-            values = value if isinstance(value, list | tuple) else ()
-            return Traced(
-                [
-                    self.trace(
-                        item,
-                        values[index] if len(values) == len(data) else None,
-                        items[index] if len(items) == len(data) else _inside(placed),
-                    )
-                    for index, item in enumerate(data)
-                ],
-                spot,
-            )
-        return Traced(self._redactor.text(data) if isinstance(data, str) else data, spot)
+
+def _traced(data: Any, value: Any, placed: _Placed | None, redactor: Redactor) -> Traced:
+    """Bring together a value for people, what it was validated to, and where it stands."""
+    spot, node = placed if placed is not None else (None, None)
+    if isinstance(value, Backoff):
+        if not isinstance(data, Mapping):
+            data = {}
+        data = {**backoff_data(value), **data}
+        if isinstance(node, Scalar) and spot is not None:
+            node = MapNode({"strategy": (spot, node)})
+    elif isinstance(value, BaseModel) and isinstance(data, Mapping):
+        data = {**data, **_defaults(value, data)}
+    if isinstance(data, Mapping):
+        return Traced(
+            {
+                redactor.text(str(key)): _traced(
+                    item, _child(value, key), mapping_of(node).entries.get(str(key)), redactor
+                )
+                for key, item in data.items()
+                if str(key) in mapping_of(node).entries or not _is_nothing(item)
+            },
+            spot,
+        )
+    if isinstance(data, list | tuple):
+        items = node.items if isinstance(node, ListNode) else []
+        values = value if isinstance(value, list | tuple) else ()
+        return Traced(
+            [
+                _traced(
+                    item,
+                    values[index] if len(values) == len(data) else None,
+                    items[index] if len(items) == len(data) else _inside(placed),
+                    redactor,
+                )
+                for index, item in enumerate(data)
+            ],
+            spot,
+        )
+    return Traced(redactor.text(data) if isinstance(data, str) else data, spot)
 
 
 def _defaults(value: BaseModel, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,10 +212,10 @@ def _with_headers(
     return {**own, "headers": (spot, MapNode(headers))}
 
 
-def _egress(endpoint: Endpoint, origins: Origins) -> Traced:
+def _egress(endpoint: Endpoint, daemon: MapNode, api: MapNode) -> Traced:
     """The rules of the daemon, then those of the API."""
     spots: list[Spot] = []
-    for root in (origins.daemon, origins.api):
+    for root in (daemon, api):
         allow = mapping_of(root.child("egress")).child("allow")
         spots += [spot for spot, _ in allow.items] if isinstance(allow, ListNode) else []
     known = len(spots) == len(endpoint.api.egress)

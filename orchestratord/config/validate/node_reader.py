@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote
 
@@ -71,6 +72,7 @@ class NodeReader:
         self.references: dict[str, str] = {}
         """What stands between the braces of each reference → what it stood for; the path of each
         attached file, behind an `@` → its fingerprint."""
+        self.registry = registry
         self._references = references
         self._strategies = registry.backoffs
         self._disabled = registry.disabled_backoffs
@@ -81,6 +83,13 @@ class NodeReader:
         """Where a problem was found in the present reading."""
         self._unresolved: set[Spot] = set()
         """Where a reference stands for nothing, so that the value is none."""
+
+    @classmethod
+    def unheard(
+        cls, registry: Registry, environ: Mapping[str, str], folder: Path = Path()
+    ) -> NodeReader:
+        """One that reads for itself: of what is wrong in these files, others tell."""
+        return cls(References(environ, folder, kinds=registry.references), registry, Problems())
 
     def read(self, spot: Spot, node: Node, type_: Any, given: Mapping[str, Any] = {}) -> ReadNode:
         """Validate a node as `type_`.

@@ -43,33 +43,31 @@ def is_secret_key(key: str) -> bool:
 def resembles_secret_key(key: str) -> bool:
     """True where `key` holds a secret or something that belongs to one, or may be misspelt and
     meant to: `bearrer`, `clientSecrt`, `pasword`."""
-    words = [word.lower() for word in _WORDS.findall(key)]
-    return is_secret_key(key) or any(map(_is_secret_word, {*words, "".join(words)}))
+    words = _words(key)
+    return is_secret_key(key) or any(map(_resembles, {*words, "".join(words)}))
 
 
 @lru_cache(maxsize=4096)
 def is_named_for_secret(key: str) -> bool:
     """True where a word in `key` is one that secrets are called by; nothing is taken for
     misspelt."""
-    if is_secret_key(key):
-        return True
-    words = [word.lower() for word in _WORDS.findall(key)]
-    return any(
-        word == secret or (len(secret) > 4 and secret in word)
-        for word in words
+    return is_secret_key(key) or any(map(_is_named, _words(key)))
+
+
+def _words(key: str) -> list[str]:
+    return [word.lower() for word in _WORDS.findall(key)]
+
+
+def _is_named(word: str) -> bool:
+    return any(word == secret or (len(secret) > 4 and secret in word) for secret in _SECRET_WORDS)
+
+
+def _resembles(word: str) -> bool:
+    return _is_named(word) or any(
+        difflib.SequenceMatcher(None, word, secret).ratio() >= _LIKE
+        or sorted(word) == sorted(secret)
         for secret in _SECRET_WORDS
     )
-
-
-def _is_secret_word(word: str) -> bool:
-    for secret in _SECRET_WORDS:
-        if len(secret) > 4 and secret in word:
-            return True
-        if difflib.SequenceMatcher(None, word, secret).ratio() >= _LIKE:
-            return True
-        if sorted(word) == sorted(secret):
-            return True
-    return False
 
 
 def is_below_secret(path: str) -> bool:

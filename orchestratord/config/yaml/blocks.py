@@ -37,14 +37,6 @@ _OWN = re.compile("[&*]")
 """In a block that may depend on others, or change them: anchors and aliases."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """What one block holds, and its lines."""
-
-    entry: tuple[Spot, Node]
-    lines: int
-
-
 @dataclass(slots=True)
 class CutDocument:
     """A document, and where it comes from.
@@ -74,7 +66,8 @@ class KnownBlocks:
     def __init__(self) -> None:
         self._seen: set[int] = set()
         """Hashes of texts."""
-        self._known: dict[str, _Block] = {}
+        self._known: dict[str, tuple[Spot, Node]] = {}
+        """The entry that a block's text is."""
         self._shared: dict[int, Node] = {}
         """By identity."""
 
@@ -84,8 +77,8 @@ class KnownBlocks:
         if len(self._known) == MOST_BLOCKS or len(self._seen) > 50 * MOST_BLOCKS:
             self._known, self._seen = {}, set()
         self._shared = {}
-        for block in self._known.values():
-            self.share(block.entry[1])
+        for _, node in self._known.values():
+            self.share(node)
 
     def shares(self, node: Node | None) -> bool:
         """Whether a node is one object for several files, as long as the folder is read; what is
@@ -108,14 +101,12 @@ class KnownBlocks:
         if known:
             # Empty lines in their place, so that the others stay where they are.
             rest = "".join(
-                text if key in new else "\n" * known[key].lines for key, text in texts.items()
+                text if key in new else "\n" * text.count("\n") for key, text in texts.items()
             )
             parsed = read_document(file, (before + rest).encode()) if new else None
             own = parsed.root if parsed is not None else MapNode()
             if not (parsed and parsed.problems) and own is not None and [*own.entries] == [*new]:
-                entries = {
-                    key: known[key].entry if key in known else own.entries[key] for key in texts
-                }
+                entries = {key: known[key] if key in known else own.entries[key] for key in texts}
                 places = _places(before, texts, known)
                 return CutDocument(YamlDocument(file, MapNode(entries), []), new, places)
         document = read_document(file, content)
@@ -131,21 +122,20 @@ class KnownBlocks:
             if seen not in self._seen:
                 self._seen.add(seen)
             elif key not in but and len(self._known) < MOST_BLOCKS and not _OWN.search(text):
-                self._known[text] = _Block(entries[key], text.count("\n"))
+                self._known[text] = entries[key]
                 self.share(entries[key][1])
 
 
 def _places(
-    before: str, texts: Mapping[str, str], known: Mapping[str, _Block]
+    before: str, texts: Mapping[str, str], known: Mapping[str, tuple[Spot, Node]]
 ) -> dict[str, tuple[str, int]]:
     """See `CutDocument.known`."""
     places, line = {}, before.count("\n") + 1
     for key, text in texts.items():
-        block = known.get(key)
-        if block is not None:
-            spot = block.entry[0]
+        if key in known:
+            spot, _ = known[key]
             places[key] = spot.file, line - spot.line
-        line += text.count("\n") if block is None else block.lines
+        line += text.count("\n")
     return places
 
 

@@ -77,15 +77,15 @@ class References:
         self._credentials = Path(credentials) if credentials else None
         self._folder = folder
         self._pretended = pretended
-        self._files: dict[tuple[Path, int], bytes | ValueError] = {}
-        self._fingerprints: dict[tuple[Path, int], str] = {}
+        self._files: dict[tuple[Path, int], tuple[bytes | ValueError, str]] = {}
+        """What each held, or why it cannot be read, and the fingerprint of that."""
 
     @property
     def files(self) -> dict[str, str]:
         """Each file that was asked for, and the fingerprint of what was read of it."""
         found: dict[str, str] = {}
-        for path, limit in self._files:
-            found[str(path)] = found.get(str(path)) or self._fingerprint(path, limit)
+        for (path, _), (_, seen) in self._files.items():
+            found[str(path)] = found.get(str(path)) or seen
         return found
 
     def attach(self, name: str, limit: int, *, inside: bool) -> tuple[str, bytes]:
@@ -170,7 +170,7 @@ class References:
         file that has this fingerprint."""
         try:
             if inside.startswith("@"):
-                return self._fingerprint(Path(inside[1:]), LARGEST) == value
+                return self._file(Path(inside[1:]), LARGEST)[1] == value
             return self._value(inside)[0] == value
         except ValueError:
             return False
@@ -261,27 +261,20 @@ class References:
         except ValueError as error:
             raise ValueError(f"${{{inside}}}: {path} {error}") from None
 
-    def _fingerprint(self, path: Path, limit: int) -> str:
-        found = self._fingerprints.get((path, limit))
-        if found is None:
-            try:
-                found = fingerprint(self._bytes(path, limit))
-            except ValueError:
-                found = UNREADABLE
-            self._fingerprints[path, limit] = found
-        return found
-
     def _bytes(self, path: Path, limit: int) -> bytes:
-        found = self._files.get((path, limit))
-        if found is None:
-            try:
-                found = read_bytes(path, limit)
-            except ValueError as error:
-                found = error
-            self._files[path, limit] = found
+        found, _ = self._file(path, limit)
         if isinstance(found, ValueError):
             raise found
         return found
+
+    def _file(self, path: Path, limit: int) -> tuple[bytes | ValueError, str]:
+        if (path, limit) not in self._files:
+            try:
+                content = read_bytes(path, limit)
+                self._files[path, limit] = content, fingerprint(content)
+            except ValueError as error:
+                self._files[path, limit] = error, UNREADABLE
+        return self._files[path, limit]
 
 
 def _made(inside: str) -> str:

@@ -6,14 +6,14 @@ from typing import Any
 
 from config_parts import ConfigFolder
 
-from orchestratord.config.show.origins import Origins, Traced, trace
+from orchestratord.config.show.origins import Traced, trace
 
 
 def traced(config: ConfigFolder) -> dict[str, Traced]:
     loaded = config.load()
     (endpoint,) = loaded.endpoints.values()
     registry = config.host.registry
-    return trace(endpoint, Origins(config.path, endpoint, registry), registry, loaded.redactor)
+    return trace(config.path, endpoint, registry, loaded.redactor)
 
 
 def at(found: dict[str, Traced], path: str) -> tuple[Any, str]:

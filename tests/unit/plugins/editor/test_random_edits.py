@@ -73,7 +73,7 @@ AROUND = [
 
 def file_in_style() -> EndpointFile:
     reader = NodeReader(References({}), REGISTRY, Problems())
-    merger = Merger(reader, REGISTRY.settings)
+    merger = Merger(reader)
     settings_ = {"webhooks": orchestratord_webhooks.WEBHOOKS}
     about = "shop/get", FILE, b"", settings_, MapNode(), Redactor()
     return EndpointFile(*about, merger, cast("Any", None), ())
