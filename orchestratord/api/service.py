@@ -201,14 +201,12 @@ class Service:
         missed = await self._missed_deliveries.latest(failing.missed_deliveries())
         due = await self._due.latest(backlog.due_tasks(now, status.MAX_PARTITIONS))
         return {
-            **status.process_status(
-                self._version,
-                self._fleet.pid,
-                self._team.count,
-                store.instance,
-                self._started_at,
-                now,
-            ),
+            "version": self._version,
+            "pid": self._fleet.pid,
+            "workers": self._team.count,
+            "instance": store.instance,
+            "started_at": rfc3339(self._started_at),
+            "uptime": max(now - self._started_at, 0) / 1000,
             "health": {"ready": not (troubles := self.troubles()), "troubles": troubles},
             "config": status.config_status(self._reloader),
             "queue": status.queue_status(await store.counts(), missed, due, now, redactor),
