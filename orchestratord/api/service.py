@@ -300,7 +300,7 @@ class Service:
             shown, last = await self._store.read(found.map(self._listed))
             following = filters.place_text(last)
         elif order == "newest":
-            after_id = filters.read_id(after)
+            after_id = filters.read_number(after, "after", filters.MAX_ID)
             page = search.page(wanted, limit, after_id, bounded=bounded)
             shown, following = await self._store.read(page.map(self._listed))
         else:
