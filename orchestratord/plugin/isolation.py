@@ -86,15 +86,13 @@ async def call(
     function: Callable[..., Any],
     arguments: list[Any],
     timeout: float,  # noqa: ASYNC109
-    running: asyncio.Task[Any] | None,
 ) -> Any:
     """Call a hook, await it if it is awaitable, for at most `timeout` seconds.
-
-    `running` is the asyncio task that this runs in.
 
     Raises Reject and Snooze where the hook does, and HookFault for everything else that it raises,
     SystemExit and a cancellation of its own included.
     """
+    running = asyncio.current_task()
     before = running.cancelling() if running else 0
     result, raised = ask(function, arguments)
     return await settle(result, raised, timeout, running, before)
