@@ -130,14 +130,8 @@ def _member(one: batch_page.PageMember, redactor: Redactor) -> BatchMemberDocume
     event: Any = None
     with suppress(ValueError, RecursionError):  # an edit of the table may have left anything
         event = redactor.data.value(json.loads(one.detail or "null"))
-    return serialize.document(
-        BatchMemberDocument,
-        one,
-        redactor,
-        endpoint=redactor.text(one.endpoint_id),
-        task=one.task_id,
-        event=event if isinstance(event, dict) else None,
-    )
+    shown = event if isinstance(event, dict) else None
+    return serialize.document(BatchMemberDocument, one, redactor, event=shown)
 
 
 class Service:
@@ -863,9 +857,7 @@ class Service:
             BatchPageDocument,
             found,
             mask,
-            endpoint=mask.text(found.endpoint_id),
             count=found.total,
-            delivery=found.delivery_id,
             members=[_member(one, mask) for one in found.members],
         )
 
