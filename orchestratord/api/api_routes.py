@@ -416,15 +416,12 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
     for (method, path), handler in handlers.items():
         by_path.setdefault(path, {})[method] = handler
 
-    def max_params() -> int:
-        return service.config.daemon.max_params
-
     # Each takes every method, and refuses what it has not: else `GET /v1/retries/cancel` would be
     # about a task of that name. So paths without a parameter come first.
     plain: dict[str, Responder] = {}
     patterns: list[tuple[Callable[[str], re.Match[str] | None], Responder]] = []
     for path, methods in by_path.items():
-        endpoint = endpoint_of(methods, service.record, max_params)
+        endpoint = endpoint_of(methods, service.record, lambda: service.config.daemon.max_params)
         if "{" in path:
             patterns.append((compile_path(path)[0].match, endpoint))
         else:
