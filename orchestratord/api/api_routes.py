@@ -42,7 +42,7 @@ from orchestratord.api.daemon_documents import (
     StatusDocument,
     UpgradeDocument,
 )
-from orchestratord.api.filters import MAX_ID, NAMES, items, whole_number
+from orchestratord.api.filters import MAX_ID, NAMES, items, read_number, whole_number
 from orchestratord.api.openapi import ApiDescription
 from orchestratord.api.route_paths import ROUTES
 from orchestratord.api.run_document import RunDocument, RunsDocument
@@ -243,7 +243,7 @@ class ApiRoutes:
         """List tasks, the newest first."""
         bodies.refuse_unknown(asked.query, bodies.TasksQuery)
         given = {name: value for name, value in asked.query.items() if name in NAMES}
-        limit = bodies.read_number(asked.query, "limit", bodies.MAX_PAGE) or _PAGE
+        limit = _limit(asked)
         found = await self._service.retries(
             given,
             limit=limit,
@@ -416,15 +416,12 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
     for (method, path), handler in handlers.items():
         by_path.setdefault(path, {})[method] = handler
 
-    def max_params() -> int:
-        return service.config.daemon.max_params
-
     # Each takes every method, and refuses what it has not: else `GET /v1/retries/cancel` would be
     # about a task of that name. So paths without a parameter come first.
     plain: dict[str, Responder] = {}
     patterns: list[tuple[Callable[[str], re.Match[str] | None], Responder]] = []
     for path, methods in by_path.items():
-        endpoint = endpoint_of(methods, service.record, max_params)
+        endpoint = endpoint_of(methods, service.record, lambda: service.config.daemon.max_params)
         if "{" in path:
             patterns.append((compile_path(path)[0].match, endpoint))
         else:
@@ -460,8 +457,11 @@ def _done(what: str, task: TaskDocument) -> Answer:
 def _page(asked: Asked, understood: type) -> tuple[int, int | None]:
     """How many rows are asked for, and after which; refuses what is not `understood`."""
     bodies.refuse_unknown(asked.query, understood)
-    limit = bodies.read_number(asked.query, "limit", bodies.MAX_PAGE) or _PAGE
-    return limit, bodies.read_number(asked.query, "after", MAX_ID)
+    return _limit(asked), read_number(asked.query.get("after"), "after", MAX_ID)
+
+
+def _limit(asked: Asked) -> int:
+    return read_number(asked.query.get("limit"), "limit", bodies.MAX_PAGE) or _PAGE
 
 
 def _endpoint_id(asked: Asked) -> str:

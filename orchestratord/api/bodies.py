@@ -29,7 +29,6 @@ from orchestratord.api.filters import (
     TaskFilterBody,
     TaskQuery,
     one_of,
-    whole_number,
 )
 from orchestratord.config.validate.error_text import sentence, value_text
 from orchestratord.errors import InvalidParams, SendError
@@ -318,17 +317,6 @@ def read_body(model: type[M], value: Any) -> M:
                 for item in error.errors(include_url=False)
             }
         ) from None
-
-
-def read_number(query: Mapping[str, str], name: str, most: int) -> int | None:
-    """A whole number from 1 to `most` of a query string, if it has one. Raises InvalidParams."""
-    text = query.get(name)
-    if not text:
-        return None
-    number = whole_number(text)
-    if number is None or not 1 <= number <= most:
-        raise InvalidParams({name: f"must be a whole number from 1 to {most}"})
-    return number
 
 
 def read_wait(query: Mapping[str, str], most: float) -> float:

@@ -255,13 +255,14 @@ def read_bulk_filter(
     return wanted
 
 
-def read_id(given: int | str | None) -> int | None:
-    """The `next` of tasks by their ids. Raises InvalidParams."""
+def read_number(given: int | str | None, name: str, most: int) -> int | None:
+    """A whole number from 1 to `most`, which is called `name`; None for none. Raises
+    InvalidParams."""
     if given is None or given == "":
         return None
     number = whole_number(str(given))
-    if number is None or not 1 <= number <= MAX_ID:
-        raise InvalidParams({"after": f"must be a whole number from 1 to {MAX_ID}"})
+    if number is None or not 1 <= number <= most:
+        raise InvalidParams({name: f"must be a whole number from 1 to {most}"})
     return number
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from functools import update_wrapper
 
@@ -39,8 +38,7 @@ class Contained:
         try:
             given = [asked.path, asked.query, asked.body]
             given += [caller] if self._route.caller else []
-            running = asyncio.current_task()
-            answer = await call(self._route.handler, given, self._host.timeout, running)
+            answer = await call(self._route.handler, given, self._host.timeout)
             if not isinstance(answer, Answer):
                 raise HookFault(f"returned {type(answer).__name__}, not an Answer")
             _check_body(answer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -26,7 +25,7 @@ def contained_pages(host: Host, control: Control) -> Iterator[Page]:
 def _contained(host: Host, plugin: str, page: Page) -> Page:
     async def show(visit: PageVisit) -> str:
         try:
-            shown = await call(page.show, [visit], host.timeout, asyncio.current_task())
+            shown = await call(page.show, [visit], host.timeout)
             if not isinstance(shown, str):  # as a Markup is
                 raise HookFault(f"returned {type(shown).__name__}, not a Markup or a text")
         except HookFault as fault:

@@ -130,14 +130,8 @@ def _member(one: batch_page.PageMember, redactor: Redactor) -> BatchMemberDocume
     event: Any = None
     with suppress(ValueError, RecursionError):  # an edit of the table may have left anything
         event = redactor.data.value(json.loads(one.detail or "null"))
-    return serialize.document(
-        BatchMemberDocument,
-        one,
-        redactor,
-        endpoint=redactor.text(one.endpoint_id),
-        task=one.task_id,
-        event=event if isinstance(event, dict) else None,
-    )
+    shown = event if isinstance(event, dict) else None
+    return serialize.document(BatchMemberDocument, one, redactor, event=shown)
 
 
 class Service:
@@ -201,14 +195,12 @@ class Service:
         missed = await self._missed_deliveries.latest(failing.missed_deliveries())
         due = await self._due.latest(backlog.due_tasks(now, status.MAX_PARTITIONS))
         return {
-            **status.process_status(
-                self._version,
-                self._fleet.pid,
-                self._team.count,
-                store.instance,
-                self._started_at,
-                now,
-            ),
+            "version": self._version,
+            "pid": self._fleet.pid,
+            "workers": self._team.count,
+            "instance": store.instance,
+            "started_at": rfc3339(self._started_at),
+            "uptime": max(now - self._started_at, 0) / 1000,
             "health": {"ready": not (troubles := self.troubles()), "troubles": troubles},
             "config": status.config_status(self._reloader),
             "queue": status.queue_status(await store.counts(), missed, due, now, redactor),
@@ -302,7 +294,7 @@ class Service:
             shown, last = await self._store.read(found.map(self._listed))
             following = filters.place_text(last)
         elif order == "newest":
-            after_id = filters.read_id(after)
+            after_id = filters.read_number(after, "after", filters.MAX_ID)
             page = search.page(wanted, limit, after_id, bounded=bounded)
             shown, following = await self._store.read(page.map(self._listed))
         else:
@@ -865,9 +857,7 @@ class Service:
             BatchPageDocument,
             found,
             mask,
-            endpoint=mask.text(found.endpoint_id),
             count=found.total,
-            delivery=found.delivery_id,
             members=[_member(one, mask) for one in found.members],
         )
 

@@ -11,7 +11,6 @@ from orchestratord.api.daemon_documents import (
     DatabaseStatus,
     DifferenceDocument,
     ProblemDocument,
-    ProcessStatus,
     QueueStatus,
     ReloadDocument,
     TroubleDocument,
@@ -116,10 +115,7 @@ async def database_status(store: Store, fleet: Fleet, redactor: Redactor) -> Dat
 
 
 def _problems(problems: Sequence[Problem], redactor: Redactor) -> list[ProblemDocument]:
-    shown = problems_json(problems)
-    for problem in shown:
-        for name in ("file", "key", "message", "hint", "source"):
-            problem[name] = redactor.value(problem[name])
+    shown: list[ProblemDocument] = redactor.value(problems_json(problems))
     return shown
 
 
@@ -204,17 +200,3 @@ def with_rates(
             lane = {**lane, "rate": {**rate, "used": window.used, "next": until}}
         lanes.append(lane)
     return {**snapshot, "lanes": lanes}
-
-
-def process_status(
-    version: str, pid: int, workers: int, instance: str, started_at: int, now: int
-) -> ProcessStatus:
-    """Which daemon this is, and for how long it has run (seconds)."""
-    return {
-        "version": version,
-        "pid": pid,
-        "workers": workers,
-        "instance": instance,
-        "started_at": rfc3339(started_at),
-        "uptime": max(now - started_at, 0) / 1000,
-    }

@@ -27,7 +27,7 @@ from orchestratord import log as logs
 from orchestratord.api.api_routes import application
 from orchestratord.api.server.guard import Guard
 from orchestratord.api.server.port_application import no_handler, port_applications
-from orchestratord.api.server.server import Listener, Listening, Server, TcpListener
+from orchestratord.api.server.server import Listener, Server, TcpListener
 from orchestratord.api.service import Service
 from orchestratord.config.database_url import queue_url
 from orchestratord.config.loader import Loader
@@ -157,7 +157,7 @@ class WorkerPlace:
 
     seat: WorkerSeat | None = None
     workers: Workers | None = None
-    control: Listening | None = None
+    control: Listener | None = None
     tcp: Mapping[str, TcpListener] = field(default_factory=dict)
 
     @property

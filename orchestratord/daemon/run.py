@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestratord import log as logs
-from orchestratord.api.server.server import InheritedListener, Listening
+from orchestratord.api.server.server import Listener
 from orchestratord.config.loader import Loader
 from orchestratord.daemon.bootstrap import ADDRESSES, open_host
 from orchestratord.daemon.daemon import HTTP, Daemon, DaemonStart, WorkerPlace
@@ -141,7 +141,7 @@ def _supervise(start: DaemonStart, count: int) -> int:
     # Copies: until the workers of this version serve, those of before may have to go on.
     start.handed_over = copies = old.copied()
     lock: int | None = None
-    listeners: list[Listening] = []
+    listeners: list[Listener] = []
     try:
         lock = open_database(start.url).take_for_workers(copies.lock)
         if old.group is not None and lock == copies.lock:
@@ -170,9 +170,8 @@ def _supervise(start: DaemonStart, count: int) -> int:
         workers.close()
 
     def work(seat: WorkerSeat) -> int:
-        place = WorkerPlace(
-            seat, workers.worker(seat.number), InheritedListener(control.socket), all_tcp
-        )
+        control.keep()
+        place = WorkerPlace(seat, workers.worker(seat.number), control, all_tcp)
         return _ended(lambda: _work(start, place))
 
     descriptors = {key: one.socket.fileno() for key, one in all_tcp.items()}

@@ -207,7 +207,7 @@ class PhaseHooks:
         Raises QueueError, and HookFault for all else that the executor raises, which is logged.
         """
         try:
-            await call(executor.look_again, [*key], self._host.timeout, asyncio.current_task())
+            await call(executor.look_again, [*key], self._host.timeout)
         except (HookFault, Reject, Snooze) as fault:
             cause = fault.__cause__
             if isinstance(cause, QueueError):

@@ -86,15 +86,13 @@ async def call(
     function: Callable[..., Any],
     arguments: list[Any],
     timeout: float,  # noqa: ASYNC109
-    running: asyncio.Task[Any] | None,
 ) -> Any:
     """Call a hook, await it if it is awaitable, for at most `timeout` seconds.
-
-    `running` is the asyncio task that this runs in.
 
     Raises Reject and Snooze where the hook does, and HookFault for everything else that it raises,
     SystemExit and a cancellation of its own included.
     """
+    running = asyncio.current_task()
     before = running.cancelling() if running else 0
     result, raised = ask(function, arguments)
     return await settle(result, raised, timeout, running, before)
@@ -332,12 +330,10 @@ def _size_of_other(effect: Effect, registry: Registry, plugin: str, max_params: 
     """The bytes of what is no plain upsert. Raises HookFault for what may not be returned."""
     if isinstance(effect, NewTask):
         _check_task(effect)
-    elif isinstance(effect, BatchMember):
-        _check_member(effect)
     elif isinstance(effect, Upsert | Delete):
         kind = row_of(effect)[1] if isinstance(effect, Upsert) else _deleted(effect)[1]
         _check_kind(kind, registry, plugin)
-    else:
+    elif not isinstance(effect, BatchMember):
         raise HookFault(
             f"returned a {type(effect).__name__} among its effects; "
             f"allowed are {', '.join(_EFFECTS[:-1])} and {_EFFECTS[-1]}"

@@ -9,19 +9,16 @@ from __future__ import annotations
 import asyncio
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 
 import peewee
 
-from orchestratord.model.task import Table
 from orchestratord.queue.connection import Connection, Failures
 from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import Leases, Session
 from orchestratord.queue.wakeup_text import WakeupText
 from orchestratord.values import world
-from orchestratord.values.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +121,7 @@ class Database(ABC):
     shown: str
     """Its URL without a password."""
     session_class: type[Session]
-    """What `session` makes."""
+    """What operations see of a connection that writes."""
     leases: Leases
     """For how long claims stand that are made here."""
 
@@ -162,17 +159,6 @@ class Database(ABC):
 
     def back_up(self, name: str) -> None:  # noqa: B027  # not every database has that
         """Keep a copy beside it, before its schema changes; nothing where others do that."""
-
-    def session(
-        self,
-        connection: Connection,
-        owner: str,
-        clock: Clock,
-        tables: Mapping[str, Table],
-        instance: str,
-    ) -> Session:
-        """What operations see of a connection that writes; its arguments are attributes of it."""
-        return self.session_class(connection, owner, clock, tables, instance, self.leases)
 
     def messenger(self, owner: str, wakeups: Wakeups) -> Messenger:
         """What tells other daemons of what is due; what it hears of them goes into `wakeups`."""

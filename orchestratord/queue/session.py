@@ -139,10 +139,6 @@ class Session(ABC):
         if at > self.successes.get(key, 0):
             self.successes[key] = at
 
-    def lease_until(self) -> int:
-        """Until when a claim stands that is made now, by the clock that leases go by."""
-        return self.leases.until(self.clock)
-
     def waits(self, key: Key, next_try: int) -> None:
         """Note that a task of `key` is pending and due at `next_try`."""
         known = self.due.get(key)

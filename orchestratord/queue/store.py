@@ -228,7 +228,7 @@ def _open_session(
             instance = schema.instance_of(orm)
             if (mark := schema.fact(orm, CLOCK)) is not None:
                 clock.resume(mark)
-        return database.session(db, owner, clock, tables, instance)
+        return database.session_class(db, owner, clock, tables, instance, database.leases)
     except database.failures.errors as error:
         db.close()
         raise database.failures.named(error) from error

@@ -32,12 +32,6 @@ changed: it may be this clock that is wrong. One that takes back what it was put
 AGAIN = 5.0
 """Seconds after which what the database did not take is tried again."""
 
-_EVENTS = {
-    "jumped": EventType.CLOCK_JUMPED,
-    "returned": EventType.CLOCK_RETURNED,
-    "followed": EventType.CLOCK_FOLLOWED,
-}
-
 
 class ClockWatch:
     """Watches the clock of one daemon."""
@@ -54,7 +48,6 @@ class ClockWatch:
         others of its run only follow."""
         self._first = first
         self._clock = worker.clock
-        self._store = worker.store
         self._worker = worker
         self._scheduler = scheduler
         self._events = worker.host.events
@@ -62,7 +55,7 @@ class ClockWatch:
         # What was written before the daemon started is judged by a clock that has stood for a
         # moment: that of a machine that has just started may be about to be set.
         wait = SETTLED if worker.clock.is_behind_mark else BACK_AFTER
-        self._look_back_at: float | None = world.monotonic() + wait
+        self._look_back_at = world.monotonic() + wait
         self._last: tuple[int, ClockChange] | None = None
         """The last change of the clock, and when it was."""
         self._back: tuple[int, BroughtBack] | None = None
@@ -77,15 +70,10 @@ class ClockWatch:
             if change is not None:
                 self._changed(change)
             self._compare()
-            due = self._look_back_at
-            if (
-                self._first
-                and due is not None
-                and world.monotonic() >= due
-                and not self._clock.in_doubt
-            ):
+            due = world.monotonic() >= self._look_back_at
+            if self._first and due and not self._clock.in_doubt:
                 # Others may go by another clock for a while, as those that stood still.
-                self._look_back_at = due + LOOK_BACK_EACH
+                self._look_back_at += LOOK_BACK_EACH
                 await self._look_back()
             await asyncio.sleep(LOOK)
 
@@ -129,7 +117,8 @@ class ClockWatch:
                 wait = 0.0 if change.takes_back else SETTLED - BACK_AFTER
                 self._look_back_at = world.monotonic() + wait
         if self._first:
-            self._events.publish(ClockEvent(_EVENTS[change.what], now, round(change.by, 3)))
+            type_ = EventType(f"clock.{change.what}")
+            self._events.publish(ClockEvent(type_, now, round(change.by, 3)))
 
     def _compare(self) -> None:
         """Tell once that the machine's clock is not the one that counts."""
@@ -161,7 +150,7 @@ class ClockWatch:
         """Bring back what lies ahead of now though no rule can have put it there."""
         worker = self._worker
         try:
-            found = await bring_back(self._store)
+            found = await bring_back(worker.store)
             if not found:
                 return
             await worker.learn_last_success()

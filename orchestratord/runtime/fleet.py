@@ -86,8 +86,6 @@ class Fleet:
         self._worker = worker
         self._scheduler = scheduler
         self._reloader = reloader
-        self._host = worker.host
-        self._clock = worker.clock
         self._group = self._store.owner if workers is None else workers.group
         self._number = 1 if workers is None else workers.number
         self.pid = os.getpid() if workers is None else os.getppid()
@@ -336,7 +334,7 @@ class Fleet:
         digests: dict[str, tuple[Endpoint, str]] = {}
         own = {
             name: endpoint
-            for executor in self._host.registry.executors
+            for executor in self._worker.host.registry.executors
             for name in executor.own_endpoints
             if (endpoint := executor.own_endpoint(name, config)) is not None
         }
@@ -355,7 +353,7 @@ class Fleet:
         }
         plugins = {
             name: plugin.version or ""
-            for name, plugin in self._host.plugins.items()
+            for name, plugin in self._worker.host.plugins.items()
             if plugin.status == "loaded"
         }
         declared = endpoints, schedules, plugins
@@ -452,7 +450,7 @@ class Fleet:
         """Tasks of others: a moment later than they are due, since those who know of them longest
         can begin at once."""
         self._store.expect(due)
-        soonest = self._clock.now_ms() + round(world.uniform(*STAGGER) * 1000)  # no secret
+        soonest = self._worker.clock.now_ms() + round(world.uniform(*STAGGER) * 1000)  # no secret
         for key, next_try in due.items():
             self._worker.placement.touched(key, max(next_try, soonest))
 

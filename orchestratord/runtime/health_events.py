@@ -24,18 +24,16 @@ class HealthEvents:
             worker: whose troubles are told of, and what its tasks say.
             fleet: knows the troubles of the other workers, which are told of, too.
         """
-        self._store = worker.store
+        self._worker = worker
         self._fleet = fleet
         self._events = worker.host.events
-        self._clock = worker.clock
         self._troubles: dict[str, Trouble] = {}
-        self._worker = worker
 
     def look_at_troubles(self, redactor: Redactor) -> None:
         """Tell of those that began or ended; to be called each second."""
         before = self._troubles
         others = {one.code: one for one in self._fleet.troubles() if one.since}
-        self._troubles = {**others, **self._store.health.troubles}
+        self._troubles = {**others, **self._worker.store.health.troubles}
         changes = (
             (EventType.TROUBLE_BEGAN, self._troubles, before),
             (EventType.TROUBLE_ENDED, before, self._troubles),
@@ -43,13 +41,13 @@ class HealthEvents:
         for type_, those, known in changes:
             for code, one in those.items():
                 if code not in known:
-                    why, now = redactor.text(one.why), self._clock.now_ms()
+                    why, now = redactor.text(one.why), self._worker.clock.now_ms()
                     self._events.publish(TroubleEvent(type_, now, one.code, why, one.since))
 
     async def look_at_endpoints(self) -> None:
         """Tell of those that have failed for long, by what the table says: it knows of all workers
         and daemons, and of those before a restart. To be called each minute."""
-        store, now = self._store, self._clock.now_ms()
+        store, now = self._worker.store, self._worker.clock.now_ms()
         told = await store.read(failing_told.told())
         looked = await store.read(failing.failing())
         found = {one.key.endpoint_id: one for one in looked.keys if not one.key.webhook}

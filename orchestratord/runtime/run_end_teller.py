@@ -38,18 +38,16 @@ class RunEndTeller:
     """Tells the hooks of `on_run_end`."""
 
     def __init__(self, worker: Worker) -> None:
+        self._worker = worker
         self._store = worker.store
-        self._host = worker.host
         self._placement = worker.placement
-        self._enqueue = worker.enqueue
-        self._clock = worker.clock
 
     def is_needless(self, chore: Chore) -> bool:
         """Whether a chore is of a run of whose end no hook wants to be told."""
         if chore.kind != run_counts.CHORE:
             return False
         endpoint = self._placement.config.endpoints.get(run_ends.subject_of(chore)[1])
-        return endpoint is not None and not listens(self._host, endpoint)
+        return endpoint is not None and not listens(self._worker.host, endpoint)
 
     async def step(self, chore: Chore) -> float | None:
         """Tell of the end; seconds until that is tried again where its endpoint is away."""
@@ -67,7 +65,7 @@ class RunEndTeller:
         if run.endpoint_id in self._placement.config.endpoints:
             return False
         # A clock that was ahead may have written when it ended: that is not waited for.
-        away = abs(self._clock.now_ms() - (run.ended_at or 0)) < REMOVED_AFTER * 1000
+        away = abs(self._worker.clock.now_ms() - (run.ended_at or 0)) < REMOVED_AFTER * 1000
         return away or isinstance(self._placement.of(Key(run.endpoint_id)), Parked)
 
     async def _ask(self, chore: Chore, seen: RunSummary) -> None:
@@ -76,8 +74,8 @@ class RunEndTeller:
         config = self._placement.config
         endpoint = config.endpoints.get(run.endpoint_id)
         reached = Reached(task, endpoint, config, outcome_of_run(run), phase=RUN_END, run=run)
-        effects: list[Effect] = await self._host.collect(RUN_END, reached)
-        await self._enqueue.write_by(effects, partial(run_ends.tell, chore, seen))
+        effects: list[Effect] = await self._worker.host.collect(RUN_END, reached)
+        await self._worker.enqueue.write_by(effects, partial(run_ends.tell, chore, seen))
 
     async def _root(self, run: RunSummary) -> Task:
         """The call that began it; what is known of it, where it is gone."""

@@ -4,13 +4,12 @@ has run out; whether its owner lives is not asked."""
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from peewee import SqliteDatabase
 
-from orchestratord.model.task import Table, Task
-from orchestratord.queue.connection import Connection
+from orchestratord.model.task import Task
 from orchestratord.queue.sqlite.claim_sqlite import Reclaim
 from orchestratord.queue.sqlite.shared_file import SharedConnection, SharedFile, SharedSession
 from orchestratord.values.clock import Clock
@@ -31,19 +30,23 @@ def _whose(now: int, owner: str, held: Collection[int]) -> str:
 
 
 class LeasedConnection(SharedConnection):
-    clock: Clock
+    file: LeasedFile
 
     def lives(self, owner: str, until: int, now: int) -> bool:
         return until >= now
 
     def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
-        whose = _whose(int(self.clock.now_ms()), owner, held)
+        whose = _whose(self.file.clock.now_ms(), owner, held)
         row = self.one(f"SELECT EXISTS ({RAN_OUT.lost})", (whose,))
         return row is not None and bool(row[0])
 
 
 @dataclass(slots=True)
 class LeasedSession(SharedSession):
+    def __post_init__(self) -> None:
+        assert isinstance(self.db, LeasedConnection)
+        self.db.file.clock = self.clock
+
     def reclaim(self, held: Collection[int]) -> tuple[int, list[Task]]:
         now = self.leases.now(self.clock)
         return self._take_over(RAN_OUT, _whose(now, self.owner, held))
@@ -55,26 +58,13 @@ class LeasedSession(SharedSession):
 
 
 class LeasedFile(SharedFile):
-    _clock: Clock
+    session_class = LeasedSession
+    clock: Clock
 
     def _connection(self, database: SqliteDatabase, writes: bool) -> LeasedConnection:
         turn = self._turn if writes else None
         made = LeasedConnection(
             database, self.path, self.failures, self._main_file, self._journal, turn
         )
-        made.clock = self._clock if not writes else Clock()
+        made.file = self
         return made
-
-    def session(
-        self,
-        connection: Connection,
-        owner: str,
-        clock: Clock,
-        tables: Mapping[str, Table],
-        instance: str,
-    ) -> LeasedSession:
-        SharedFile.session(self, connection, owner, clock, tables, instance)
-        self._clock = clock
-        assert isinstance(connection, LeasedConnection)
-        connection.clock = clock
-        return LeasedSession(connection, owner, clock, tables, instance, self.leases)

@@ -65,8 +65,7 @@ class PortApplication:
             if isinstance(most, Answer):
                 return _response(most)
             given = [await self._whole(request, scope, receive, most, body)]
-            running = asyncio.current_task()
-            answer = await call(self._handler.handler, given, self._host.timeout, running)
+            answer = await call(self._handler.handler, given, self._host.timeout)
             if not isinstance(answer, Answer):
                 raise HookFault(f"returned {type(answer).__name__}, not an Answer")
             if (seat := scope.get("state", {}).get("seat")) is not None:

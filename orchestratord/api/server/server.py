@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import uvicorn
 from starlette.types import Receive, Scope, Send
@@ -111,6 +111,10 @@ class Listener:
             self.socket.close()
             raise
 
+    def keep(self) -> None:
+        """Leave the socket where it is when this is closed: another process goes on listening."""
+        self._identity = None
+
     def close(self) -> None:
         """Stop listening and remove the socket, if it still is this one."""
         self.socket.close()
@@ -125,34 +129,13 @@ class Listener:
             log.warning("cannot remove the control socket %s: %s", self.path, error)
 
 
-class Listening(Protocol):
-    """A socket that listens, without blocking."""
-
-    socket: socket.socket
-
-    def close(self) -> None:
-        """Stop listening."""
-        ...
-
-
-class InheritedListener:
-    """A listening socket of which this process has a copy: its maker goes on listening."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.socket = sock
-
-    def close(self) -> None:
-        """Close the copy."""
-        self.socket.close()
-
-
 class Server:
     """Serves an ASGI application at a listener; made, started and stopped within one loop."""
 
     def __init__(
         self,
         application: Application,
-        listener: Listening,
+        listener: Listener | TcpListener,
         proxies: Callable[[], Sequence[Network]] | None = None,
     ) -> None:
         """`proxies`: at a plugin's port, the addresses that have no share of the places."""

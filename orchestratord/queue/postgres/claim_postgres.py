@@ -25,14 +25,12 @@ from orchestratord.queue.connection import (
     LIMITED,
     ORDERED,
     READY,
-    Connection,
 )
 from orchestratord.queue.records import Claimed, FairTurn, Line, OrderedTurn, Pick
 from orchestratord.queue.rows import TASK_COLUMNS, task_of
 from orchestratord.queue.session import (
     RELEASE_CLAIM,
     RUNNING,
-    Leases,
     Session,
     due_by,
     released,
@@ -293,14 +291,6 @@ NEVER = 1 << 62
 CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 
-def any_run_out(db: Connection, leases: Leases, owner: str, held: Collection[int]) -> bool:
-    """Whether there is something for `PostgresSession.reclaim`; on the reading connection."""
-    [(now, found)] = db.all(ANY_RUN_OUT, (leases.since(), owner, list(held)))
-    if not found:
-        leases.looked(now)
-    return bool(found)
-
-
 def _place(names: tuple[str, ...]) -> int:
     """The number of the advisory lock of a key, or of a partition."""
     digest = hashlib.blake2b(repr(tuple(names)).encode(), digest_size=8).digest()
@@ -363,7 +353,7 @@ class PostgresSession(Session):
         picks = due_by(now, picks)
         limits = shared_rates.SharedLimits(self.db, self.leases.now(self.clock), picks)
         picks = limits.bounded(picks)
-        values = (self.owner, self.lease_until(), now, now)
+        values = (self.owner, self.leases.until(self.clock), now, now)
         found: list[list[Task]] = [[] for _ in picks]
         floors = [self.take_floor(pick.key) for pick in picks]
         picked = _picked(picks, floors)
@@ -505,7 +495,7 @@ class PostgresSession(Session):
         ran_out = (self.leases.since(), self.ask_clock(), self.owner, list(held))
         if self.clock.in_doubt:
             return 0, []  # by a clock that has jumped, all daemons have been silent for long
-        ours = (self.owner, self.lease_until(), self.now())
+        ours = (self.owner, self.leases.until(self.clock), self.now())
         back = self.db.all(TAKE_UNSTARTED, (*ran_out, *released(self.now())))
         for row in back:
             self.unstarted(row)

@@ -23,10 +23,10 @@ from orchestratord.queue.connection import Connection, Failures, Row
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.database import Database, Wakeups
 from orchestratord.queue.postgres.claim_postgres import (
+    ANY_RUN_OUT,
     CLOCK,
     EARLIEST_KEYS,
     PostgresSession,
-    any_run_out,
 )
 from orchestratord.queue.postgres.notify import PostgresMessenger
 from orchestratord.queue.postgres.postgres_url import hidden, problem
@@ -468,7 +468,10 @@ class PostgresConnection(Connection):
 
     def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
         """As in the interface."""
-        return any_run_out(self, self._leases, owner, held)
+        [(now, found)] = self.all(ANY_RUN_OUT, (self._leases.since(), owner, list(held)))
+        if not found:
+            self._leases.looked(now)
+        return bool(found)
 
     def clock_ms(self) -> int:
         """As in the interface."""

@@ -25,8 +25,8 @@ class PageMember(NamedTuple):
 
     id: int
     at: int
-    endpoint_id: str
-    task_id: int | None
+    endpoint: str
+    task: int | None
     reason: str | None
     status_code: StatusCode
     detail: str | None
@@ -37,14 +37,14 @@ class BatchPage(NamedTuple):
     """A batch, and some of its members in the order in which they were written."""
 
     id: int
-    endpoint_id: str
+    endpoint: str
     webhook: str
     phase: str
     opened_at: int
     closed_at: int
     total: int
     """Of all members; those that are kept no more, too."""
-    delivery_id: int | None
+    delivery: int | None
     """The task that tells of it, once it is written."""
     members: list[PageMember]
     next: int | None
@@ -57,7 +57,7 @@ def batch_page(db: Connection, batch_id: int, limit: int, after: int) -> BatchPa
     row = db.one(BATCH, (batch_id,))
     if row is None:
         raise NotFound.of("batch", batch_id)
-    id_, endpoint_id, webhook, phase, opened_at, closed_at, count, delivery_id = row
+    id_, endpoint_id, webhook, phase, opened_at, closed_at, count, delivery = row
     found = [
         PageMember(
             member, at, worded(endpoint) or "", task, worded(reason), code_of(code), worded(detail)
@@ -68,5 +68,5 @@ def batch_page(db: Connection, batch_id: int, limit: int, after: int) -> BatchPa
     ]
     return BatchPage(
         id_, worded(endpoint_id) or "", worded(webhook) or "", phase, opened_at, closed_at, count,
-        delivery_id or None, found[:limit], found[limit - 1].id if len(found) > limit else None,
+        delivery or None, found[:limit], found[limit - 1].id if len(found) > limit else None,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from orchestratord.model.task import Key, Status, Task
@@ -24,8 +24,6 @@ from orchestratord.queue.connection import (
     LIMITED,
     ORDERED,
     READY,
-    Connection,
-    Row,
 )
 from orchestratord.queue.records import Claimed, FairTurn, Line, OrderedTurn, Pick
 from orchestratord.queue.rows import TASK, task_of, tasks_of
@@ -200,14 +198,6 @@ def in_step(picks: Sequence[Pick], found: Sequence[Sequence[tuple[int, int]]]) -
     return taken
 
 
-def earliest_keys(db: Connection) -> Iterator[Row]:
-    """Every key with pending tasks, and when its first one is due."""
-    key: Row = Key("")
-    while row := db.one(NEXT_KEY, key):
-        yield row
-        key = row[:2]
-
-
 @dataclass(slots=True)
 class SqliteSession(Session):
     """The session of the one daemon, or of a worker."""
@@ -260,7 +250,7 @@ class SqliteSession(Session):
             if mine:
                 # One whose start ended with the daemon's death waits for its turn, and starts then.
                 started = now if idempotent else None
-                values = (self.owner, self.lease_until(), int(idempotent), started, now)
+                values = (self.owner, self.leases.until(self.clock), int(idempotent), started, now)
                 self.db.run(statement, (*values, json.dumps(mine)))
                 self.moved(Status.PENDING, Status.RUNNING, len(mine))
                 ids += mine
@@ -325,6 +315,6 @@ class SqliteSession(Session):
         back = self.db.all(reclaim.unstarted, (*released(now), whose))
         for row in back:
             self.unstarted(row)
-        values = (self.owner, self.lease_until(), now, whose, RECLAIM_PAGE)
+        values = (self.owner, self.leases.until(self.clock), now, whose, RECLAIM_PAGE)
         rows = self.db.all(reclaim.started, values)
         return len(back), sorted((task_of(row) for row in rows), key=turn)

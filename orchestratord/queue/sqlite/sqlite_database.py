@@ -24,13 +24,14 @@ from typing import Any
 from peewee import PeeweeException, SqliteDatabase
 
 from orchestratord.errors import DatabaseInUse, QueueError
+from orchestratord.model.task import Key
 from orchestratord.queue.connection import Connection, Failures, Row
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.database import Database
 from orchestratord.queue.records import HoldingBack
 from orchestratord.queue.rows import NO_TEXT
 from orchestratord.queue.session import LEASE, Leases
-from orchestratord.queue.sqlite.claim_sqlite import OF_DEAD, SqliteSession, earliest_keys
+from orchestratord.queue.sqlite.claim_sqlite import NEXT_KEY, OF_DEAD, SqliteSession
 from orchestratord.queue.sqlite.file_locks import readers, writers
 from orchestratord.queue.sqlite.main_file import MainFile
 from orchestratord.queue.sqlite.network_mounts import MOUNTS, network_type
@@ -333,7 +334,10 @@ class SqliteConnection(Connection):
 
     def earliest_keys(self) -> Iterator[Row]:
         """As in the interface."""
-        return earliest_keys(self)
+        key: Row = Key("")
+        while row := self.one(NEXT_KEY, key):
+            yield row
+            key = row[:2]
 
     def lives(self, owner: str, until: int, now: int) -> bool:
         """As in the interface."""

@@ -607,7 +607,7 @@ async def test_a_keyboard_interrupt_is_the_operators() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            await call(hook, [], 1.0, asyncio.current_task())
+            await call(hook, [], 1.0)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -993,8 +993,7 @@ async def test_nothing_is_nothing_in_whatever_form(
 @pytest.mark.parametrize("answer", [None, [], [TASK], (TASK,), OUTCOME, REQUEST, {}, 0, "text"])
 async def test_a_call_gives_what_the_hook_returned(answer: Any) -> None:
     for hook in (lambda: answer, named("x", lambda: answer, coroutine=True)):
-        for running in (asyncio.current_task(), None):
-            assert await call(hook, [], 1.0, running) is answer
+        assert await call(hook, [], 1.0) is answer
 
 
 async def test_arguments_are_given_in_order_and_generators_are_run_through() -> None:
@@ -1002,7 +1001,7 @@ async def test_arguments_are_given_in_order_and_generators_are_run_through() -> 
         yield one
         yield two
 
-    assert await call(hook, [1, 2], 1.0, asyncio.current_task()) == [1, 2]
+    assert await call(hook, [1, 2], 1.0) == [1, 2]
 
 
 async def test_a_cancel_that_came_before_the_hook_is_not_taken_back() -> None:
@@ -1018,7 +1017,7 @@ async def test_a_cancel_that_came_before_the_hook_is_not_taken_back() -> None:
             began.set()
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            await call(cancels_its_task, [], 1.0, task)
+            await call(cancels_its_task, [], 1.0)
             return task.cancelling()
         return -1
 

@@ -89,7 +89,7 @@ def test_daemons_say_which_operational_webhooks_they_have() -> None:
         [webhook], context={"backoffs": rig.host.registry.backoffs}
     )
     fleet: Any = SimpleNamespace(
-        _host=rig.host, _digests={}, pid=1, _group="", _number=1, _said=None
+        _worker=SimpleNamespace(host=rig.host), _digests={}, pid=1, _group="", _number=1, _said=None
     )
     one, same, other = (
         Fleet._say(fleet, replace(rig.config(), settings={"operational_webhooks": webhooks}))

@@ -78,7 +78,7 @@ async def test_what_happened_to_no_task_is_kept_in_full(queue: Any, store: Store
     assert [one.detail for one in (*page.members, *rest.members)] == [
         *(one.detail for one in events[:-1]), None,
     ]  # fmt: skip
-    assert (page.total, page.webhook, page.delivery_id is not None) == (14, "ops", True)
+    assert (page.total, page.webhook, page.delivery is not None) == (14, "ops", True)
     with pytest.raises(NotFound, match="there is no batch 4711"):
         await store.read(batch_page(4711, 9, 0))
 
