@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from argparse import ArgumentTypeError
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 TYPE_CHECKING = False
@@ -165,9 +166,9 @@ def reasons(word: str) -> str:
     return _known(word, "reason", REASONS)
 
 
-def _known(word: str, what: str, known: tuple[str, ...]) -> str:
+def _known(word: str, what: str, known: Sequence[str], more: Collection[str] = ()) -> str:
     for one in word.split(","):
-        if one not in known:
+        if one not in known and one not in more:
             raise ArgumentTypeError(f"'{one}' is not a {what}; there are {', '.join(known)}")
     return word
 
@@ -187,15 +188,8 @@ def groups(word: str) -> str:
 
 def event_types(word: str) -> str:
     """One type of event or several with commas; `task.*` for all that begin like that."""
-    for item in word.split(","):
-        known = item in EVENTS or f"{item.removesuffix('.*')}." in {
-            event[: event.index(".") + 1] for event in EVENTS if item.endswith(".*")
-        }
-        if not known:
-            raise ArgumentTypeError(
-                f"'{item}' is not a type of event; there are {', '.join(EVENTS)}"
-            )
-    return word
+    begun = {f"{event.partition('.')[0]}.*" for event in EVENTS}
+    return _known(word, "type of event", EVENTS, begun)
 
 
 def key_value(word: str) -> tuple[str, str]:

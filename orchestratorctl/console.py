@@ -49,6 +49,10 @@ class Console:
             return text
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 
+    def room(self, taken: int) -> int | None:
+        """How much of a line of stdout there is beside `taken` characters; None: no limit."""
+        return None if self.width is None else max(self.width - taken, 20)
+
     def lines(self, lines: list[str]) -> None:
         """Writes finished lines of data to stdout."""
         self.stdout.write("".join(f"{line}\n" for line in lines))

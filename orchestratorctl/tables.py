@@ -138,7 +138,7 @@ def fields(
     given = [(label, _painted(value)) for label, value in pairs]
     label_width = max((len(label) for label, _ in given), default=0)
     taken = len(indent) + label_width + len(GAP)
-    room = None if console.width is None else max(console.width - taken, 20)
+    room = console.room(taken)
     lines = []
     for label, value in given:
         for at, text in enumerate(wrap(value.text, room)):

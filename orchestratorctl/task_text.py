@@ -214,7 +214,7 @@ def timeline(log: Sequence[dict[str, Any]], console: Console, state: object) -> 
         rows[-1][4] = str(state)
     widths = [max(len(title), *(len(row[at]) for row in rows)) for at, title in enumerate(_TITLES)]
     indent = sum(widths[:4]) + 4 * len(GAP)
-    room = None if console.width is None else max(console.width - indent, 20)
+    room = console.room(indent)
     lines = ["Attempts", console.paint(_line(_TITLES, widths), "dim")]
     for entry, row in zip(log, rows, strict=True):
         first, *rest = wrap(row[4], room)
@@ -223,10 +223,7 @@ def timeline(log: Sequence[dict[str, Any]], console: Console, state: object) -> 
         lines += [" " * indent + text for text in rest]
         if entry.get("error"):
             below = widths[0] + len(GAP)
-            error = wrap(
-                escape(compact(entry["error"])),
-                None if console.width is None else max(console.width - below, 20),
-            )
+            error = wrap(escape(compact(entry["error"])), console.room(below))
             lines += [" " * below + console.paint(text, "red") for text in error]
     return lines
 

@@ -23,6 +23,12 @@ _WHY_LEFT_OUT = {
     "poisoned": " (ended the daemon)",
     "webhook_disabled": " (kept to be replayed once the webhook is enabled)",
 }
+_WHY_SKIPPED = {
+    "changed": "others had moved them, or they ran, before their turn came",
+    "overtaken": "later ones of their partition had started; `retry ID --force` sends one",
+    "no_success": "an empty answer is no success to them; name them one by one, with --body",
+    "replaced": "other tasks replace them, which were made of them with other parameters",
+}
 # Rows of a dry run's counts that fit on a screen.
 _COUNTS = 20
 
@@ -134,13 +140,5 @@ def bulks(client: SocketClient, console: Console, arguments: Namespace) -> int:
 def _show_bulk(bulk: dict[str, Any], console: Console) -> None:
     console.show(bulk, lambda: bulk_table(bulk, console))
     for reason, count in (bulk.get("why_skipped") or {}).items():
-        why = f"they would not be sent ({compact(reason)})"
-        if reason == "changed":
-            why = "others had moved them, or they ran, before their turn came"
-        elif reason == "overtaken":
-            why = "later ones of their partition had started; `retry ID --force` sends one"
-        elif reason == "no_success":
-            why = "an empty answer is no success to them; name them one by one, with --body"
-        elif reason == "replaced":
-            why = "other tasks replace them, which were made of them with other parameters"
+        why = _WHY_SKIPPED.get(reason, f"they would not be sent ({compact(reason)})")
         console.say(f"{number(count)} skipped: {why}.")

@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from orchestratord.errors import Problem
+    from orchestratord.model.settings import Config
 
 BAD_CONFIG = 78
 """EX_CONFIG of sysexits.h; systemd does not restart the daemon after it."""
@@ -86,3 +87,9 @@ def unwritable(path: Path, error: OSError) -> click.ClickException:
 def counted(count: int, noun: str) -> str:
     """`1 folder`, `2 folders`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def good_news(config: Config) -> str:
+    """`config is good: 1 API, 2 endpoints`."""
+    apis, endpoints = counted(len(config.apis), "API"), counted(len(config.endpoints), "endpoint")
+    return f"{config.folder} is good: {apis}, {endpoints}"

@@ -36,15 +36,11 @@ class _Part:
     warnings: tuple[Problem, ...]
 
     def fits(self, sources: tuple[object, ...], reader: NodeReader) -> bool:
-        return (
-            len(self.sources) == len(sources)
-            and all(
-                # Contents are compared, objects have to be the same ones.
-                a is b or (isinstance(a, bytes) and a == b)
-                for a, b in zip(self.sources, sources, strict=True)
-            )
-            and all(reader.stands_for(name, value) for name, value in self.references.items())
-        )
+        return all(
+            # Contents are compared, objects have to be the same ones.
+            a is b or (isinstance(a, bytes) and a == b)
+            for a, b in zip(self.sources, sources, strict=True)
+        ) and all(reader.stands_for(name, value) for name, value in self.references.items())
 
     def bring(self, reader: NodeReader) -> None:
         reader.problems.extend(self.warnings)

@@ -7,7 +7,8 @@ Each value keeps the place that it was written in.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, get_args, get_origin
@@ -255,10 +256,9 @@ class SharedReader:
         return dict.fromkeys(keys, "unknown key here; it belongs in an endpoint's file")
 
     def endpoint_keys(
-        self, node: MapNode, known: Iterable[str], elsewhere: Mapping[str, str] = {}
+        self, node: MapNode, known: AbstractSet[str], elsewhere: Mapping[str, str] = {}
     ) -> MapNode:
         """Keep the `known_keys` of an endpoint, of api.yaml or of `defaults`."""
-        known = set(known)
         if node.entries.keys() <= known:  # as nearly always
             return node
         of_api = dict.fromkeys(
@@ -269,7 +269,7 @@ class SharedReader:
     def known_keys(
         self,
         node: MapNode,
-        known: Iterable[str],
+        known: AbstractSet[str],
         disabled: Mapping[str, str],
         elsewhere: Mapping[str, str],
     ) -> MapNode:
@@ -281,7 +281,6 @@ class SharedReader:
             disabled: those of disabled plugins, and whose each is.
             elsewhere: keys that have their place elsewhere → what is said of them here.
         """
-        known = set(known)
         for key, (spot, _) in node.entries.items():
             if key in known:
                 continue

@@ -123,11 +123,11 @@ class Loader:
             config = _adopted(new, old, old.generation + 1, self._clock.now_ms())
             found_changes = changes(old, config, breathe)
             named = differences(old, config, found_changes)
-            if examined is not None:
-                warned = replace(old, warnings=config.warnings)
-                return Reload(True, warned, (), restart, cause, found_changes, named)
-            self._before, self._reading = before, replace(found, config=config)
-            self._retired += old.endpoints.values()
+            if examined is None:
+                self._before, self._reading = before, replace(found, config=config)
+                self._retired += old.endpoints.values()
+            else:
+                config = replace(old, warnings=config.warnings)
             return Reload(True, config, (), restart, cause, found_changes, named)
 
     def follow(self, generation: int, adopted_at: int, files: Files) -> None:

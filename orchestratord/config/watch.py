@@ -83,7 +83,6 @@ class Watcher:
         self._poll = poll
         self._stopping = False
         self._burst = _Burst()
-        self._cause = CHANGED
         self._observer: BaseObserver | None = None
         self._watched: tuple[int, int] | None = None
         """Device and inode of the folder that events come from; None while there is none."""
@@ -111,14 +110,15 @@ class Watcher:
         # A watch for each of many folders takes its time, in which the first changes may come.
         self._burst.note()
         self._watch()
-        while self._wait():
+        while cause := self._wait():
             try:
-                self._look()
+                self._look(cause)
             except Exception:
                 log.exception("cannot check the config folder; the next check follows")
 
-    def _wait(self) -> bool:
-        """Until a burst of events is over, or the time for a poll has come; False to end."""
+    def _wait(self) -> str | None:
+        """Until a burst of events is over, or the time for a poll has come, which of the two; None
+        to end."""
         deadline, burst = world.monotonic() + self._poll, self._burst
         with burst.woken:
             while not self._stopping:
@@ -127,23 +127,23 @@ class Watcher:
                 if burst.first is not None:  # what a poll saw now might be half of a change
                     due = min(burst.last + self._debounce, burst.first + 10 * self._debounce)
                 if now >= due or (burst.first is None and self._replaced()):
-                    self._cause = POLLED if burst.first is None else CHANGED
+                    cause = POLLED if burst.first is None else CHANGED
                     burst.first = None
-                    return True
+                    return cause
                 burst.woken.wait(min(due - now, _GLANCE))
-            return False
+            return None
 
     def _replaced(self) -> bool:
         return _identity(self._folder) != self._watched
 
-    def _look(self) -> None:
+    def _look(self, cause: str) -> None:
         if self._replaced() or not self._alive():
             self._watch()
         with yield_gil() as breathe:
             digest = read_folder(self._folder, self._files, breathe).whole
         if digest != self._known():
             self._digest = digest
-            self._changed(self._cause)
+            self._changed(cause)
 
     # -- events ----------------------------------------------------------------------------
 

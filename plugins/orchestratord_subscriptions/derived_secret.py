@@ -19,13 +19,9 @@ PREFIX = "whsec_"
 
 
 def hkdf(key: bytes, salt: bytes, info: bytes, length: int = 32) -> bytes:
-    """RFC 5869 with SHA-256: `length` bytes, up to 8,160, derived from `key`."""
+    """RFC 5869 with SHA-256: `length` bytes, up to 32, derived from `key`."""
     extracted = hmac.digest(salt or bytes(32), key, "sha256")
-    block, made = b"", b""
-    while len(made) < length:
-        block = hmac.digest(extracted, block + info + bytes([len(made) // 32 + 1]), "sha256")
-        made += block
-    return made[:length]
+    return hmac.digest(extracted, info + b"\x01", "sha256")[:length]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from orchestratord.cli.options import (
     config_option,
     counted,
     folder_of,
+    good_news,
     output_option,
     pretend_secrets_option,
 )
@@ -77,18 +78,14 @@ def check(config: str | None, pretend_secrets: bool, output: str) -> None:
             ],
         }
         if loaded is not None:
-            document |= _counts(loaded)
+            document |= {"apis": len(loaded.apis), "endpoints": len(loaded.endpoints)}
         click.echo(json.dumps(document, indent=2))
     elif output == "github":
         for problem in problems:
             click.echo(_annotation(problem, folder))
     elif loaded is not None:
-        counts = _counts(loaded)
-        apis, endpoints = counts["apis"], counts["endpoints"]
-        click.echo(
-            f"{loaded.folder} is good: {counted(apis, 'API')}, {counted(endpoints, 'endpoint')}"
-            + (f"; {counted(len(problems), 'warning')}" if problems else "")
-        )
+        warnings = f"; {counted(len(problems), 'warning')}" if problems else ""
+        click.echo(good_news(loaded) + warnings)
     if loaded is None:
         errors = sum(1 for problem in problems if problem.severity == "error")
         click.echo(f"{counted(errors, 'error')}", err=True)
@@ -149,7 +146,3 @@ def _annotation(problem: Problem, folder: Path) -> str:
 def _escaped(text: str, more: str = "") -> str:
     """A text of a workflow command; `more` are characters that mean something where it stands."""
     return "".join(f"%{ord(c):02X}" if c in f"%\r\n{more}" else c for c in text)
-
-
-def _counts(config: Config) -> dict[str, int]:
-    return {"apis": len(config.apis), "endpoints": len(config.endpoints)}

@@ -93,12 +93,10 @@ def _plain(item: Traced) -> Any:
 
 def _collect(item: Traced, path: str, places: dict[str, str]) -> None:
     """The place of each value that is not made of others, by its dotted path."""
-    if isinstance(item.value, dict) and item.value:
-        for key, child in item.value.items():
+    if isinstance(item.value, dict | list) and item.value:
+        children = item.value.items() if isinstance(item.value, dict) else enumerate(item.value)
+        for key, child in children:
             _collect(child, f"{path}.{key}", places)
-    elif isinstance(item.value, list) and item.value:
-        for index, child in enumerate(item.value):
-            _collect(child, f"{path}.{index}", places)
     else:
         places[path] = _place(item)
 
