@@ -118,10 +118,8 @@ class ApiRoutes:
     async def events(self, asked: Asked) -> Answer:
         """Stream events as they happen."""
         bodies.refuse_unknown(asked.query, bodies.EventsQuery)
-        wanted, after = (
-            event_stream.read_wanted(asked.query, self._service.own_endpoints),
-            event_stream.read_number(asked.headers),
-        )
+        wanted = event_stream.read_wanted(asked.query, self._service.own_endpoints)
+        after = event_stream.read_number(asked.headers)
         headers = {"Cache-Control": "no-store"}
         chunks = self._feed.chunks(wanted, after)
         return Answer(chunks, headers=headers, media_type=event_stream.MEDIA_TYPE)

@@ -507,5 +507,5 @@ def _bulk_of(db: Connection, row: tuple[Any, ...]) -> Bulk:
         values["status"] = PAUSED
     if values["resolution"] is not None:
         values["resolution"] = params_of(values["resolution"])
-    values["filter"], values["dry_run"] = search.parse(values["filter"]), bool(values["dry_run"])
+    values["filter"] = search.parse(values["filter"])
     return Bulk(**values | {"why_skipped": params_of(values["why_skipped"])})
