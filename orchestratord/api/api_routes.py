@@ -219,14 +219,14 @@ class ApiRoutes:
         """Resume an endpoint and end its throttles."""
         answer = await self._set_paused(asked, False)
         # One that is paused may not be declared any more.
-        answer.body["lifted"] = await self._service.throttles.lift(_endpoint_id(asked), known=True)
+        answer.body["lifted"] = await self._service.lift(_endpoint_id(asked), known=True)
         return answer
 
     @described(body=bodies.ResumeBody, answers={200: LiftedDocument}, problems=[NotFound])
     async def lift(self, asked: Asked) -> Answer:
         """End the throttle of a lane, URL, endpoint or webhook."""
         name = bodies.read_body(bodies.ResumeBody, asked.body).name
-        answer = {"name": name, "lifted": await self._service.throttles.lift(name)}
+        answer = {"name": name, "lifted": await self._service.lift(name)}
         return Answer(answer, done=Action("resume", detail=answer))
 
     async def _set_paused(self, asked: Asked, paused: bool) -> Answer:
