@@ -118,10 +118,8 @@ class ApiRoutes:
     async def events(self, asked: Asked) -> Answer:
         """Stream events as they happen."""
         bodies.refuse_unknown(asked.query, bodies.EventsQuery)
-        wanted, after = (
-            event_stream.read_wanted(asked.query, self._service.own_endpoints),
-            event_stream.read_number(asked.headers),
-        )
+        wanted = event_stream.read_wanted(asked.query, self._service.own_endpoints)
+        after = event_stream.read_number(asked.headers)
         headers = {"Cache-Control": "no-store"}
         chunks = self._feed.chunks(wanted, after)
         return Answer(chunks, headers=headers, media_type=event_stream.MEDIA_TYPE)
@@ -221,14 +219,14 @@ class ApiRoutes:
         """Resume an endpoint and end its throttles."""
         answer = await self._set_paused(asked, False)
         # One that is paused may not be declared any more.
-        answer.body["lifted"] = await self._service.throttles.lift(_endpoint_id(asked), known=True)
+        answer.body["lifted"] = await self._service.lift(_endpoint_id(asked), known=True)
         return answer
 
     @described(body=bodies.ResumeBody, answers={200: LiftedDocument}, problems=[NotFound])
     async def lift(self, asked: Asked) -> Answer:
         """End the throttle of a lane, URL, endpoint or webhook."""
         name = bodies.read_body(bodies.ResumeBody, asked.body).name
-        answer = {"name": name, "lifted": await self._service.throttles.lift(name)}
+        answer = {"name": name, "lifted": await self._service.lift(name)}
         return Answer(answer, done=Action("resume", detail=answer))
 
     async def _set_paused(self, asked: Asked, paused: bool) -> Answer:

@@ -40,7 +40,6 @@ from orchestratord.api.run_document import RunDocument, RunsDocument, run_docume
 from orchestratord.api.server.handler import Asked, Handler
 from orchestratord.api.server.request_body import json_value
 from orchestratord.api.slow_look import SlowLook
-from orchestratord.api.throttle_service import ThrottleService
 from orchestratord.config.params import exemplary, rule_problems
 from orchestratord.engine import task_events
 from orchestratord.engine.new.enqueue import accepted, callable_endpoint, check_rules, fitted_call
@@ -155,7 +154,6 @@ class Service:
         self._due = SlowLook[backlog.DueTasks](self._store)
         self.many = BulkService(worker)
         self.one = TaskService(worker)
-        self.throttles = ThrottleService(worker, fleet)
         self._reloader = reloader
         self._fleet = fleet
         self._clock_watch, self._team, self._upgrade = clock_watch, team, upgrade
@@ -511,6 +509,34 @@ class Service:
         if waiting != known:
             type_ = EventType.ENDPOINT_PAUSED if paused else EventType.ENDPOINT_RESUMED
             self.publish(EndpointEvent(type_, self._clock.now_ms(), endpoint_id))
+
+    async def lift(self, name: str, *, known: bool = False) -> bool:
+        """Close the breaker of a scope, and end its waiting and its slower pace, for all daemons.
+
+        Args:
+            name: a lane (`api:shop`, `hooks.example.com:443`), the URL of deliveries as `status`
+                shows it, `api/name`, or `api/name#webhook`.
+            known: something has this name.
+
+        Returns:
+            Whether there was anything of it.
+
+        Raises:
+            NotFound: nothing has this name.
+        """
+        lifted = await self._fleet.throttles.lift(name)
+        if not (lifted or known or self._is_scope(name)):
+            raise NotFound.of("lane, URL, endpoint or webhook", name)
+        return lifted
+
+    def _is_scope(self, name: str) -> bool:
+        config = self._worker.placement.config
+        kind, _, rest = name.partition(":")
+        return (
+            name.partition("#")[0] in config.endpoints
+            or (kind == "api" and rest in config.apis)
+            or self._worker.feedback.knows(name, config.redactor)
+        )
 
     # -- calling -------------------------------------------------------------------------------
 

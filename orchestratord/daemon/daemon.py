@@ -510,10 +510,7 @@ class Daemon:
         async def tidy() -> None:
             await asyncio.to_thread(remove_left, self._loader.config.daemon.files.write)
 
-        async def publish() -> None:
-            health.look_at_troubles(self._loader.config.redactor)
-
-        duties.every(1, "publish troubles", publish)
+        duties.every(1, "publish troubles", health.look_at_troubles)
         duties.every(60, "look for endpoints that only fail", health.look_at_endpoints)
         duties.every(1, "count tasks anew", partial(recount, self._store), at_once=True)
         duties.every(3600, "remove what crashes have left of answers", tidy, at_once=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import schedule
 
@@ -26,14 +26,12 @@ class Duties:
 
     def __init__(self) -> None:
         self._timetable = schedule.Scheduler()
-        self._duties: list[tuple[int, str, Duty]] = []
         self._running: dict[str, asyncio.Task[None]] = {}
         self._looked = datetime.fromtimestamp(world.time())  # what `schedule` goes by
 
     def every(self, seconds: int, name: str, duty: Duty, *, at_once: bool = False) -> None:
         """Run `duty` each `seconds`; left out while its last run is still going on. `at_once`: it
         is due from the start, too, for a daemon that never lives so long."""
-        self._duties.append((seconds, name, duty))
         job = self._timetable.every(seconds).seconds.do(self._begin, name, duty)
         if at_once:
             job.next_run = self._looked
@@ -52,9 +50,8 @@ class Duties:
         """Begin what is due; `now` is the local wall clock, which `schedule` goes by."""
         if now < self._looked:
             # The clock was set back, or summer time ended: what was due then would wait for long.
-            self._timetable.clear()
-            for seconds, name, duty in self._duties:
-                self._timetable.every(seconds).seconds.do(self._begin, name, duty)
+            for job in self._timetable.get_jobs():
+                job.next_run = now + timedelta(seconds=job.interval)
         self._looked = now
         self._timetable.run_pending()
 

@@ -61,31 +61,27 @@ class Outcome:
 
     def success(self) -> Outcome:
         """This outcome as a success."""
-        return replace(
-            self, verdict="success", error=None, final_reason=None, look=False, decided_by=A_HOOK
-        )
+        return self._decided("success", error=None)
 
     def retry(self, error: str | None = None, *, delay: float | None = None) -> Outcome:
         """This outcome as a retry; after `delay` seconds if given, else by the backoff."""
-        return replace(
-            self,
-            verdict="retry",
-            error=error or self.error,
-            delay=delay,
-            final_reason=None,
-            look=False,
-            decided_by=A_HOOK,
-        )
+        return self._decided("retry", error=error or self.error, delay=delay)
 
     def failure(self, error: str | None = None, *, reason: str | None = None) -> Outcome:
         """This outcome as a final failure, for one of the documented reasons (`not_retryable`)."""
+        return self._decided("failure", error=error or self.error, final_reason=reason)
+
+    def _decided(
+        self, verdict: Verdict, *, final_reason: str | None = None, **others: Any
+    ) -> Outcome:
+        """This outcome with what a hook has made of it."""
         return replace(
             self,
-            verdict="failure",
-            error=error or self.error,
-            final_reason=reason,
+            verdict=verdict,
+            final_reason=final_reason,
             look=False,
             decided_by=A_HOOK,
+            **others,
         )
 
     @classmethod

@@ -331,7 +331,6 @@ class Bulk:
     filter: TaskFilter
     rate: float | None
     """Tasks a second; None for no limit."""
-    dry_run: bool
     status: str
     """running, paused (after `stop_after` failures), finished (all are moved) or cancelled."""
     highest_id: int

@@ -22,9 +22,8 @@ class BatchCloser:
     """What a daemon does for batches; of several daemons each does it, and each step is one's."""
 
     def __init__(self, worker: Worker) -> None:
+        self._worker = worker
         self._store = worker.store
-        self._host = worker.host
-        self._enqueue = worker.enqueue
         self._placement = worker.placement
 
     async def close(self) -> None:
@@ -49,14 +48,14 @@ class BatchCloser:
 
     async def _deliver(self, chore: Chore, batch: ClosedBatch) -> str | None:
         """Why a batch cannot be told of now, if so."""
-        answers = self._host.ask(HOOK, {"batch": batch, "config": self._placement.config})
+        answers = self._worker.host.ask(HOOK, {"batch": batch, "config": self._placement.config})
         made = [new for _, found in answers for new in found if _is_delivery(new)]
         if not made:
             return "no webhook here delivers it yet"
         standing = self._placement.of(made[0].key)
         if isinstance(standing, Parked) and not standing.reason:
             return standing.why  # another daemon can, which has its webhook
-        if await self._enqueue.write_batch(chore, made[0]):
+        if await self._worker.enqueue.write_batch(chore, made[0]):
             closed = batch.id, batch.webhook, batch.members
             log.info("batch %d of the webhook %s has closed, with %d members", *closed)
         return None

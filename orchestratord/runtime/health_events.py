@@ -9,7 +9,6 @@ from orchestratord.queue.housekeeping import failing_told
 from orchestratord.queue.operations import settle
 from orchestratord.queue.reports import failing
 from orchestratord.runtime.fleet import Fleet
-from orchestratord.values.redact import Redactor
 
 FAILING_MS = 600_000
 """For how long an endpoint has to fail until that is told of."""
@@ -29,9 +28,9 @@ class HealthEvents:
         self._events = worker.host.events
         self._troubles: dict[str, Trouble] = {}
 
-    def look_at_troubles(self, redactor: Redactor) -> None:
+    async def look_at_troubles(self) -> None:
         """Tell of those that began or ended; to be called each second."""
-        before = self._troubles
+        before, redactor = self._troubles, self._worker.placement.config.redactor
         others = {one.code: one for one in self._fleet.troubles() if one.since}
         self._troubles = {**others, **self._worker.store.health.troubles}
         changes = (

@@ -93,7 +93,6 @@ class Reloader:
         self._host = worker.host
         self._worker = worker
         self._scheduler = scheduler
-        self._clock = worker.clock
         self._handler = handler
         self._notifier = notifier
         self._team = team
@@ -321,7 +320,7 @@ class Reloader:
 
     def _publish(self, cause: str, changes: Changes, began: float | None = None) -> None:
         """The configuration is in force; `began` (`world.monotonic`) is when the reload did."""
-        config, at = self.config, self._clock.now_ms()
+        config, at = self.config, self._worker.clock.now_ms()
         took = None if began is None else round((world.monotonic() - began) * 1000, 1)
         about = config.generation, cause, len(config.endpoints)
         changed = changes.added, changes.changed, changes.removed, changes.daemon
@@ -331,7 +330,7 @@ class Reloader:
     def _refuse(self, problems: Sequence[Problem], cause: str) -> None:
         if self.last_error is not None and tuple(self.last_error[1]) == tuple(problems):
             return  # said already; it stands in `status` until it is mended
-        self.last_error = (self._clock.now_ms(), problems)
+        self.last_error = (self._worker.clock.now_ms(), problems)
         log.error(
             "the configuration is refused, the last good one (generation %d) goes on: %d error%s",
             self.config.generation,

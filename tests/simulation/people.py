@@ -155,7 +155,7 @@ async def resume(hand: Hand, chance: Random) -> None:
 async def lift(hand: Hand, chance: Random) -> None:
     """Have a lane go on whose breaker is open, or which waits."""
     lane = f"api:{chance.choice(list(hand.people.universe.configurations[-1].apis))}"
-    await hand.does(hand.service.throttles.lift(lane), lane)
+    await hand.does(hand.service.lift(lane), lane)
 
 
 async def enable(hand: Hand, chance: Random) -> None:

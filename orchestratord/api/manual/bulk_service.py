@@ -28,7 +28,6 @@ class BulkService:
         """Takes the steps of the chores of bulks."""
         self._store = worker.store
         self._worker = worker
-        self._clock = worker.clock
 
     @property
     def _redactor(self) -> Redactor:
@@ -71,7 +70,7 @@ class BulkService:
         wanted = filters.read_bulk_filter(
             action,
             filter,
-            self._clock.now_ms(),
+            self._worker.clock.now_ms(),
             self._worker.host.registry.own_endpoints,
             include_ambiguous=include_ambiguous,
             force=force,

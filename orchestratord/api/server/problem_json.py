@@ -82,6 +82,7 @@ PROBLEMS: Mapping[str, RefusalKind] = {
 
 # All at once: where no file can be opened any more, an answer has to say so.
 _TYPES = {code: doc_links.problem(code) for code in PROBLEMS}
+"""The `type` of each problem: the address at which the documentation explains it."""
 
 SHORTAGE = "shortage"
 """The `code` where this daemon lacks what it takes to answer."""
@@ -97,11 +98,6 @@ def title(status: int) -> str:
     return {413: "Content Too Large", 422: "Unprocessable Content"}.get(
         status, HTTPStatus(status).phrase
     )
-
-
-def type_of(code: str) -> str:
-    """The `type` of a problem: the address at which the documentation explains it."""
-    return _TYPES[code]
 
 
 class Refusal(Exception):
@@ -147,7 +143,7 @@ class Refusal(Exception):
     def document(self) -> dict[str, Any]:
         """The body of the answer."""
         document: dict[str, Any] = {
-            "type": type_of(self.code),
+            "type": _TYPES[self.code],
             "title": title(self.status),
             "status": self.status,
             "detail": self.detail,

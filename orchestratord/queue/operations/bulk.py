@@ -166,7 +166,7 @@ async def step(
                 skipped[reason] += 1
     last = len(found) < limit
     cursor = seen.highest_id if last else found[-1][0]
-    return await store.write(move_on(seen, ids, skipped, cursor, last=last))
+    return await store.write(move_on(Move(seen, ids, skipped, cursor, last)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,30 +263,27 @@ def upcoming(db: Connection, bulk: Bulk, limit: int) -> list[tuple[int, Key]]:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What is moved in one transaction, of a bulk as it was `seen` then; as in `move_on`."""
+    """What is moved in one transaction."""
 
     seen: Bulk
+    """As it was when `ids` were looked for; where it has moved on since, nothing is done."""
     ids: Sequence[int]
     skipped: Mapping[str, int]
+    """How many beside them are not to be moved, and why."""
     cursor: int
     last: bool
+    """There are none after these, and the bulk adds up: a task that matched once, and did not when
+    its turn came, is skipped; one that came to match meanwhile is moved, and counts among those
+    that matched."""
 
 
 Moved = tuple[Bulk, dict[Key, list[int]]]
 """The bulk now, and the tasks that were moved, by their key."""
 
 
-def move_on(
-    seen: Bulk, ids: Sequence[int], skipped: Mapping[str, int], cursor: int, last: bool
-) -> Write[Moved]:
-    """Move these tasks, and the cursor to where it says; the bulk now, and key → moved tasks.
-
-    `seen` is the bulk as it was when `ids` were looked for; where it has moved on since, nothing is
-    done. `skipped`: how many beside them are not to be moved, and why. `last`: there are none after
-    these, and the bulk adds up: a task that matched once, and did not when its turn came, is
-    skipped; one that came to match meanwhile is moved, and counts among those that matched.
-    """
-    return Write(Rank.MOVE, None, _all_moves, Move(seen, ids, skipped, cursor, last))
+def move_on(move: Move) -> Write[Moved]:
+    """Move these tasks, and the cursor to where it says; the bulk now, and key → moved tasks."""
+    return Write(Rank.MOVE, None, _all_moves, move)
 
 
 def _all_moves(session: Session, moves: Sequence[Move]) -> list[Moved | Exception]:
@@ -507,5 +504,5 @@ def _bulk_of(db: Connection, row: tuple[Any, ...]) -> Bulk:
         values["status"] = PAUSED
     if values["resolution"] is not None:
         values["resolution"] = params_of(values["resolution"])
-    values["filter"], values["dry_run"] = search.parse(values["filter"]), bool(values["dry_run"])
+    values["filter"] = search.parse(values["filter"])
     return Bulk(**values | {"why_skipped": params_of(values["why_skipped"])})

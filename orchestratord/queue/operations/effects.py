@@ -173,12 +173,11 @@ def all_inserts(effects: Effects) -> Iterator[Insert]:
 def _leave_out(effect: StoredEffect, error: Exception, inserted: list[Inserted]) -> None:
     if isinstance(effect, Insert):
         what = f"the queue of {effect.task.key}"
+        inserted += duplicates([effect])
     else:
         names = {BatchMember: "webhook", Slice: "name"}
         what = getattr(effect, names.get(type(effect), "table"))
     log.error("skipped a plugin's write to %s: %s", what, error, exc_info=error)
-    if isinstance(effect, Insert):
-        inserted.append(Inserted(0, effect.task.key, None, duplicate=True))
 
 
 @writes(Rank.HAND)

@@ -121,8 +121,12 @@ def overtaken(session: Session, ids: Collection[int], statuses: Collection[str])
 
 
 def check_order(session: Session, task: Task, place: Task) -> None:
-    """Raise Overtaken where one behind this place in its ordered partition has started."""
-    if (by := overtaken_by(session, place.id, Line.of(place))) is not None:
+    """Raise Overtaken where one behind this place in its ordered partition has started; none does
+    from here on."""
+    line = Line.of(place)
+    ready(session, line)
+    values = line.partition, place.id, line.endpoint_id, line.webhook, place.id
+    if (by := session.db.value(LATER, values)) is not None:
         raise Overtaken(task.id, by)
 
 
@@ -158,14 +162,6 @@ def ready(session: Session, line: Line) -> dict[int, str]:
     """The one of an ordered line that has its turn, or runs, with its status; none does from here
     on unless it is elected."""
     return dict(session.db.all(f"{READY_ORDERED}{session.db.for_update}", line[:3]))
-
-
-def overtaken_by(session: Session, task_id: int, line: Line) -> int | None:
-    """The first later one of an ordered partition that has started; none does from here on."""
-    ready(session, line)
-    place = line.partition, task_id, line.endpoint_id, line.webhook, task_id
-    found: int | None = session.db.value(LATER, place)
-    return found
 
 
 # -- What holds what -------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ async def test_what_was_resolved_by_a_daemon_that_died_then_is_counted(parts: Pa
 async def test_a_task_that_does_not_match_any_more_is_not_resolved(parts: Parts) -> None:
     [waits] = await parts.later(1)
     bulk = Bulk(
-        id=1, filter=TaskFilter(status=("failed",)), rate=None, dry_run=False, status="running",
+        id=1, filter=TaskFilter(status=("failed",)), rate=None, status="running",
         highest_id=9, cursor=0, matched=1, moved=0, skipped=0, created_at=0, updated_at=0,
         finished_at=None, action="resolve",
     )  # fmt: skip

@@ -22,18 +22,24 @@ class Told(EventBus):
         self.told.append(event)
 
 
-def test_troubles() -> None:
+async def test_troubles() -> None:
     events, health = Told(), DaemonHealth()
     others = [Trouble("workers_missing", "1 of 2", 0)]
     store, fleet = SimpleNamespace(health=health), SimpleNamespace(troubles=lambda: others)
-    worker = SimpleNamespace(store=store, host=SimpleNamespace(events=events), clock=FakeClock())
+    config = SimpleNamespace(redactor=Redactor(["s3cret"]))
+    worker = SimpleNamespace(
+        store=store,
+        host=SimpleNamespace(events=events),
+        clock=FakeClock(),
+        placement=SimpleNamespace(config=config),
+    )
     watched = HealthEvents(cast("Any", worker), cast("Any", fleet))
     health.begin("storage_full", "no room on s3cret")
     for _ in range(2):
-        watched.look_at_troubles(Redactor(["s3cret"]))
+        await watched.look_at_troubles()
     others[:] = [Trouble("database_unreachable", "worker 2: away", 1)]
     health.end("storage_full")
-    watched.look_at_troubles(Redactor([]))
+    await watched.look_at_troubles()
     assert [(one.type, one.code) for one in events.told if isinstance(one, TroubleEvent)] == [
         ("trouble.began", "storage_full"), ("trouble.began", "database_unreachable"),
         ("trouble.ended", "storage_full"),

@@ -129,7 +129,7 @@ async def test_bulks_that_move_together_lock_all_tasks_first(
         await queue.settle(task, Status.FAILED, reason=Reason.EXHAUSTED)
     first, second = [await queue.bulk(TaskFilter(status=("failed",))) for _ in range(2)]
     moves = [
-        bulks.move_on(seen, [id_], {}, id_, last=False)
+        bulks.move_on(bulks.Move(seen, [id_], {}, id_, last=False))
         for seen, id_ in ((second, ids[1]), (first, ids[2]))
     ]
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
