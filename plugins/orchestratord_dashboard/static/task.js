@@ -34,15 +34,16 @@ function json(text) {
 }
 
 document.addEventListener("click", async (event) => {
-  const name = event.target.closest("button[data-opens]")?.dataset.opens;
-  if (!name) return;
+  const button = event.target.closest("button[data-opens]");
+  if (!button) return;
+  const { opens: name, sends } = button.dataset;
   const dialog = document.getElementById(name);
   dialog.returnValue = "no";
   dialog.showModal();
   await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
   if (dialog.returnValue !== "yes") return;
   try {
-    const task = await ask("POST", dialog.dataset.post, BODY[name](new FormData(dialog.querySelector("form"))));
+    const task = await ask("POST", sends, BODY[name](new FormData(dialog.querySelector("form"))));
     if (name === "change") location.assign(`/retries/${task.id}`);
     else say(`It is resolved as ${task.status}.`);
   } catch (error) {
