@@ -460,18 +460,6 @@ class ClockStatus(TypedDict):
     brought_back: BroughtBackStatus | None
 
 
-class ProcessStatus(TypedDict):
-    """Which daemon this is."""
-
-    version: str
-    pid: int
-    workers: int
-    instance: str
-    started_at: Time | None
-    uptime: float
-    """Seconds."""
-
-
 class OutboxStatus(TypedDict):
     """The outbox."""
 
@@ -499,9 +487,16 @@ class StuckChore(TypedDict):
 
 # `extra="allow"` would hold for all documents in it, too.
 @with_config(use_attribute_docstrings=True, json_schema_extra={"additionalProperties": True})
-class StatusDocument(ProcessStatus, WorkerStatus, FailingKeys):
+class StatusDocument(WorkerStatus, FailingKeys):
     """How the daemon is. Plugins add parts of their own."""
 
+    version: str
+    pid: int
+    workers: int
+    instance: str
+    started_at: Time | None
+    uptime: float
+    """Seconds."""
     health: HealthDocument
     config: ConfigStatus
     queue: QueueStatus

@@ -89,7 +89,7 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def good_news(config: Config) -> str:
+def summary(config: Config) -> str:
     """`config is good: 1 API, 2 endpoints`."""
     apis, endpoints = counted(len(config.apis), "API"), counted(len(config.endpoints), "endpoint")
     return f"{config.folder} is good: {apis}, {endpoints}"

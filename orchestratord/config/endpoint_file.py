@@ -56,7 +56,7 @@ class EndpointFile:
             raise NotFound.of("endpoint", endpoint_id)
         if name not in files.contents:
             raise ConfigError([problem for problem in files.problems if problem.file == name])
-        merger = Merger(NodeReader.unheard(registry, sources.environ))
+        merger = Merger(NodeReader.quiet(registry, sources.environ))
         settings = {key: one for key, one in registry.settings.items() if one.merge == "by_name"}
         api = root_of(files, files.apis[endpoint_id.partition("/")[0]])
         inherited = merger.inherited(root_of(files, files.daemon), api, settings)

@@ -382,7 +382,7 @@ def read_plugins(folder: Path) -> Plugins:
     problems = [p for p in (*files.problems, *document.problems) if p.severity == "error"]
     if document.root is None:
         raise ConfigError(problems)
-    reader = NodeReader.unheard(Registry(), os.environ)
+    reader = NodeReader.quiet(Registry(), os.environ)
     spot, node = document.root.entries.get("plugins", (document.spot, MapNode()))
     return Plugins(**reader.read(spot, node, Plugins).fields)
 
@@ -394,7 +394,7 @@ def read_settings(folder: Path, host: Host, environ: Mapping[str, str]) -> Daemo
     document = _document(files, files.daemon, DAEMON_FILE)
     if document.root is None:
         return None
-    reader = NodeReader.unheard(host.registry, environ, folder)
+    reader = NodeReader.quiet(host.registry, environ, folder)
     known = document.root.only(fields_of(DaemonSettings))
     settings: DaemonSettings | None = reader.read(document.spot, known, DaemonSettings).value
     return settings

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestratord.cli.doctor.installation import Findings, Installation, fail, ok, warn
 from orchestratord.cli.file_modes import changed_by_others, others_may
-from orchestratord.cli.options import counted, good_news
+from orchestratord.cli.options import counted, summary
 from orchestratord.errors import Problem
 from orchestratord.plugin.executor import Need
 from orchestratord.values.certificate import certificates, ends
@@ -29,7 +29,7 @@ def check_config(installed: Installation) -> Findings:
     warnings = [problem for problem in installed.problems if problem.severity == "warning"]
     look = f"see all with: orchestratord check --config {installed.folder}"
     if installed.config is not None:
-        yield ok(good_news(installed.config))
+        yield ok(summary(installed.config))
     elif installed.daemon_is_ours and not _refused(installed):
         yield warn(
             f"the running daemon has accepted it, but read from here it has {_quoted(errors)}",

@@ -18,9 +18,9 @@ from orchestratord.cli.options import (
     config_option,
     counted,
     folder_of,
-    good_news,
     output_option,
     pretend_secrets_option,
+    summary,
 )
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def check(config: str | None, pretend_secrets: bool, output: str) -> None:
             click.echo(_annotation(problem, folder))
     elif loaded is not None:
         warnings = f"; {counted(len(problems), 'warning')}" if problems else ""
-        click.echo(good_news(loaded) + warnings)
+        click.echo(summary(loaded) + warnings)
     if loaded is None:
         errors = sum(1 for problem in problems if problem.severity == "error")
         click.echo(f"{counted(errors, 'error')}", err=True)

@@ -92,7 +92,7 @@ def trace_daemon(config: Config, registry: Registry) -> dict[str, Traced]:
     """
     files = read_folder(config.folder)
     root = root_of(files, files.daemon)
-    reader = NodeReader.unheard(registry, os.environ, config.folder)
+    reader = NodeReader.quiet(registry, os.environ, config.folder)
     traced: dict[str, Traced] = {}
 
     def add(key: str, value: Any, default: Callable[[], Any]) -> None:
@@ -117,7 +117,7 @@ def _laid_over(
     """The root of orchestratord.yaml; that of api.yaml, with what its own keys have from
     `defaults`; and the endpoint's keys, with those that it inherits."""
     files, shared = read_folder(folder), shared_keys(registry.settings)
-    merger = Merger(NodeReader.unheard(registry, os.environ))
+    merger = Merger(NodeReader.quiet(registry, os.environ))
     root = root_of(files, files.endpoints.get(endpoint.id))
     daemon = root_of(files, files.daemon)
     guards = mapping_of(daemon.child("defaults")).only(fields_of(Guards))

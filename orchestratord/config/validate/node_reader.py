@@ -85,7 +85,7 @@ class NodeReader:
         """Where a reference stands for nothing, so that the value is none."""
 
     @classmethod
-    def unheard(
+    def quiet(
         cls, registry: Registry, environ: Mapping[str, str], folder: Path = Path()
     ) -> NodeReader:
         """One that reads for itself: of what is wrong in these files, others tell."""
