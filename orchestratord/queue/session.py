@@ -402,22 +402,27 @@ WHERE id = ? AND turn_at = 1 AND held = 0 AND (status <> 'failed' OR partition_r
 RETURNING endpoint_id, webhook, partition
 """
 
-RELEASE_CLAIM = """
+
+def as_far_ahead(column: str, now: str) -> str:
+    """SQL of a time that stays while its row is written anew: by a clock that was put back since
+    it was written, it is as far ahead as it was then."""
+    return f"{column} - CASE WHEN updated_at > {now} THEN updated_at - {now} ELSE 0 END"
+
+
+_NOW = "CAST(? AS bigint)"
+RELEASE_CLAIM = f"""
 UPDATE retry_schedule
 SET status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
-    next_try = CASE WHEN cancel_requested = 1 THEN NULL
-        WHEN updated_at > CAST(? AS bigint) THEN next_try - (updated_at - CAST(? AS bigint))
-        ELSE next_try END,
-    backoff_until = CASE WHEN updated_at > CAST(? AS bigint)
-        THEN backoff_until - (updated_at - CAST(? AS bigint)) ELSE backoff_until END,
+    next_try = CASE WHEN cancel_requested = 1 THEN NULL ELSE {as_far_ahead("next_try", _NOW)} END,
+    backoff_until = {as_far_ahead("backoff_until", _NOW)},
     finished_at = CASE WHEN cancel_requested = 1 THEN CAST(? AS bigint) END,
     held = CASE WHEN cancel_requested = 0 AND partition_rule >= 0 THEN 1 ELSE 0 END,
     turn_at = CASE WHEN cancel_requested = 1 THEN 0 ELSE turn_at END,
     attempts = attempts - 1, started_at = NULL, locked_by = NULL, lease_until = NULL,
     cancel_requested = 0, updated_at = ?
-{which}
+{{which}}
 RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id, replaces
-"""
+"""  # noqa: S608  # what is pasted are columns and a parameter
 """For `Session.unstarted`; `which` says of what rows."""
 
 

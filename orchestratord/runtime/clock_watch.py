@@ -114,7 +114,8 @@ class ClockWatch:
             self._throttles.shift(round(change.by * 1000))
             self._scheduler.clock_changed()
             if change.by < 0:
-                wait = 0.0 if change.takes_back else SETTLED - BACK_AFTER
+                # By then the other workers follow, too: until they do, they write what lies ahead.
+                wait = BACK_AFTER if change.takes_back else SETTLED - BACK_AFTER
                 self._look_back_at = world.monotonic() + wait
         if self._first:
             type_ = EventType(f"clock.{change.what}")

@@ -16,7 +16,7 @@ from orchestratord.queue.operations.effects import Effects, apply_all_effects
 from orchestratord.queue.operations.partitions import give_place, lock_tasks
 from orchestratord.queue.records import Inserted, Settled, Settlement, Start, Started
 from orchestratord.queue.rows import code_text, plain
-from orchestratord.queue.session import HELD, RUNNING, Session, fence
+from orchestratord.queue.session import HELD, RUNNING, Session, as_far_ahead, fence
 
 # ruff: noqa: S608  # what is pasted here are columns, hints and the fence, never values
 
@@ -30,10 +30,12 @@ WHERE id = new.column1 AND {RUNNING}
 
 _FENCE = ("bigint", "text", "bigint")
 
+_BACKOFF_UNTIL = as_far_ahead("backoff_until", "new.column4")
 START = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
-SET started_at = new.column4, updated_at = new.column4, alone = new.column5
+SET started_at = new.column4, updated_at = new.column4, alone = new.column5,
+    backoff_until = {_BACKOFF_UNTIL}
 FROM (VALUES {{rows}}) AS new {_HELD}
 """,
     *_FENCE,
@@ -50,8 +52,7 @@ SET status = new.column12, next_try = new.column13,
     finished_at = CASE WHEN {_WAITS} THEN NULL ELSE new.column4 END,
     backed_off = CASE WHEN {_WAITS} THEN new.column14 ELSE backed_off END,
     backoff_until = CASE WHEN {_WAITS} AND new.column11 = 0 THEN new.column13
-        WHEN {_WAITS} AND updated_at > new.column4 THEN backoff_until - (updated_at - new.column4)
-        ELSE backoff_until END,
+        WHEN {_WAITS} THEN {_BACKOFF_UNTIL} ELSE backoff_until END,
     held = CASE WHEN {_WAITS} AND partition_rule >= 0 THEN 1 ELSE 0 END,
     turn_at = COALESCE(new.column15, turn_at), waits_for = new.column16,
     last_status_code = new.column5, last_error = new.column6,

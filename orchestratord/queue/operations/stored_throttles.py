@@ -19,7 +19,7 @@ from orchestratord.queue.models import ThrottleRow, sql
 from orchestratord.queue.operations.effects import Effects, apply_effects
 from orchestratord.queue.records import Inserted, duplicates
 from orchestratord.queue.rows import code_of
-from orchestratord.queue.session import Session
+from orchestratord.queue.session import Session, as_far_ahead
 from orchestratord.queue.store import Store
 
 # ruff: noqa: S608  # what is pasted here are hints and question marks, never values
@@ -220,7 +220,8 @@ def come_forward(session: Session, key: Key, ids: Sequence[int], *, by_hand: boo
     """Have these tasks of a key due now, as far as a failure put them off; how many. `by_hand`: a
     person wants that, and their attempts count."""
     now = session.now()
-    floor = "NULL" if by_hand else "next_try"  # as it was: an older daemon knows no other floor
+    # As it was: an older daemon knows no other floor.
+    floor = "NULL" if by_hand else as_far_ahead("next_try", str(now))
     statement = COME_FORWARD.format(floor=floor, ids=", ".join("?" * len(ids)))
     found = session.db.all(statement, (now, now, *ids, now, 1 + by_hand))
     if found:

@@ -269,7 +269,7 @@ WITH lost AS MATERIALIZED (
     ORDER BY lease_until LIMIT 200 FOR UPDATE SKIP LOCKED
 )
 UPDATE retry_schedule
-SET locked_by = ?, lease_until = ?::bigint, claims = claims + 1, updated_at = ?::bigint
+SET locked_by = ?, lease_until = ?::bigint, claims = claims + 1
 FROM lost WHERE retry_schedule.id = lost.id
 RETURNING {_TASK}
 """
@@ -495,7 +495,7 @@ class PostgresSession(Session):
         ran_out = (self.leases.since(), self.ask_clock(), self.owner, list(held))
         if self.clock.in_doubt:
             return 0, []  # by a clock that has jumped, all daemons have been silent for long
-        ours = (self.owner, self.leases.until(self.clock), self.now())
+        ours = (self.owner, self.leases.until(self.clock))
         back = self.db.all(TAKE_UNSTARTED, (*ran_out, *released(self.now())))
         for row in back:
             self.unstarted(row)

@@ -145,8 +145,10 @@ class Reclaim:
 SELECT id FROM retry_schedule {BY_RUNNING} WHERE status = 'running' AND {condition}
 """
         unstarted = RELEASE_CLAIM.format(which=f"WHERE id IN ({lost} AND started_at IS NULL)")
+        # `updated_at` stays that of the claim: a clock that was ahead may have written it, and then
+        # the delay that the attempt before has chosen is as wrong as it is.
         started = f"""
-UPDATE retry_schedule SET locked_by = ?, lease_until = ?, claims = claims + 1, updated_at = ?
+UPDATE retry_schedule SET locked_by = ?, lease_until = ?, claims = claims + 1
 WHERE id IN ({lost} AND started_at IS NOT NULL LIMIT ?)
 RETURNING {TASK}
 """
@@ -311,10 +313,9 @@ class SqliteSession(Session):
         return self._take_over(OF_DEAD, self.owner)
 
     def _take_over(self, reclaim: Reclaim, whose: str) -> tuple[int, list[Task]]:
-        now = self.now()
-        back = self.db.all(reclaim.unstarted, (*released(now), whose))
+        back = self.db.all(reclaim.unstarted, (*released(self.now()), whose))
         for row in back:
             self.unstarted(row)
-        values = (self.owner, self.leases.until(self.clock), now, whose, RECLAIM_PAGE)
+        values = (self.owner, self.leases.until(self.clock), whose, RECLAIM_PAGE)
         rows = self.db.all(reclaim.started, values)
         return len(back), sorted((task_of(row) for row in rows), key=turn)

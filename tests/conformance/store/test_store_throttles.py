@@ -9,7 +9,7 @@ import pytest
 from orchestratord.model.event import BREAKER, LIFTED, OVERLOAD, RETRY_AFTER, StoredThrottle
 from orchestratord.model.task import BatchMember, Key, Status
 from orchestratord.queue.housekeeping import future_times
-from orchestratord.queue.operations import claim, manual, search, stored_throttles
+from orchestratord.queue.operations import claim, manual, search, settle, stored_throttles
 from orchestratord.queue.store import Store
 
 KEY = Key("crm/get")
@@ -152,23 +152,36 @@ async def test_what_an_older_daemon_has_put_off_is_early_too(queue: Any, store: 
 
 
 async def test_a_clock_that_is_put_back_takes_the_delay_along(queue: Any, store: Store) -> None:
-    """Of a task that waits, of one that is given back, and of one that fails early."""
-    ids = [await queue.add() for _ in range(3)]
+    """Of a task that waits, of one that is given back, of one that fails early, of one that starts
+    then and fails early, of one that comes forward, and of one whose daemon has died."""
+    ids = [await queue.add() for _ in range(5)]
+    dead = await queue.add(Key("crm/put"))
     for id_ in ids:
         await put_off(queue, id_)
-    queue.run(f"UPDATE retry_schedule SET next_try = {queue.clock.now_ms()} WHERE id <> {ids[0]}")
-    claimed = await queue.claim()
-    assert [task.id for task in claimed] == ids[1:]
-    ahead = LATER - queue.clock.now_ms()
-    queue.clock.turn(-86_400)
-    for task in claimed[:1]:
-        await store.write(claim.release_claims([task]))
-    await queue.settle(
-        claimed[1], Status.PENDING, next_try=queue.clock.now_ms(), uncounted=True, backed_off=2
-    )
-    await future_times.bring_back(store)
+    [task] = await queue.claim(Key("crm/put"))
+    await queue.settle(task, Status.PENDING, next_try=LATER, backed_off=True, status_code=503)
     now = queue.clock.now_ms()
-    assert [(await store.read(search.get(id_))).backoff_until for id_ in ids] == [now + ahead] * 3
+    queue.run(f"UPDATE retry_schedule SET next_try = {now} WHERE id NOT IN ({ids[0]}, {ids[4]})")
+    claimed = await queue.claim()
+    assert [task.id for task in claimed] == ids[1:4]
+    [task] = await queue.claim(Key("crm/put"))
+    await store.write(settle.start(task, now, []))
+    ahead = LATER - now
+    queue.clock.turn(-86_400)
+    now = queue.clock.now_ms()
+    await store.write(claim.release_claims(claimed[:1]))
+    await store.write(settle.start(claimed[2], now, []))
+    for task in claimed[1:]:
+        await queue.settle(task, Status.PENDING, next_try=now, uncounted=True, backed_off=2)
+    assert await store.write(stored_throttles.come_forward(KEY, ids[4:], by_hand=False)) == 1
+    successor = await queue.successor()
+    [taken_over] = (await claim.reclaim(successor))[1]
+    assert taken_over.floor(now) == now + ahead
+    end = queue.settlement(taken_over, Status.PENDING, next_try=now + ahead, uncounted=True)
+    await successor.write(settle.settle(end))
+    await future_times.bring_back(successor)
+    found = [(await successor.read(search.get(id_))).backoff_until for id_ in (*ids, dead)]
+    assert found == [now + ahead] * 6
 
 
 async def test_what_costs_no_attempt_leaves_the_delay_and_a_manual_retry_ends_it(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from orchestratord.queue.housekeeping.future_times import BroughtBack
 from orchestratord.runtime import clock_watch
 from orchestratord.runtime.clock_watch import ClockWatch
-from orchestratord.values.clock import Clock
+from orchestratord.values import world
+from orchestratord.values.clock import Clock, ClockChange
 
 
 async def test_the_queue_is_looked_through_again_and_again(
@@ -33,4 +35,34 @@ async def test_the_queue_is_looked_through_again_and_again(
     worker: Any = SimpleNamespace(clock=Clock(), store=None, host=SimpleNamespace(events=None))
     watching = asyncio.create_task(ClockWatch(worker, other, other).run())
     await asyncio.wait_for(enough.wait(), 10)
+    watching.cancel()
+
+
+async def test_what_is_taken_back_is_looked_for_once_all_workers_follow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Until they do, they write times that lie ahead."""
+    followed, looked = asyncio.Event(), asyncio.Event()
+
+    async def bring_back(store: object) -> BroughtBack:
+        looked.set()
+        return BroughtBack()
+
+    class Following(Clock):
+        def look(self) -> ClockChange | None:
+            if followed.is_set():
+                return None
+            followed.set()
+            return ClockChange("followed", -3600.0, takes_back=True)
+
+    monkeypatch.setattr(clock_watch, "bring_back", bring_back)
+    monkeypatch.setattr(clock_watch, "LOOK", 0.001)
+    monkeypatch.setattr(clock_watch, "BACK_AFTER", 0.05)
+    worker: Any = MagicMock(clock=Following(), store=None)
+    watch = ClockWatch(worker, MagicMock(), MagicMock())
+    began = world.monotonic()
+    watching = asyncio.create_task(watch.run())
+    await asyncio.wait_for(followed.wait(), 10)
+    await asyncio.wait_for(looked.wait(), 10)
+    assert world.monotonic() - began >= 0.05
     watching.cancel()
