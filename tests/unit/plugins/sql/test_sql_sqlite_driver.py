@@ -234,6 +234,22 @@ async def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     await bench.executor.close()
 
 
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+async def test_a_file_that_was_replaced_is_opened_anew(bench: Bench, path: Path, mode: str) -> None:
+    script(path, f"PRAGMA journal_mode = {mode}")
+    assert answer(await bench.run("SELECT id FROM items"))["rows"] == [{"id": 1}, {"id": 2}]
+    new = path.with_name("new.db")
+    script(
+        new, "CREATE TABLE items (id INTEGER PRIMARY KEY, name); INSERT INTO items VALUES (9, 9)"
+    )
+    new.rename(path)
+    assert answer(await bench.run("INSERT INTO items VALUES (10, 10)"))["rows_affected"] == 1
+    assert answer(await bench.run("SELECT id FROM items"))["rows"] == [{"id": 9}, {"id": 10}]
+    assert rows(path, "SELECT id FROM items") == [(9,), (10,)]
+    path.unlink()
+    assert failure(await bench.run("DELETE FROM items"))[0] == "retry"
+
+
 async def test_what_is_taken_for_reading_cannot_write(bench: Bench) -> None:
     """Should the scanner ever be wrong, SQLite itself refuses."""
     from dataclasses import replace
