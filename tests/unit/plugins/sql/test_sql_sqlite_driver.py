@@ -70,6 +70,12 @@ async def test_rows(bench: Bench) -> None:
     }
 
 
+async def test_each_column_has_a_name_of_its_own(bench: Bench) -> None:
+    found = answer(await bench.run("SELECT 1 AS a, 2 AS a, 3 AS a_2, 4 AS a FROM items LIMIT 1"))
+    assert found["columns"] == ["a", "a_2", "a_2_2", "a_3"]
+    assert found["rows"] == [{"a": 1, "a_2": 2, "a_2_2": 3, "a_3": 4}]
+
+
 async def test_rows_affected(bench: Bench, path: Path) -> None:
     written = await bench.run("UPDATE items SET name = name || :more", {"more": "!"})
     assert answer(written) == {"rows_affected": 2, "columns": [], "rows": [], "truncated": False}
