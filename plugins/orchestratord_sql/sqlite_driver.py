@@ -87,7 +87,7 @@ class SqliteDriver:
             self._roll_back()
 
     def _is_replaced(self) -> bool:
-        """Whether its path is not that of the open file any more, which nobody reads again."""
+        """Whether another file is at its path than the one that is open."""
         try:
             return not os.path.samestat(self._path.stat(), self._file)
         except OSError:
