@@ -83,6 +83,7 @@ def status_page(document: Document, console: Console) -> list[str]:
         *_clock(document.get("clock")),
         *_plugins(document.get("plugins")),
         *_held(document),
+        *_outbox(document),
         *_stuck(document),
         *_paused(document),
     ]
@@ -174,6 +175,12 @@ def _held(document: Document) -> Facts:
     more = [f"{number(count - len(told))} more"] if count > len(told) else []
     words = f"{number(count)} by tasks that failed, to be retried or cancelled: "
     return [("held", Painted(words + ", ".join([*told, *more]), "yellow"))]
+
+
+def _outbox(document: Document) -> Facts:
+    """Why the daemon cannot relay the outbox."""
+    error = (document.get("outbox") or {}).get("error")
+    return [("outbox", Painted(f"cannot be relayed: {compact(error)}", "red"))] if error else []
 
 
 def _stuck(document: Document) -> Facts:

@@ -116,7 +116,7 @@ def _exit_anyway(code: int) -> None:
         thread.name
         for thread in threading.enumerate()
         if not thread.daemon and thread is not threading.main_thread()
-    ]
+    ] or ["the main one, in what a library does at the exit"]
     log.critical("ended without waiting for threads that go on: %s", ", ".join(left))
     _exit(code)
 

@@ -218,8 +218,9 @@ class OutboxRelay:
                 if self._shrink(error):
                     tries = 0
                 await asyncio.sleep(AGAIN[min(tries, len(AGAIN) - 1)])
-            except Exception:
+            except Exception as error:
                 log.exception("cannot relay the outbox; again in %g s", AGAIN[-1])
+                self._failed(outbox, error)
                 await asyncio.sleep(AGAIN[-1])
 
     async def _take_over(self) -> None:
@@ -232,7 +233,7 @@ class OutboxRelay:
             self._relays = True
 
     def _failed(self, outbox: Outbox, error: Exception) -> None:
-        words = self.control.config.redactor.text(str(error))
+        words = self.control.config.redactor.text(str(error) or type(error).__name__)
         # That the queue's own database is away is told of as that.
         is_of_queue = outbox.name is None and isinstance(error, Unreachable)
         if words != self._error and not is_of_queue:
@@ -356,7 +357,7 @@ class OutboxRelay:
                 return fit, refused
             # What ends the daemon while it only begins to look is not to blame on the row.
             endpoint = self.control.config.endpoints.get(row.endpoint)
-            if endpoint is not None and isinstance(endpoint.spec, ParamRules):
+            if endpoint and isinstance(endpoint.spec, ParamRules) and endpoint.spec.apart:
                 with suppress(SchemaTooCostly):
                     await endpoint.spec.problems_apart([])
             deaths = 0

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
 
-from orchestratord_sql.statement_run import StatementCancelled, StatementFailed, StatementRun
+from orchestratord_sql.statement_run import (
+    StaleConnection,
+    StatementCancelled,
+    StatementFailed,
+    StatementRun,
+)
 
 BUSY = 5.0
 """Seconds to wait for others that write; then the attempt fails, and there may be another."""
@@ -33,9 +39,14 @@ class SqliteDriver:
     def __init__(self, path: Path, run: StatementRun) -> None:
         """Open the database. Raises StatementFailed where there is none."""
         self.broken = False
-        if not path.exists():
+        self._path = path
+        try:
+            self._file = path.stat()
+        except FileNotFoundError:
             # SQLite would make one, and a wrong path would go unseen.
-            raise StatementFailed(f"there is no database {path}", retryable=True)
+            raise StatementFailed(f"there is no database {path}", retryable=True) from None
+        except OSError as error:
+            raise StatementFailed(f"{path}: {error.strerror}", retryable=True) from None
         try:
             self._connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=rw",
@@ -50,6 +61,8 @@ class SqliteDriver:
 
     def execute(self, run: StatementRun) -> None:
         connection, reads = self._connection, run.scan.reads
+        if self._is_replaced():
+            raise StaleConnection(f"another file is at {self._path}")
         connection.set_progress_handler(lambda: run.over, _STEPS)
         try:
             self._wait_at_most(min(BUSY, run.left))
@@ -72,6 +85,13 @@ class SqliteDriver:
         finally:
             connection.set_progress_handler(None, 0)
             self._roll_back()
+
+    def _is_replaced(self) -> bool:
+        """Whether another file is at its path than the one that is open."""
+        try:
+            return not os.path.samestat(self._path.stat(), self._file)
+        except OSError:
+            return True
 
     def _wait_at_most(self, seconds: float) -> None:
         """For how long to wait for others. No interrupt ends that."""

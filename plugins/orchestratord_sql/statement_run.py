@@ -40,10 +40,14 @@ class QueryResult:
 
     def columns(self, names: Sequence[str]) -> None:
         """The names of the columns; of two that are the same, one gets a number."""
-        seen: dict[str, int] = {}
+        taken: set[str] = set()
         for name in names:
-            seen[name] = seen.get(name, 0) + 1
-            self._names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+            unique, number = name, 1
+            while unique in taken:
+                number += 1
+                unique = f"{name}_{number}"
+            taken.add(unique)
+            self._names.append(unique)
 
     def row(self, values: Sequence[Any]) -> bool:
         """Keep a row; False where there is no room for it or any further one."""

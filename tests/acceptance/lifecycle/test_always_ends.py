@@ -70,6 +70,13 @@ POOL = """
 async def after_request(outcome):
     await asyncio.to_thread(time.sleep, 600)
 """
+EXIT = """
+import atexit
+
+@hookimpl
+def after_request(outcome):
+    atexit.register(time.sleep, 600)
+"""
 BUSY = """
 @hookimpl
 def on_success(outcome):
@@ -138,8 +145,9 @@ def test_a_keyboard_interrupt_is_a_fault_like_another(
         (SWALLOWS, "left a coroutine behind, as it swallows its cancellation: .*"),
         (THREADS, "ended without waiting for threads that go on: .*endless"),
         (POOL, "ended without waiting for threads that go on: asyncio"),
+        (EXIT, "ended without waiting for threads that go on: the main one, in what a library"),
     ],
-    ids=["swallows", "threads", "pool"],
+    ids=["swallows", "threads", "pool", "exit"],
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_does_not_end_is_left_behind(

@@ -122,6 +122,7 @@ def test_a_daemon_that_is_killed_between_two_steps_leaves_no_row_out_and_takes_n
         # It can be read, and not deleted.
         connection.execute("LOCK TABLE orchestratord_outbox IN ROW EXCLUSIVE MODE")
         ids = [shop.order(connection, n) for n in range(1, 40)]
+        shop.order(connection, 40, "shop/placed")
         connection.commit()
         connection.execute("LOCK TABLE orchestratord_outbox IN SHARE MODE")
         waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"

@@ -88,6 +88,7 @@ def test_what_needs_attention_is_said(daemon: Daemon, ctl: Callable[..., Result]
             ],
         },
         database={"url": "sqlite:////o.db", "size": 5, "holding_back": ["pid 7 reads"]},
+        outbox={"relays": True, "error": "there is no table orchestratord_outbox"},
     )
     status["config"] |= {
         "error": {
@@ -119,6 +120,7 @@ def test_what_needs_attention_is_said(daemon: Daemon, ctl: Callable[..., Result]
     assert "not ready   the disk has no room, since" in out
     assert "            the worker stands still" in out
     assert "            pid 7 reads" in out
+    assert "outbox      cannot be relayed: there is no table orchestratord_outbox" in out
     assert "paused      a/b, c/d" in out
     assert "plugins     mine 3 (failed), webhooks 1 (2 faults)" in out
 

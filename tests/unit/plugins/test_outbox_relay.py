@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from orchestratord_event.event_executor import EventSpec
 from orchestratord_outbox.declaration import Outbox as OutboxPlace
 from orchestratord_outbox.declaration import RowsUnreadable
 from orchestratord_outbox.outbox_connection import OutboxRow
@@ -113,6 +114,33 @@ async def test_what_a_check_needs_is_started_before_a_row_is_noted(
     rows = [OutboxRow(1, "1", "a/b", "{}", None, 0.0), OutboxRow(2, "2", "gone", "{}", None, 0.0)]
     await relay._checked_singly(rows)
     assert course == ["0 events", *["note", "check", "forget"] * 2]
+
+
+async def test_an_event_without_a_schema_is_checked_alone_as_well() -> None:
+    """Nothing has to be started for it."""
+    relay, _ = relay_of(Rig(object()).endpoint("a/b", type="event", spec=EventSpec()))
+    fit, refused = await look_at(relay, "a")()
+    assert ([row.uid for row in fit], refused) == (["a"], [])
+
+
+async def test_whatever_stops_the_relay_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    relay, control = relay_of()
+    monkeypatch.setattr(relay, "place", lambda: OutboxPlace("postgresql://x", "shop"))
+
+    async def fails(_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(relay, "_relay", fails)
+    running = asyncio.create_task(relay.run(stop := asyncio.Event()))
+    await asyncio.sleep(0.01)
+    status = relay.status()
+    assert status is not None
+    assert status["error"] == "AssertionError"
+    assert [(one.type, one.why) for one in cast("list[TroubleEvent]", control.published)] == [
+        ("trouble.began", "AssertionError")
+    ]
+    stop.set()
+    await running
 
 
 def test_an_outbox_that_cannot_be_relayed_is_told_of_once() -> None:

@@ -70,6 +70,12 @@ async def test_rows(bench: Bench) -> None:
     }
 
 
+async def test_each_column_has_a_name_of_its_own(bench: Bench) -> None:
+    found = answer(await bench.run("SELECT 1 AS a, 2 AS a, 3 AS a_2, 4 AS a FROM items LIMIT 1"))
+    assert found["columns"] == ["a", "a_2", "a_2_2", "a_3"]
+    assert found["rows"] == [{"a": 1, "a_2": 2, "a_2_2": 3, "a_3": 4}]
+
+
 async def test_rows_affected(bench: Bench, path: Path) -> None:
     written = await bench.run("UPDATE items SET name = name || :more", {"more": "!"})
     assert answer(written) == {"rows_affected": 2, "columns": [], "rows": [], "truncated": False}
@@ -232,6 +238,22 @@ async def test_a_database_that_is_not_there(tmp_path: Path) -> None:
         "file is not a database",
     )
     await bench.executor.close()
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+async def test_a_file_that_was_replaced_is_opened_anew(bench: Bench, path: Path, mode: str) -> None:
+    script(path, f"PRAGMA journal_mode = {mode}")
+    assert answer(await bench.run("SELECT id FROM items"))["rows"] == [{"id": 1}, {"id": 2}]
+    new = path.with_name("new.db")
+    script(
+        new, "CREATE TABLE items (id INTEGER PRIMARY KEY, name); INSERT INTO items VALUES (9, 9)"
+    )
+    new.rename(path)
+    assert answer(await bench.run("INSERT INTO items VALUES (10, 10)"))["rows_affected"] == 1
+    assert answer(await bench.run("SELECT id FROM items"))["rows"] == [{"id": 9}, {"id": 10}]
+    assert rows(path, "SELECT id FROM items") == [(9,), (10,)]
+    path.unlink()
+    assert failure(await bench.run("DELETE FROM items"))[0] == "retry"
 
 
 async def test_what_is_taken_for_reading_cannot_write(bench: Bench) -> None:
