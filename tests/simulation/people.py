@@ -16,12 +16,15 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from orchestratord.errors import OrchestratordError
-from orchestratord.queue.operations import manual
+from orchestratord.queue.batch import Rank, writes
+from orchestratord.queue.operations import chores, manual
 from orchestratord.queue.records import CANCEL, RETRY
 from tests.simulation.configuration import Configuration, has
 from tests.simulation.records import ACKNOWLEDGED, Deed
 
 if TYPE_CHECKING:
+    from orchestratord.queue.records import Chore
+    from orchestratord.queue.session import Session
     from tests.simulation.process import Process, SimulatedDaemon
     from tests.simulation.universe import Universe
 
@@ -31,6 +34,11 @@ LOOKS = 10
 """How often, where there is none such."""
 LOOK_AFTER = 10.0
 """Seconds between two times at which what waits for a person is looked after in the end."""
+
+
+@writes(Rank.KEEP)
+def _try_again(session: Session, chore: Chore) -> None:
+    session.db.run("UPDATE chores SET due = 0, deaths = 0 WHERE id = ?", (chore.id,))
 
 
 @dataclass(slots=True)
@@ -324,6 +332,8 @@ class People:
             for task in (await service.retries(doubtful, limit=5))["retries"]:
                 hand = Hand(self, process, daemon, "cancel", task)
                 await hand.does(service.cancel(task["id"]), task["id"])
+        for chore in await daemon._store.read(chores.stuck()):  # as `doctor` advises
+            await daemon._store.write(_try_again(chore))
         waiting = await service.retries({"status": "pending"}, limit=100)
         held = {_part(one) for one in waiting["retries"] if one["partition"] is not None}
         if not held:

@@ -149,7 +149,7 @@ class Seats:
         if in_force is None:
             config = loader.config
             seat.notify_adopted(InForce(config.generation, config.adopted_at, loader.files))
-        elif in_force.files != loader.files:
+        elif (in_force.generation, in_force.files) != (loader.config.generation, loader.files):
             loader.follow(*in_force)
 
     def died(self, process: Process) -> None:
