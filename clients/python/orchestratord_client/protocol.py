@@ -644,7 +644,7 @@ def _words(value: Value | Iterable[Value]) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     if isinstance(value, timedelta):
-        return f"{value.total_seconds():g}"
+        return f"{value.total_seconds():.15g}"
     if isinstance(value, (str, int)):
         return str(value)
     return ",".join(map(_words, value))

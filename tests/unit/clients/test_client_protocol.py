@@ -196,6 +196,9 @@ def test_filters_are_written_as_the_api_reads_them() -> None:
         "until": "7200",
         "id": "7",
     }
+    # Of more than six digits, too: no exponent, and nothing rounded.
+    assert protocol._query({"since": timedelta(days=30)}) == {"since": "2592000"}
+    assert protocol._query({"since": timedelta(days=12, seconds=1)}) == {"since": "1036801"}
 
 
 def test_a_stream_of_events_goes_on_where_it_broke_off() -> None:
