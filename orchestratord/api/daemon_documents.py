@@ -403,7 +403,7 @@ class Lacks(TypedDict):
 
 
 class WorkerSeen(TypedDict):
-    """A worker of a daemon, as its row in `daemons` shows it."""
+    """A worker of a daemon, as its row shows it. `pid` is its daemon's, which signals reach."""
 
     worker: int
     """Its number, from 1."""
@@ -496,7 +496,7 @@ class StatusDocument(WorkerStatus, FailingKeys):
     instance: str
     started_at: Time | None
     uptime: float
-    """Seconds."""
+    """Seconds since it, or its first worker, started."""
     health: HealthDocument
     config: ConfigStatus
     queue: QueueStatus

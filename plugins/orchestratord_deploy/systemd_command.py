@@ -158,8 +158,8 @@ def _of_system(root: Path | None, config: str | None) -> Iterator[Step]:
     for unit in (SERVICE, SOCKET):
         yield Step(top / "etc/systemd/system" / unit, unit_text(unit, config))
     if root is None:
-        place = config or f"/etc/{USER}"
-        yield Step(None, "", ("install", "-d", "-m", "0750", "-o", "root", "-g", USER, place))
+        if not os.path.isdir(place := config or f"/etc/{USER}"):  # its owner has set the rights
+            yield Step(None, "", ("install", "-d", "-m", "0750", "-o", "root", "-g", USER, place))
         if _manager_runs():
             yield Step(None, "", ("systemctl", "daemon-reload"))
 

@@ -168,9 +168,16 @@ def masked(url: str) -> str:
 
 def header_value(text: str, what: str) -> str:
     """A text that is sent in a header. Raises ValueError, which does not show it."""
-    if not (text and text.isascii() and text.isprintable()):
-        raise ValueError(f"{what} is empty, or has a character that no header can carry")
+    if not (text and text.isascii() and text.isprintable() and text == text.strip()):
+        raise ValueError(
+            f"{what} is empty, or has a character or a blank at an end that no header can carry"
+        )
     return text
+
+
+def _key(key: str | None) -> dict[str, str]:
+    """The header of an Idempotency-Key, of a new one for None."""
+    return {"Idempotency-Key": header_value(uuid.uuid4().hex if key is None else key, "the key")}
 
 
 # -- sending again -------------------------------------------------------------------------------
@@ -471,8 +478,7 @@ def subscribe(
     deadline: Deadline, tenant: str, key: str | None, body: Mapping[str, Any]
 ) -> Steps[Subscription]:
     """See `Client.subscribe`."""
-    headers = {"Idempotency-Key": header_value(key or uuid.uuid4().hex, "the key")}
-    request = Request("POST", _path(tenant, "subscriptions"), headers=headers, body=body)
+    request = Request("POST", _path(tenant, "subscriptions"), headers=_key(key), body=body)
     return _asked(deadline, request, Subscription.of)
 
 
@@ -611,8 +617,7 @@ class EventStream:
 def _call(endpoint: str, body: Mapping[str, Any], key: str | None) -> Request:
     api, _, name = endpoint.partition("/")
     path = f"/v1/endpoints/{quote(api, safe='')}/{quote(name, safe='')}/calls"
-    named = header_value(key or uuid.uuid4().hex, "the key")
-    return Request("POST", path, headers={"Idempotency-Key": named}, body=body)
+    return Request("POST", path, headers=_key(key), body=body)
 
 
 def _body(body: dict[str, Any], delay: Delay | None, at: Moment | None) -> dict[str, Any]:
@@ -644,7 +649,7 @@ def _words(value: Value | Iterable[Value]) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     if isinstance(value, timedelta):
-        return f"{value.total_seconds():g}"
+        return f"{value.total_seconds():.15g}"
     if isinstance(value, (str, int)):
         return str(value)
     return ",".join(map(_words, value))

@@ -45,6 +45,8 @@ def slow(descriptor):
 
 world.fdatasync = slow
 """
+TOKEN = "a-token-for-this-test-alone"
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 NUMBERED = {"params": {"n": {}}}
 
 
@@ -54,7 +56,7 @@ def daemon(make_shared: MakeDaemon, shared_receiver: Receiver) -> Daemon:
         workers=2,
         concurrency=15,
         defaults={"retry": retry()},
-        http={"bind": "127.0.0.1:0", "token": "a-token-for-this-test-alone"},
+        http={"bind": "127.0.0.1:0", "token": TOKEN},
         # Without these, no worker makes events unless someone follows them.
         plugins={"dirs": ["plugins"], "disabled": ["metrics", "tracing"]},
     )
@@ -106,6 +108,10 @@ def test_status_and_events_are_those_of_all_workers(
         # Signals go to the supervisor, and so it is its pid that is shown.
         assert status["pid"] == daemon.pid
         assert [row["pid"] for row in status["daemons"]] == [daemon.pid]
+        both = "a sign of life of each worker"
+        until(lambda: len(daemon.status()["daemons"][0]["workers"]) == 2, both)
+        page = httpx.get(f"http://127.0.0.1:{port_of(daemon)}/daemons", headers=AUTHORIZED).text
+        assert re.findall(r"pid (\d+)", page) == [str(daemon.pid)]  # and no worker's
         assert receiver.count() == 10
         for n in range(30):
             receiver.let_go(f"/crm/{n}")

@@ -196,6 +196,21 @@ def test_filters_are_written_as_the_api_reads_them() -> None:
         "until": "7200",
         "id": "7",
     }
+    # Of more than six digits, too: no exponent, and nothing rounded.
+    assert protocol._query({"since": timedelta(days=30)}) == {"since": "2592000"}
+    assert protocol._query({"since": timedelta(days=12, seconds=1)}) == {"since": "1036801"}
+
+
+@pytest.mark.parametrize("key", ["ü", "", " ", "order-7 ", "\torder-7"])
+def test_a_key_that_the_daemon_would_not_take_is_refused_and_not_replaced(key: str) -> None:
+    client = oc.Client("http://127.0.0.1:1")
+    for make in (
+        lambda: client.call("a/b", key=key),
+        lambda: client.call_many("a/b", [{}], key=key),
+        lambda: client.subscribe("acme", "https://a.example", key=key),
+    ):
+        with pytest.raises(ValueError, match="the key is empty, or has a"):
+            make()
 
 
 def test_a_stream_of_events_goes_on_where_it_broke_off() -> None:
@@ -223,8 +238,6 @@ def test_a_token_that_no_header_can_carry_is_not_shown(token: str) -> None:
     with pytest.raises(ValueError, match="the token is empty, or has a char") as refused:
         oc.Client("http://127.0.0.1:1", token=token)
     assert "s3cr" not in str(refused.value)
-    with pytest.raises(ValueError, match="the key"):
-        oc.Client("http://127.0.0.1:1").call("a/b", key="ü")
 
 
 def test_the_line_end_of_a_token_is_not_sent() -> None:

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from orchestratord_deploy.systemd_command import systemd
 
 from orchestratord.api.server.server import BACKLOG
 from orchestratord.daemon.run import EX_CONFIG
@@ -119,6 +121,16 @@ def test_the_socket_unit_has_the_place_and_the_owner_of_the_services() -> None:
         f"Backlog={BACKLOG}",
     ):
         assert line in lines
+
+
+def test_a_config_folder_that_is_there_keeps_its_owner_and_mode(tmp_path: Path) -> None:
+    def told(config: Path) -> str:
+        words = ["install", "--dry-run", "--config", str(config)]
+        return CliRunner().invoke(systemd, words, catch_exceptions=False).output
+
+    new = tmp_path / "new"
+    assert f"install -d -m 0750 -o root -g orchestratord {new}\n" in told(new)
+    assert "install -d" not in told(tmp_path)
 
 
 def test_the_daemon_is_faster_than_systemd() -> None:
