@@ -326,6 +326,29 @@ def test_a_phase_that_a_statement_never_reaches_is_warned_of(rig: Rig, phase: st
     )
 
 
+@pytest.mark.parametrize(
+    ("type_", "phase", "codes", "known"),
+    [
+        ("http", "on_run_end", ["5xx", 404], "the end of a run has ok,error"),
+        ("http", "after_request", "ok", "a call by HTTP has 100-599,error"),
+        ("sql", "after_execute", "5xx", "a statement has ok,error"),
+        ("event", "on_success", "2xx", "an event has ok"),
+    ],
+)
+def test_a_code_that_there_never_is_is_warned_of(
+    rig: Rig, type_: str, phase: str, codes: Any, known: str
+) -> None:
+    webhooks = [declared(phase=phase, status_code=codes)]
+    (problem,) = rig.check(rig.endpoint("stock/put", type=type_, webhooks=webhooks))
+    assert (problem.key, problem.severity) == ("webhooks.0.status_code", "warning")
+    assert problem.message == f"never fires: {known}; write one of these, or leave it out"
+
+
+def test_a_code_that_there_may_be_is_not_warned_of(rig: Rig) -> None:
+    assert found(rig, phase="on_run_end", status_code=["5xx", "error"]) == []
+    assert found(rig, phase="on_success", status_code="2xx") == []
+
+
 def test_a_secret_is_no_name(rig: Rig) -> None:
     token = Text.of([("t0ken", True)], secret=True, source="${secret:TOKEN}")
     loc, message = complaint(rig, name=token)
