@@ -86,10 +86,11 @@ def _warnings(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]
             other = webhook.phase.replace(others, own)
             message = f"never fires: {what} has no phase {webhook.phase}; did you mean {other!r}?"
             yield "phase", message
-    what, known = _CODES.get(webhook.phase) or _CODES.get(endpoint.type, ("", None))
+    coded = _CODES.get(webhook.phase) or _CODES.get(endpoint.type)
     success = getattr(endpoint.spec, "success", None)
-    if webhook.status_code is not None and known and not known.overlaps(webhook.status_code):
-        yield "status_code", f"never fires: {what} has {known}; write one of these, or leave it out"
+    if webhook.status_code is not None and coded and not coded[1].overlaps(webhook.status_code):
+        has = " has ".join(map(str, coded))
+        yield "status_code", f"never fires: {has}; write one of these, or leave it out"
     elif (
         webhook.phase == "on_success"
         and webhook.status_code is not None
