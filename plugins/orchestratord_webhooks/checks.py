@@ -105,6 +105,8 @@ def _warnings(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]
     named = {f"headers.{name}": name for name in webhook.headers}
     if webhook.auth is not None:
         named["auth"] = webhook.auth.sent[0]
+        if webhook.auth.basic is not None and ":" in webhook.auth.basic.username:
+            yield "auth.basic.username", "a colon ends it for the receiver"
     for key, name in named.items():
         if name.lower() in signature.HEADERS:
             yield key, f"{name} is set by the signature; the value here is not sent"

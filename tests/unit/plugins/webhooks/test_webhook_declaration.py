@@ -299,6 +299,11 @@ def test_a_secret_in_a_payload_is_an_error(rig: Rig) -> None:
         ({"secret": "aGVsbG8="}, "secret", "5 bytes"),
         ({"secret": [SECRET, "YWFh" * 30]}, "secret", "90 bytes"),
         ({"headers": {"Webhook-ID": "x"}}, "headers.Webhook-ID", "set by the signature"),
+        (
+            {"auth": {"basic": {"username": "a:b", "password": "c"}}},
+            "auth.basic.username",
+            "a colon",
+        ),
         ({"payload": {}, "include": ["params"]}, "include", "payload of its own"),
     ],
 )
