@@ -38,7 +38,8 @@ def enable(client: SocketClient, console: Console, arguments: Namespace) -> int:
     answer = client.post("/v1/retries/trigger", {"filter": wanted})
     matched = answer.get("matched") or 0
     since = wanted["ended_since"]
-    console.say(f"{_deliveries(matched)} that failed since {since} will be sent again.")
+    but = ", except those that later ones of an ordered partition have overtaken" * bool(matched)
+    console.say(f"{_deliveries(matched)} that failed since {since} will be sent again{but}.")
     if answer.get("bulk") is not None and matched:
         console.hint(f"See how far that is with: orchestratorctl bulks {answer['bulk']}")
     if (older := (before.get("matched") or 0) - matched) > 0:

@@ -10,8 +10,8 @@ from typing import Any
 
 from orchestratord.config.validate.undefined_names import written
 from orchestratord.engine.answer_rules import answer_rules
-from orchestratord.engine.file_keys import FilePart
-from orchestratord.errors import Problem
+from orchestratord.engine.file_keys import FilePart, save_as
+from orchestratord.errors import InvalidPayload, Problem
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import FilesSettings
 from orchestratord.values.durations import format_duration
@@ -67,6 +67,11 @@ def _file_faults(spec: Any, files: FilesSettings) -> Iterator[tuple[str, str]]:
         yield "headers", "Content-Type is set by the client itself for multipart; leave it out"
     if spec.save is not None and spec.save.folder not in files.write:
         yield "save.folder", "is no folder of files.write in orchestratord.yaml"
+    if spec.save is not None and spec.save.name.constant:
+        try:
+            save_as(spec.save, {})
+        except InvalidPayload as error:
+            yield "save.name", str(error).removeprefix("save.name: ")
 
 
 def _doubts(endpoint: Endpoint) -> Iterator[tuple[str, str]]:
@@ -77,6 +82,8 @@ def _doubts(endpoint: Endpoint) -> Iterator[tuple[str, str]]:
     for key, expression in answer_rules(endpoint).named():
         if found := _ENVELOPE.search(expression.source):
             yield key, f"sees the answer itself: write {found[1]} for {found[0]}"
+    for word in sorted(endpoint.spec.success.words):
+        yield "success", f"{word} is never a success: write codes of answers, such as 2xx"
     body = endpoint.spec.body
     if body is not None and "method" not in endpoint.spec.model_fields_set:
         yield "body", "is sent with GET, as no method is written: write method: POST"

@@ -140,17 +140,17 @@ def parse_retry_after(text: str | None, now: int) -> float | None:
     return None if math.isnan(seconds) else max(seconds, 0.0)
 
 
-EPOCH = 1e9
-"""A number over this is a time, in seconds since the epoch."""
+EPOCH, EPOCH_MS = 1e9, 1e11
+"""A number over these is a time, in seconds or milliseconds since the epoch."""
 
 
 def parse_reset(text: str, now: int) -> float | None:
-    """Seconds until the time that a header says: one of RFC 9110, seconds since the epoch, or in
-    how many seconds; None where it cannot be read. `now` in milliseconds since the epoch."""
+    """Seconds until the time that a header says: one of RFC 9110, seconds or milliseconds since the
+    epoch, or in how many seconds; None where it cannot be read. `now` in milliseconds."""
     seconds = parse_retry_after(text, now)
-    if seconds is None or seconds <= EPOCH:
+    if seconds is None or seconds <= EPOCH or text.lstrip()[:1].isalpha():
         return seconds
-    return max(seconds - now / 1000, 0.0)
+    return max(seconds / (1 if seconds <= EPOCH_MS else 1000) - now / 1000, 0.0)
 
 
 def _about(seconds: float) -> str:

@@ -16,7 +16,7 @@ from orchestratord_dashboard.attempt_history import TimeBucket
 WIDTH = HEIGHT = 100.0
 PLACES = 8
 """Of bars in the chart of a policy, at least: few ones are not to be as wide as barrels."""
-LABELS = {"": 7, "dense": 14}
+LABELS = {"": 5, "dense": 14}
 """Class of a label → how many there is room for: all of them on a screen, the first on a phone."""
 _GAP = 0.18
 """Of a bar's place that stays empty."""
@@ -157,7 +157,9 @@ def retry_labels(waits: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """What stands below the bars, one for each place: a text, empty where it is too tight, and its
     class."""
     found = [("", "")] * max(len(waits), PLACES)
+    step = 1
     for kind, room in reversed(LABELS.items()):
-        for n in range(0, len(waits), math.ceil(len(waits) / room) or 1):
+        step *= math.ceil(len(found) / (room * step))
+        for n in range(0, len(waits), step):
             found[n] = template_filters.seconds(waits[n]["delay"]), kind
     return found

@@ -50,6 +50,7 @@ class _Under(NamedTuple):
 
 
 _TOP = _Under()
+_IN_FILE = "to have *** itself there, write that into the YAML file"
 
 
 class SecretsByOrigin:
@@ -213,8 +214,10 @@ def unmasked(
         if MASK in value and own is not None and value == seen:
             return own
         if value == MASK:
-            wrong[path] = "*** keeps a value, and there is none"
-        elif MASK in value and (own is None or seen != own):
+            wrong[path] = f"*** keeps a value, and there is none; {_IN_FILE}"
+        elif MASK in value and own is None:
+            wrong[path] = f"*** hides a part of it; write the whole value; {_IN_FILE}"
+        elif MASK in value and seen != own:
             wrong[path] = "*** hides a part of it; write the whole value, or leave it as it was"
         return value
     if isinstance(value, Mapping):

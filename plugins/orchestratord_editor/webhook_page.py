@@ -34,6 +34,8 @@ KEY = "webhooks"
 STRATEGIES = ("fixed", "linear", "exponential", "list")
 """Whose options have fields of their own."""
 HTTP = "http"
+_USUAL = {"event": "ok", "sql": "error"}
+"""The status code that is asked about first, of types without codes of HTTP."""
 
 
 def webhook_page(control: Control) -> Page:
@@ -100,9 +102,11 @@ def _type_of(phase: str) -> str | None:
 
 
 async def _firing(control: Control, endpoint_id: str, query: Mapping[str, str]) -> dict[str, Any]:
-    """Which webhooks fire for the answer that the address names; 503 where it names none."""
+    """Which webhooks fire for the answer that the address names; without one, for a failure, and of
+    an event for what it has."""
     phase = query.get("phase", "")
-    code = query.get("status_code", "" if phase.startswith("before_") else "503")
+    usual = _USUAL.get(control.config.endpoints[endpoint_id].type, "503")
+    code = query.get("status_code", "" if phase.startswith("before_") else usual)
     found: dict[str, Any] = {"phase": phase, "status_code": code, "webhooks": [], "error": ""}
     try:
         explanation = await control.explain(

@@ -127,7 +127,7 @@ class SentDeliveries:
         if len(sent) == MOST_TESTS and now - sent[0] < TESTS_SECONDS:
             raise Conflict(f"{tenant} has had {MOST_TESTS} tests within a minute; try again later")
         if row["disabled_at"] is not None:
-            raise Conflict("the subscription is disabled: nothing is delivered to it")
+            raise Conflict("the subscription is disabled: enable it, and then test it")
         sent.append(now)
         payload = {"type": "test", "timestamp": time_text(world.time()), "data": {"test": True}}
         example = example_delivery(Subscription(row), payload)

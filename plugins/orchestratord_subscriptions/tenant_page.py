@@ -17,6 +17,7 @@ _TABLE = Markup(
 )
 _ROW = Markup("<tr>{}</tr>")
 _LINK = Markup('<a href="/retries?endpoint=subscriptions&amp;webhook={}">{}</a>')
+_WHEN = Markup('<time datetime="{0}" title="{0}" data-when>{0}</time>')
 _NEXT = Markup('<p><a href="/tenants?after={}">More</a></p>')
 
 
@@ -31,7 +32,7 @@ def tenant_page(tenants: TenantRows, routes: SubscriptionRoutes) -> Page:
         rows = [
             (
                 _link(f"{one['tenant']}/{one['id']}"),
-                rfc3339(one["failing_since"]),
+                _when(rfc3339(one["failing_since"])),
                 one["last_status_code"],
                 one["disabled_reason"],
             )
@@ -43,9 +44,14 @@ def tenant_page(tenants: TenantRows, routes: SubscriptionRoutes) -> Page:
 
     async def show(visit: PageVisit) -> Markup:
         page = (await routes.page({}, {"after": visit.query.get("after", "")}, None)).body
-        names = ("name", "subscriptions", "failing", "failing_since", "disabled")
+        names = ("name", "subscriptions", "failing")
         rows = [
-            (_link(f"{one['tenant']}/*", one["tenant"]), *(one[name] for name in names))
+            (
+                _link(f"{one['tenant']}/*", one["tenant"]),
+                *(one[name] for name in names),
+                _when(one["failing_since"]),
+                one["disabled"],
+            )
             for one in page["tenants"]
         ]
         heads = ("Tenant", "Name", "Subscriptions", "Failing", "Since", "Disabled")
@@ -57,6 +63,11 @@ def tenant_page(tenants: TenantRows, routes: SubscriptionRoutes) -> Page:
 
 def _link(webhook: str, text: str = "") -> Markup:
     return _LINK.format(quote(webhook, safe=""), text or webhook)
+
+
+def _when(time: str | None) -> Markup | None:
+    """A time, which the dashboard's script shows as how long ago it was."""
+    return None if time is None else _WHEN.format(time)
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> Markup:

@@ -13,6 +13,13 @@ HTTP, SQL, EVENT = "http", "sql", "event"
 SHORT = 12 * 3600.0
 """Seconds of `disable_after` that are few."""
 OF_EVENTS = ("on_success", "on_run_end")
+_CODES = {
+    HTTP: ("a call by HTTP", StatusSet.parse(["100-599", "error"])),
+    SQL: ("a statement", StatusSet.parse(["ok", "error"])),
+    EVENT: ("an event", StatusSet.parse("ok")),
+    "on_run_end": ("the end of a run", StatusSet.parse(["ok", "error"])),
+}
+"""What has status codes, and which: of each type of an endpoint, and of a phase."""
 
 
 def problems(endpoint: Endpoint) -> Iterator[Problem]:
@@ -79,8 +86,12 @@ def _warnings(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]
             other = webhook.phase.replace(others, own)
             message = f"never fires: {what} has no phase {webhook.phase}; did you mean {other!r}?"
             yield "phase", message
+    coded = _CODES.get(webhook.phase) or _CODES.get(endpoint.type)
     success = getattr(endpoint.spec, "success", None)
-    if (
+    if webhook.status_code is not None and coded and not coded[1].overlaps(webhook.status_code):
+        has = " has ".join(map(str, coded))
+        yield "status_code", f"never fires: {has}; write one of these, or leave it out"
+    elif (
         webhook.phase == "on_success"
         and webhook.status_code is not None
         and isinstance(success, StatusSet)
@@ -94,6 +105,8 @@ def _warnings(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]
     named = {f"headers.{name}": name for name in webhook.headers}
     if webhook.auth is not None:
         named["auth"] = webhook.auth.sent[0]
+        if webhook.auth.basic is not None and ":" in webhook.auth.basic.username:
+            yield "auth.basic.username", "a colon ends it for the receiver"
     for key, name in named.items():
         if name.lower() in signature.HEADERS:
             yield key, f"{name} is set by the signature; the value here is not sent"

@@ -161,12 +161,7 @@ class WebhookRoutes:
     @described(answers={200: EnabledWebhook}, problems=[Conflict])
     async def enable(self, path: Params, query: Params, body: Any) -> Answer:
         """Enable a webhook that was disabled."""
-        endpoint, webhook = self._find(path)
-        if not webhook.enabled:
-            raise Conflict(
-                f"{webhook.name} is switched off in {endpoint.source or 'its YAML'}: "
-                "take `enabled: false` out there"
-            )
+        endpoint, webhook = self._find_enabled(path)
         name = (endpoint.id, webhook.name)
         replay = self._replay(name, (await self._columns(name, webhook))["last_disabled_at"])
         await self._health.enable(name, self._control)
@@ -196,9 +191,9 @@ class WebhookRoutes:
     @described(answers={202: TestDelivery}, problems=[Conflict])
     async def test(self, path: Params, query: Params, body: Any) -> Answer:
         """Send a webhook an example delivery."""
-        endpoint, webhook = self._find(path)
-        if not webhook.enabled or self._health.disabled(endpoint.id, webhook.name):
-            raise Conflict(f"{webhook.name} is disabled: nothing is delivered to it")
+        endpoint, webhook = self._find_enabled(path)
+        if self._health.disabled(endpoint.id, webhook.name):
+            raise Conflict(f"{webhook.name} is disabled: enable it, and then test it")
         at = world.time()
         data = _example(endpoint, webhook, at)
         moment = datetime.fromtimestamp(at, UTC)
@@ -258,6 +253,13 @@ class WebhookRoutes:
             raise NotFound(f"{endpoint.id} has no webhook {path['webhook']!r}")
         if webhook.subscribers is not None:
             raise Conflict(f"{webhook.name} goes to subscriptions: see `subscriptions` instead")
+        return endpoint, webhook
+
+    def _find_enabled(self, path: Params) -> tuple[Endpoint, Webhook]:
+        endpoint, webhook = self._find(path)
+        if not webhook.enabled:
+            file = endpoint.source or "its YAML"
+            raise Conflict(f"{webhook.name} is disabled in {file}: take `enabled: false` out there")
         return endpoint, webhook
 
     async def _row(self, name: Name, webhook: Webhook | OperationalWebhook) -> WebhookHealth:

@@ -23,6 +23,8 @@ from orchestratord.values.template import Template
 _UNFIT = re.compile(r"[\s\\%$<>\"`|^{}]")
 _HEADER = re.compile(TOKEN.decode())
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_LIKE_PORT = re.compile(r"(.*::.*[0-9A-Fa-f]):(\d{1,5})")
+"""An IPv6 address without brackets that ends like one with a port."""
 _LOOPBACK = ("127.0.0.1", "::1")
 """What `localhost` stands for."""
 _NO_CONTROL = "a header holds no line break or control character"
@@ -151,6 +153,8 @@ class RequestRules:
             keys.error("is not the name of a header", "auth", "header", "name")
         if auth.bearer is not None and auth.bearer.reveal().lower().startswith("bearer "):
             keys.warn("the daemon adds the word Bearer itself; leave it out", "auth", "bearer")
+        if auth.basic is not None and ":" in auth.basic.username:
+            keys.warn("a colon ends it for the receiver", "auth", "basic", "username")
         value = auth.header.value if auth.header is not None else None
         for path, secret in ((("bearer",), auth.bearer), (("header", "value"), value)):
             if secret is not None and _CONTROL.search(secret.reveal()):
@@ -163,6 +167,10 @@ class RequestRules:
             try:
                 if self._addresses is not None:
                     self._addresses.check(rule)
+                if match := _LIKE_PORT.fullmatch(rule.strip()):
+                    port = f"[{match[1]}]:{match[2]}"
+                    message = f"is the address {rule}: write {port} for its port, or [{rule}]"
+                    keys.warn(message, "egress", "allow", index)
                 good.append(rule)
             except ValueError as error:
                 keys.error(str(error), "egress", "allow", index)

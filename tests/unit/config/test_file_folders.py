@@ -99,6 +99,10 @@ def test_what_is_warned_of(config: ConfigFolder, tmp_path: Path) -> None:
         ("path: /x\nsave: {folder: /srv, name: a}\n", "2:8: save.folder: is no folder of files"),
         ("path: /x\nsave: {folder: /srv}\n", "2:1: save.name: is required"),
         (
+            "path: /x\nsave: {folder: /srv, name: a/b}\n",
+            "2:22: save.name: 'a/b' is not the name of a file in a folder",
+        ),
+        (
             "method: POST\npath: /x\nbody: {multipart: {a: {file: b}}}\n",
             "body.multipart.a.file: unknown key",
         ),

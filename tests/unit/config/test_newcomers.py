@@ -113,6 +113,7 @@ MEANT = [
     {X: f"{P}partition: all\n"},
     {API: "base_url: http://localhost:8080\negress: {allow: [127.0.0.1:8080]}\n"},
     {API: "base_url: http://localhost:8080\negress: {allow: ['[::1]:8080']}\n"},
+    {API: f"{GOOD[API]}egress: {{allow: ['::1', 'fe80::1', '[::1:80]']}}\n"},
     {DAEMON: DATABASE, X: f"{SELECT}statement: SELECT 7 %s FROM (SELECT :id AS s)\n"},
 ]
 """Files that resemble one of these mistakes, and are good."""

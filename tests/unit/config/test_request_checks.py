@@ -31,6 +31,7 @@ from config_parts import ConfigFolder, host_of
             "poll: {until: response.body.ok}",
             "poll.until: sees the answer itself: write body for response.body",
         ),
+        ("success: [200, error]", "success: error is never a success: write codes of answers"),
     ],
 )
 def test_a_warning(config: ConfigFolder, text: str, warning: str) -> None:
@@ -43,6 +44,27 @@ def test_a_warning(config: ConfigFolder, text: str, warning: str) -> None:
     [told] = config.warnings()
     assert warning in told
     assert told.startswith("apis/shop/endpoints/get.yaml:")
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (
+            "auth: {basic: {username: 'a:b', password: '${E}'}}",
+            "auth.basic.username: a colon ends it",
+        ),
+        (
+            "egress: {allow: ['::1:80']}",
+            "egress.allow.0: is the address ::1:80: write [::1]:80 for its port, or [::1:80]",
+        ),
+    ],
+)
+def test_a_warning_of_an_api(config: ConfigFolder, text: str, warning: str) -> None:
+    config.environ["E"] = "a-password"
+    config.api(f"base_url: https://a.example\n{text}\n")
+    config.endpoint()
+    [told] = config.warnings()
+    assert warning in told
 
 
 @pytest.mark.parametrize(

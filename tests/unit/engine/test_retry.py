@@ -26,7 +26,7 @@ from orchestratord.engine.retry import (
     decide_probe,
     give_up_at,
 )  # fmt: skip
-from orchestratord.engine.retry_delay import parse_retry_after
+from orchestratord.engine.retry_delay import parse_reset, parse_retry_after
 from orchestratord.errors import EgressDenied, SendError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.endpoint import SUCCESS
@@ -454,6 +454,22 @@ def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("far_from_utc")
 def test_what_a_retry_after_says(text: str | None, seconds: float | None) -> None:
     assert parse_retry_after(text, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30", 30.0),
+        (str(NOW // 1000 + 60), 60.0),
+        (str(NOW + 60_000), 60.0),  # in milliseconds, as some APIs say it
+        (str(NOW - 1), 0.0),
+        ("Tue, 24 Nov 2026 22:01:00 GMT", 60.0),
+        ("soon", None),
+    ],
+)
+def test_what_the_reset_of_a_quota_says(text: str, seconds: float | None) -> None:
+    assert parse_reset(text, NOW) == seconds
+    assert (parse_reset("Fri, 31 Dec 9999 23:59:59 GMT", NOW) or 0) > 1e11
 
 
 def test_the_year_9999_is_far_away() -> None:

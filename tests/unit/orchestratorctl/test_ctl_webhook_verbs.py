@@ -88,6 +88,7 @@ def test_a_replay_says_what_it_leaves(daemon: Daemon, ctl: Callable[..., Result]
     result = ctl("webhooks", "enable", "a/b", "ops", "--replay")
     assert result.code == 0
     assert "4 deliveries that failed since 2026-11" in result.err
+    assert "except those that later ones of an ordered partition have overtaken." in result.err
     assert "Not sent: 3 deliveries that failed when it was disabled earlier." in result.err
     dry, sent = [request.body for request in daemon.requests[1:]]
     assert dry["dry_run"] is True

@@ -301,7 +301,7 @@ def test_a_mask_stands_for_what_stood_in_the_same_place(config: ConfigFolder) ->
         {"payload": {"text": "***"}}, {"headers": {**item["headers"], "X-Team": "***"}},
         {"secret": ["***", "***"]}, {"headers": {"Other": "***"}},
     ):  # fmt: skip
-        with pytest.raises(InvalidParams, match="there is none"):
+        with pytest.raises(InvalidParams, match=r"there is none; to have \*\*\* itself there"):
             editing.edit([{**item, **change}])
     with pytest.raises(InvalidParams, match=r"webhooks\.1\.secret"):
         editing.edit([item, webhook(secret="***")])
@@ -320,6 +320,8 @@ def test_a_mask_within_a_text_is_not_written_into_the_file(config: ConfigFolder)
             editing.edit([{**item, "url": url}])
     with pytest.raises(InvalidParams, match=r"webhooks\.1\.url: .* write the whole value"):
         editing.edit([item, webhook(url=shown)])
+    with pytest.raises(InvalidParams, match="itself there, write that into the YAML file"):
+        editing.edit([item, webhook(payload={"text": "*** a"})])
     assert editing.text == text
     # What is shown whole may say anything.
     editing.edit([{**item, "phase": "on_retry", "payload": {"text": "*** b"}}])

@@ -299,6 +299,11 @@ def test_a_secret_in_a_payload_is_an_error(rig: Rig) -> None:
         ({"secret": "aGVsbG8="}, "secret", "5 bytes"),
         ({"secret": [SECRET, "YWFh" * 30]}, "secret", "90 bytes"),
         ({"headers": {"Webhook-ID": "x"}}, "headers.Webhook-ID", "set by the signature"),
+        (
+            {"auth": {"basic": {"username": "a:b", "password": "c"}}},
+            "auth.basic.username",
+            "a colon",
+        ),
         ({"payload": {}, "include": ["params"]}, "include", "payload of its own"),
     ],
 )
@@ -326,6 +331,29 @@ def test_a_phase_that_a_statement_never_reaches_is_warned_of(rig: Rig, phase: st
     )
 
 
+@pytest.mark.parametrize(
+    ("type_", "phase", "codes", "known"),
+    [
+        ("http", "on_run_end", ["5xx", 404], "the end of a run has ok,error"),
+        ("http", "after_request", "ok", "a call by HTTP has 100-599,error"),
+        ("sql", "after_execute", "5xx", "a statement has ok,error"),
+        ("event", "on_success", "2xx", "an event has ok"),
+    ],
+)
+def test_a_code_that_there_never_is_is_warned_of(
+    rig: Rig, type_: str, phase: str, codes: Any, known: str
+) -> None:
+    webhooks = [declared(phase=phase, status_code=codes)]
+    (problem,) = rig.check(rig.endpoint("stock/put", type=type_, webhooks=webhooks))
+    assert (problem.key, problem.severity) == ("webhooks.0.status_code", "warning")
+    assert problem.message == f"never fires: {known}; write one of these, or leave it out"
+
+
+def test_a_code_that_there_may_be_is_not_warned_of(rig: Rig) -> None:
+    assert found(rig, phase="on_run_end", status_code=["5xx", "error"]) == []
+    assert found(rig, phase="on_success", status_code="2xx") == []
+
+
 def test_a_secret_is_no_name(rig: Rig) -> None:
     token = Text.of([("t0ken", True)], secret=True, source="${secret:TOKEN}")
     loc, message = complaint(rig, name=token)
@@ -350,6 +378,12 @@ def test_a_header_that_no_delivery_could_have_is_an_error(rig: Rig) -> None:
         loc, message = complaint(rig, headers={name: "chunked"})
         assert loc[:3] == (0, "headers", name)
         assert message.endswith("leave it out")
+
+
+def test_a_header_that_stands_twice_is_an_error(rig: Rig) -> None:
+    loc, message = complaint(rig, headers={"X-Team": "a", "x-team": "b"})
+    assert loc == (0, "headers")
+    assert message.endswith("X-Team and x-team are one header; keep one")
 
 
 def test_a_list_of_no_secrets_is_an_error(rig: Rig) -> None:

@@ -247,10 +247,10 @@ async def test_a_trial_renders_the_webhooks_own_payload(api: Api) -> None:
 
 
 async def test_nothing_is_delivered_to_what_is_disabled(api: Api) -> None:
-    with pytest.raises(Conflict, match="off is disabled"):
+    with pytest.raises(Conflict, match=r"off is disabled in .*: take `enabled: false` out"):
         await api.act("test", "off")
     await api.act("disable")
-    with pytest.raises(Conflict, match="ops is disabled"):
+    with pytest.raises(Conflict, match="ops is disabled: enable it"):
         await api.act("test")
     assert api.control.tasks == []
 
