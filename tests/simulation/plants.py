@@ -592,7 +592,7 @@ SHOWN_BY: dict[str, int] = {
     "batch-member-that-is-told-twice": 9,
     "breaker-that-never-closes": 37,
     "brought-forward-before-its-floor": 26,
-    "bulk-that-counts-twice": 17,
+    "bulk-that-counts-twice": 7,
     "cancel-that-hides-ambiguous": 15,
     "cancel-that-is-forgotten": 7,
     "clock-whose-times-stay": 18,
