@@ -32,16 +32,17 @@ COLLECTIONS = frozenset({"a mapping", "a list"})
 _SENTENCES = {
     "missing": "is required",
     "extra_forbidden": "unknown key",
-    "greater_than_equal": "must be at least {ge:,.15g}, not {value}",
-    "greater_than": "must be more than {gt:,.15g}, not {value}",
-    "less_than_equal": "must be at most {le:,.15g}, not {value}",
-    "less_than": "must be less than {lt:,.15g}, not {value}",
+    "greater_than_equal": "must be at least {ge}, not {value}",
+    "greater_than": "must be more than {gt}, not {value}",
+    "less_than_equal": "must be at most {le}, not {value}",
+    "less_than": "must be less than {lt}, not {value}",
     "too_short": "needs {min_length} or more items, and has {actual_length}",
     "too_long": "takes {max_length} items at most, and has {actual_length}",
     "string_too_short": "needs {min_length} or more characters",
     "string_too_long": "takes {max_length} characters at most",
     "string_pattern_mismatch": "{value} does not fit the pattern {pattern}",
 }
+_LIMITS = frozenset({"ge", "gt", "le", "lt"})
 _WORD_ERRORS = frozenset({"literal_error", "enum"})
 _TYPE_ERROR = re.compile(
     r"([a-z]+)_.*(type|parsing|from_float|number)|none_required|int_.*|bool_.*"
@@ -66,7 +67,8 @@ def sentence(error: ErrorDetails, *, hidden: bool = False) -> str:
         remedy = suggest(str(error["input"]), words) if isinstance(error["input"], str) else ""
         return f"unknown value {value}{remedy or '; known are ' + ', '.join(words)}"
     if kind in _SENTENCES:
-        return _SENTENCES[kind].format_map({**context, "value": value})
+        limits = {name: _limit_text(context[name]) for name in _LIMITS & context.keys()}
+        return _SENTENCES[kind].format_map({**context, **limits, "value": value})
     message = error["msg"]
     for prefix in ("Value error, ", "Assertion failed, "):
         message = message.removeprefix(prefix)
@@ -76,6 +78,10 @@ def sentence(error: ErrorDetails, *, hidden: bool = False) -> str:
         if len(secret) >= SHORTEST_SECRET and (hidden or not whole):
             message = message.replace(secret, MASK)
     return message[:1].lower() + message[1:] if message[1:2].islower() else message
+
+
+def _limit_text(limit: float) -> str:
+    return f"{limit:g}" if limit < 1_000_000 else f"{limit:,.15g}"
 
 
 def validated(model: type[M], values: Mapping[str, Any], context: Mapping[str, Any]) -> M:
