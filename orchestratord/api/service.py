@@ -387,7 +387,8 @@ class Service:
         if task.next_try is not None:
             self._worker.placement.touched(task.key, task.next_try)
             self._worker.try_now(task.key)
-        self.publish(task_events.triggered(task, self._clock.now_ms()))
+        now = self._clock.now_ms()
+        self.publish(task_events.by_hand(EventType.TASK_TRIGGERED, task, now))
         return serialize.task_json(task, self.config.redactor)
 
     async def cancel(self, task_id: int) -> answers.TaskDocument:
@@ -397,7 +398,8 @@ class Service:
         if task.status in FINAL:
             self._worker.waiters.finished(task_id)
             if before.status != task.status:
-                self.publish(task_events.cancelled(task, self._clock.now_ms()))
+                now = self._clock.now_ms()
+                self.publish(task_events.by_hand(EventType.TASK_CANCELLED, task, now))
         return serialize.task_json(task, self.config.redactor)
 
     async def run(self, run_id: int, limit: int = 100) -> RunDocument:

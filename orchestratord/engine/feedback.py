@@ -27,7 +27,6 @@ from orchestratord.engine.lanes.breaker import WINDOW_MS, is_down
 from orchestratord.engine.lanes.lane import Lane
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.pace import Pace
-from orchestratord.engine.lanes.scopes import own_scope
 from orchestratord.engine.lanes.throttle import Throttle
 from orchestratord.engine.retry_delay import parse_retry_after
 from orchestratord.engine.settle.held_claims import Claims
@@ -206,7 +205,7 @@ class Feedback:
         rule_of_lane = plan.config.guards.breaker if key.webhook else rule
         if not plan.target.lane_breaker:
             rule_of_lane = _NO_BREAKER
-        of_lane, own = lane.throttle, self._scopes.by_name.get(own_scope(key))
+        of_lane, own = lane.throttle, self._scopes.by_name.get(key.name)
         for throttle, off in ((of_lane, rule_of_lane.off), (own, rule.off)):
             if throttle is not None and (off or not down):
                 self._answered(throttle, served, now)
@@ -231,7 +230,7 @@ class Feedback:
             return
         if (outcome.unreached and not rule_of_lane.off) or of_lane.breaker.opened_at is not None:
             return
-        own = self._scopes.get(own_scope(key), now)
+        own = self._scopes.get(key.name, now)
         own_due = own.breaker.count(now, why, rule)
         opens, together = key if own_due else None, (own_due or due) and not rule_of_lane.off
         if together and self._all_open(lane, now, opens, rule_of_lane):
@@ -251,7 +250,7 @@ class Feedback:
         """
         scopes, rare = self._scopes, 0
         for key in scopes.tried_lately(lane.name, now, WINDOW_MS):
-            own = scopes.by_name.get(own_scope(key))
+            own = scopes.by_name.get(key.name)
             if key == opens or (own is not None and own.breaker.opened_at is not None):
                 continue
             if not scopes.tries[key].down or (own is not None and own.breaker.answers(now)):
@@ -324,7 +323,7 @@ class Feedback:
         if key.webhook:
             return self._scopes.get(target.url, now)
         if target.endpoint.api.retry_after_scope == "endpoint":
-            return self._scopes.get(own_scope(key), now)
+            return self._scopes.get(key.name, now)
         return self._lanes.throttle_of(lane, now)
 
     def _hold(self, throttle: Throttle, until: int, why: str, now: int) -> None:

@@ -242,8 +242,7 @@ class HttpExecutor(Executor):
         )
 
     def evaluates(self, target: Target) -> bool:
-        evaluates: bool = target.detail.plan.evaluates
-        return evaluates
+        return bool(target.detail.plan.evaluates)
 
     def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:
         try:

@@ -84,25 +84,17 @@ def partition_held(task: Task, reason: str | None, at: int) -> PartitionEvent:
     return PartitionEvent(held, at, task.endpoint_id, webhook, partition, task.id, reason)
 
 
-def cancelled(task: Task, at: int) -> TaskEvent:
-    """A task that did not run was given up manually."""
-    return _by_hand(_CANCELLED, task, at)
-
-
-def triggered(task: Task, at: int) -> TaskEvent:
-    """A task was made due manually."""
-    return _by_hand(_TRIGGERED, task, at)
-
-
-def replacing(task: Task, at: int) -> TaskEvent:
-    """A task was made of another one manually."""
-    return _by_hand(_CREATED, task, at)
+def by_hand(type_: EventType, task: Task, at: int) -> TaskEvent:
+    """A person made a task of another one, made it due, or gave it up before it ran."""
+    of = task.id, task.kind, task.endpoint_id, task.webhook or None
+    event = TaskEvent(type_, at, *of, str(task.status), task.attempts)
+    return event._replace(next_try=task.next_try, parent_id=task.parent_id)
 
 
 def resolved(settlement: Settlement) -> TaskEvent:
     """A person said how a task ended."""
     s = settlement
-    event = _by_hand(_SETTLED[s.status], s.task, s.at)._replace(status=str(s.status), next_try=None)
+    event = by_hand(_SETTLED[s.status], s.task, s.at)._replace(status=str(s.status), next_try=None)
     return event._replace(reason=s.reason, status_code=s.status_code, error=s.error)
 
 
@@ -124,9 +116,3 @@ def of_bulk(type_: EventType, bulk: Bulk, at: int) -> BulkEvent:
     """A step of a bulk, with how far it is and how it went so far."""
     so_far = bulk.matched, bulk.moved, bulk.skipped, bulk.succeeded, bulk.failed, bulk.waiting
     return BulkEvent(type_, at, bulk.id, bulk.action, *so_far, bulk.stop_at)
-
-
-def _by_hand(type_: EventType, task: Task, at: int) -> TaskEvent:
-    of = task.id, task.kind, task.endpoint_id, task.webhook or None
-    event = TaskEvent(type_, at, *of, str(task.status), task.attempts)
-    return event._replace(next_try=task.next_try, parent_id=task.parent_id)

@@ -161,7 +161,7 @@ def read_body(response: httpx.Response) -> Any:
         return None
     if is_xml(response):
         return _read_xml(response)
-    if _media_type(response) == "application/x-www-form-urlencoded":
+    if media_type_of(response) == "application/x-www-form-urlencoded":
         fields = parse_qs(read_text(response), keep_blank_values=True)
         return {name: found if len(found) > 1 else found[0] for name, found in fields.items()}
     try:
@@ -191,13 +191,14 @@ def reads_quickly(response: httpx.Response) -> bool:
 
 def is_xml(response: httpx.Response) -> bool:
     """Whether the body is taken for XML."""
-    kind = _media_type(response)
+    kind = media_type_of(response)
     if not kind:
         return response.content.lstrip().startswith(b"<?xml")
     return kind.endswith(("/xml", "+xml")) and kind != "application/xhtml+xml"
 
 
-def _media_type(response: httpx.Response) -> str:
+def media_type_of(response: httpx.Response) -> str:
+    """What the Content-Type says, in small letters and without its parameters."""
     return (header(response, "content-type") or "").partition(";")[0].strip().lower()
 
 

@@ -12,7 +12,7 @@ import os
 import ssl
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import httpx
 
@@ -30,9 +30,7 @@ from orchestratord.model.http_message import MAX_RESPONSE, Origin, Request, Resp
 
 CONNECT_TIMEOUT = 5.0
 _MAX_REDIRECTS = 3
-_METHOD_KEPT = (307, 308)
-_METHOD_CHANGED = (301, 302, 303)
-_REDIRECTS = frozenset({*_METHOD_KEPT, *_METHOD_CHANGED})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Headers that speak of a body, and go where it goes.
 _BODY_HEADERS = (
     b"content-length",
@@ -104,7 +102,6 @@ class HttpClient:
         self._resolver = resolver
         self._pool = IdleConnections(max_idle, max_idle_per_host, idle_timeout)
         self._gathered = GatheredWrites() if len(os.sched_getaffinity(0)) == 1 else None
-        self._default_context: ssl.SSLContext | None = None
 
     async def send(self, request: httpx.Request, *, options: SendOptions) -> httpx.Response:
         """Send a request whose content has been read, and read the answer to its end.
@@ -205,20 +202,17 @@ class HttpClient:
         await asyncio.sleep(0)  # the loop closes their sockets in its next round
 
     def _secure_key(self, origin: Origin, options: SendOptions) -> PoolKey:
-        ssl_context = options.ssl_context
-        if ssl_context is None:
-            ssl_context = self._default_context
-            if ssl_context is None:  # made once, where it is needed
-                ssl_context = self._default_context = _usual_context()
+        ssl_context = options.ssl_context or self._default_context
         return PoolKey(origin.name, origin.port or 443, ssl_context, options.route)
 
-
-def _usual_context() -> ssl.SSLContext:
-    try:
-        return context_of()
-    except OSError as error:
-        what = f"cannot read the certificate authorities of this machine: {reason(error)}"
-        raise SendError(what, kind="tls", sent=False, shortage=is_shortage(error)) from error
+    @cached_property
+    def _default_context(self) -> ssl.SSLContext:
+        """Made once, where it is needed."""
+        try:
+            return context_of()
+        except OSError as error:
+            what = f"cannot read the certificate authorities of this machine: {reason(error)}"
+            raise SendError(what, kind="tls", sent=False, shortage=is_shortage(error)) from error
 
 
 @lru_cache(maxsize=4096)
@@ -254,14 +248,13 @@ def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Reque
     if origin_of(url) != origin_of(request.url) or url.userinfo:
         return None
     method, headers, body = request.method, request.headers.raw, request.content
+    extensions = request.extensions
     becomes_get = (status == 303 and method != "HEAD") or (
         status in (301, 302) and method == "POST"
     )
     if becomes_get:
         method, body = "GET", b""
         headers = [field for field in headers if field[0].lower() not in _BODY_HEADERS]
-    extensions = request.extensions
-    if becomes_get:
         extensions = {name: value for name, value in extensions.items() if name != SENT}
     # Given as a stream, the body brings no headers of its own beside those that are there.
     following = httpx.Request(

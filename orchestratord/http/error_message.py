@@ -11,8 +11,7 @@ from typing import Any
 
 import httpx
 
-from orchestratord.http.answer_view import AnswerView, is_xml, look, read_text
-from orchestratord.model.http_message import header
+from orchestratord.http.answer_view import AnswerView, is_xml, look, media_type_of, read_text
 from orchestratord.values.budget import Budget, TooCostly
 from orchestratord.values.jmespath_expression import Expression
 from orchestratord.values.redact import Redactor
@@ -72,8 +71,7 @@ async def error_message(
 
 def _plain_text(response: httpx.Response, redactor: Redactor) -> str | None:
     """A body that says of itself that it is a text, and is a short one."""
-    kind = (header(response, "content-type") or "").partition(";")[0].strip().lower()
-    if kind != "text/plain" or not 0 < len(response.content) <= 4 * LONGEST:
+    if media_type_of(response) != "text/plain" or not 0 < len(response.content) <= 4 * LONGEST:
         return None
     text = read_text(response).strip()
     if text.lower() == response.reason_phrase.lower():

@@ -36,11 +36,8 @@ def context_of(tls: Tls | None = None) -> ssl.SSLContext:
 
 def proxy_context(tls: Tls | None) -> ssl.SSLContext:
     """One for a proxy: it is trusted by the same authorities, and shown no certificate."""
-    return httpx.create_ssl_context() if tls is None or tls.ca is None else _trusting(tls)
-
-
-def _trusting(tls: Tls) -> ssl.SSLContext:
-    assert tls.ca is not None
+    if tls is None or tls.ca is None:
+        return httpx.create_ssl_context()
     context = ApiContext(ssl.PROTOCOL_TLS_CLIENT)
     # An authority may be one in the middle of a chain, or the peer's own certificate.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -14,7 +14,6 @@ from orchestratord import (
     INLINE_BYTES,
     Answer,
     Config,
-    Conflict,
     Control,
     Endpoint,
     EventType,
@@ -128,7 +127,7 @@ class InboundPort:
             answer = _invalid(error)
             self._publish(way, "too_large" if answer.status == 413 else "invalid", request)
             return answer
-        except (Conflict, OrchestratordError) as error:
+        except OrchestratordError as error:
             # Whatever it is, the sender repeats it.
             self._publish(way, "unavailable", request)
             return _refused(503, "unavailable", str(error), **AGAIN)

@@ -22,6 +22,7 @@ from orchestratord.engine.settle.settlement_of import settlement_of
 from orchestratord.engine.stored_answer import error_record
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import Conflict, InvalidParams
+from orchestratord.model.event import EventType
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import RESOLVED, Attempt, Kind, Reason, Status, Task
 from orchestratord.model.test_case import FakeAnswer
@@ -83,7 +84,8 @@ class TaskService:
         task = await self._store.write(partitions.replace(task_id, new, force=force))
         self._worker.placement.touched(task.key, task.next_try or self._clock.now_ms())
         self._worker.try_now(task.key)
-        self._host.events.publish(task_events.replacing(task, self._clock.now_ms()))
+        now = self._clock.now_ms()
+        self._host.events.publish(task_events.by_hand(EventType.TASK_CREATED, task, now))
         return serialize.task_json(task, config.redactor)
 
     # -- how it ended --------------------------------------------------------------------------

@@ -114,7 +114,8 @@ class Pipe:
         running = claims.running
         self.new_tasks = NewTasks(store, host, self.hooks, placement, running, stats, clock)
         self._decisions = Decisions(host, clock)
-        self._shortages = ShortageLog()
+        self._shortage_told = -SHORTAGE_TOLD
+        """When the log last said what this machine lacks (`world.monotonic`)."""
         self.published = PublishedEnds(claims, placement, events, stats, clock)
         self.ends = AttemptEnds(
             store, host, self.hooks, lanes, claims, self.new_tasks, self.published, clock,
@@ -431,7 +432,14 @@ class Pipe:
         else:
             self._lanes.halt(HALT)
         error = error_record(outcome.error, attempt.plan.config.redactor)
-        self._shortages.log(error, SHORTAGE_DELAY)
+        if world.monotonic() >= self._shortage_told + SHORTAGE_TOLD:
+            self._shortage_told = world.monotonic()
+            worker_log.error(
+                "this daemon lacks what it takes to send (%s): such attempts do not count, and are "
+                "repeated after %gs; `orchestratord doctor` shows its limits",
+                error,
+                SHORTAGE_DELAY,
+            )
         why = "not sent, as this machine lacks something: the attempt does not count"
         decision = Decision(Status.PENDING, why, None, next_try)
         return AttemptResult(decision, outcome, None, uncounted=True)
@@ -503,23 +511,3 @@ class Pipe:
         first += self._clock.skipped_since(first)
         fault = self._host.backoff_fault
         return decide_probe(task, policy, decision, now=now, first=first, fault=fault)
-
-
-class ShortageLog:
-    """Says now and then that this machine lacks what it takes to send."""
-
-    def __init__(self) -> None:
-        self._again = 0.0
-        """When it may say so again (`world.monotonic`)."""
-
-    def log(self, error: str | None, delay: float) -> None:
-        """Attempts are given back for this, and made again after so many seconds."""
-        if world.monotonic() < self._again:
-            return
-        self._again = world.monotonic() + SHORTAGE_TOLD
-        worker_log.error(
-            "this daemon lacks what it takes to send (%s): such attempts do not count, and are "
-            "repeated after %gs; `orchestratord doctor` shows its limits",
-            error,
-            delay,
-        )

@@ -258,7 +258,7 @@ class LaneSet(FairSlots[Lane]):
             if throttle is not None:
                 room = throttle.room(now, self.scopes.all_heed(name))
                 if room <= 0:
-                    self._put_off(lane, throttle, now)
+                    self._wait_until(lane, throttle.opens_at(now, self.scopes.all_heed(name)))
                     continue
                 slots = min(slots, room)
             if self._several_daemons and slots < len(lane.prefetched):
@@ -543,7 +543,9 @@ class LaneSet(FairSlots[Lane]):
         lane.claimed -= count
         self.claimed -= count
         if not holder.claimed:
-            self._holds_none(lane, holder)
+            lane.holding.pop(holder, None)
+            if not lane.claimed:
+                self.holding.pop(lane, None)
 
     def _free_slots(self, lane: Lane) -> int:
         """How many more may be in flight. More is claimed, and a cap may have been lowered."""
@@ -647,11 +649,8 @@ class LaneSet(FairSlots[Lane]):
         entry = self._entries.get(key)
         return entry is not None and key in self.lanes[entry.lane].held
 
-    def _put_off(self, lane: Lane, throttle: Throttle, now: int) -> None:
-        """There is no room: the lane is not looked at until that may have changed."""
-        self._wait_until(lane, throttle.opens_at(now, self.scopes.all_heed(lane.name)))
-
     def _wait_until(self, lane: Lane, when: int | None) -> None:
+        """There is no room: the lane is not looked at until that may have changed."""
         lane.throttled = True
         if when is not None and when != lane.opens_at:
             lane.opens_at = when
@@ -789,11 +788,6 @@ class LaneSet(FairSlots[Lane]):
         if speed is Speed.NEW:
             room = min(room, 1 - holder.claimed)
         return min(room, lane.room(holder, speed, now, first=first))
-
-    def _holds_none(self, lane: Lane, holder: SlotHolder) -> None:
-        lane.holding.pop(holder, None)
-        if not lane.claimed:
-            self.holding.pop(lane, None)
 
     def _make_ready(self, lane: Lane) -> None:
         if lane.line and not lane.throttled and lane.name not in self._ready and lane.free > 0:

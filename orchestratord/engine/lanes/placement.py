@@ -256,19 +256,17 @@ class Placement:
                 return Parked(why, "endpoint_disabled"), executor
             if key.endpoint_id in self._paused:
                 return Parked("the endpoint is paused"), executor
-        standing = self._standing(executor, endpoint, key, self.config)
+        standing = self._standing(executor, endpoint, key)
         alike = self._elsewhere.get(key.endpoint_id, True)
         if isinstance(standing, Doomed) and standing.after and not alike:
             # What is gone here may be there still, where the configuration is another one.
             return Parked("another daemon declares the endpoint differently"), executor
         return standing, executor
 
-    def _standing(
-        self, executor: Executor, endpoint: Endpoint, key: Key, config: Config
-    ) -> Standing:
+    def _standing(self, executor: Executor, endpoint: Endpoint, key: Key) -> Standing:
         # An executor is a plugin's, too: its fault must not hold up the whole reload.
         try:
-            standing = executor.standing(endpoint, key.webhook, config)
+            standing = executor.standing(endpoint, key.webhook, self.config)
             if isinstance(standing, Doomed):
                 Reason(standing.reason)
             elif not isinstance(standing, Target | Parked):

@@ -19,11 +19,6 @@ from orchestratord.model.event import StoredThrottle
 from orchestratord.model.task import Key
 
 
-def own_scope(key: Key) -> str:
-    """The name of the scope that is one endpoint, or one webhook, by itself."""
-    return key.name
-
-
 @dataclass(slots=True)
 class Tries:
     """What was tried last of one key."""
@@ -70,7 +65,7 @@ class Scopes:
         self._scopes[key] = lane, url
         for name in filter(None, (lane, url)):
             self._keys.setdefault(name, {})[key] = None
-        for name in filter(None, (url, own_scope(key))) if self.later else ():
+        for name in filter(None, (url, key.name)) if self.later else ():
             for row in self.later.pop(name, ()):
                 self.get(name, now).restore(row, now)
         self._bind(key)
@@ -216,7 +211,7 @@ class Scopes:
 
     def _bind(self, key: Key) -> None:
         """Note which throttles concern a key."""
-        names = filter(None, (self.url(key), own_scope(key)))
+        names = filter(None, (self.url(key), key.name))
         mine = tuple(self.by_name[name] for name in names if name in self.by_name)
         if mine and key in self._scopes:
             self.of[key] = mine

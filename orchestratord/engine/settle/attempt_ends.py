@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from orchestratord.engine.attempt_in_progress import AttemptInProgress, AttemptResult
-from orchestratord.engine.call_tree import has_calls, is_run, run_of
+from orchestratord.engine.call_tree import begins_run, has_calls, is_run, run_of
 from orchestratord.engine.decisions import Decisions
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.new.new_tasks import NewTasks
@@ -16,7 +16,7 @@ from orchestratord.engine.settle.held_claims import Claims, WayOut
 from orchestratord.engine.settle.published_ends import PublishedEnds, SettledAttempt
 from orchestratord.engine.settle.settlement_of import settlement_of
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Kind, Task
+from orchestratord.model.task import Task
 from orchestratord.plugin.executor import Target
 from orchestratord.plugin.host import Host
 from orchestratord.queue.batch import Write
@@ -171,10 +171,8 @@ class AttemptEnds:
     def _note_run(self, settlement: Settlement, config: Config) -> None:
         """Note where a run begins with a task that ends so."""
         task = settlement.task
-        if task.run_id is None and task.kind == Kind.CALL:
-            settlement.begins_run = has_calls(settlement.effects) or is_run(
-                task, settlement.status, self._host, config
-            )
+        ends_run = is_run(task, settlement.status, self._host, config)
+        settlement.begins_run = begins_run(task, settlement.effects) or ends_run
 
     async def _follow(
         self,

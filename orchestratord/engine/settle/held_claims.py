@@ -82,7 +82,7 @@ class Claims:
         self.waiters.finished(task.id)
         if self._events.listening:
             gone = replace(task, status=status, attempts=task.attempts - 1, next_try=None)
-            self._events.publish(task_events.cancelled(gone, now))
+            self._events.publish(task_events.by_hand(EventType.TASK_CANCELLED, gone, now))
         return "released"
 
     async def settle(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestratord.engine import task_events
+from orchestratord.model.event import EventType
 from orchestratord.model.task import Attempt, Key, NewTask, Task
 from orchestratord.queue.records import Insert, Inserted, Settlement
 from orchestratord.testing import task as a_task
@@ -92,10 +93,11 @@ def test_an_attempt_that_the_daemons_stop_interrupts_is_no_retry() -> None:
 
 def test_what_people_do() -> None:
     waiting = claimed(status="pending", attempts=2, next_try=6_000)
-    event = task_events.triggered(waiting, 6_000)
+    event = task_events.by_hand(EventType.TASK_TRIGGERED, waiting, 6_000)
     assert (event.type, event.status, event.next_try) == ("task.triggered", "pending", 6_000)
     assert (event.attempt, event.started_at) == (2, None)
-    ended = task_events.cancelled(replace(waiting, status="cancelled", next_try=None), 6_000)
+    cancelled = replace(waiting, status="cancelled", next_try=None)
+    ended = task_events.by_hand(EventType.TASK_CANCELLED, cancelled, 6_000)
     assert (ended.type, ended.status, ended.next_try) == ("task.cancelled", "cancelled", None)
     moved = task_events.triggered_in_bulk(5, Key("shop/a", "ops"), 6_000)
     assert (moved.type, moved.id, moved.kind, moved.webhook) == (
