@@ -15,13 +15,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-from orchestratord.config.params import rule_problems
 from orchestratord.engine.answer_rules import answer_rules
 from orchestratord.engine.call_tree import outcome_of_run
 from orchestratord.engine.new.call_partition import with_partition
 from orchestratord.engine.retry import Decision
 from orchestratord.engine.retry_delay import Fault, base_delay
-from orchestratord.errors import Conflict, InvalidPayload, NotFound, Reject, SchemaTooCostly
+from orchestratord.errors import Conflict, InvalidPayload, NotFound, Reject
 from orchestratord.http.answer_view import AnswerView, look
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome
@@ -147,7 +146,7 @@ class Explainer:
             span=span,
             reached=reached,
             asked=asked,
-            consequences=await self._by_rules(consequences),
+            consequences=consequences,
             expressions=await _found(target, outcome),
             notes=tuple(dict.fromkeys(notes)),
         )
@@ -193,30 +192,6 @@ class Explainer:
                 chosen = [next(own, items[0][1])]
             consequences += [self._followed(plugin, item, arguments["now"]) for item in chosen]
         return tuple(consequences)
-
-    async def _by_rules(self, found: Sequence[Consequence]) -> tuple[Consequence, ...]:
-        """These, of which no call happens that a rule asked apart refuses, nor another of its name:
-        `then` makes all calls of an entry, or none."""
-        calls: dict[tuple[str, str], list[NewTask]] = {}
-        for item in found:
-            new = item.explanation.task
-            if item.explanation.happens and not item.error and new and new.kind == Kind.CALL:
-                calls.setdefault((item.plugin, item.explanation.name), []).append(new)
-        refused: dict[tuple[str, str], str] = {}
-        for name, tasks in calls.items():
-            try:
-                problems = await rule_problems(self._config, tasks)
-                wrong = "; ".join(f"{key}: {why}" for one in problems for key, why in one.items())
-            except SchemaTooCostly as error:
-                wrong = str(error)
-            if wrong:
-                refused[name] = f"{tasks[0].endpoint_id}: {wrong}"
-        return tuple(
-            Consequence(item.plugin, replace(told, happens=False, why=why, task=None))
-            if (why := refused.get((item.plugin, (told := item.explanation).name)))
-            else item
-            for item in found
-        )
 
     def _ask(self, arguments: dict[str, Any], notes: list[str]) -> list[tuple[str, Explanation]]:
         answers: list[tuple[str, Explanation]] = []

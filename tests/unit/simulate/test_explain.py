@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import httpx
-import orchestratord_event
-import orchestratord_then
 import pytest
 from explain_parts import GET, Shop, rules
 
@@ -416,29 +414,3 @@ async def test_a_look_is_followed_by_nothing(tmp_path: Path) -> None:
     assert report.span == (3.0, 3.0)
     assert report.reached == ("before_request",)
     assert happening(report, "webhook") == ["asked"]
-
-
-async def test_a_call_that_follows_a_failure_is_held_to_the_schema(tmp_path: Path) -> None:
-    schema = {"properties": {"why": {"type": "string"}}, "required": ["why"]}
-    (tmp_path / "strict.json").write_text(json.dumps(schema))
-    calls = [
-        {"call": "shop/noted", "on": "failure", "params": {"why": "reason"}},
-        {"call": "shop/other", "on": "failure", "params": {"why": "status_code"}},
-    ]
-    event = "type: event\nschema: {file: strict.json}\n"
-    shop = Shop(
-        tmp_path,
-        orchestratord_then,
-        orchestratord_event,
-        get=f"path: /x\nthen: {json.dumps(calls)}\n",
-        noted=event,
-        other=event,
-    )
-    report = await shop.explain(params={}, answer=404)
-    assert happening(report, "call") == ["shop/noted"]
-    (why,) = [
-        item.explanation.why
-        for item in report.consequences
-        if item.explanation.kind == "call" and not item.explanation.happens
-    ]
-    assert why == "shop/other: why: 404 is not of type 'string'"
