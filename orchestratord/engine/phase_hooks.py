@@ -40,8 +40,6 @@ class PhaseHooks:
         self._host = host
         self._plans = plans
         self._clock = clock
-        self._blind: dict[Key, str] = {}
-        """The last fault of looking again at a key, where that does not succeed."""
 
     async def started(self, attempt: AttemptInProgress) -> Sequence[Effect]:
         """What the hooks want written before the first byte is sent."""
@@ -206,19 +204,15 @@ class PhaseHooks:
     async def look_again(self, executor: Executor, key: Key) -> None:
         """Have an executor read its table anew, within `plugins.timeout`.
 
-        Raises QueueError, and HookFault for all else that the executor raises, which is logged
-        once, until it is another one.
+        Raises QueueError, and HookFault for all else that the executor raises, which is logged.
         """
         try:
             await call(executor.look_again, [*key], self._host.timeout)
-            self._blind.pop(key, None)
         except (HookFault, Reject, Snooze) as fault:
             cause = fault.__cause__
             if isinstance(cause, QueueError):
                 raise cause from cause.__cause__
-            if self._blind.get(key) != str(fault):
-                self._blind[key] = str(fault)
-                self._host.executor_fault(executor, f"looking again at {key.name}", fault)
+            self._host.executor_fault(executor, f"looking again at {key.name}", fault)
             raise HookFault(str(fault)) from fault
 
     async def fail(

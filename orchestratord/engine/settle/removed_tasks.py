@@ -119,8 +119,6 @@ class RemovedTasks:
         """The endpoints that no daemon declares any more, and whose removal was not judged yet."""
         self._failed: Counter[str] = Counter()
         """How many tasks have failed, by why, and were not told of."""
-        self._unable: dict[Key, str] = {}
-        """Why those of a key cannot fail, as it was logged."""
         self._unheld: dict[tuple[int, int], float] = {}
         """Claims of ours that nothing here holds, and since when that is seen (`elapsed`)."""
         self.unheld = 0
@@ -234,12 +232,9 @@ class RemovedTasks:
                 async with self._turns:
                     some = await self._store.write(partitions.release_partitions(key)) > 0
                     some = await self._fail_some(key) or some
-                    self._unable.pop(key, None)
                 done = not some or not isinstance(self._placement.of(key), Doomed)
         except Exception as error:
-            # A fault is logged already.
-            if not isinstance(error, HookFault) and self._unable.get(key) != repr(error):
-                self._unable[key] = repr(error)
+            if not isinstance(error, HookFault):  # that is logged already
                 log.exception("cannot fail the tasks of %s %s yet", *key)
             await asyncio.sleep(1.0)
         finally:

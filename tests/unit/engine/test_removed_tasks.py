@@ -127,34 +127,6 @@ async def test_before_tasks_fail_their_executor_looks_again(
     assert ("looking again at a/get" in (info.last_fault or "")) == bool(faults)
 
 
-@pytest.mark.parametrize("raised", [ValueError, Unreachable])
-async def test_what_keeps_tasks_from_failing_is_logged_once(
-    tmp_path: Path,
-    raised: type[Exception],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    executor = Remembering([raised("other"), *[raised("no row")] * 4])
-    rest = asyncio.sleep
-
-    async def briefly(seconds: float) -> None:
-        await rest(min(seconds, 0.01))
-
-    monkeypatch.setattr(asyncio, "sleep", briefly)
-    async with working(tmp_path, ExecutorPlugin(executor)) as bench:
-        executor.changed = lambda: bench.worker.placement.standing_changed(*CALL.key)
-        bench.adopt(type="doing")
-        await bench.idle(await bench.put([CALL]))
-        faults = bench.worker.host.plugins["plugin_0"].faults
-    found = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
-    if raised is ValueError:
-        assert (faults, len(found)) == (2, 2)
-        assert "no row" in found[0]
-        assert "other" in found[1]
-    else:
-        assert found == ["cannot fail the tasks of a/get  yet"] * 2
-
-
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_what_waits_behind_a_failed_task_fails_with_it(
     tmp_path: Path, restarted: bool
