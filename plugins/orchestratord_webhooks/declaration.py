@@ -249,15 +249,6 @@ class Addressed(Model):
         """Its name, where the YAML gives none."""
         return name_of(declared)
 
-    @field_validator("headers")
-    @classmethod
-    def _different(cls, headers: Mapping[str, Template]) -> Mapping[str, Template]:
-        names = {name.lower(): name for name in headers}
-        for name in headers:
-            if names[name.lower()] != name:
-                raise ValueError(f"{name} and {names[name.lower()]} are one header; keep one")
-        return headers
-
     @field_validator("name", mode="before")
     @classmethod
     def _public(cls, value: Any) -> Any:

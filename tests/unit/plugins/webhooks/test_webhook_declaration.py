@@ -380,12 +380,6 @@ def test_a_header_that_no_delivery_could_have_is_an_error(rig: Rig) -> None:
         assert message.endswith("leave it out")
 
 
-def test_a_header_that_stands_twice_is_an_error(rig: Rig) -> None:
-    loc, message = complaint(rig, headers={"X-Team": "a", "x-team": "b"})
-    assert loc == (0, "headers")
-    assert message.endswith("X-Team and x-team are one header; keep one")
-
-
 def test_a_list_of_no_secrets_is_an_error(rig: Rig) -> None:
     assert complaint(rig, secret=[])[0] == (0, "secret")
     assert parse(rig).secret == ()
