@@ -129,37 +129,21 @@ ORDER BY endpoint_id, webhook, next_try LIMIT 1
 through all that are equal in two columns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reclaim:
-    """The statements that take over what other owners held. Each has one parameter for whose."""
-
-    lost: str
-    """Finds the ids."""
-    unstarted: str
-    started: str
-
-    @classmethod
-    def where(cls, condition: str) -> Reclaim:
-        """For what runs under this condition."""
-        lost = f"""
-SELECT id FROM retry_schedule {BY_RUNNING} WHERE status = 'running' AND {condition}
+OF_DEAD = f"""
+SELECT id FROM retry_schedule {BY_RUNNING}
+WHERE status = 'running' AND locked_by IS DISTINCT FROM ?
+    AND NOT EXISTS (SELECT 1 FROM daemons WHERE owner = locked_by)
 """
-        unstarted = RELEASE_CLAIM.format(which=f"WHERE id IN ({lost} AND started_at IS NULL)")
-        # `updated_at` stays that of the claim: a clock that was ahead may have written it, and then
-        # the delay that the attempt before has chosen is as wrong as it is.
-        started = f"""
+"""What dead owners held. The parameter is the owner that takes over, which lives whatever a row
+says."""
+TAKE_UNSTARTED = RELEASE_CLAIM.format(which=f"WHERE id IN ({OF_DEAD} AND started_at IS NULL)")
+# `updated_at` stays that of the claim: a clock that was ahead may have written it, and then the
+# delay that the attempt before has chosen is as wrong as it is.
+TAKE_STARTED = f"""
 UPDATE retry_schedule SET locked_by = ?, lease_until = ?, claims = claims + 1
-WHERE id IN ({lost} AND started_at IS NOT NULL LIMIT ?)
+WHERE id IN ({OF_DEAD} AND started_at IS NOT NULL LIMIT ?)
 RETURNING {TASK}
 """
-        return cls(lost, unstarted, started)
-
-
-OF_DEAD = Reclaim.where(
-    "locked_by IS DISTINCT FROM ? AND NOT EXISTS (SELECT 1 FROM daemons WHERE owner = locked_by)"
-)
-"""Whose is the owner that takes over, which lives whatever a row says."""
-
 RECLAIM_PAGE = 200
 
 FEW = 15
@@ -310,12 +294,9 @@ class SqliteSession(Session):
 
     def reclaim(self, held: Collection[int]) -> tuple[int, list[Task]]:
         """As in the interface: all that dead owners held."""
-        return self._take_over(OF_DEAD, self.owner)
-
-    def _take_over(self, reclaim: Reclaim, whose: str) -> tuple[int, list[Task]]:
-        back = self.db.all(reclaim.unstarted, (*released(self.now()), whose))
+        back = self.db.all(TAKE_UNSTARTED, (*released(self.now()), self.owner))
         for row in back:
             self.unstarted(row)
-        values = (self.owner, self.leases.until(self.clock), whose, RECLAIM_PAGE)
-        rows = self.db.all(reclaim.started, values)
+        values = (self.owner, self.leases.until(self.clock), self.owner, RECLAIM_PAGE)
+        rows = self.db.all(TAKE_STARTED, values)
         return len(back), sorted((task_of(row) for row in rows), key=turn)

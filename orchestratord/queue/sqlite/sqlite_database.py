@@ -345,7 +345,7 @@ class SqliteConnection(Connection):
 
     def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
         """As in the interface."""
-        return bool(self.value(f"SELECT EXISTS ({OF_DEAD.lost})", (owner,)))
+        return bool(self.value(f"SELECT EXISTS ({OF_DEAD})", (owner,)))
 
     def close(self) -> None:
         """Close it; in the thread that made it."""
