@@ -94,7 +94,8 @@ class ClockWatch:
     def _changed(self, change: ClockChange) -> None:
         now = self._clock.now_ms()
         self._last = now, change
-        moved = self._whose(), _moved(change.by)
+        of = "this machine" if self._clock.source == "machine" else "the database"
+        moved = f"the clock of {of}", _moved(change.by)
         level = logging.WARNING if self._first else logging.DEBUG
         if change.what == "jumped":
             wait = FORWARD_AFTER if change.by > 0 else BACK_AFTER
@@ -140,10 +141,6 @@ class ClockWatch:
             )
         else:
             log.info("the clock of this machine agrees with the database's again")
-
-    def _whose(self) -> str:
-        of = "this machine" if self._clock.source == "machine" else "the database"
-        return f"the clock of {of}"
 
     # -- what it has written -------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class Listener:
             self.socket.setblocking(False)
             found = self.socket.getsockname()
             if activated:
-                if not _same(found, path):
+                if not isinstance(found, str) or Path(found).resolve() != path.resolve():
                     self.socket.close()
                     raise _passed_elsewhere("control_socket", _shown(found), str(path))
                 return
@@ -378,10 +378,6 @@ def _bind(sock: socket.socket, path: Path) -> None:
 def _identity(path: Path) -> tuple[int, int]:
     status = path.lstat()
     return status.st_dev, status.st_ino
-
-
-def _same(found: str | bytes, path: Path) -> bool:
-    return isinstance(found, str) and Path(found).resolve() == path.resolve()
 
 
 def _shown(found: str | bytes) -> str:

@@ -38,11 +38,8 @@ class ControlStandIn:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self
 
-    async def _absent(self) -> Any:
-        raise NotFound("no daemon runs here")
-
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self._absent().__await__()
+        raise NotFound("no daemon runs here")
 
 
 class PluginFaults(logging.Handler):

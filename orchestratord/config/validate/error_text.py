@@ -42,7 +42,6 @@ _SENTENCES = {
     "string_too_long": "takes {max_length} characters at most",
     "string_pattern_mismatch": "{value} does not fit the pattern {pattern}",
 }
-_LIMITS = frozenset({"ge", "gt", "le", "lt"})
 _WORD_ERRORS = frozenset({"literal_error", "enum"})
 _TYPE_ERROR = re.compile(
     r"([a-z]+)_.*(type|parsing|from_float|number)|none_required|int_.*|bool_.*"
@@ -67,7 +66,7 @@ def sentence(error: ErrorDetails, *, hidden: bool = False) -> str:
         remedy = suggest(str(error["input"]), words) if isinstance(error["input"], str) else ""
         return f"unknown value {value}{remedy or '; known are ' + ', '.join(words)}"
     if kind in _SENTENCES:
-        limits = {name: _limit_text(context[name]) for name in _LIMITS & context.keys()}
+        limits = {k: _limit_text(v) for k, v in context.items() if isinstance(v, int | float)}
         return _SENTENCES[kind].format_map({**context, **limits, "value": value})
     message = error["msg"]
     for prefix in ("Value error, ", "Assertion failed, "):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestratord.config.folder import is_folder
 from orchestratord.config.yaml.nodes import MapNode, Spot, locate
-from orchestratord.errors import Problem
+from orchestratord.errors import Problem, Severity
 from orchestratord.model.settings import Plugins
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.registry import PluginInfo
@@ -46,20 +46,14 @@ def plugin_problems(
 
 def _unloaded(info: PluginInfo, folder: Path, *, optional: bool) -> Problem:
     """What is said of a plugin that cannot be loaded, at its own place where it is a file."""
-    path = Path(info.source)
-    message = f"the plugin {info.name} cannot be loaded: {info.error}"
+    severity: Severity = "error"
+    remedy = "correct it, or name it in plugins.disabled or plugins.optional"
     if optional:
-        message += "; the daemon goes without it, as plugins.optional says"
-    else:
-        message += "; correct it, or name it in plugins.disabled or plugins.optional"
-    if not path.is_absolute() and info.source == "entry point":
-        return Problem(message, severity="warning" if optional else "error")
-    path, folder = path.resolve(), folder.resolve()
+        severity, remedy = "warning", "the daemon goes without it, as plugins.optional says"
+    message = f"the plugin {info.name} cannot be loaded: {info.error}; {remedy}"
+    if info.source == "entry point":
+        return Problem(message, severity=severity)
+    path, folder = Path(info.source).resolve(), folder.resolve()
     file = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
-    return Problem(
-        message,
-        file=file,
-        line=info.line,
-        column=None if info.line is None else 1,
-        severity="warning" if optional else "error",
-    )
+    column = None if info.line is None else 1
+    return Problem(message, file, info.line, column, severity=severity)

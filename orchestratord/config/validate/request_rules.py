@@ -23,8 +23,6 @@ from orchestratord.values.template import Template
 _UNFIT = re.compile(r"[\s\\%$<>\"`|^{}]")
 _HEADER = re.compile(TOKEN.decode())
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_LIKE_PORT = re.compile(r"(.*::.*[0-9A-Fa-f]):(\d{1,5})")
-"""An IPv6 address without brackets that ends like one with a port."""
 _LOOPBACK = ("127.0.0.1", "::1")
 """What `localhost` stands for."""
 _NO_CONTROL = "a header holds no line break or control character"
@@ -167,10 +165,6 @@ class RequestRules:
             try:
                 if self._addresses is not None:
                     self._addresses.check(rule)
-                if match := _LIKE_PORT.fullmatch(rule.strip()):
-                    port = f"[{match[1]}]:{match[2]}"
-                    message = f"is the address {rule}: write {port} for its port, or [{rule}]"
-                    keys.warn(message, "egress", "allow", index)
                 good.append(rule)
             except ValueError as error:
                 keys.error(str(error), "egress", "allow", index)

@@ -123,10 +123,6 @@ FROM (SELECT status FROM retry_schedule {BY_BULK}
 """
 
 
-def _no_reason(key: Key) -> str | None:
-    return None
-
-
 Resolve = Callable[[Bulk, int], Awaitable[str | None]]
 """Ends a task as a bulk says; the reason why it cannot, if any."""
 
@@ -139,7 +135,7 @@ async def step(
     store: Store,
     bulk_id: int,
     limit: int,
-    obstacle: Callable[[Key], str | None] = _no_reason,
+    obstacle: Callable[[Key], str | None] = lambda key: None,
     resolve: Resolve = _as_it_is,
 ) -> tuple[Bulk, dict[Key, list[int]]]:
     """Look at the next `limit` tasks of a bulk; the bulk now, and those moved, by their key.

@@ -53,10 +53,6 @@ def test_a_warning(config: ConfigFolder, text: str, warning: str) -> None:
             "auth: {basic: {username: 'a:b', password: '${E}'}}",
             "auth.basic.username: a colon ends it",
         ),
-        (
-            "egress: {allow: ['::1:80']}",
-            "egress.allow.0: is the address ::1:80: write [::1]:80 for its port, or [::1:80]",
-        ),
     ],
 )
 def test_a_warning_of_an_api(config: ConfigFolder, text: str, warning: str) -> None:
