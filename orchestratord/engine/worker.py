@@ -81,11 +81,7 @@ class Worker:
         self.beat: float | None = None
         """When the loop last went round; None until it does so."""
         self.claims = Claims(store, self.lanes, self.placement, host.events, clock)
-
-        def learn(owner: str, secrets: tuple[str, ...]) -> None:
-            self.placement.config.redactor.learn(owner, secrets)
-
-        self.sender = Sender(client, learn, make_keeper)
+        self.sender = Sender(client, self.placement.learn_secrets, make_keeper)
         self.pipe = Pipe(
             store, host, self.sender, self.lanes, self.placement, self.claims, self.stats, clock
         )

@@ -403,18 +403,17 @@ RETURNING endpoint_id, webhook, partition
 """
 
 
-def as_far_ahead(column: str, now: str) -> str:
+def as_far_ahead(column: str, now: str = "CAST(? AS bigint)") -> str:
     """SQL of a time that stays while its row is written anew: by a clock that was put back since
     it was written, it is as far ahead as it was then."""
     return f"{column} - CASE WHEN updated_at > {now} THEN updated_at - {now} ELSE 0 END"
 
 
-_NOW = "CAST(? AS bigint)"
 RELEASE_CLAIM = f"""
 UPDATE retry_schedule
 SET status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
-    next_try = CASE WHEN cancel_requested = 1 THEN NULL ELSE {as_far_ahead("next_try", _NOW)} END,
-    backoff_until = {as_far_ahead("backoff_until", _NOW)},
+    next_try = CASE WHEN cancel_requested = 1 THEN NULL ELSE {as_far_ahead("next_try")} END,
+    backoff_until = {as_far_ahead("backoff_until")},
     finished_at = CASE WHEN cancel_requested = 1 THEN CAST(? AS bigint) END,
     held = CASE WHEN cancel_requested = 0 AND partition_rule >= 0 THEN 1 ELSE 0 END,
     turn_at = CASE WHEN cancel_requested = 1 THEN 0 ELSE turn_at END,

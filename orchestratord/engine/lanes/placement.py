@@ -133,6 +133,10 @@ class Placement:
                 self.place(key)
         self._lanes.wake.set()
 
+    def learn_secrets(self, owner: str, secrets: tuple[str, ...]) -> None:
+        """Mask what has come up while the configuration is in force, as tokens."""
+        self.config.redactor.learn(owner, secrets)
+
     # -- for the lanes -------------------------------------------------------------------------
 
     def touched(self, key: Key, next_try: int) -> None:
