@@ -404,7 +404,8 @@ class Writer:
         except Exception as raised:
             cause = raised.__cause__ if isinstance(raised, Singly) else None
             error = cause if isinstance(cause, Exception) else raised
-            if self._for_all(error) or not session.db.in_transaction:
+            not_its_own = self._failures.trouble(error) or self._failures.is_passing(error)
+            if not_its_own or not session.db.in_transaction:
                 raise error from None  # the savepoint is gone, and what the others wrote with it
             session.db.undo()
             forget()
@@ -416,10 +417,6 @@ class Writer:
             operation.error = self._failures.named(error, of_one=True) if ours else error
         else:
             session.db.keep()
-
-    def _for_all(self, error: Exception) -> bool:
-        """Whether it is no fault of the operation's."""
-        return self._failures.trouble(error) is not None or self._failures.is_passing(error)
 
     def _begin(self, session: Session, lock_wait: float) -> None:
         session.begin(not self._open)

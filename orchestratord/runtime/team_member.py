@@ -124,7 +124,7 @@ class TeamMember:
         self._link = link
         self._borrower.follow(link)
         try:
-            self._begin_step(link, "hello", ())
+            begin_step(self._step(link, "hello", ()), self._steps)
             while True:
                 self._heard(link, *await link.receive())
         finally:
@@ -140,18 +140,14 @@ class TeamMember:
             link.answer(values[0], self._worker.snapshot())
         elif kind == "end":
             self._fail(OrchestratordError(values[0]))
-        else:
-            self._begin_step(link, kind, values)
+        else:  # what else is heard does not wait for what may take long
+            begin_step(self._step(link, kind, values), self._steps)
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error
         self._may_serve.set()
 
     # -- configurations --------------------------------------------------------------------------
-
-    def _begin_step(self, link: Link, kind: str, values: Any) -> None:
-        """What else is heard does not wait for what may take long."""
-        begin_step(self._step(link, kind, values), self._steps)
 
     async def _step(self, link: Link, kind: str, values: Any) -> None:
         async with self._turn:

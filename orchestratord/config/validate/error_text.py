@@ -32,10 +32,10 @@ COLLECTIONS = frozenset({"a mapping", "a list"})
 _SENTENCES = {
     "missing": "is required",
     "extra_forbidden": "unknown key",
-    "greater_than_equal": "must be at least {ge:g}, not {value}",
-    "greater_than": "must be more than {gt:g}, not {value}",
-    "less_than_equal": "must be at most {le:g}, not {value}",
-    "less_than": "must be less than {lt:g}, not {value}",
+    "greater_than_equal": "must be at least {ge}, not {value}",
+    "greater_than": "must be more than {gt}, not {value}",
+    "less_than_equal": "must be at most {le}, not {value}",
+    "less_than": "must be less than {lt}, not {value}",
     "too_short": "needs {min_length} or more items, and has {actual_length}",
     "too_long": "takes {max_length} items at most, and has {actual_length}",
     "string_too_short": "needs {min_length} or more characters",
@@ -66,7 +66,8 @@ def sentence(error: ErrorDetails, *, hidden: bool = False) -> str:
         remedy = suggest(str(error["input"]), words) if isinstance(error["input"], str) else ""
         return f"unknown value {value}{remedy or '; known are ' + ', '.join(words)}"
     if kind in _SENTENCES:
-        return _SENTENCES[kind].format_map({**context, "value": value})
+        limits = {k: _limit_text(v) for k, v in context.items() if isinstance(v, int | float)}
+        return _SENTENCES[kind].format_map({**context, **limits, "value": value})
     message = error["msg"]
     for prefix in ("Value error, ", "Assertion failed, "):
         message = message.removeprefix(prefix)
@@ -76,6 +77,10 @@ def sentence(error: ErrorDetails, *, hidden: bool = False) -> str:
         if len(secret) >= SHORTEST_SECRET and (hidden or not whole):
             message = message.replace(secret, MASK)
     return message[:1].lower() + message[1:] if message[1:2].islower() else message
+
+
+def _limit_text(limit: float) -> str:
+    return f"{limit:g}" if limit < 1_000_000 else f"{limit:,.15g}"
 
 
 def validated(model: type[M], values: Mapping[str, Any], context: Mapping[str, Any]) -> M:

@@ -247,7 +247,9 @@ def _note(session: Session, s: Start | Settlement) -> None:
         return
     if s.status == Status.PENDING and s.next_try is not None:
         session.heard(task.key, s.next_try)  # it may be written later than that
-    if _frees_turn(task, s.status):
+    # Without an order or a limit, the turn of the next one came with the claim of this one.
+    turn = task.turn
+    if turn is not None and (turn.partition_rule != 0 or s.status == Status.PENDING):
         session.touch(task)
     session.outcome(task.bulk_id, s.status)
     if task.run_id is not None or s.begins_run:
@@ -269,13 +271,6 @@ def _done(s: Start | Settlement, new: Sequence[Inserted]) -> Any:
 _first, _effects_of = itemgetter(0), attrgetter("effects")
 _status_of = itemgetter(11)
 """Of a row of `END`."""
-
-
-def _frees_turn(task: Task, status: str) -> bool:
-    """Whether the turn of another one in its partition may come now. Where neither an order nor a
-    limit has them wait for what runs, it came with the claim of this one."""
-    turn = task.turn
-    return turn is not None and (turn.partition_rule != 0 or status == Status.PENDING)
 
 
 def attempt_row(task_id: int, row: Attempt) -> tuple[Any, ...]:

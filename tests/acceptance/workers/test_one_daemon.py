@@ -108,10 +108,6 @@ def test_status_and_events_are_those_of_all_workers(
         # Signals go to the supervisor, and so it is its pid that is shown.
         assert status["pid"] == daemon.pid
         assert [row["pid"] for row in status["daemons"]] == [daemon.pid]
-        both = "a sign of life of each worker"
-        until(lambda: len(daemon.status()["daemons"][0]["workers"]) == 2, both)
-        page = httpx.get(f"http://127.0.0.1:{port_of(daemon)}/daemons", headers=AUTHORIZED).text
-        assert re.findall(r"pid (\d+)", page) == [str(daemon.pid)]  # and no worker's
         assert receiver.count() == 10
         for n in range(30):
             receiver.let_go(f"/crm/{n}")
@@ -131,6 +127,13 @@ def test_status_and_events_are_those_of_all_workers(
     assert receiver.count() == 30
     answer = httpx.get(f"http://127.0.0.1:{port_of(daemon)}/healthz")
     assert answer.status_code == 200
+
+
+def test_the_page_shows_the_pid_that_signals_reach(daemon: Daemon) -> None:
+    both = "a sign of life of each worker"
+    until(lambda: len(daemon.status()["daemons"][0]["workers"]) == 2, both)
+    page = httpx.get(f"http://127.0.0.1:{port_of(daemon)}/daemons", headers=AUTHORIZED).text
+    assert re.findall(r"pid (\d+)", page) == [str(daemon.pid)]  # and no worker's
 
 
 def test_each_worker_keeps_to_a_core_with_all_its_threads(daemon: Daemon) -> None:

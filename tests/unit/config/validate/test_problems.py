@@ -197,7 +197,7 @@ def test_endpoints(config: ConfigFolder, text: str, error: str) -> None:
         ("base_url: https://a\nproxy: proxy:3128", "2:1: proxy: begins with http:// or https://"),
         ("base_url: https://a\nproxy: 'http://proxy'", "2:1: proxy: needs the port of the proxy, such"),
         ("base_url: https://a\nauth: {basic: {username: x}}", "2:8: auth.basic.password: is required"),
-        ("base_url: https://a\nmax_response: 9GiB", "2:1: max_response: must be at most 1.07374e+09, not "),
+        ("base_url: https://a\nmax_response: 9GiB", "2:1: max_response: must be at most 1,073,741,824, not "),
         ("base_url: https://a\nconcurrency: 0", "2:1: concurrency: must be at least 1, not 0"),
         ("base_url: https://a\nrate_limit: 0.5/s", "2:1: rate_limit: '0.5/s' is not a rate limit: write "
          "a whole number of times a second, minute, hour or day, such as 10/s, 100/min or 5000/d"),
