@@ -171,8 +171,9 @@ class AttemptEnds:
     def _note_run(self, settlement: Settlement, config: Config) -> None:
         """Note where a run begins with a task that ends so."""
         task = settlement.task
-        ends_run = is_run(task, settlement.status, self._host, config)
-        settlement.begins_run = begins_run(task, settlement.effects) or ends_run
+        settlement.begins_run = begins_run(task, settlement.effects) or is_run(
+            task, settlement.status, self._host, config
+        )
 
     async def _follow(
         self,
