@@ -144,6 +144,8 @@ def _facts(task: dict[str, Any]) -> list[tuple[str, str | Painted]]:
         facts.append(("next try", f"{until(at)} ({clock_time(at)})" if at else "-"))
         if task.get("waits"):
             facts.append(("waits for", Painted(wait_reason(task["waits"]), "yellow")))
+    if task.get("cancel_requested"):
+        facts.append(("cancelled", Painted("no attempt follows the one under way", "yellow")))
     if task.get("partition") is not None:
         facts.append(("partition", compact(task["partition"])))
     if task.get("holds_partition"):

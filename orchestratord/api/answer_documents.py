@@ -194,6 +194,7 @@ class AttemptDocument(TypedDict):
         "waits": None,
         "replaced_by": None,
         "holds_partition": False,
+        "cancel_requested": False,
         "idempotency_key": "9f3b6a52c07d41e8a1d4c2f0b7e65a38",
         "client_key": "order-1001",
         "payload": None,
@@ -209,6 +210,8 @@ class TaskPageDocument(TaskDocument):
     """The task that runs, or ran, in its place."""
     holds_partition: bool
     """True if tasks behind it wait until a person retries or cancels it."""
+    cancel_requested: bool
+    """True if it was cancelled while it runs: no attempt follows this one."""
     idempotency_key: str | None
     """The Idempotency-Key that it sends, or the webhook-id of a delivery. Null if it sends none or
     the endpoint declares its own."""

@@ -147,6 +147,7 @@ def task_page_json(
         **task_json(task, redactor),
         "waits": None,
         "replaced_by": by,
+        "cancel_requested": task.cancel_requested,
         "holds_partition": task.blocks and not by and task.holds_after(task.status, task.reason),
         "idempotency_key": None,
         "client_key": redactor.data.value(task.unique_key),

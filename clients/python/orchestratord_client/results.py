@@ -138,6 +138,7 @@ class TaskDetail(Task):
         attempt_log: all attempts, oldest first.
         replaced_by: the task that is carried out in its place, or was; this one is left alone.
         holds_partition: it failed, and those behind it in its partition wait for a person.
+        cancel_requested: it was cancelled while it runs: no attempt follows this one.
         idempotency_key: what the receiver gets at each attempt: as `Idempotency-Key`, or as
             `webhook-id`; None where it gets none.
         client_key: the Idempotency-Key with which it was made; None where it had none.
@@ -148,6 +149,7 @@ class TaskDetail(Task):
     response: Mapping[str, Any] | None
     attempt_log: tuple[Attempt, ...]
     replaced_by: int | None = None
+    cancel_requested: bool = False
     holds_partition: bool = False
     idempotency_key: str | None = None
     client_key: str | None = None

@@ -244,11 +244,18 @@ def test_cancel_while_it_runs(daemon: Daemon, shared_receiver: Receiver) -> None
         assert answer.status_code == 202
         assert answer.json()["status"] == "running"
         refused(daemon.post(f"/v1/retries/{task_id}/trigger"), 409)
+        # It can be seen afterwards, too.
+        assert daemon.task(task_id)["cancel_requested"]
+        assert "no attempt follows" in daemon.ctl("show", str(task_id)).out
+        page = daemon.get(f"/retries/{task_id}").text
+        assert "there will be no other" in page
+        assert "/cancel" not in page
     # Instead of its next retry; what succeeds meanwhile has succeeded.
     cancelled.set()
     assert daemon.finish(fails)["status"] == "cancelled"
     receiver.let_go("/held")
-    assert daemon.finish(succeeds)["status"] == "succeeded"
+    ended = daemon.finish(succeeds)
+    assert (ended["status"], ended["cancel_requested"]) == ("succeeded", False)
 
 
 def test_trigger_by_hand(daemon: Daemon, shared_receiver: Receiver) -> None:
