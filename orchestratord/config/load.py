@@ -311,6 +311,10 @@ class _FolderReader:
         """Ask each plugin about each of the endpoints, which are those that are good so far."""
         host = self._host
         spot, root = Spot(self._files.daemon or DAEMON_FILE, 1, 1, ""), None
+        errors = (p for p in self._problems.since(0) if p.severity == "error")
+        wrong = {p.key.partition(".")[0] for p in errors if p.file == spot.file}
+        # A plugin takes a key of its own that has errors for one that is missing.
+        misled = {plugin for _, plugin, own in host.registry.all_settings() if own.key in wrong}
         for plugin, answer in host.ask(_HOOK_OF_ALL, {"config": config}):
             for problem in self._problems_among(answer, plugin, _HOOK_OF_ALL):
                 root = root or root_of(self._files, self._files.daemon)
@@ -320,7 +324,8 @@ class _FolderReader:
         for identity, endpoint in config.endpoints.items():
             self._breathe()
             for plugin, answer in host.ask(_HOOK, {"endpoint": endpoint, "config": config}):
-                for problem in self._problems_among(answer, plugin, _HOOK):
+                found = () if plugin in misled else answer
+                for problem in self._problems_among(found, plugin, _HOOK):
                     # Read once more, for the places in its files.
                     item, placed = self._declared(identity), problem
                     if item is not None:

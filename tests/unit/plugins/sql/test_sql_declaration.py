@@ -85,6 +85,13 @@ def test_keys_of_requests_are_refused(folder: Folder) -> None:
     )
 
 
+def test_one_wrong_database_is_the_only_error(folder: Folder) -> None:
+    folder.endpoint("{type: sql, database: warehouse, statement: SELECT 1}")
+    folder.daemon(DATABASES.replace("}}", '}, other: {url: "mysql://db/shop"}}'))
+    (error,) = folder.errors()
+    assert "databases.other.url: expected sqlite" in error
+
+
 @pytest.mark.parametrize(
     "statement",
     [
