@@ -94,9 +94,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         add_help=False,
     )
     _fill(parser, _whole_command(argv))
-    arguments = parser.parse_args(argv)
-    arguments.socket = getattr(arguments, "socket", None)
-    arguments.output = getattr(arguments, "output", "table")
+    everywhere = argparse.Namespace(socket=None, output="table")
+    arguments, unknown = parser.parse_known_args(argv, everywhere)
+    if unknown:  # which argparse says with the help of the whole command
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     arguments.connect_timeout = getattr(arguments, "connect_timeout", arguments.verb.start_timeout)
     for check in arguments.verb.checks:
         try:
@@ -124,6 +125,9 @@ def _whole_command(argv: Sequence[str]) -> Verb:
     return Verb(COMMAND.name, COMMAND.run, COMMAND.about, *COMMAND.arguments, verbs=verbs)
 
 
+_FURTHER = ", and a plugin's while the daemon answers; for other commands see: orchestratord --help"
+
+
 class _Parser(argparse.ArgumentParser):
     """Names the verb that was probably meant, where argparse lists all; an error is two lines."""
 
@@ -135,8 +139,7 @@ class _Parser(argparse.ArgumentParser):
 
             names = [one.name for one in self.get_default("verb").verbs]
             near = nearest(match[2], names)
-            added = ", and a plugin's while the daemon answers" * (self.prog == PROGRAM)
-            known = f"; there are {', '.join(names)}{added}"
+            known = f"; there are {', '.join(names)}{_FURTHER * (self.prog == PROGRAM)}"
             remedy = f", did you mean '{near}'?" if near else known
             message = f"there is no verb {match[1]}{match[2]}{match[1]}{remedy}"
         self.exit(USAGE, f"{self.prog}: {message}\nSee: {self.prog} --help\n")

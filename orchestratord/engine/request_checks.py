@@ -3,6 +3,7 @@ if something else was meant."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,8 @@ _SINGLE = re.compile(r"\{(?<!\{\{)\s*([A-Za-z_][\w.]*)\s*\}(?!\})")
 _SEGMENT = re.compile(r"/:([A-Za-z_]\w*)(?=[/?]|$)")
 """A parameter in a path as other programs write it."""
 _SHELL = re.compile(r"\$([A-Z][A-Z0-9_]{2,})\b")
+_BARE = re.compile(r'(?<!"from": )"(\$?(params\.\w+))"(?!:)')
+"""A whole text, in JSON, that names a parameter as an expression of `then` does."""
 _ENVELOPE = re.compile(r"(?<![\w.])response\.(body|headers|status_code)\b")
 """As a webhook's `when` has it."""
 _HOUR = 3600
@@ -37,8 +40,8 @@ _QUOTED = re.compile(rf"\A{_QUOTES}|{_QUOTES}\s*\{{\{{|\}}\}}\s*{_QUOTES}")
 def problems(endpoint: Endpoint, files: FilesSettings) -> Iterator[Problem]:
     """What is wrong, or looks wrong, with an endpoint."""
     if endpoint.type != HTTP:
+        why = "looks at answers by HTTP, and there are none here"
         if endpoint.retry.if_ is not None:
-            why = "looks at answers by HTTP, and there are none here"
             yield Problem(why, key="retry.if", own=True)
         return
     if endpoint.spec.poll is not None and not endpoint.idempotent:
@@ -79,7 +82,12 @@ def _doubts(endpoint: Endpoint) -> Iterator[tuple[str, str]]:
     templates = dict(_templates(endpoint.spec))
     for key, template in templates.items():
         yield from _doubtful(key, template, endpoint)
+    for key in ("path", "query", "headers", "body"):
+        for text, path in _BARE.findall(json.dumps(endpoint.shown.get(key))):
+            yield key, f"{text} is sent as it stands: a template is {{{{ {path} }}}}"
     for key, expression in answer_rules(endpoint).named():
+        if wrong := expression.capital_header:
+            yield key, wrong
         if found := _ENVELOPE.search(expression.source):
             yield key, f"sees the answer itself: write {found[1]} for {found[0]}"
     for word in sorted(endpoint.spec.success.words):
@@ -142,16 +150,11 @@ def _doubtful(
 
 def _is_json(value: Any) -> bool:
     """Whether a text holds an object or a list."""
-    text = value.source if isinstance(value, Template) else value
-    if not isinstance(text, str) or text.strip()[:1] not in ("{", "["):
-        return False
     if isinstance(value, Template):
-        return not text.strip().startswith("{{")
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
+        return re.match(r"\s*(\[|\{(?!\{))", value.source) is not None
+    with contextlib.suppress(ValueError):
+        return isinstance(value, str) and isinstance(json.loads(value), dict | list)
+    return False
 
 
 def _nowhere_named(

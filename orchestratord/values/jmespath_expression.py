@@ -113,6 +113,13 @@ class Expression(YamlValue):
         """Whether it names the parts of a list or a mapping: `[a, b]`, `{x: a, y: b}`."""
         return self._tree["type"] in ("multi_select_list", "multi_select_dict")
 
+    @property
+    def capital_header(self) -> str:
+        """What is wrong where it names a header with a capital letter, which finds nothing."""
+        found = _CAPITAL.search(self.source)
+        wrong = "{0} is always null: write {1}, as names of headers are here"
+        return wrong.format(found[0], found[0].lower()) if found else ""
+
     def search(self, data: Any, budget: Budget | None = None) -> Any:
         """What the expression finds in JSON-like data; None where there is nothing.
 
@@ -253,6 +260,7 @@ def _check_words(tokens: list[Any]) -> None:
 
 
 _NOTHING = {"type": "eof", "value": ""}
+_CAPITAL = re.compile(r"""(?<![\w."'])(?:params\.)?headers\.("[^"]*[A-Z][^"]*"|\w*[A-Z]\w*)""")
 _LINKS = frozenset({"dot", "lbracket", "flatten", "filter"})
 _COMPARING = frozenset({"eq", "ne", "lt", "lte", "gt", "gte"})
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -19,8 +19,7 @@ ANSWER_TIMEOUT = 2.0
 
 def port(config: Config, status: Mapping[str, Any] | None) -> Iterator[Need]:
     """Whether a daemon that runs listens for senders."""
-    declared = config[PORT]
-    if declared is None or status is None:
+    if (declared := config[PORT]) is None or status is None:
         return
     host, number = parse_bind(declared.bind)
     what = f"senders reach the daemon at {declared.bind}"
@@ -34,8 +33,7 @@ def port(config: Config, status: Mapping[str, Any] | None) -> Iterator[Need]:
 
 def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
     """All that is wrong with the way in to one endpoint."""
-    inbound = endpoint[INBOUND]
-    if inbound is None:
+    if (inbound := endpoint[INBOUND]) is None:
         return
     if endpoint.type != EVENT:
         yield Problem("an inbound endpoint is an event: write type: event", key="inbound")
@@ -71,12 +69,11 @@ def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
             severity="warning",
         )
     else:
+        if wrong := inbound.dedupe.capital_header:
+            yield Problem(wrong, key="inbound.dedupe", severity="warning")
         for name in sorted(inbound.dedupe.names - NAMES - {WHOLE}):
-            yield Problem(
-                f"{name!r} is not known here{suggest(name, NAMES)}; there are headers, query and "
-                "body",
-                key="inbound.dedupe",
-            )
+            message = f"{name!r} is not known here{suggest(name, NAMES)}"
+            yield Problem(message, key="inbound.dedupe")
     if endpoint.params:
         for name in sorted(NAMES - endpoint.params.keys()):
             yield Problem(

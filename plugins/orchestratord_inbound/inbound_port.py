@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,8 @@ LOOK_AGAIN = 1.0
 AGAIN = {"Retry-After": "30"}
 _LONGEST_KEY = 200
 """Characters of a key that is kept as it is."""
+_FORM = re.compile(rb"[\w.*%+-]+=[^\s{\"]*")
+"""A body that looks like a form, by a URL's rules."""
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 """Results of `dedupe` that tell nothing apart."""
 
@@ -83,8 +86,7 @@ class InboundPort:
         way = self._way(request.path)
         if way is None:
             return _refused(404, "not_found", "nothing comes in at this path")
-        inbound, asks = way.inbound, request.method == "GET"
-        if asks and inbound.verify_token is not None:
+        if request.method == "GET" and way.inbound.verify_token is not None:
             return 0
         if request.method != "POST":
             return _refused(405, "method_not_allowed", "a webhook is sent by POST", Allow="POST")
@@ -111,9 +113,8 @@ class InboundPort:
         if not _within_rate(way, take=True):  # what is not the sender's takes nothing of its rate
             return self._too_many(way, request)
         try:
-            config = self._control.config
             large = len(request.body) > INLINE_BYTES
-            made = (request, config.redactor.data, way.scheme.header)
+            made = (request, self._control.config.redactor.data, way.scheme.header)
             params = await off_loop(params_of, *made) if large else params_of(*made)
             challenge = _slack_challenge(params["body"]) if way.inbound.verify == "slack" else None
             if challenge is not None:
@@ -149,16 +150,13 @@ class InboundPort:
     def _adopt(self, config: Config) -> None:
         before, self._ways, self._config = self._ways, {}, config
         for endpoint in config.endpoints.values():
-            inbound = endpoint[INBOUND]
-            if inbound is None:
+            if (inbound := endpoint[INBOUND]) is None:
                 continue
             most = min(inbound.max_body or config.daemon.max_params, config.daemon.max_params)
             known = before.get(inbound.path)
-            if known is not None and known.endpoint is endpoint and known.most == most:
-                self._ways[inbound.path] = known
-            else:
-                scheme = scheme_of(inbound.verify)
-                self._ways[inbound.path] = WayIn(endpoint, inbound, scheme, most)
+            if known is None or known.endpoint is not endpoint or known.most != most:
+                known = WayIn(endpoint, inbound, scheme_of(inbound.verify), most)
+            self._ways[inbound.path] = known
 
     async def _is_full(self, way: WayIn) -> bool:
         now = world.monotonic()
@@ -195,11 +193,10 @@ def _within_rate(way: WayIn, *, take: bool = False) -> bool:
     now = world.monotonic()
     window = limit.window / 1000
     free = max(way.free, now) + window / limit.times
-    if free > now + window:
-        return False
-    if take:
+    is_free = free <= now + window
+    if is_free and take:
         way.free = free
-    return True
+    return is_free
 
 
 def _once(way: WayIn, params: dict[str, Any]) -> Upsert | None:
@@ -228,10 +225,9 @@ def _once(way: WayIn, params: dict[str, Any]) -> Upsert | None:
 
 
 def _slack_challenge(body: Any) -> str | None:
-    if isinstance(body, dict) and body.get("type") == "url_verification":
-        challenge = body.get("challenge")
-        return challenge[:_LONGEST_KEY] if isinstance(challenge, str) else None
-    return None
+    asks = isinstance(body, dict) and body.get("type") == "url_verification"
+    challenge = body.get("challenge") if asks else None
+    return challenge[:_LONGEST_KEY] if isinstance(challenge, str) else None
 
 
 def _invalid(error: InvalidParams) -> Answer:
@@ -242,8 +238,7 @@ def _invalid(error: InvalidParams) -> Answer:
 
 
 def _refused(status: int, code: str, detail: str, **headers: str) -> Answer:
-    document = {"status": status, "code": code, "detail": detail}
-    text = json.dumps(document)
+    text = json.dumps({"status": status, "code": code, "detail": detail})
     return Answer(text, status, headers, "application/problem+json")
 
 
@@ -256,12 +251,11 @@ def example(endpoint: Endpoint, body: bytes | None) -> Iterable[PortRequest]:
     id_ = f"msg_{int(now * 1000)}"
     if body is None:
         body = json.dumps({"id": id_, "event_id": id_, "type": "example", "data": {}}).encode()
-    headers = {"content-type": "application/json"}
+    kind = "application/x-www-form-urlencoded" if _FORM.fullmatch(body) else "text/plain"
+    if body.lstrip().startswith((b"{", b"[", b'"')):  # as the daemon says where it is none
+        kind = "application/json"
+    headers = {"content-type": kind}
     if unsigned := UNSIGNED_IDS.get(str(inbound.verify)):
         headers[unsigned] = id_
-    try:
-        json.loads(body)
-    except ValueError:
-        headers["content-type"] = "text/plain; charset=utf-8"
     headers |= scheme_of(inbound.verify).signed(inbound.secret[0], body, now, id_)
     yield PortRequest("POST", inbound.path, (), tuple(headers.items()), "", body)

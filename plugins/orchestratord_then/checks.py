@@ -37,7 +37,7 @@ def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
     entries = endpoint[THEN]
     for index, entry in enumerate(entries):
         key = f"then.{index}"
-        yield from _names(entry, key, is_event=endpoint.type == EVENT)
+        yield from _names(entry, key, endpoint)
         if endpoint.type == EVENT and entry.on == FAILURE:
             yield Problem("an event does not fail", key=f"{key}.on")
         target = config.endpoints.get(entry.call)
@@ -66,10 +66,10 @@ def _is_declared(endpoint_id: str, config: Config) -> bool:
     return any(file.startswith(f"apis/{api}/endpoints/{name}.") for file in config.files)
 
 
-def _names(entry: Then, key: str, *, is_event: bool) -> Iterator[Problem]:
+def _names(entry: Then, key: str, endpoint: Endpoint) -> Iterator[Problem]:
     """Names at which the expressions begin, and that there are not."""
     here = _KNOWN[entry.on]
-    if is_event:
+    if is_event := endpoint.type == EVENT:
         here -= OF_ANSWERS
     known = here if entry.each is None else here | {ITEM}
     expressions: list[tuple[str, Expression | None, frozenset[str]]] = [
@@ -79,18 +79,22 @@ def _names(entry: Then, key: str, *, is_event: bool) -> Iterator[Problem]:
         *((f"params.{name}", value.expression, known) for name, value in entry.params.items()),
     ]
     for path, expression, names in expressions:
-        for name in sorted(expression.names - names - {WHOLE}) if expression is not None else ():
+        if expression is None:
+            continue
+        wrong = expression.capital_header
+        if wrong and ("inbound" in endpoint.shown or not wrong.startswith("params.")):
+            yield Problem(wrong, key=f"{key}.{path}", severity="warning")
+        for name in sorted(expression.names - names - {WHOLE}):
             if name == ITEM:
                 message = f"{ITEM!r} is known only in `params` and `when`, beside an `each`"
             elif entry.on == RUN_END and name in OF_ANSWERS:
                 message = f"the end of a run has no {name}; known are {', '.join(sorted(here))}"
             elif is_event and name in OF_ANSWERS:
                 message = f"an event has no {name}: its data is in `params`"
-            elif expression is not None and expression.source == name and path[:7] == "params.":
-                message = f"{name!r} is not known here{suggest(name, names)}"
-                message += f"; a text has quotes of its own: \"'{name}'\""
             else:
                 message = f"{name!r} is not known here{suggest(name, names)}"
+                if expression.source == name and path.startswith("params."):
+                    message += f"; a text has quotes of its own: \"'{name}'\""
             yield Problem(message, key=f"{key}.{path}")
 
 
@@ -120,10 +124,7 @@ def _first_try(entry: Then, target: Endpoint, key: str) -> Iterator[Problem]:
 
 def _circle(endpoint: Endpoint, entry: Then, config: Config, key: str) -> Iterator[Problem]:
     """A chain of calls that comes back here, and that nothing bounds."""
-    if entry.limit is not None:
-        return
-    way = _way(entry.call, endpoint.id, config.endpoints)
-    if way is not None:
+    if entry.limit is None and (way := _way(entry.call, endpoint.id, config.endpoints)):
         circle = " → ".join([endpoint.id, *way])
         yield Problem(
             f"goes round without end: {circle}; give one of these calls a `limit`",

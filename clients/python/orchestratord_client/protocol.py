@@ -168,6 +168,8 @@ def masked(url: str) -> str:
 
 def header_value(text: str, what: str) -> str:
     """A text that is sent in a header. Raises ValueError, which does not show it."""
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is a text, not {type(text).__name__}")
     if not (text and text.isascii() and text.isprintable() and text == text.strip()):
         raise ValueError(
             f"{what} is empty, or has a character or a blank at an end that no header can carry"
@@ -234,6 +236,9 @@ class Deadline:
         """What is raised then."""
         why = "it has ended the answer" if failure is None else masked(str(failure))
         why = why or type(failure).__name__
+        refused = isinstance(failure, httpx.ConnectError) and not _is_final(failure)
+        if refused and self._address.socket is not None:
+            why += "; start it, or name its socket: Client(PATH), or $ORCHESTRATORD_SOCKET"
         return DaemonUnreachable(f"no answer from the daemon at {self._address}: {why}")
 
 

@@ -88,7 +88,7 @@ def log_settled(attempts: Iterable[SettledAttempt]) -> None:
         else:
             line += f"{status} ({settlement.reason or result.decision.why})"
             error = _error_of(settlement, result)
-            if error is not None and not (outcome and outcome.answered and isinstance(code, int)):
+            if error is not None and not error.startswith(f"{code} "):
                 line += f": {error}"
             # Of what is removed or disabled thousands fail at once: `RemovedTasks` tells of them.
             if status == Status.FAILED and (result.attempt or settlement.reason not in DOOMED):

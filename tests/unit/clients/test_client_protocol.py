@@ -163,15 +163,20 @@ def test_a_lost_retry_is_told_by_its_task() -> None:
 
 def test_it_is_given_up() -> None:
     steps = protocol.get(protocol.Deadline(ADDRESS, 0), 42)
-    with pytest.raises(oc.DaemonUnreachable, match="nowhere"):
+    with pytest.raises(oc.DaemonUnreachable, match=r"nowhere.*or \$ORCHESTRATORD_SOCKET"):
         carry_out(steps, httpx.ConnectError("refused"))
     steps = protocol.get(protocol.Deadline(ADDRESS, 0), 42)
     with pytest.raises(oc.Unavailable):
         carry_out(steps, answered(503, {"code": "busy"}, {"Retry-After": "1"}))
     denied = httpx.ConnectError("denied")
     denied.__cause__ = PermissionError(13, "Permission denied")
-    with pytest.raises(oc.DaemonUnreachable):  # at once
+    with pytest.raises(oc.DaemonUnreachable, match=r"denied$"):  # at once
         carry_out(protocol.get(protocol.Deadline(ADDRESS, 60), 42), denied)
+
+
+def test_a_key_is_a_text() -> None:
+    with pytest.raises(TypeError, match="the key is a text, not int"):
+        protocol.header_value(7, "the key")  # type: ignore[arg-type]
 
 
 def test_retry_after_is_kept() -> None:

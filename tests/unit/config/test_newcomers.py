@@ -1,4 +1,4 @@
-"""Sixty mistakes of a newcomer: `check` names the place, and what to write or the cause.
+"""Sixty-six mistakes of a newcomer: `check` names the place, and what to write or the cause.
 
 None of them is taken in silence. Each has the place that is said, and words of the message that
 mend it.
@@ -24,6 +24,7 @@ GOOD = {
 P = "path: /x\n"
 HOOK = "url: 'https://ops.example.com/hook'"
 DATABASE = "databases: {w: {url: 'sqlite:///w.db'}}\n"
+SIGNED = "type: event\ninbound: {path: /in/x, verify: github, secret: '${X:-a-secret}', dedupe: "
 SELECT = "type: sql\ndatabase: w\nparams: {id: {}}\n"
 
 IN_ENDPOINTS = [
@@ -60,6 +61,9 @@ IN_ENDPOINTS = [
     ("path: /x/{{ params.id }\nparams: {id: {}}\n", "1:1", "has {{ without }}"),
     (f"{P}query: {{d: '{{{{ now() }}}}'}}\n", "2:9", "now is not a function; leave out ()"),
     (f"{P}headers: {{X-Shop: $SHOP_NAME}}\n", "2:11", "a reference is ${SHOP_NAME}"),
+    ("path: params.id\nparams: {id: {}}\n", "1:1", "params.id is sent as it stands: a template"),
+    (f"{P}params: {{q: {{}}}}\nquery: {{q: $params.q}}\n", "3:1", "is {{ params.q }}"),
+    (f"{P}method: PUT\nparams: {{q: {{}}}}\nbody: {{json: [params.q]}}\n", "4:1", "{{ params.q }}"),
     (f"{P}body: {{json: {{a: 1}}}}\n", "2:1", "write method: POST"),
     (f"method: POST\n{P}body: {{item: hat}}\n", "3:8", "known are file, form, json"),
     (f"method: post\n{P}", "1:1", "did you mean 'POST'?"),
@@ -77,6 +81,13 @@ IN_ENDPOINTS = [
     (f"{P}success_if: 'body.status == \"ok\"'\n", "2:1", "a text has single ones"),
     (f"{P}success_if: response.body.ok\n", "2:1", "write body for response.body"),
     (f"{P}success_if: '{{{{ body.ok }}}}'\n", "2:1", "stands without {{ }}"),
+    (f"{P}success_if: headers.ETag\n", "2:1", "is always null: write headers.etag"),
+    (f"{SIGNED}headers.\"X-Id\"}}\n", "2:66", 'write headers."x-id"'),
+    (
+        f"{SIGNED}body.id}}\nthen: [{{call: shop/sync, when: params.headers.\"X-A\" == 'B'}}]\n",
+        "3:26",
+        'write params.headers."x-a", as names of headers are here',
+    ),
     # Schedules, webhooks, then
     (f"{P}schedule: '*/5 * * * *'\n", "2:1", "{cron: '*/15 * * * *'}"),
     (f"{P}schedule: {{every: day, at: 6pm}}\n", "2:24", "write it as 10:30"),
@@ -110,6 +121,9 @@ MEANT = [
     {X: "path: /v1/users:batchGet\n"},
     {X: f"{P}query: {{price: $5, q: 'a $b'}}\n"},
     {X: f"{P}success_if: response.ok\n"},
+    {X: f"{P}success_if: body.headers.ETag && headers.etag == 'A'\n"},
+    {X: "path: {from: params.id}\nparams: {id: {}}\n"},
+    {X: f"method: POST\n{P}body: {{json: {{a: 'x params.id', params.id: 1}}}}\n"},
     {X: f"{P}partition: all\n"},
     {API: "base_url: http://localhost:8080\negress: {allow: [127.0.0.1:8080]}\n"},
     {API: "base_url: http://localhost:8080\negress: {allow: ['[::1]:8080']}\n"},
@@ -128,8 +142,8 @@ def said_of(folder: Path, files: dict[str, str]) -> str:
     return CliRunner().invoke(main, ["check", "--config", str(folder)]).stderr
 
 
-def test_there_are_sixty() -> None:
-    assert len(MISTAKES) == 60
+def test_there_are_so_many() -> None:
+    assert len(MISTAKES) == 66
 
 
 @pytest.mark.parametrize("files", [{X: P}, *MEANT], ids=str)

@@ -104,6 +104,27 @@ async def test_a_cancel_of_a_claim_that_is_lost_meanwhile_is_a_late_result(
         assert f"a late result of task {id_} is refused: it has another owner now" in caplog.text
 
 
+class Objects:
+    """Says of each answer with 200 that it is none."""
+
+    @hookimpl
+    def after_request(self, outcome: Outcome) -> Outcome | None:
+        return outcome.failure("no list in it") if outcome.status_code == 200 else None
+
+
+@pytest.mark.parametrize(("status", "why"), [(200, ": no list in it"), (404, "")])
+async def test_the_log_says_why_unless_the_status_code_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int, why: str
+) -> None:
+    async with working(tmp_path, Objects()) as bench:
+        bench.receiver.status = status
+        bench.receiver.open.set()
+        [id_] = await bench.put([CALL])
+        await bench.until(lambda: f"call {id_} " in caplog.text)
+        [line] = [one for one in caplog.messages if one.startswith(f"call {id_} ")]
+        assert line.endswith(f"attempt 1 {status}, failed (not_retryable){why}")
+
+
 class Follows:
     """Has a call of the same endpoint follow from the first one."""
 

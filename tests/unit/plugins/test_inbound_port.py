@@ -285,6 +285,22 @@ async def test_an_example_is_told_from_repeats_as_what_the_sender_sends(verify: 
     assert (once is None) == isinstance(verify, dict)
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (b'{"id": "a b=c"}', 200, {"id": "a b=c"}),
+        (b'{"id": 1,}', 422, None),
+        (b"payload=%7B%22id%22%3A1%7D&a=", 200, {"payload": '{"id":1}', "a": ""}),
+        (b"a = b\n", 200, "a = b\n"),
+    ],
+)
+async def test_an_example_says_what_its_file_resembles(body: bytes, status: int, said: Any) -> None:
+    daemon = Daemon()
+    [made] = example(daemon.config.endpoints["in/x"], body)
+    assert (await port_of(daemon).answer(made)).status == status
+    assert [params["body"] for _, params, _ in daemon.accepted] == [said] * (status == 200)
+
+
 @pytest.mark.parametrize("name", SCHEMES)
 def test_each_scheme_takes_what_it_signs_and_nothing_else(name: str) -> None:
     scheme, now = SCHEMES[name], 1_800_000_000.0
