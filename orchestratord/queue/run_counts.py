@@ -139,7 +139,7 @@ class RunCounts:
         Raises Singly."""
         if not self.changes:
             return False
-        ROOT.run(db, [(root,) for root in sorted(self.roots)])
+        self.write_roots(db)
         counts, begins, may_end = [], [], []
         for run_id, change in sorted(self.changes.items()):
             if run_id in self.begun:
@@ -157,6 +157,11 @@ class RunCounts:
         BEGIN.run(db, begins)  # no other transaction sees these
         COUNT.run(db, counts)
         return END.run(db, may_end) > 0
+
+    def write_roots(self, db: Connection) -> None:
+        """Have the rows of calls that began a run say so, before these are read. Raises Singly."""
+        ROOT.run(db, [(root,) for root in sorted(self.roots)])
+        self.roots.clear()
 
     def _of(self, run_id: int) -> list[int]:
         found = self.changes.get(run_id)

@@ -30,7 +30,7 @@ from orchestratord import (
 )
 from orchestratord_webhooks import signature
 from orchestratord_webhooks.batches import example_of, member_of
-from orchestratord_webhooks.declaration import WEBHOOKS, NotFiring, Webhook
+from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.envelope import data_of, names_of, payload_of, run_data_of
 from orchestratord_webhooks.event_view import EventView, is_quick
 from orchestratord_webhooks.health import Health
@@ -218,14 +218,15 @@ class Announcer:
         view = EventView(data, outcome.response if outcome else None, config.redactor)
         explanations: list[Explanation] = []
         for webhook in webhooks:
-            disabled = self._health.disabled(endpoint.id, webhook.name)
-            obstacle = webhook.obstacle(phase, status_code) or disabled
+            obstacle = webhook.obstacle(phase, status_code)
+            if obstacle is None and (why := self._health.disabled(endpoint.id, webhook.name)):
+                obstacle = f"disabled: {why}"
             delivery, tenant = None, ""
             error = ""
             if obstacle is None:
                 holds, error = _holds(webhook, view)
-                if not holds:
-                    obstacle = NotFiring.NOT_WHEN
+                if not holds and webhook.when is not None:
+                    obstacle = f"when does not hold: {webhook.when.written()}"
                 elif webhook.subscribers is not None:
                     about = webhook, data, context, now, config.redactor, task, error
                     told = announcement(*about)
@@ -243,7 +244,7 @@ class Announcer:
                     name=webhook.name,
                     phase=webhook.phase,
                     happens=delivery is not None or bool(tenant),
-                    why=error or f"{_why(webhook, obstacle, status_code)}{tenant}",
+                    why=error or obstacle or f"{_why(webhook, status_code)}{tenant}",
                     task=delivery,
                     adds=signature.HEADERS if webhook.secret else signature.HEADERS[:2],
                 )
@@ -315,19 +316,8 @@ def _holds(
         return True, f"when: {error}"
 
 
-def _why(webhook: Webhook, obstacle: NotFiring | str | None, status_code: int | str | None) -> str:
-    """In words what decided whether it fires."""
-    if isinstance(obstacle, str):
-        return f"disabled: {obstacle}"
-    if obstacle is NotFiring.SWITCHED_OFF:
-        return "disabled in the YAML"
-    if obstacle is NotFiring.OTHER_PHASE:
-        return f"phase is {webhook.phase}"
-    if obstacle is NotFiring.OTHER_CODE:
-        given = "a call that was not sent" if status_code is None else status_code
-        return f"status_code {webhook.status_code} does not cover {given}"
-    if webhook.when is not None and obstacle is NotFiring.NOT_WHEN:
-        return f"when does not hold: {webhook.when.written()}"
+def _why(webhook: Webhook, status_code: int | str | None) -> str:
+    """In words why it fires."""
     batch = "" if webhook.when is None else ", and when holds"
     if webhook.batch is not None:
         span = format_duration(webhook.batch.every)

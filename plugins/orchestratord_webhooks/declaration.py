@@ -7,7 +7,6 @@ import hmac
 import json
 import re
 from collections.abc import Mapping, Sequence
-from enum import Enum, auto
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -188,15 +187,6 @@ class MissedRule(Model):
     """The most to keep; the oldest go first."""
 
 
-class NotFiring(Enum):
-    """Why a webhook does not fire for an event."""
-
-    SWITCHED_OFF = auto()  # `enabled: false`
-    OTHER_PHASE = auto()
-    OTHER_CODE = auto()
-    NOT_WHEN = auto()  # its `when` is not true
-
-
 class Addressed(Model):
     """What is told to a receiver, and how: what every webhook has."""
 
@@ -309,14 +299,15 @@ class Webhook(Addressed):
     """Keeps the deliveries that it misses while it is disabled, as failed ones: {for: 7d, max:
     10000}. `webhooks enable --replay` sends them."""
 
-    def obstacle(self, phase: str, status_code: int | str | None) -> NotFiring | None:
+    def obstacle(self, phase: str, status_code: int | str | None) -> str | None:
         """Why it does not fire for this phase, decided with this status code; None: it does."""
         if not self.enabled:
-            return NotFiring.SWITCHED_OFF
+            return "disabled in the YAML"
         if phase != self.phase:
-            return NotFiring.OTHER_PHASE
+            return f"phase is {self.phase}"
         if self.status_code is not None and status_code not in self.status_code:
-            return NotFiring.OTHER_CODE
+            given = "a call that was not sent" if status_code is None else status_code
+            return f"status_code {self.status_code} does not cover {given}"
         return None
 
     @field_validator("status_code")

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
+from itertools import chain
 from typing import Any, cast
 
 from orchestratord import (
@@ -85,29 +86,19 @@ def expanded(
     made: Iterable[Made | Announcement], to_subscribers: ToSubscribers | None
 ) -> list[Made] | Awaitable[list[Made]]:
     """These, with the deliveries to subscriptions in the place of announcements."""
-    found: list[Made | Sequence[NewTask] | Awaitable[Sequence[NewTask]]] = []
+    found: list[Sequence[Made] | Awaitable[Sequence[NewTask]]] = []
     waits = False
     for one in made:
         if not isinstance(one, Announcement):
-            found.append(one)
+            found.append([one])
         elif to_subscribers is None:
             log.warning("no plugin delivers to the subscribers of %s", one.endpoint_id)
         else:
             deliveries = to_subscribers(one)
             waits = waits or isawaitable(deliveries)
             found.append(deliveries)
-    return _awaited(found) if waits else _flat(cast("Any", found))
+    return _awaited(found) if waits else list(chain.from_iterable(cast("Any", found)))
 
 
 async def _awaited(found: Sequence[Any]) -> list[Made]:
-    return _flat([await one if isawaitable(one) else one for one in found])
-
-
-def _flat(found: Sequence[Made | Sequence[NewTask]]) -> list[Made]:
-    flat: list[Made] = []
-    for one in found:
-        if isinstance(one, NewTask | BatchMember):
-            flat.append(one)
-        else:
-            flat.extend(one)
-    return flat
+    return [each for one in found for each in (await one if isawaitable(one) else one)]

@@ -308,6 +308,7 @@ def _carry_out(session: Session, move: Move) -> Moved:
     bulk = _get(session.db, seen.id, session.db.for_update)
     if bulk.status != RUNNING or bulk.cursor != seen.cursor:
         return bulk, {}
+    session.runs.write_roots(session.db)
     now = session.now()
     why = Counter(bulk.why_skipped)
     why.update(move.skipped)

@@ -285,6 +285,7 @@ def lock_tasks(session: Session, tasks: Collection[int]) -> None:
 
 def find_locked(session: Session, task_id: int) -> Task:
     """A task that is to be changed, and with it what it replaces. Raises NotFound."""
+    session.runs.write_roots(session.db)
     replaced = find_task(session.db, task_id).replaces if session.db.for_update else None
     if replaced is not None:
         lock_tasks(session, (task_id, replaced))

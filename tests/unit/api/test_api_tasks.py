@@ -46,6 +46,7 @@ async def test_a_task_looks_as_documented(parts: Parts) -> None:
         "waits",
         "replaced_by",
         "holds_partition",
+        "cancel_requested",
         "idempotency_key",
         "client_key",
         "payload",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from itertools import chain
 from typing import Any
 
@@ -12,6 +13,7 @@ from orchestratord.errors import NotFound
 from orchestratord.model.partition_turn import Partition
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Key, NewTask, Reason, RunSummary, Status, Task
+from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.housekeeping import prune, run_ends
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import (
@@ -264,6 +266,24 @@ async def test_what_replaces_a_lone_call_belongs_to_its_run(queue: Any, store: S
     [task] = await queue.claim()
     await queue.settle(task)
     assert [counts(run) for run in await queue.untold()] == [(2, 0, 1, 0, 1)]
+
+
+@pytest.mark.parametrize("by_bulk", [False, True])
+async def test_what_begins_a_run_belongs_to_it_at_once(
+    queue: Any, store: Store, by_bulk: bool
+) -> None:
+    """Also for what comes in the same transaction."""
+    root = await queue.add()
+    seen = await store.read(search.get(root))
+    end = queue.settlement(seen, Status.FAILED, reason=Reason.RESOLVED, begins_run=True)
+    cancel: Any = manual.cancel(root)
+    if by_bulk:
+        bulk = await queue.bulk(TaskFilter(status=("pending", "failed")), action="cancel")
+        cancel = bulks.move_on(bulks.Move(bulk, [root], Counter(), root, last=True))
+    steps = manual.resolve(end), cancel
+    await store.write(Write(Rank.HAND, lambda session: [step.run(session) for step in steps]))
+    assert (await store.read(search.get(root))).status == Status.CANCELLED
+    assert counts(await run_of(queue, seen)) == (1, 0, 0, 0, 1)
 
 
 async def test_an_end_that_was_not_told_is_taken_back(queue: Any, store: Store) -> None:
