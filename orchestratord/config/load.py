@@ -311,8 +311,8 @@ class _FolderReader:
         """Ask each plugin about each of the endpoints, which are those that are good so far."""
         host = self._host
         spot, root = Spot(self._files.daemon or DAEMON_FILE, 1, 1, ""), None
-        errors = (p for p in self._problems.since(0) if p.severity == "error")
-        wrong = {p.key.partition(".")[0] for p in errors if p.file == spot.file}
+        here = [p for p in self._problems.since(0) if p.file == spot.file and p.severity == "error"]
+        wrong = host.registry.daemon_settings.keys() & {p.key.partition(".")[0] for p in here}
         # A plugin takes a key of its own that has errors for one that is missing.
         misled = {plugin for _, plugin, own in host.registry.all_settings() if own.key in wrong}
         for plugin, answer in host.ask(_HOOK_OF_ALL, {"config": config}):

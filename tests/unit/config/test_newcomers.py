@@ -160,3 +160,10 @@ def test_a_mistake_has_its_place_and_remedy(
     said = said_of(tmp_path, files)
     line = next((line for line in said.splitlines() if f"{place}: " in line and words in line), "")
     assert line, said
+
+
+def test_a_key_in_the_wrong_file_hides_no_other_mistake(tmp_path: Path) -> None:
+    event = f"type: event\nwebhooks: [{{phase: on_retry, {HOOK}}}]\n"
+    said = said_of(tmp_path, {DAEMON: "webhooks: []\n", X: event})
+    assert f"{DAEMON}:1:1: webhooks: unknown key" in said
+    assert f"{X}:2:13: webhooks.0.phase: " in said
