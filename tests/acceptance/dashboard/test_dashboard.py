@@ -725,6 +725,17 @@ def test_both_themes_and_no_barrier_on_any_page(
         assert after != ground
 
 
+def test_the_names_of_pages_break_at_no_width(browser: Browser, address: str) -> None:
+    with visit(browser, address) as page:
+        for width in (390, 761, 900, 1100, 1440):
+            page.set_viewport_size({"width": width, "height": 844})
+            links = page.get_by_role("navigation", name="Pages").get_by_role("link").all()
+            heights = {link.evaluate("one => one.getClientRects()[0].height") for link in links}
+            assert max(heights) < 40, f"a name of two lines at {width} pixels"
+            wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert page.evaluate(wide) == 0, width
+
+
 def test_runs_and_workers_have_pages(browser: Browser, address: str, daemon: Daemon) -> None:
     run = daemon.call("shop/list")
     until(lambda: daemon.get(f"/v1/runs/{run}").json()["end"], "its end")
