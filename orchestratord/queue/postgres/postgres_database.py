@@ -186,6 +186,9 @@ class PostgresServer:
         raw = psycopg.connect(self.conninfo, autocommit=True, cursor_factory=psycopg.RawCursor)
         try:
             raw.prepared_max = STATEMENTS
+            # No two connections have statements of one name: a pooler that gives one the session of
+            # another would have it carry out the other's.
+            raw._prepared._prepared_idx = int(world.token_hex(7), 16)
             # Else what comes from others over a pooler's connections would be kept for ever.
             raw.add_notify_handler(lambda _: None)
             if raw.info.server_version < OLDEST:
@@ -298,14 +301,14 @@ class PostgresConnection(Connection):
     @contextmanager
     def guard(self) -> Iterator[None]:
         """As in the interface; what fails here would end the transaction for all."""
-        self._raw.execute("SAVEPOINT guard")
+        self._raw.execute("SAVEPOINT guard", prepare=False)
         try:
             yield
         except Exception:
             with suppress(psycopg.Error):  # the connection may be what is lost
-                self._raw.execute("ROLLBACK TO guard")
+                self._raw.execute("ROLLBACK TO guard", prepare=False)
             raise
-        self._raw.execute("RELEASE guard")
+        self._raw.execute("RELEASE guard", prepare=False)
 
     def _execute(self, sql: str, parameters: Sequence[Any]) -> psycopg.Cursor[Row]:
         text, changes = _translated(sql)
@@ -351,15 +354,14 @@ class PostgresConnection(Connection):
                 self.rollback()
             found: list[str] = []
             while (result := other.pgconn.get_result()) is not None:
-                rows = range(result.ntuples)
-                found = [(result.get_value(row, 0) or b"").decode() for row in rows]
+                found = [(result.get_value(n, 0) or b"").decode() for n in range(result.ntuples)]
             return found
 
     def commit(self) -> None:
         """Make the transaction durable."""
         xid, self._xid = self._xid, None
         if self._written == self._before:
-            self._raw.execute("COMMIT")  # whether it is answered does not matter
+            self._raw.execute("COMMIT", prepare=False)  # answered or not
             return
         self._unanswered = xid
         try:
@@ -368,11 +370,7 @@ class PostgresConnection(Connection):
             if not is_lost(error):
                 self._unanswered = None
             raise
-        self._committed()
-
-    def _committed(self) -> None:
-        self._unanswered = None
-        self._number += 1
+        self._unanswered, self._number = None, self._number + 1
 
     @property
     def _end(self) -> str:
@@ -389,7 +387,7 @@ class PostgresConnection(Connection):
         self._xid = None
         with suppress(psycopg.Error):  # a connection that is gone has undone it already
             if self.in_transaction:
-                self._raw.execute("ROLLBACK")
+                self._raw.execute("ROLLBACK", prepare=False)
 
     @property
     def in_transaction(self) -> bool:
@@ -425,11 +423,9 @@ class PostgresConnection(Connection):
         if state is not None and state[0] == "in progress":
             raise psycopg.OperationalError("a COMMIT of the lost session is still under way")
         found = self._raw.execute(KNOWN, (self._writer, self._number + 1)).fetchone()
-        if found is None:
-            self._unanswered = None
-            return False
-        self._committed()
-        return True
+        committed = found is not None
+        self._unanswered, self._number = None, self._number + committed
+        return committed
 
     @contextmanager
     def look(self) -> Iterator[None]:
@@ -527,15 +523,15 @@ class PostgresDatabase(Database):
         """As in the interface: a lock of a transaction, which poolers keep apart, too. It holds no
         snapshot, for which a statement that is not prepared is needed: an index that is built
         meanwhile while others work waits for all that are older."""
-        with psycopg.connect(self._server.conninfo, autocommit=True) as raw:
-            raw.prepare_threshold = None  # what is asked again and again, a pooler may not know
+        # What is prepared, since it is asked again and again, a pooler may not know.
+        to = self._server.conninfo
+        with psycopg.connect(to, autocommit=True, prepare_threshold=None) as raw:
             deadline = world.monotonic() + LOCK_WAIT
             while True:
                 # The database's own default may be stricter, which keeps the lock's snapshot.
                 raw.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
                 raw.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-                lock = f"SELECT pg_try_advisory_xact_lock({LOCK})"
-                row = raw.execute(lock).fetchone()
+                row = raw.execute(f"SELECT pg_try_advisory_xact_lock({LOCK})").fetchone()
                 if row is not None and row[0]:
                     break
                 raw.execute("ROLLBACK")

@@ -23,7 +23,7 @@ class PsycopgDriver(Psycopg3Adapter):
 
     def connect(self, db: Any, **params: Any) -> psycopg.Connection[Any]:
         """A connection; `params` are psycopg's. Raises psycopg.Error."""
-        return psycopg.connect(**params)
+        return psycopg.connect(**params, prepare_threshold=None)  # a pooler may not know them
 
 
 class PostgresOrm(PostgresTables):

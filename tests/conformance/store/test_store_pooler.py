@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
+import psycopg
 import pytest
 
 from orchestratord.model.task import Status
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import search
 from orchestratord.queue.postgres import notify
+from orchestratord.queue.postgres.postgres_database import PostgresDatabase, PostgresServer
 from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.reports import backlog
 from tests.pooler import Pooler
@@ -71,3 +74,37 @@ async def test_it_works_and_says_what_does_not(
     )
     assert sum(row["tasks"] for row in attempts) == 480
     assert [queue.store.listening for queue in two] == [False, False]
+
+
+def test_what_was_prepared_in_another_session_does_no_harm(postgres: Postgres) -> None:
+    """One carried out what another connection had prepared under that name, and a ROLLBACK that
+    failed left others the session with an aborted transaction."""
+    made = postgres.create()
+    with Pooler(postgres, sessions=2, prepared=0) as pooler, ExitStack() as stack:
+        database, server = PostgresDatabase(pooler.url(made)), PostgresServer(pooler.url(made))
+        plus, times, back = (
+            stack.enter_context(closing(database.connect(writes=True))) for _ in range(3)
+        )
+        first, second = (stack.enter_context(closing(server.dial())) for _ in range(2))
+        first.execute("BEGIN")  # has one of the two sessions
+        for _ in range(6):
+            plus.begin()
+            plus.value("SELECT ?::int + 1", (1,))
+            plus.commit()
+            back.begin()
+            back.rollback()
+        second.execute("BEGIN")  # has the other one
+        first.execute("COMMIT")
+        for _ in range(6):
+            times.begin()
+            times.value("SELECT ?::int * 100", (1,))
+            times.commit()
+        plus.begin()
+        with pytest.raises(psycopg.errors.InvalidSqlStatementName):
+            plus.value("SELECT ?::int + 1", (1,))
+        plus.rollback()
+        for connection in (back, plus, back):
+            connection.begin()
+            assert connection.value("SELECT ?::int + 1", (1,)) == 2
+            connection.rollback()
+    postgres.drop(made)
