@@ -103,6 +103,8 @@ class Failures:
         """What the queue raises for a failure of the database; `of_one`: of one operation, and not
         of all that were to be committed together."""
         code, text = self.trouble(error), str(error)
+        if self.is_locked(error):
+            code, text = Code.LOCKED, text.partition("\n")[0]
         if code is None:
             kind = Unstorable if of_one and self.is_unfit(error) else QueueError
             # Further lines quote the statement.

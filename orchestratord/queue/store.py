@@ -179,7 +179,8 @@ class Store:
         except Unreachable as error:
             if error.code == Code.DAMAGED:
                 self.health.fatal = str(error)
-            raise
+            found = self.health.troubles.get(error.code)  # says who, if that is known
+            raise error if found is None else Unreachable(found.why, found.code) from error
         except NotOnDisk as error:
             self.health.fatal = str(error)
             raise Unreachable(str(error), FATAL) from error

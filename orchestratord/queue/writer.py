@@ -410,9 +410,11 @@ class Writer:
             session.db.undo()
             forget()
             if self._failures.is_locked(error):
-                self._locked_now.append(operation)
-                self._wary_until = world.monotonic() + WARY
-                return
+                now = world.monotonic()
+                self._wary_until, since = now + WARY, self._waited.get(operation, now)
+                if not operation.needs_room or now < since + LOCKED_TOLD:
+                    self._locked_now.append(operation)
+                    return
             ours = isinstance(error, self._failures.errors)
             operation.error = self._failures.named(error, of_one=True) if ours else error
         else:

@@ -92,9 +92,10 @@ class Fleet:
         """Of the daemon, as signals reach it."""
         self._dead: set[str] = set()
         """Workers of the group that have died, and what they held is not free yet."""
-        lease = reloader.config.daemon.lease
-        self._beat_each = min(BEAT, lease / 3)
-        self._grace = min(GRACE, lease)
+        self._beat_each = min(BEAT, self._store.lease / 3)
+        self._grace = min(GRACE, self._store.lease)
+        self._late_at = -math.inf
+        """When a sign of life was last written late: the others could write none either."""
         self._beaten = 0.0
         """When the last sign of life was begun (`world.monotonic`)."""
         self._started = world.monotonic()
@@ -320,6 +321,8 @@ class Fleet:
         lanes = self._worker.waiting_lanes()
         beat = replace(self._said, age=age, lanes=lanes, troubles=[*troubles.values()])
         self._now = await store.write(daemons.give_sign(beat))
+        if world.monotonic() - self._beaten > store.lease / 3:  # as while a table is locked
+            self._late_at = world.monotonic()
         self.throttles.set_clock(self._now)
         if turned:
             store.tell("lanes")
@@ -411,9 +414,8 @@ class Fleet:
     def _learn_of_mates(self) -> None:
         """When the other workers of this daemon gave their last signs of life."""
         before, self._learned = self._learned, world.monotonic()
-        known = self._signs
-        if self._learned - before > SILENT_AFTER / 3:
-            known = {}  # this one has stood still itself, or the database was away
+        # If longer, this one has stood still itself, or the database was away.
+        known = self._signs if self._learned - before <= SILENT_AFTER / 3 else {}
         signs = {one.owner: (one.beat_at, self._learned) for one in self._mates()}
         self._signs = {
             owner: known[owner] if known.get(owner, (0,))[0] == sign[0] else sign
@@ -471,10 +473,8 @@ class Fleet:
         for endpoint_id, at in (await store.read(settle.last_success())).items():
             if at > self._worker.stats.last_success.get(endpoint_id, 0):
                 self._worker.stats.last_success[endpoint_id] = at
-        away = (
-            store.health.unreachable is not None
-            or world.monotonic() < store.health.back_at + self._grace
-        )
+        back_at = max(store.health.back_at, self._late_at)
+        away = store.health.unreachable or world.monotonic() < back_at + self._grace
         self.beat = None
         if not self._worker.lanes.draining and not away and await self._worker.take_over():
             self._look_at_all = True

@@ -133,7 +133,8 @@ def look(url: str) -> Seen:
     database.open()
     connection = database.connect(writes=False)
     try:
-        return _look(database, connection)
+        with connection.look():
+            return _look(database, connection)
     except database.failures.errors as error:
         raise database.failures.named(error) from None
     finally:

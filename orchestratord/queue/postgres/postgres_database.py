@@ -75,7 +75,7 @@ STANDBY = "the server is a standby, which takes no tasks; a primary is looked fo
 
 SETTINGS = {
     "idle_in_transaction_session_timeout": "5s",
-    "lock_timeout": "8s",
+    "lock_timeout": "1s",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -190,6 +191,39 @@ def test_a_locked_rate_stops_its_api_and_a_locked_daemon_itself(
             Flow(one).go_on(7)
             assert one.get("/readyz").status_code == 200
             assert "database_locked" in two.get("/readyz").text
+
+
+def test_a_locked_table_is_told_and_nobody_is_taken_for_dead(
+    make_daemon: MakeDaemon, receiver: Receiver, database: str
+) -> None:
+    """As by `VACUUM FULL`, for longer than the lease, which neither could renew."""
+    fleet = [make_daemon(database=database, lease="3s") for _ in range(2)]
+    for daemon in fleet:
+        daemon.expect("a password is written out here", "rows are locked by pid", "is not ready")
+        daemon.api("shop", receiver.url)
+        daemon.endpoint("shop/pay", "/pay", method="POST", timeout="2m")
+    receiver.hold("/pay")
+    with fleet[0].start() as one, fleet[1].start():
+        ids = one.batch("shop/pay", [{}] * 20)
+        until(lambda: receiver.count() == 20, "what both have in flight")
+        with psycopg.connect(database) as other:
+            other.execute("LOCK TABLE retry_schedule IN ACCESS EXCLUSIVE MODE")
+            for ask in (
+                partial(one.post, "/v1/endpoints/shop/pay/calls", {}),
+                partial(one.get, "/v1/retries"),
+                partial(one.get, "/v1/status"),
+            ):
+                answer = ask()
+                assert (answer.status_code, answer.json()["code"]) == (503, "database_locked")
+            told = one.run("doctor", timeout=30).out
+            assert "another program has locked the database" in told
+            assert f"rows are locked by pid {other.info.backend_pid} " in told
+            other.rollback()
+        until(lambda: one.get("/readyz").status_code == 200, "readiness")
+        receiver.let_go("/pay")
+        ended = [one.finish(id_) for id_ in ids]
+        assert {(task["status"], task["reason"]) for task in ended} == {("succeeded", None)}
+        assert receiver.count() == 20
 
 
 def test_a_daemon_ends_while_a_row_is_locked(
