@@ -35,6 +35,8 @@ class SlowLook(Generic[R]):
     async def latest(self, read: Read[R]) -> R:
         """What `read` finds, or has found lately. Raises QueueError."""
         now, slow = world.monotonic(), self._took > QUICK
+        if (before := self._looking) is not None and before.done() and before.exception():
+            self._looking = None  # why it failed then says nothing about now
         if self._looking is None and (not slow or now >= self._at + self._took * SHARE):
             self._looking = asyncio.create_task(self._look(read))
         if (looking := self._looking) is not None:

@@ -9,6 +9,7 @@ import pytest
 
 from orchestratord.api import slow_look
 from orchestratord.api.slow_look import SlowLook
+from orchestratord.errors import Unreachable
 from orchestratord.queue.batch import Read
 
 
@@ -100,5 +101,19 @@ async def test_a_look_that_fails() -> None:
     queue.error = KeyError("no")
     with pytest.raises(KeyError):
         await look.latest(READ)
+    queue.error = None
+    assert await look.latest(READ) == 1
+
+
+async def test_the_error_of_an_earlier_look_is_not_told(now: list[float]) -> None:
+    """The first answer after an outage was the error of a look during it."""
+    queue = Queue()
+    look = look_of(queue, 7)
+    look._took, look._at = 1.0, now[0] - 60
+    queue.may.clear()
+    assert await look.latest(READ) == 7
+    queue.error = Unreachable("the database cannot be reached")
+    queue.may.set()
+    await asyncio.sleep(0.01)
     queue.error = None
     assert await look.latest(READ) == 1
