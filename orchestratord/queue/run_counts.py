@@ -30,44 +30,47 @@ FROM (VALUES {{rows}}) AS new WHERE id = new.column1
     "bigint",
 )
 
-_ENDS = """
-runs.open_tasks + new.column6 = 0 AND (runs.open_tasks > 0 OR new.column8 = 1)
-"""
-
 COUNT = ManyRows(
-    f"""
+    """
 UPDATE OR ROLLBACK runs
 SET tasks = tasks + new.column2, succeeded = succeeded + new.column3,
     failed = failed + new.column4, cancelled = cancelled + new.column5,
     open_tasks = open_tasks + new.column6,
-    ends = ends + CASE WHEN {_ENDS} AND NOT {UNTOLD} THEN 1 ELSE 0 END,
-    ended_at = CASE WHEN open_tasks + new.column6 > 0 THEN NULL
-        WHEN {_ENDS} THEN new.column7 ELSE ended_at END
-FROM (VALUES {{rows}}) AS new WHERE runs.id = new.column1
+    ended_at = CASE WHEN open_tasks + new.column6 > 0 THEN NULL ELSE ended_at END
+FROM (VALUES {rows}) AS new WHERE runs.id = new.column1
 """,
-    *("bigint",) * 8,
+    *("bigint",) * 6,
+)
+
+# A statement of its own: one that had to wait for a row knows chores only as they were before.
+END = ManyRows(
+    f"""
+UPDATE OR ROLLBACK runs
+SET ends = ends + CASE WHEN {UNTOLD} THEN 0 ELSE 1 END, ended_at = new.column2
+FROM (VALUES {{rows}}) AS new WHERE runs.id = new.column1 AND open_tasks = 0
+""",
+    *("bigint",) * 2,
 )
 """One that is opened again before its end was told ends once: nothing was told of it."""
 
 # None conflicts with another daemon's: the row of its run is locked.
-END = ManyRows(
+TELL = ManyRows(
     f"""
 INSERT OR ROLLBACK INTO chores (kind, subject, due, at)
 SELECT '{CHORE}', {SUBJECT}, new.column2, new.column2
 FROM (VALUES {{rows}}) AS new JOIN runs ON runs.id = new.column1
 WHERE open_tasks = 0 AND NOT {UNTOLD}
 """,
-    "bigint",
-    "bigint",
+    *("bigint",) * 2,
 )
 
 BEGIN = ManyRows(
     """
-INSERT OR ROLLBACK INTO runs (id, tasks, succeeded, failed, cancelled, open_tasks, ended_at,
-    created_at, ends, endpoint_id)
-VALUES {rows} ON CONFLICT (id) DO NOTHING
+INSERT OR ROLLBACK INTO runs (id, tasks, succeeded, failed, cancelled, open_tasks, created_at,
+    endpoint_id, ends)
+SELECT new.*, 0 FROM (VALUES {rows}) AS new WHERE 1 = 1 ON CONFLICT (id) DO NOTHING
 """,
-    *("bigint",) * 9,
+    *("bigint",) * 7,
     "text",
 )
 
@@ -144,19 +147,18 @@ class RunCounts:
         for run_id, change in sorted(self.changes.items()):
             if run_id in self.begun:
                 endpoint_id, created_at = self.begun[run_id]
-                ends = int(change[_OPEN] == 0)
-                ended_at = now if ends else None
-                begins.append((run_id, *change, ended_at, created_at, ends, endpoint_id))
+                begins.append((run_id, *change, created_at, endpoint_id))
+                ends = change[_OPEN] == 0
             elif any(change):
-                ends = int(change[_OPEN] < 0 or run_id in self.again)
-                counts.append((run_id, *change, now, int(run_id in self.again)))
+                counts.append((run_id, *change))
+                ends = change[_OPEN] < 0 or run_id in self.again
             else:
                 continue
             if ends:
                 may_end.append((run_id, now))
         BEGIN.run(db, begins)  # no other transaction sees these
         COUNT.run(db, counts)
-        return END.run(db, may_end) > 0
+        return END.run(db, may_end) > 0 and TELL.run(db, may_end) > 0
 
     def write_roots(self, db: Connection) -> None:
         """Have the rows of calls that began a run say so, before these are read. Raises Singly."""

@@ -14,6 +14,7 @@ import pytest
 from orchestratord.model.event import RETRY_AFTER, StoredThrottle
 from orchestratord.model.task import Delete, Reason, Status, Table, Task, Upsert
 from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.housekeeping import run_ends
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import (
     effects,
@@ -118,6 +119,31 @@ async def test_no_settlement_waits_for_the_row_of_a_bulk(
         await asyncio.wait_for(store.write(manual.trigger(a.id)), 60)
     found = await store.read(bulks.get(1))
     assert (found.succeeded, found.failed, found.waiting) == (2, 0, 2)
+
+
+async def test_an_end_is_counted_by_what_is_there_once_its_run_is_locked(
+    two: list[Any], url: str
+) -> None:
+    """It ends again while another daemon takes back its last end, which nobody was told of."""
+    one, other = two
+    root = await begun(one, 1)
+    [child] = await one.claim()
+    await one.settle(child, Status.FAILED, reason=Reason.EXHAUSTED)
+    [chore] = await other.chores()
+    await one.store.write(manual.trigger(child.id))
+    [child] = await one.claim()
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    with psycopg.connect(url) as holds_up:
+        holds_up.execute("SELECT 1 FROM chores FOR UPDATE")
+        steps = []
+        for step in (other.store.write(run_ends.take_back(chore)), one.settle(child)):
+            steps.append(asyncio.create_task(step))
+            while holds_up.execute(waits).fetchall() != [(len(steps),)]:
+                await asyncio.sleep(0.01)
+        holds_up.rollback()
+        await asyncio.gather(*steps)
+    [run] = await one.untold()
+    assert (run.end, (await run_of(one, root)).end) == (1, 1)
 
 
 async def test_bulks_that_move_together_lock_all_tasks_first(
