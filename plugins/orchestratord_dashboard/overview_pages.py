@@ -36,7 +36,9 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
         total = TimeBucket(spans[0].start)
         for span in spans:
             total.add(span)
-        calls, deliveries = apart(status["failing"])
+        failing = status["failing"]
+        calls = [item for item in failing if item["webhook"] is None]
+        deliveries = [item for item in failing if item["webhook"] is not None]
         return {
             "status": status,
             "states": [(state, status["queue"][state]) for state in STATES],
@@ -47,9 +49,7 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
             "throughput": charts.throughput(spans, _attempts),
             "latency": charts.latency(spans, _took),
             "records": [one for one in history.records() if one.failures][:MAX_ROWS],
-            "failing": {
-                (item["endpoint"], item["webhook"] or ""): item for item in calls + deliveries
-            },
+            "failing": {(item["endpoint"], item["webhook"] or ""): item for item in failing},
             "fails": [
                 ("Failing calls", calls, status["failing_counts"]["call"]),
                 ("Failing deliveries", deliveries, status["failing_counts"]["webhook"]),
@@ -81,14 +81,6 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
     yield DashboardPage("/daemons", "daemons.html", "daemons", show_daemons)
     yield DashboardPage("/outbox", "outbox.html", "overview", show_outbox)
     yield DashboardPage("/actions", "actions.html", "actions", show_actions)
-
-
-def apart(
-    failing: Sequence[Mapping[str, Any]],
-) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """Of what fails now the endpoints whose calls do, and the webhooks whose deliveries do."""
-    calls = [item for item in failing if item["webhook"] is None]
-    return calls, [item for item in failing if item["webhook"] is not None]
 
 
 def by_life(daemons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

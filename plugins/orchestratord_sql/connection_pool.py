@@ -67,16 +67,13 @@ class ConnectionThread:
         if connection is not None:
             world.Thread(target=_quietly, args=(connection.interrupt,), daemon=True).start()
 
-    @property
-    def connected(self) -> bool:
-        """It has a connection."""
-        return self._connection is not None
-
-    def sever(self) -> None:
-        """Drop the connection under the statement that runs, whose attempt has ended."""
+    def sever(self) -> bool:
+        """Drop the connection under the statement that runs, whose attempt has ended; False where
+        there is none."""
         connection = self._connection
         if connection is not None:
             world.Thread(target=_quietly, args=(connection.sever,), daemon=True).start()
+        return connection is not None
 
     def end(self) -> None:
         """Close the connection and end the thread, after what it is at."""
@@ -277,11 +274,10 @@ class ConnectionPool:
 
 def _abandoned(run: StatementRun, thread: ConnectionThread, undone: bool) -> StatementFailed:
     """What is left of a statement that does not end though it was told to."""
-    if not thread.connected:
+    if not thread.sever():
         failure = StatementFailed(f"had no connection within {run.seconds:g}s", retryable=True)
         failure.unreached = True
         return failure
-    thread.sever()
     words = f"did not end within {run.seconds:g}s"
     words += "" if undone else "; it may have been committed"
     return StatementFailed(words, retryable=True, maybe_done=not undone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from orchestratord import (
@@ -110,10 +111,7 @@ class Announcer:
     ) -> list[NewTask | BatchMember] | Awaitable[list[NewTask | BatchMember]]:
         """The hook `announce`: for each webhook that waits for this a delivery, or a member of the
         batch that one will tell of."""
-
-        def data() -> dict[str, Any]:
-            return data_of(phase, outcome, request, task, next_try, config.redactor)
-
+        data = partial(data_of, phase, outcome, request, task, next_try, config.redactor)
         return self._deliveries(phase, outcome, task, endpoint, data, config)
 
     @hookimpl
@@ -129,10 +127,7 @@ class Announcer:
         """The hook `on_run_end`: a delivery for each webhook that waits for it."""
         if endpoint is None:
             return []
-
-        def data() -> dict[str, Any]:
-            return run_data_of(run, outcome, task, config.redactor)
-
+        data = partial(run_data_of, run, outcome, task, config.redactor)
         return self._deliveries(RUN_END, outcome, task, endpoint, data, config)
 
     def _deliveries(

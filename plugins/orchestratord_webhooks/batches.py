@@ -92,7 +92,7 @@ def delivery_of(batch: ClosedBatch, config: Config, health: Health, now: float) 
     best, found = 0, None
     for candidate in dict.fromkeys((batch.endpoint_id, *(name for name, _, _ in batch.counts))):
         endpoint = config.endpoints.get(candidate)
-        webhook = find(endpoint, batch.webhook) if endpoint is not None else None
+        webhook = find(endpoint, batch.webhook)
         if endpoint is None or webhook is None:
             continue
         sends = webhook.enabled and health.disabled(candidate, webhook.name) is None

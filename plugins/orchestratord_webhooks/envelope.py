@@ -245,12 +245,8 @@ def json_text(value: Any) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, datetime):
-        return _moment_text(value)
+        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     raise TypeError(f"a {type(value).__name__} has no place in it")
-
-
-def _moment_text(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 _ENCODER = json.JSONEncoder(

@@ -165,19 +165,17 @@ class Health:
 
     def disable_after(self, name: Name, config: Config) -> float | None:
         """After how many seconds without a success it is disabled; None for never."""
-        endpoint = config.endpoints.get(name[0])
-        webhook = find(endpoint, name[1]) if endpoint else None
+        webhook = find(config.endpoints.get(name[0]), name[1])
         return None if webhook is None else webhook.disable_after
 
     def missed_rule(self, name: Name, config: Config) -> MissedRule | None:
         """What is kept of what it misses; None for what is not this one's."""
-        endpoint = config.endpoints.get(name[0])
-        webhook = find(endpoint, name[1]) if endpoint else None
+        webhook = find(config.endpoints.get(name[0]), name[1])
         return webhook.keep_missed if webhook else None
 
     def is_todays(self, name: Name, endpoint: Endpoint | None) -> bool:
         """False where a reload has changed the webhook since: another URL may not be gone."""
-        webhook = find(endpoint, name[1]) if endpoint else None
+        webhook = find(endpoint, name[1])
         return webhook is not None and webhook.fingerprint == self._fingerprints[name]
 
     def why_disabled(self, name: Name, reason: str) -> str:
@@ -486,9 +484,10 @@ def _declared(config: Config) -> Iterator[tuple[str, Webhook | OperationalWebhoo
         yield OWN_ENDPOINT, operational
 
 
-def find(endpoint: Endpoint, name: str) -> Webhook | None:
+def find(endpoint: Endpoint | None, name: str) -> Webhook | None:
     """The webhook of this name, as it is declared today."""
-    return next((webhook for webhook in endpoint[WEBHOOKS] if webhook.name == name), None)
+    webhooks = endpoint[WEBHOOKS] if endpoint else ()
+    return next((webhook for webhook in webhooks if webhook.name == name), None)
 
 
 def key_of(name: Name) -> dict[str, str]:

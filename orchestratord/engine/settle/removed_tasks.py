@@ -14,18 +14,19 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from orchestratord.engine.lanes.placement import FOREVER, Placement
 from orchestratord.engine.phase_hooks import DIED, UNHELD, PhaseHooks
 from orchestratord.engine.settle.attempt_ends import AttemptEnds
 from orchestratord.engine.settle.held_claims import Claims, WayOut
-from orchestratord.errors import Problem
+from orchestratord.errors import Conflict, NotFound, Problem
 from orchestratord.model.task import Key, Reason, Task
 from orchestratord.plugin.executor import Doomed, Target
 from orchestratord.plugin.isolation import HookFault
 from orchestratord.queue.housekeeping import undeclared
-from orchestratord.queue.operations import claim, partitions, search
+from orchestratord.queue.operations import claim, manual, partitions, search
 from orchestratord.queue.records import Pick
 from orchestratord.queue.store import Store
 from orchestratord.values import world
@@ -280,7 +281,14 @@ class RemovedTasks:
         try:
             if tasks and executor is not None:
                 await self._hooks.look_again(executor, key)
-            await self._fail_these(key, tasks)
+            failed = await self._fail_these(key, tasks)
+            if failed and executor is not None:
+                # Who has another daemon send what was missed may not have seen these among that.
+                await self._hooks.look_again(executor, key)
+                for task in () if isinstance(self._placement.of(key), Doomed) else failed:
+                    with suppress(Conflict, NotFound):  # another has done something with it
+                        again = await self._store.write(manual.trigger(task.id))
+                        self._placement.touched(again.key, again.next_try or 0)
         except Exception:
             for task in tasks:  # those that have ended are no claims any more
                 self._claims.release_claim_later(task)
@@ -289,7 +297,9 @@ class RemovedTasks:
             self.at_work.difference_update(task.id for task in tasks)
         return bool(tasks)
 
-    async def _fail_these(self, key: Key, tasks: Sequence[Task]) -> None:
+    async def _fail_these(self, key: Key, tasks: Sequence[Task]) -> list[Task]:
+        """Those that have failed."""
+        failed = []
         for task in tasks:
             # What was gone may be back by now.
             standing, config = self._placement.of(key), self._placement.config
@@ -303,3 +313,5 @@ class RemovedTasks:
             # Of a disabled webhook only what had been tried: it goes on missing what happens.
             if reason != Reason.WEBHOOK_DISABLED or task.attempts > 1:
                 self._failed[standing.why] += 1
+            failed.append(task)
+        return failed

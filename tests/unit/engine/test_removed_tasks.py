@@ -127,6 +127,26 @@ async def test_before_tasks_fail_their_executor_looks_again(
     assert ("looking again at a/get" in (info.last_fault or "")) == bool(faults)
 
 
+async def test_what_failed_as_it_was_lifted_is_tried_again(tmp_path: Path) -> None:
+    """Another daemon had it sent again, and did not see it among what had failed."""
+    executor = Remembering([])
+    async with working(tmp_path, ExecutorPlugin(executor)) as bench:
+        looks = 0
+
+        def changed() -> None:
+            nonlocal looks
+            looks += 1
+            executor.doomed = looks == 1
+            bench.worker.placement.standing_changed(*CALL.key)
+
+        executor.changed = changed
+        bench.adopt(type="doing")
+        ids = await bench.put([CALL])
+        await bench.until(lambda: looks == 2)
+        await bench.idle(ids)
+        assert await bench.states(ids) == [("succeeded", 1)]
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_what_waits_behind_a_failed_task_fails_with_it(
     tmp_path: Path, restarted: bool
