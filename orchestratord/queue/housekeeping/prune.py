@@ -88,7 +88,7 @@ DELETE_RUNS = f"""
 DELETE FROM runs WHERE id IN (
     SELECT id FROM runs WHERE ended_at IS NOT NULL AND ended_at < ? AND NOT {UNTOLD}
     ORDER BY ended_at LIMIT ?
-)
+) AND ended_at IS NOT NULL
 """
 
 # However many a program makes, they go in slices.

@@ -12,11 +12,13 @@ import psycopg
 import pytest
 
 from orchestratord.model.event import RETRY_AFTER, StoredThrottle
+from orchestratord.model.settings import Retention
 from orchestratord.model.task import Delete, Reason, Status, Table, Task, Upsert
 from orchestratord.queue.batch import Rank, Write
-from orchestratord.queue.housekeeping import run_ends
+from orchestratord.queue.housekeeping import prune, run_ends
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import (
+    chores,
     effects,
     manual,
     partitions,
@@ -144,6 +146,26 @@ async def test_an_end_is_counted_by_what_is_there_once_its_run_is_locked(
         await asyncio.gather(*steps)
     [run] = await one.untold()
     assert (run.end, (await run_of(one, root)).end) == (1, 1)
+
+
+async def test_a_run_that_is_just_opened_again_is_not_deleted(
+    queue: Any, store: Store, url: str
+) -> None:
+    root = await begun(queue, 1)
+    [child] = await queue.claim()
+    await queue.settle(child)
+    await store.write(chores.end_all(await queue.chores()))
+    queue.clock.turn(3600)
+    with psycopg.connect(url) as other:
+        other.execute("UPDATE runs SET open_tasks = 1, ended_at = NULL")
+        pruning = asyncio.create_task(
+            prune.prune(store, Retention(succeeded=10.0, failed=10.0, cancelled=10.0))
+        )
+        while not other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
+            await asyncio.sleep(0.01)
+        other.commit()
+        await pruning
+    assert (await run_of(queue, root)).ended_at is None
 
 
 async def test_bulks_that_move_together_lock_all_tasks_first(
