@@ -234,7 +234,8 @@ class Process:
         """Have it drain and end, as by SIGTERM."""
         loop, daemon = self.loop, self.daemon
         if self.serves and loop is not None and daemon is not None:
-            self.ending_at = self.universe.baton.now
+            if self.ending_at is None:  # a second signal gives no more time
+                self.ending_at = self.universe.baton.now
             loop.call_soon_threadsafe(daemon._stop.set)
 
     def kill(self) -> None:
