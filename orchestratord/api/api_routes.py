@@ -220,6 +220,9 @@ class ApiRoutes:
         answer = await self._set_paused(asked, False)
         # One that is paused may not be declared any more.
         answer.body["lifted"] = await self._service.lift(_endpoint_id(asked), known=True)
+        endpoint = self._service.config.endpoints.get(_endpoint_id(asked))
+        if endpoint is not None and not endpoint.enabled:
+            answer.body["disabled_in"] = endpoint.source
         return answer
 
     @described(body=bodies.ResumeBody, answers={200: LiftedDocument}, problems=[NotFound])
