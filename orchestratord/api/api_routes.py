@@ -137,8 +137,7 @@ class ApiRoutes:
         detail = {"generation": answer["generation"]}
         if body.accept_removals:
             detail["accept_removals"] = True
-        done = Action("reload", detail=detail)
-        return Answer(answer, done=done)
+        return Answer(answer, done=Action("reload", detail=detail))
 
     @described(answers={202: UpgradeDocument}, problems=[Conflict, UpgradeUnderWay])
     async def upgrade(self, asked: Asked) -> Answer:

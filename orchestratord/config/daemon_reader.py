@@ -125,8 +125,7 @@ class DaemonReader:
             keys.error("must be more than 0", "plugins", "timeout")
 
     def _check_files(self, fields: Mapping[str, Any], keys: KeyProblems) -> None:
-        where = fields.get("database"), self._folder, self._environ
-        database = database_url(*where)
+        database = database_url(fields.get("database"), self._folder, self._environ)
         socket = socket_path(fields.get("control_socket"), self._folder, self._environ)
         kept = {str(self._folder.absolute()): "the configuration", str(socket.parent): STATE}
         if credentials := self._environ.get("CREDENTIALS_DIRECTORY"):
