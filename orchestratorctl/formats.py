@@ -226,8 +226,7 @@ def excerpt(source: str, line: int | None, column: int | None, hint: str) -> lis
         word = _WORD.match(text, at)
         under = "^" + "~" * (len(word[0]) - 1 if word else 0)
         lines.append(("source", f" {number:>{margin}} | {text}"))
-        blank = _blank(text[:at].ljust(at))
-        lines.append(("caret", f" {'':{margin}} | {blank}{under}"))
+        lines.append(("caret", f" {'':{margin}} | {_blank(text[:at].ljust(at))}{under}"))
     if hint:
         lines.append(("hint", f" {'':{margin}} = {hint}"))
     return lines

@@ -59,7 +59,10 @@ def resume(client: SocketClient, console: Console, arguments: Namespace) -> int:
     else:
         answer = client.post("/v1/resume", {"name": name})
     nothing = answer.get("lifted") is False and "paused" not in answer
-    console.report(answer, f"{name} was not throttled." if nothing else f"{name} goes on.")
+    said = f"{name} was not throttled." if nothing else f"{name} goes on."
+    if file := answer.get("disabled_in"):
+        said = f"{name} stays disabled by `enabled: false` in {file}: take that out there."
+    console.report(answer, said)
     return OK
 
 

@@ -32,7 +32,11 @@ def run(client: SocketClient, console: Console, arguments: Namespace) -> int:
         document = client.get(path, {k: "true" if v is True else v for k, v in given.items()})
     else:
         document = client.request(route["method"], path, given)[1]
-    console.show(document, lambda: _lines(document, console))
+    name = next(iter(document), "")
+    if console.tables and {"next": None, **document} == {"next": None, name: []}:
+        console.say(f"There are no {name}.")
+    else:
+        console.show(document, lambda: _lines(document, console))
     return OK
 
 
@@ -44,6 +48,5 @@ def _lines(document: dict[str, Any], console: Console) -> list[str]:
                 TableColumn(name.upper().replace("_", " "), value_of(name), cut="end")
                 for name in value[0]
             ]
-            rows = [one for one in value if isinstance(one, dict)]
-            return table(columns, rows, console)
+            return table(columns, [one for one in value if isinstance(one, dict)], console)
     return fields([(name, compact(value)) for name, value in document.items()], console, "")

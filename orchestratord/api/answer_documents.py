@@ -452,6 +452,8 @@ class PausedDocument(TypedDict):
     paused: bool
     lifted: NotRequired[bool]
     """After a resume: true if a throttle ended."""
+    disabled_in: NotRequired[str]
+    """After a resume: the file whose `enabled: false` keeps it disabled."""
 
 
 class LiftedDocument(TypedDict):

@@ -137,8 +137,7 @@ class ApiRoutes:
         detail = {"generation": answer["generation"]}
         if body.accept_removals:
             detail["accept_removals"] = True
-        done = Action("reload", detail=detail)
-        return Answer(answer, done=done)
+        return Answer(answer, done=Action("reload", detail=detail))
 
     @described(answers={202: UpgradeDocument}, problems=[Conflict, UpgradeUnderWay])
     async def upgrade(self, asked: Asked) -> Answer:
@@ -220,6 +219,9 @@ class ApiRoutes:
         answer = await self._set_paused(asked, False)
         # One that is paused may not be declared any more.
         answer.body["lifted"] = await self._service.lift(_endpoint_id(asked), known=True)
+        endpoint = self._service.config.endpoints.get(_endpoint_id(asked))
+        if endpoint is not None and not endpoint.enabled:
+            answer.body["disabled_in"] = endpoint.source
         return answer
 
     @described(body=bodies.ResumeBody, answers={200: LiftedDocument}, problems=[NotFound])

@@ -59,7 +59,8 @@ class DaemonReader:
         defaults = self._shared.defaults(place, node)
         known = self._known(root)
         settings, _, fields = self._reader.read(spot, known, DaemonSettings)
-        keys, of_plugins = KeyProblems(self._problems, spot, known), self._of_plugins(root)
+        keys = KeyProblems(self._problems, spot, known)
+        of_plugins = self._of_plugins(root, fields.get("http"))
         self._check(fields, keys)
         return DaemonFile(settings, of_plugins, defaults)
 
@@ -72,8 +73,9 @@ class DaemonReader:
         disabled = registry.disabled_daemon_keys
         return self._shared.known_keys(root, known, disabled, elsewhere).only(keys)
 
-    def _of_plugins(self, root: MapNode) -> Mapping[str, Any]:
+    def _of_plugins(self, root: MapNode, http: Http | None) -> Mapping[str, Any]:
         found: dict[str, Any] = {}
+        taken = {} if http is None else {http.bind: "http"}
         for key, setting in self._reader.registry.daemon_settings.items():
             spot, node = root.entries.get(key, (None, None))
             if spot is None or node is None or is_null(node):
@@ -81,7 +83,8 @@ class DaemonReader:
             value = self._reader.read(spot, node, setting.type).value
             for name, port in ports_of({key: value}).items():
                 try:
-                    parse_bind(port.bind)
+                    if parse_bind(port.bind)[1] and taken.setdefault(port.bind, name) != name:
+                        raise ValueError(f"{taken[port.bind]}.bind is the same: change one")
                 except ValueError as error:
                     keys = KeyProblems(self._problems, spot, mapping_of(node))
                     keys.error(str(error), *name.split(".")[1:], "bind")
@@ -125,8 +128,7 @@ class DaemonReader:
             keys.error("must be more than 0", "plugins", "timeout")
 
     def _check_files(self, fields: Mapping[str, Any], keys: KeyProblems) -> None:
-        where = fields.get("database"), self._folder, self._environ
-        database = database_url(*where)
+        database = database_url(fields.get("database"), self._folder, self._environ)
         socket = socket_path(fields.get("control_socket"), self._folder, self._environ)
         kept = {str(self._folder.absolute()): "the configuration", str(socket.parent): STATE}
         if credentials := self._environ.get("CREDENTIALS_DIRECTORY"):

@@ -366,8 +366,7 @@ class Daemon:
 
     def _servers(self) -> list[Server]:
         api = application(self._service, self._host)
-        start = self._start
-        control = self._place.control or start.listen()
+        control = self._place.control or self._start.listen()
         servers = [Server(api, control)]
         if (tcp := self._tcp.get(HTTP)) is not None:
             loader = self._loader

@@ -164,8 +164,7 @@ class Feedback:
                 self.lifted.update((one.name, now) for one in probes)
                 self.turned.set()
         if until is not None:
-            scope = self._scope_of_refusal(lane, key, target, now)
-            self._hold(scope, until, why, now)
+            self._hold(self._scope_of_refusal(lane, key, target, now), until, why, now)
         else:
             self._note_pace(attempt, lane, key, refused=refused, now=now)
         self._changed([*self._lanes.throttles(lane, key), *left], before, now)

@@ -510,8 +510,7 @@ def _name_files(request: httpx.Request, spec: HttpSpec, context: Mapping[str, An
         request.extensions |= {BODY_FILE: path, BODY_PARTS: [FileToSend(path)]}
     elif body is not None and body.multipart is not None:
         boundary = world.token_hex(16)
-        parts = multipart(body.multipart, context, boundary)
-        request.extensions[BODY_PARTS] = parts
+        request.extensions[BODY_PARTS] = multipart(body.multipart, context, boundary)
         request.headers["Content-Type"] = f"multipart/form-data; boundary={boundary}"
     if spec.save is not None:
         request.extensions[SAVE_AS] = save_as(spec.save, context)

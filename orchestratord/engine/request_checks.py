@@ -100,6 +100,9 @@ def _doubts(endpoint: Endpoint) -> Iterator[tuple[str, str]]:
         yield "timeout", f"is {given}, as a number is in seconds: write its unit, as in 30s"
     if body is not None and body.json_ is not None and _is_json(body.json_.tree):
         yield "body.json", "is sent as one text: take the quotes around it away, for JSON is YAML"
+    poll = endpoint.spec.poll
+    if poll is not None and poll.every > poll.for_:
+        yield "poll.every", f"exceeds `for`: the last look is after {format_duration(poll.for_)}"
     retry = endpoint.retry
     delay = getattr(retry.backoff, "delay", None)
     written_down = "max_delay" in retry.model_fields_set

@@ -102,9 +102,8 @@ class Worker:
 
     def claimed_ids(self) -> set[int]:
         """The tasks that are claimed here, whether they run already or wait for a slot."""
-        claims = self.claims
-        waiting = [*self.lanes.prefetched_ids(), *claims.poison.waiting_ids()]
-        return {*claims.running, *waiting, *self.removed.at_work}
+        waiting = [*self.lanes.prefetched_ids(), *self.claims.poison.waiting_ids()]
+        return {*self.claims.running, *waiting, *self.removed.at_work}
 
     async def take_over(self) -> bool:
         """Take over what daemons had claimed that have died since; whether there was anything."""

@@ -331,8 +331,7 @@ class TokenKeeper:
 
     @property
     def _endpoint(self) -> str:
-        url = httpx.URL(self._settings.token_url)
-        return f"the token endpoint {url.host}"
+        return f"the token endpoint {httpx.URL(self._settings.token_url).host}"
 
 
 def _for_call(message: str, error: SendError) -> SendError:

@@ -486,5 +486,4 @@ def _lowered(names: tuple[bytes, ...]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _origin(text: str) -> Origin:
-    url = httpx.URL(text + "/")
-    return Origin.of(url)
+    return Origin.of(httpx.URL(text + "/"))

@@ -409,13 +409,9 @@ class Host:
                 if result is None:
                     continue
                 check_decision(hook, result, arguments[name])
-            except (Reject, Snooze) as refusal:
-                if may_refuse and valid_refusal(refusal):
-                    raise
-                self.fault(item.plugin, hook, refusal)
-                arguments[name] = _after_fault(item, hook, arguments[name])
-                continue
             except Exception as fault:  # what it returned may fail the one who looks at it
+                if may_refuse and isinstance(fault, Reject | Snooze) and valid_refusal(fault):
+                    raise
                 self.fault(item.plugin, hook, fault)
                 arguments[name] = _after_fault(item, hook, arguments[name])
                 continue

@@ -284,9 +284,7 @@ def _lacking(orm: peewee.Database, tables: Iterable[Table]) -> bool:
     """Whether a table of a plugin, a column, or a step of one, is not there. Raises PluginError."""
     there, notes = set(orm.get_tables()), _notes(orm)
     for table in tables:
-        if notes.get(table.name, "0") != str(len(table.steps)):
-            return True
-        if table.name not in there:
+        if table.name not in there or notes.get(table.name, "0") != str(len(table.steps)):
             return True
         found = orm.get_columns(table.name)
         _check_same(table, found)

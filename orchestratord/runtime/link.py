@@ -78,10 +78,7 @@ class Link:
 
     def close(self) -> None:
         """Close it: no answer comes any more."""
-        self._disconnect()
+        self._writer.close()
         for asked in self._asked.values():
             if not asked.done():
                 asked.set_exception(EOFError())
-
-    def _disconnect(self) -> None:
-        self._writer.close()

@@ -309,7 +309,8 @@ class Reloader:
             log.info("nothing has changed; generation %d goes on", self.config.generation)
         for key in result.restart_required:
             if result.changed or key not in restart:
-                log.warning("%s changed, which takes a restart; the old value goes on", key)
+                what = f"a file in {key}" if key in self._host.changed() else key
+                log.warning("%s changed, which takes a restart; the old value goes on", what)
 
     async def _remember(self, removed: Collection[str]) -> None:
         """Write down what was removed on purpose: a restart within the minute asks no more."""

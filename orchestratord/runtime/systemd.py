@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping, MutableMapping
@@ -34,7 +35,8 @@ class SystemdNotifier:
             address: a path, `@name` for an abstract socket, or None where nothing listens.
             watchdog: seconds within which the service manager wants to hear `watchdog()`.
         """
-        self._address = _abstract(address) if address else None
+        # The kernel begins the name of an abstract socket with a zero.
+        self._address = re.sub("^@", "\0", address) if address else None
         self.watchdog_timeout = watchdog
         """Seconds; None where no watchdog waits. Half of it is a good interval."""
 
@@ -89,10 +91,6 @@ class SystemdNotifier:
                 sock.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
             log.warning("cannot send the service manager %s: %s", lines[0], error)
-
-
-def _abstract(address: str) -> str:
-    return "\0" + address[1:] if address.startswith("@") else address
 
 
 def _status(text: str) -> tuple[str, ...]:

@@ -69,6 +69,8 @@ class Secret(YamlValue):
         """A non-empty string becomes a secret. Raises ValueError without showing the value."""
         if isinstance(value, Secret):
             return value
+        if isinstance(value, Text) and not value:
+            raise ValueError(f"{value.source} is empty; give it the secret")
         if not isinstance(value, str) or not value:
             raise ValueError(
                 "a secret is a text that is not empty, preferably a reference: ${secret:NAME}"

@@ -74,8 +74,7 @@ def pages(control: Control) -> Iterable[DashboardPage]:
         }
 
     async def show_bulk(visit: PageVisit) -> Mapping[str, Any]:
-        bulk_id = number(visit.path["id"], "bulk")
-        bulk = await control.bulk(bulk_id)
+        bulk = await control.bulk(number(visit.path["id"], "bulk"))
         given = {name: value for name, value in bulk["filter"].items() if name != "id"}
         done = bulk["moved"] + bulk["skipped"]
         return {"bulk": bulk, "done": done, "given": given, "back": address(given)}

@@ -149,8 +149,7 @@ class _Demo:
 
     def _place(self, call: story.StoryCall) -> None:
         self._screen.heading(call.say)
-        number = self._daemon.call(call.endpoint, call.params)
-        self._placed[number] = call
+        self._placed[self._daemon.call(call.endpoint, call.params)] = call
 
     def _look(self) -> None:
         # What has arrived by now was caused by something that is already in the queue.

@@ -21,8 +21,7 @@ def stamped(text: str, key: str | None = None) -> str:
     """A file's text with the line that says that it is imported; `key` names its operation."""
     first, rest = text.split("\n", 1)
     about = "" if key is None else f"# Operation: {key}\n"
-    whole = f"{first}\n{about}{rest}"
-    digest = _digest(whole.encode())
+    digest = _digest(f"{first}\n{about}{rest}".encode())
     line = f"# Imported by orchestratord as {digest}; once you edit it, it is left alone."
     return f"{first}\n{line}\n{about}{rest}"
 

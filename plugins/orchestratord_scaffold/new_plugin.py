@@ -39,6 +39,7 @@ def write_plugin(config: str | None, name: str, folder: Path | None) -> None:
             f"the name {name!r} cannot be used: a plugin's name is made of words of small letters "
             "and digits, with '-' or '_' between them"
         )
+    name = name.removeprefix(f"{CORE}-")
     if name == CORE or name in opened_host(config).plugins:
         raise click.ClickException(f"there is a plugin {name} already")
     distribution = f"orchestratord-{name.replace('_', '-')}"
@@ -51,10 +52,9 @@ def write_plugin(config: str | None, name: str, folder: Path | None) -> None:
             f"plugin/{source}", name=name, module=module, distribution=distribution, hooks=hooks
         )
         write_new(folder / target.replace("@MODULE@", module), text)
-    where = shlex.quote(str(folder))
     click.echo(
         "\nNext, in the environment that orchestratord is installed in:\n"
-        f"  cd {where}\n"
+        f"  cd {shlex.quote(str(folder))}\n"
         "  pip install -e '.[test]'\n"
         "  pytest\n"
         "  orchestratord plugins"

@@ -74,10 +74,16 @@ class PortalSettings(Port):
     """The colour of its buttons: "#1f56c3"."""
 
 
+def _absolute(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("expected an absolute path, such as /var/lib/orchestratord/svix.json")
+    return value
+
+
 class ImportedSecrets(Model):
     """Secrets of the previous sender: each signs beside the derived one for a time."""
 
-    file: str = Field(pattern="^/")
+    file: Annotated[str, AfterValidator(_absolute)] = Field(json_schema_extra={"pattern": "^/"})
     """Its absolute path. It holds JSON: the secret of each subscription, by TENANT/ID."""
     until: AwareDatetime
     """Until when they sign: 2027-03-01T00:00:00Z."""

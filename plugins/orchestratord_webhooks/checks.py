@@ -86,6 +86,8 @@ def _warnings(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]
             other = webhook.phase.replace(others, own)
             message = f"never fires: {what} has no phase {webhook.phase}; did you mean {other!r}?"
             yield "phase", message
+    if (told := webhook.subscribers) is not None and told.source.startswith("params."):
+        yield "subscribers", f"is one tenant, {told.source}: a template is {{{{ {told.source} }}}}"
     coded = _CODES.get(webhook.phase) or _CODES.get(endpoint.type)
     success = getattr(endpoint.spec, "success", None)
     if webhook.status_code is not None and coded and not coded[1].overlaps(webhook.status_code):

@@ -125,8 +125,7 @@ def port_applications(host: Host, control: Control) -> dict[str, ASGIApp]:
 
 async def no_handler(scope: Scope, receive: Receive, send: Send) -> None:
     """What is answered at a port whose plugin answers nothing."""
-    refusal = Refusal("not_ready", "nothing answers here now")
-    await refusal.response()(scope, receive, send)
+    await Refusal("not_ready", "nothing answers here now").response()(scope, receive, send)
 
 
 def _request_of(scope: Scope) -> PortRequest:

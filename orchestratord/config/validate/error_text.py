@@ -27,6 +27,7 @@ _EXPECTED = {
     **dict.fromkeys(("dict", "mapping", "model", "dataclass"), "a mapping"),
     **dict.fromkeys(("list", "tuple", "set", "frozen", "iterable"), "a list"),
     "none": "nothing",
+    "datetime": "a time, YYYY-MM-DDThh:mm:ssZ",
 }
 COLLECTIONS = frozenset({"a mapping", "a list"})
 _SENTENCES = {
@@ -40,6 +41,7 @@ _SENTENCES = {
     "too_long": "takes {max_length} items at most, and has {actual_length}",
     "string_too_short": "needs {min_length} or more characters",
     "string_too_long": "takes {max_length} characters at most",
+    "timezone_aware": "needs a time zone, such as the Z of YYYY-MM-DDThh:mm:ssZ",
     "string_pattern_mismatch": "{value} does not fit the pattern {pattern}",
 }
 _WORD_ERRORS = frozenset({"literal_error", "enum"})

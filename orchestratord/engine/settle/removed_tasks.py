@@ -129,8 +129,7 @@ class RemovedTasks:
     def refused(self) -> tuple[int, tuple[Problem, ...]] | None:
         """Since when (milliseconds) and why the tasks of endpoints that no daemon declares wait and
         do not fail; None where it is not so."""
-        of = self._placement.of
-        gone = any(isinstance(of(Key(name)), Doomed) for name in self._left)
+        gone = any(isinstance(self._placement.of(Key(name)), Doomed) for name in self._left)
         return self._refused if gone else None
 
     def sweep(self, now: float) -> None:

@@ -108,8 +108,7 @@ def tasks_of_run(db: Connection, run_id: int, limit: int) -> list[Task]:
     """The first tasks of a run, in the order of their ids, as lists show them: a task comes behind
     the one that it follows from."""
     ids = [id_ for (id_,) in db.all(OLDEST, (run_id, limit))]
-    found = listed(db, ids)
-    return found or listed(db, [run_id])
+    return listed(db, ids) or listed(db, [run_id])
 
 
 @long_reads

@@ -151,9 +151,7 @@ class PostgresMessenger(Messenger):
         return max(self._sent + PAUSE - now, 0.0) if self.words.waits else 1.0
 
     def _send(self, raw: Any, now: float) -> None:
-        if now < self._sent + PAUSE:
-            return
-        if (text := self.words.take()) is None:
+        if now < self._sent + PAUSE or (text := self.words.take()) is None:
             return
         self._sent = now
         raw.execute("SELECT pg_notify($1, $2)", (CHANNEL, text))

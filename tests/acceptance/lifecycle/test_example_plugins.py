@@ -131,6 +131,8 @@ def test_the_whole_plugin_of_the_documentation(make_daemon: MakeDaemon, receiver
     daemon.endpoint("shop/get", "/get")
     assert daemon.run("check").code == 0
     daemon.start()
+    refused = daemon.ctl("quiet", "shop", "--for", "nonsense")
+    assert (refused.code, "'nonsense' is not a duration" in refused.err) == (2, True), refused
     assert daemon.ctl("quiet", "shop", "--for", "8s").code == 0
 
     def is_held() -> bool:

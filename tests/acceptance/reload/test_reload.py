@@ -213,6 +213,7 @@ def test_what_needs_a_restart_is_said(daemon: Daemon) -> None:
     assert daemon.reload()["restart_required"] == []
     (folder / "late.py").write_text("import nothing_of_this_name\n")
     assert daemon.reload()["restart_required"] == ["plugins.dirs"]
+    assert "a file in plugins.dirs changed, which takes a restart" in daemon.log()
     ran = daemon.ctl("reload")
     assert ran.code == 0
     assert "plugins.dirs keeps its old value until the daemon is restarted." in ran.err

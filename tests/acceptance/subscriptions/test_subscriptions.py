@@ -299,6 +299,8 @@ def test_the_verbs(make_tenants: MakeTenants, receiver: Receiver) -> None:
     assert made["secret"].startswith("whsec_")
     one = "acme", made["id"]
     assert made["id"] in daemon.ctl("subscriptions", "acme").out
+    nothing = daemon.ctl("subscriptions", "acme", "--after", made["id"])
+    assert (nothing.out, nothing.err) == ("", "There are no subscriptions.\n")
     assert "Acme" in daemon.ctl("tenants").out
     off = daemon.ctl("change-subscription", *one, "--enabled", "false", "-o", "json").json()
     assert off["enabled"] is False

@@ -223,9 +223,19 @@ def test_a_file_without_secrets_is_refused(daemon: Daemon) -> None:
     said = daemon.run("check").err
     assert "cannot read its file: No such file or directory; `orchestratord import svix`" in said
     assert "orchestratord.yaml:" in said
+    imported |= {"file": "none.json", "until": "2099-01-01"}
+    daemon.write("orchestratord.yaml", {**daemon.settings, "subscriptions": subscriptions})
+    said = daemon.run("check").err
+    assert "imported_secrets.file: expected an absolute path, such as /var/lib/" in said
+    assert "until: needs a time zone, such as the Z of YYYY-MM-DDThh:mm:ssZ" in said
+    assert "there are no subscriptions" not in said
+    imported |= {"file": str(file), "until": "2099-01-01T00:00:00Z"}
+    daemon.write("orchestratord.yaml", {**daemon.settings, "subscriptions": subscriptions})
     file.write_text('["whsec_"]')
     assert "cannot read its file: it holds no secrets by TENANT/ID" in daemon.run("check").err
     imported["until"] = "2020-01-01T00:00:00Z"
     daemon.write("orchestratord.yaml", {**daemon.settings, "subscriptions": subscriptions})
     assert "they sign no more: take imported_secrets out" in daemon.run("check").err
-    daemon.expect("configuration is refused", "there are no subscriptions", "cannot read its file")
+    daemon.expect(
+        "configuration is refused", "cannot read its file", "an absolute path", "needs a time zone"
+    )

@@ -271,6 +271,12 @@ async def test_pausing_what_is_not_there(parts: Parts) -> None:
     assert await parts.store.read(manual.paused()) == set()
 
 
+async def test_resuming_what_is_disabled_names_its_file(parts: Parts) -> None:
+    for name, file in (("get", None), ("off", "")):  # those here come from no file
+        answer = (await parts.post(f"/v1/endpoints/demo/{name}/resume")).json()
+        assert (answer["paused"], answer.get("disabled_in")) == (False, file)
+
+
 async def test_many_pauses_at_once_leave_the_last_state(parts: Parts) -> None:
     for round_ in range(5):
         word = "pause" if round_ % 2 == 0 else "resume"

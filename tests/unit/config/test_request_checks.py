@@ -31,6 +31,10 @@ from config_parts import ConfigFolder, host_of
             "poll: {until: response.body.ok}",
             "poll.until: sees the answer itself: write body for response.body",
         ),
+        (
+            "poll: {until: ok, every: 2h, for: 1h}",
+            "poll.every: exceeds `for`: the last look is after 1h",
+        ),
         ("success: [200, error]", "success: error is never a success: write codes of answers"),
     ],
 )

@@ -100,6 +100,13 @@ def test_pausing_and_resuming(
     assert ctl(verb, "a/b", "-o", "json").json == {"id": "a/b", "paused": True}
 
 
+def test_resuming_a_disabled_endpoint(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    answer = {"id": "a/b", "paused": False, "lifted": False, "disabled_in": "apis/a/b.yaml"}
+    daemon.on("POST", "/v1/endpoints/a/b/resume", (200, answer))
+    said = "a/b stays disabled by `enabled: false` in apis/a/b.yaml: take that out there.\n"
+    assert ctl("resume", "a/b").err == said
+
+
 def _squeezed(text: str) -> list[str]:
     """The lines with each gap of two blanks or more as two."""
     lines = []

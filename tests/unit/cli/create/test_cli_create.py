@@ -364,6 +364,12 @@ def test_new_plugin_writes_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not any(b"@NAME" in text or b"@MOD" in text for text in tree(tmp_path).values())
 
 
+def test_new_plugin_doubles_no_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("new", "plugin", "orchestratord-first", "--config", tmp_path).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["orchestratord-first"]
+
+
 def test_new_plugin_is_linted_and_passes_its_own_test(tmp_path: Path) -> None:
     package = tmp_path / "p"
     assert run("new", "plugin", "first", package, "--config", tmp_path).exit_code == 0

@@ -196,6 +196,13 @@ def test_a_value_of_the_wrong_type_is_complained_about_where_it_stands(
     ]
 
 
+def test_a_secret_whose_variable_is_empty_is_named(config: ConfigFolder) -> None:
+    config.environ = {"TOKEN": ""}
+    config.api("base_url: https://a.example\nauth: {bearer: '${secret:TOKEN}'}\n")
+    (error,) = config.errors()
+    assert error.endswith("auth.bearer: ${secret:TOKEN} is empty; give it the secret")
+
+
 def test_what_is_not_set_is_reported_once_and_with_everything_else(config: ConfigFolder) -> None:
     config.api("base_url: ${BASE}\nretry: {max_delay: '${MAX}'}\n")
     config.endpoint("path: /${A}/${B}\nretry: {jitter: 7}\n", name="a")

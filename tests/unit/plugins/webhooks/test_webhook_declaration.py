@@ -313,6 +313,13 @@ def test_what_is_warned_of(rig: Rig, keys: dict[str, Any], key: str, part: str) 
     assert part in problem.message
 
 
+def test_a_parameter_without_braces_is_no_tenant(rig: Rig) -> None:
+    webhook = {"name": "t", "phase": "on_success", "payload": {}, "subscribers": "params.customer"}
+    (problem,) = rig.check(rig.endpoint("shop/getOrder", webhooks=[webhook]))
+    assert (problem.key, problem.severity) == ("webhooks.0.subscribers", "warning")
+    assert problem.message.endswith("params.customer: a template is {{ params.customer }}")
+
+
 @pytest.mark.parametrize("phase", ["before_execute", "after_execute"])
 def test_a_phase_that_a_call_by_http_never_reaches_is_warned_of(rig: Rig, phase: str) -> None:
     (problem,) = found(rig, phase=phase)
