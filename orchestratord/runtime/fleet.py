@@ -94,8 +94,6 @@ class Fleet:
         """Workers of the group that have died, and what they held is not free yet."""
         self._beat_each = min(BEAT, self._store.lease / 3)
         self._grace = min(GRACE, self._store.lease)
-        self._late_at = -math.inf
-        """When a sign of life was last written late: the others could write none either."""
         self._beaten = 0.0
         """When the last sign of life was begun (`world.monotonic`)."""
         self._started = world.monotonic()
@@ -321,8 +319,8 @@ class Fleet:
         lanes = self._worker.waiting_lanes()
         beat = replace(self._said, age=age, lanes=lanes, troubles=[*troubles.values()])
         self._now = await store.write(daemons.give_sign(beat))
-        if world.monotonic() - self._beaten > store.lease / 3:  # as while a table is locked
-            self._late_at = world.monotonic()
+        if world.monotonic() - self._beaten > store.lease / 3:
+            store.health.back_at = world.monotonic()  # as after an outage: its table was locked
         self.throttles.set_clock(self._now)
         if turned:
             store.tell("lanes")
@@ -473,8 +471,8 @@ class Fleet:
         for endpoint_id, at in (await store.read(settle.last_success())).items():
             if at > self._worker.stats.last_success.get(endpoint_id, 0):
                 self._worker.stats.last_success[endpoint_id] = at
-        back_at = max(store.health.back_at, self._late_at)
-        away = store.health.unreachable or world.monotonic() < back_at + self._grace
+        since = world.monotonic() - store.health.back_at
+        away = store.health.unreachable or since < self._grace
         self.beat = None
         if not self._worker.lanes.draining and not away and await self._worker.take_over():
             self._look_at_all = True

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import socket
 import time
 from collections.abc import Mapping, MutableMapping
@@ -35,8 +34,9 @@ class SystemdNotifier:
             address: a path, `@name` for an abstract socket, or None where nothing listens.
             watchdog: seconds within which the service manager wants to hear `watchdog()`.
         """
-        # The kernel begins the name of an abstract socket with a zero.
-        self._address = re.sub("^@", "\0", address) if address else None
+        if address is not None and address.startswith("@"):
+            address = "\0" + address[1:]  # as the kernel begins the name of an abstract socket
+        self._address = address or None
         self.watchdog_timeout = watchdog
         """Seconds; None where no watchdog waits. Half of it is a good interval."""
 
