@@ -78,7 +78,10 @@ class Link:
 
     def close(self) -> None:
         """Close it: no answer comes any more."""
-        self._writer.close()
+        self._disconnect()
         for asked in self._asked.values():
             if not asked.done():
                 asked.set_exception(EOFError())
+
+    def _disconnect(self) -> None:
+        self._writer.close()

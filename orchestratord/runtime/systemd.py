@@ -34,9 +34,8 @@ class SystemdNotifier:
             address: a path, `@name` for an abstract socket, or None where nothing listens.
             watchdog: seconds within which the service manager wants to hear `watchdog()`.
         """
-        if address is not None and address.startswith("@"):
-            address = "\0" + address[1:]  # as the kernel begins the name of an abstract socket
-        self._address = address or None
+        # The kernel begins the name of an abstract socket with a zero.
+        self._address = "\0" + address[1:] if address and address[0] == "@" else address or None
         self.watchdog_timeout = watchdog
         """Seconds; None where no watchdog waits. Half of it is a good interval."""
 
