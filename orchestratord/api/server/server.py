@@ -162,7 +162,8 @@ class Server:
     def start(self) -> None:
         """Begin to accept connections."""
         loop = asyncio.get_running_loop()
-        self._chores = [loop.create_task(self._accept()), loop.create_task(self._sweep())]
+        steps = self._accept, self._sweep
+        self._chores = [loop.create_task(self._keep_on(step)) for step in steps]
 
     @property
     def listening(self) -> int:
@@ -206,6 +207,15 @@ class Server:
     def _connections(self) -> list[ServedConnection]:
         return [item for item in self._state.connections if isinstance(item, ServedConnection)]
 
+    async def _keep_on(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Begin `step` again where there was no memory for it: there may be some later."""
+        while not self._retired:
+            try:
+                await step()
+            except MemoryError:
+                with suppress(MemoryError):
+                    await asyncio.sleep(_ACCEPT_AGAIN)
+
     async def _accept(self) -> None:
         while not self._retired:
             try:
@@ -242,7 +252,7 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(lambda: connection, sock)
-        except (OSError, asyncio.CancelledError):  # the peer, or this server, is gone already
+        except (OSError, MemoryError, asyncio.CancelledError):  # the peer, or this server, is gone
             sock.close()
 
     async def _wait_for_connection(self) -> None:

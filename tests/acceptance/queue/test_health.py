@@ -7,12 +7,13 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,35 @@ def test_a_process_that_is_given_no_more_memory_ends(daemon: Daemon) -> None:
 
 
 # -- What goes by is named, and the daemon goes on ------------------------------------------------
+
+
+def test_connections_are_accepted_again_once_there_is_memory_again(daemon: Daemon) -> None:
+    head = b"POST /v1/endpoints/crm/get/calls HTTP/1.1\r\nhost: x\r\ncontent-length: 500000\r\n\r\n"
+    with daemon.start(), ExitStack() as crowd:
+        daemon.expect("this process is given no more memory", "MemoryError", "failed |")
+        assert troubles(daemon) == []
+        limit = daemon.memory("VmSize") - (64 << 20)
+        resource.prlimit(daemon.pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        ends = time.monotonic() + 4
+        while time.monotonic() < ends:
+            sock = socket.socket(socket.AF_UNIX)
+            crowd.callback(sock.close)
+            with suppress(OSError):  # as many as there is room for, of which nobody lets go
+                sock.settimeout(2)
+                sock.connect(str(daemon.socket))
+                sock.sendall(head + b"y" * 200_000)
+                continue
+            sock.close()
+        resource.prlimit(daemon.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+        crowd.close()
+
+        def answers() -> bool:
+            with suppress(httpx.TransportError):
+                return daemon.get("/readyz").status_code == 200
+            return False
+
+        until(answers, "an answer")
+        assert post(daemon).status_code == 202
 
 
 LOCKS = """
