@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -75,7 +76,10 @@ class DaemonReader:
 
     def _of_plugins(self, root: MapNode, http: Http | None) -> Mapping[str, Any]:
         found: dict[str, Any] = {}
-        taken = {} if http is None else {http.bind: "http"}
+        taken = {}
+        if http is not None:
+            with suppress(ValueError):  # which is told of where the rest of `http` is checked
+                taken[parse_bind(http.bind)] = "http"
         for key, setting in self._reader.registry.daemon_settings.items():
             spot, node = root.entries.get(key, (None, None))
             if spot is None or node is None or is_null(node):
@@ -83,8 +87,9 @@ class DaemonReader:
             value = self._reader.read(spot, node, setting.type).value
             for name, port in ports_of({key: value}).items():
                 try:
-                    if parse_bind(port.bind)[1] and taken.setdefault(port.bind, name) != name:
-                        raise ValueError(f"{taken[port.bind]}.bind is the same: change one")
+                    place = parse_bind(port.bind)
+                    if place[1] and taken.setdefault(place, name) != name:
+                        raise ValueError(f"{taken[place]}.bind is the same: change one")
                 except ValueError as error:
                     keys = KeyProblems(self._problems, spot, mapping_of(node))
                     keys.error(str(error), *name.split(".")[1:], "bind")

@@ -36,12 +36,12 @@ def schedule_problems(schedule: Schedule) -> Iterator[tuple[str, str]]:
     """What is wrong with a schedule: pairs of its key, or an empty one, and a message."""
     if (schedule.every is None) == (schedule.cron is None):
         yield "", "needs `every` or `cron`, one of the two"
-    if schedule.every is not None:
-        yield from _every(schedule.every)
+    if schedule.every is not None and (wrong := _every(schedule.every)):
+        yield "every", wrong
+    elif schedule.at is not None and (wrong := _at(schedule)):
+        yield "at", wrong
     if schedule.cron is not None and (wrong := _cron(schedule.cron)):
         yield "cron", wrong
-    if schedule.at is not None and (wrong := _at(schedule)):
-        yield "at", wrong
     try:
         ZoneInfo(schedule.timezone)
     except (KeyError, OSError, ValueError):
@@ -51,24 +51,18 @@ def schedule_problems(schedule: Schedule) -> Iterator[tuple[str, str]]:
         )
 
 
-def _every(every: str | float) -> Iterator[tuple[str, str]]:
+def _every(every: str | float) -> str | None:
     if every in UNITS:
-        return
+        return None
     if every in NICKNAMES:
-        yield "every", f"{every!r} is written as `cron: '{NICKNAMES[str(every)]}'`"
-        return
+        return f"{every!r} is written as `cron: '{NICKNAMES[str(every)]}'`"
     try:
         seconds = parse_duration(every)
     except ValueError:
         near = suggest(str(every), UNITS) if str(every).isalpha() else ""
-        yield (
-            "every",
-            f"{every!r} is neither a duration nor one of {', '.join(UNITS)}"
-            + (near if "did you mean" in near else ""),
-        )
-        return
-    if seconds < SHORTEST:
-        yield "every", f"must be at least {SHORTEST:g}s"
+        near = near if "did you mean" in near else ""
+        return f"{every!r} is neither a duration nor one of {', '.join(UNITS)}{near}"
+    return f"must be at least {SHORTEST:g}s" if seconds < SHORTEST else None
 
 
 def _cron(cron: str) -> str | None:

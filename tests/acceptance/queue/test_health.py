@@ -197,7 +197,7 @@ def test_a_dead_writing_thread_ends_it(make_daemon: MakeDaemon, receiver: Receiv
 def test_a_process_that_is_given_no_more_memory_ends(daemon: Daemon) -> None:
     """As under `ulimit -v`: what is small still fits, and neither a thread nor a larger body."""
     with daemon.start():
-        daemon.expect("this process is given no more memory", "cannot be brought back", r"failed \|")
+        daemon.expect("this process is given no more memory", "cannot be brought back", "failed")
         assert troubles(daemon) == []  # what that takes is there from here on
         limit = daemon.memory("VmSize") + (2 << 20)
         resource.prlimit(daemon.pid, resource.RLIMIT_AS, (limit, limit))

@@ -167,3 +167,8 @@ def test_a_key_in_the_wrong_file_hides_no_other_mistake(tmp_path: Path) -> None:
     said = said_of(tmp_path, {DAEMON: "webhooks: []\n", X: event})
     assert f"{DAEMON}:1:1: webhooks: unknown key" in said
     assert f"{X}:2:13: webhooks.0.phase: " in said
+
+
+def test_a_secret_that_is_not_set_is_told_of_once(tmp_path: Path) -> None:
+    inbound = f"{SIGNED.replace('X:-a-secret', 'secret:NOT_SET')}body.id}}\n"
+    assert said_of(tmp_path, {X: inbound}).count("inbound.secret: ") == 1

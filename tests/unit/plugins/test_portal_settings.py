@@ -53,10 +53,11 @@ def test_a_mistake_is_shown_at_its_place(tmp_path: Path, portal: str, said: str)
     assert said in written(tmp_path, portal).error()
 
 
-def test_its_port_is_not_that_of_the_api(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_its_port_is_not_that_of_the_api(tmp_path: Path, host: str) -> None:
     folder = written(tmp_path, f"{BIND}\n    url: https://hooks.example.com")
     with (tmp_path / "orchestratord.yaml").open("a") as file:
-        file.write("http: {bind: '127.0.0.1:8440', token: 0123456789abcdef}\n")
+        file.write(f"http: {{bind: '{host}:8440', token: 0123456789abcdef}}\n")
     assert "subscriptions.portal.bind: http.bind is the same: change one" in folder.error()
 
 

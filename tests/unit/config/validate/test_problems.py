@@ -111,6 +111,9 @@ def test_the_error_of_the_documentation(config: ConfigFolder) -> None:
         ("schedule: {every: mondays}", "2:12: schedule.every: 'mondays' is neither a duration nor one "
          "of minute, hour, day, monday, tuesday, wednesday, thursday, friday, saturday, sunday, did "
          "you mean 'monday'?"),
+        ("schedule: {every: mondays, at: 10:30}", "2:12: schedule.every: 'mondays' is neither a "
+         "duration nor one of minute, hour, day, monday, tuesday, wednesday, thursday, friday, "
+         "saturday, sunday, did you mean 'monday'?"),
         ("schedule: {every: {}}", "2:12: schedule.every: expected a text or a number, not a mapping"),
         ("schedule: {every: day, at: 25:00}", "2:24: schedule.at: write it as 10:30"),
         ("schedule: {every: hour, at: 10:30}", "2:25: schedule.at: for an hour, write :30"),
