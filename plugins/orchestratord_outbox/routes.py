@@ -11,13 +11,12 @@ from typing_extensions import TypedDict
 from orchestratord import (
     Answer,
     Config,
-    InvalidParams,
     NotFound,
     OutboxUnusable,
+    RequestBody,
     described,
     parse_json,
     rfc3339,
-    suggest,
 )
 from orchestratord_outbox.outbox_relay import CUT, OutboxRelay, words
 
@@ -30,13 +29,13 @@ MAX_ID = (1 << 63) - 1
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
-class OutboxQuery(TypedDict, total=False):
+class OutboxQuery(RequestBody):
     """Which rows of the outbox."""
 
-    status: Annotated[str, Field(json_schema_extra={"enum": ["waiting", "refused"]})]
-    limit: Annotated[int, Field(ge=1, le=MOST)]
-    """Rows of a page; 100 by default."""
-    after: Annotated[int, Field(ge=1, le=MAX_ID)]
+    status: Literal["waiting", "refused", ""] = ""
+    limit: Annotated[int, Field(ge=1, le=MOST)] = 100
+    """Rows of a page."""
+    after: Annotated[int, Field(ge=1, le=MAX_ID)] = MAX_ID
     """The `next` of the page before."""
 
 
@@ -98,33 +97,17 @@ class OutboxRoutes:
     )
     async def outbox(self, path: Mapping[str, str], query: Mapping[str, str], body: Any) -> Answer:
         """List rows of the outbox."""
-        known = tuple(OutboxQuery.__annotations__)
-        if unknown := [name for name in query if name not in known]:
-            text = "there is no such parameter"
-            raise InvalidParams({name: f"{text}{suggest(name, known)}" for name in unknown})
-        limit, before = _number(query, "limit", MOST) or 100, _number(query, "after", MAX_ID)
-        status = query.get("status") or None
-        if status not in (None, "waiting", "refused"):
-            raise InvalidParams({"status": "must be waiting or refused"})
+        asked = OutboxQuery.read({name: text for name, text in query.items() if text})
         if (outbox := self._relay.place()) is None:
             raise NotFound("there is no outbox: the queue is in a file, and `outbox` is not set")
         from orchestratord_outbox.outbox_connection import OutboxConnection
 
-        refused = None if status is None else status == "refused"
+        refused = asked.status == "refused" if asked.status else None
         async with OutboxConnection.connect(outbox.url) as connection:
-            found = await connection.rows(limit + 1, before or MAX_ID, refused)
-        following = found[limit - 1].id if len(found) > limit else None
-        shown = [_row_json(row, self._relay.control.config) for row in found[:limit]]
+            found = await connection.rows(asked.limit + 1, asked.after, refused)
+        following = found[asked.limit - 1].id if len(found) > asked.limit else None
+        shown = [_row_json(row, self._relay.control.config) for row in found[: asked.limit]]
         return Answer({"outbox": shown, "next": following})
-
-
-def _number(query: Mapping[str, str], name: str, most: int) -> int | None:
-    text = query.get(name)
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= most):
-        raise InvalidParams({name: f"must be a whole number from 1 to {most}"})
-    return int(text)
 
 
 def _row_json(row: ListedRow, config: Config) -> OutboxRowDocument:

@@ -28,7 +28,7 @@ from orchestratord import (
     Task,
     world,
 )
-from orchestratord_sql.connection_pool import Connect, ConnectionPool, Stopped
+from orchestratord_sql.connection_pool import ConnectionPool, Stopped
 from orchestratord_sql.declaration import DATABASES, DeclaredDatabase, SqlSpec
 from orchestratord_sql.placeholders import reads_only, scan
 from orchestratord_sql.statement_run import (
@@ -128,9 +128,8 @@ class SqlExecutor(Executor):
         except InvalidPayload as error:
             return _rejected(str(error))
         result = QueryResult(target.endpoint.api.max_response)
-        ends = world.monotonic() + target.timeout
         accept = partial(_judge, result.data, target.endpoint.spec.success_if)
-        run = StatementRun(scanned, values, ends, target.timeout, result, accept)
+        run = StatementRun(scanned, values, target.timeout, result, accept)
         try:
             await self._pool(place).execute(run)
         except StatementFailed as failure:
@@ -159,12 +158,11 @@ class SqlExecutor(Executor):
 
     def needs(self, config: Config) -> Iterator[Need]:
         for name, database in config[DATABASES].items():
-            ends = world.monotonic() + _PROBE_TIMEOUT
             dialect = database.url.dialect
             scanned = scan(_PROBE[dialect], dialect)
-            run = StatementRun(scanned, {}, ends, _PROBE_TIMEOUT, QueryResult(1000))
+            run = StatementRun(scanned, {}, _PROBE_TIMEOUT, QueryResult(1000))
             try:
-                connection = _connect(DatabaseTarget(name, database, config.folder))(run)
+                connection = _connect(DatabaseTarget(name, database, config.folder), run)
                 try:
                     connection.execute(run)
                 finally:
@@ -184,7 +182,7 @@ class SqlExecutor(Executor):
             if pool is not None:
                 pool.retire()
             turns = place.database.url.dialect == "sqlite"
-            pool = ConnectionPool(place.name, _connect(place), turns=turns)
+            pool = ConnectionPool(place.name, partial(_connect, place), turns=turns)
             self._pools[place.name] = (place, pool)
         return pool
 
@@ -219,20 +217,16 @@ def _judge(answer: Callable[[], Any], success_if: Expression | None) -> None:
         raise StatementFailed(words, retryable=False)
 
 
-def _connect(place: DatabaseTarget) -> Connect:
-    """What opens connections. A driver is imported when its first statement is executed."""
+def _connect(place: DatabaseTarget, run: StatementRun) -> Driver:
+    """Open a connection. A driver is imported when its first statement is executed."""
     url = place.database.url
+    if url.dialect == "sqlite":
+        from orchestratord_sql.sqlite_driver import SqliteDriver
 
-    def connect(run: StatementRun) -> Driver:
-        if url.dialect == "sqlite":
-            from orchestratord_sql.sqlite_driver import SqliteDriver
+        return SqliteDriver(url.path(place.folder), run)
+    from orchestratord_sql.postgresql_driver import PostgresqlDriver
 
-            return SqliteDriver(url.path(place.folder), run)
-        from orchestratord_sql.postgresql_driver import PostgresqlDriver
-
-        return PostgresqlDriver(url.text, run)
-
-    return connect
+    return PostgresqlDriver(url.text, run)
 
 
 def _rejected(error: str) -> Outcome:

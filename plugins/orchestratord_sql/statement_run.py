@@ -193,8 +193,7 @@ class StatementRun:
     Args:
         scan: the statement.
         values: of its parameters, by name.
-        ends: when it has to have ended, by `world.monotonic`.
-        seconds: how long that was from the start, for people.
+        seconds: within which it has to have ended, from now on.
         result: takes the answer.
         accept: called once the answer is there and before it is committed; raises StatementFailed
             where it is not what was wanted.
@@ -204,15 +203,14 @@ class StatementRun:
         self,
         scan: Scan,
         values: dict[str, Any],
-        ends: float,
         seconds: float,
         result: QueryResult,
         accept: Callable[[], None] = lambda: None,
     ) -> None:
         self.scan = scan
         self.values = values
-        self.ends = ends
         self.seconds = seconds
+        self._ends = world.monotonic() + seconds
         self.result = result
         self.accept = accept
         self._lock = world.Lock()
@@ -223,12 +221,12 @@ class StatementRun:
     @property
     def left(self) -> float:
         """Seconds that are left of its time; not less than 0."""
-        return max(self.ends - world.monotonic(), 0.0)
+        return max(self._ends - world.monotonic(), 0.0)
 
     @property
     def over(self) -> bool:
         """It is to end: it was cancelled, or its time is over."""
-        return not self.committing and (self._cancelled or world.monotonic() > self.ends)
+        return not self.committing and (self._cancelled or world.monotonic() > self._ends)
 
     def check(self) -> None:
         """To be called by the thread before it goes on. Raises StatementCancelled."""
