@@ -30,7 +30,7 @@ from orchestratord.api.filters import (
     TaskQuery,
     one_of,
 )
-from orchestratord.config.validate.error_text import sentence, value_text
+from orchestratord.config.validate.error_text import expectation, sentence, value_text
 from orchestratord.errors import InvalidParams, SendError
 from orchestratord.model.declared import Described
 from orchestratord.model.task import Kind, Status
@@ -53,14 +53,8 @@ MOST_ERRORS = 1_000
 STOP_AFTER = 50
 """Failures after which a retry of many pauses, if it does not say."""
 
-_EXPECTED = {
-    "model_type": "a JSON object",
-    "dict_type": "a JSON object",
-    "list_type": "a list",
-    "string_type": "a text",
-    "bool_type": "true or false",
-}
-"""What would have fitted, by the kind of pydantic's error."""
+_EXPECTED = dict.fromkeys(("model_type", "dict_type"), "a JSON object")
+"""What would have fitted, by the kind of pydantic's error, where it is no mapping of YAML's."""
 
 _RATE = WithJsonSchema(
     {"type": "string", "pattern": r"^\d+(\.\d+)?/(s|sec|second|m|min|minute|h|hour)$"}
@@ -364,8 +358,8 @@ def _problem_text(model: type[RequestBody], error: ErrorDetails) -> str:
         if not model.model_fields:
             return "unknown key; this takes no keys"
         return f"unknown key{suggest(str(error['loc'][-1]), model.model_fields)}"
-    if error["type"] in _EXPECTED:
-        return f"expected {_EXPECTED[error['type']]}, not {_in_json(value)}"
+    if (wanted := _EXPECTED.get(error["type"]) or expectation(error)) is not None:
+        return f"expected {wanted}, not {_in_json(value)}"
     text = sentence(error)
     if error["type"] == "value_error" and (value is None or isinstance(value, bool)):
         # Parsers of values begin with what they were given, as Python writes it.

@@ -117,7 +117,7 @@ def choice(error: ErrorDetails) -> str:
 
 
 def _words(error: ErrorDetails) -> list[str]:
-    return re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
+    return re.findall(r"'([^']+)'", str(error.get("ctx", {}).get("expected", "")))
 
 
 def holds_keys(value: Any) -> bool:

@@ -14,8 +14,10 @@ from orchestratord_outbox.declaration import RowsUnreadable
 from orchestratord_outbox.outbox_connection import OutboxRow
 from orchestratord_outbox.outbox_relay import ALONE, PAGE, OutboxRelay
 from orchestratord_outbox.outbox_schema import MISSING
+from orchestratord_outbox.routes import OutboxQuery
 
 from orchestratord import (
+    InvalidParams,
     OutboxUnusable,
     ParamRules,
     SchemaTooCostly,
@@ -232,3 +234,19 @@ async def test_rows_are_looked_at_one_by_one_after_a_death_alone(
     assert not await run(OutboxRelay(cast("Any", control)), dies=True)
     assert await run(OutboxRelay(cast("Any", control)))
     assert not await run(OutboxRelay(cast("Any", control)))
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ({"limit": "0"}, "must be at least 1, not '0'"),
+        ({"limit": "x"}, "expected a whole number, not 'x'"),
+        ({"after": "-"}, "expected a whole number, not '-'"),
+        ({"status": "lost"}, "unknown value 'lost'; known are refused, waiting"),
+        ({"size": "1"}, "unknown key; known are after, limit, status"),
+    ],
+)
+def test_a_query_that_makes_no_sense_is_refused(query: dict[str, str], why: str) -> None:
+    with pytest.raises(InvalidParams) as caught:
+        OutboxQuery.read(query)
+    assert list(caught.value.problems.items()) == [(next(iter(query)), why)]
