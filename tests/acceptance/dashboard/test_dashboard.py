@@ -144,6 +144,13 @@ def test_the_overview_says_how_many_more_fail(make_daemon: MakeDaemon, receiver:
     assert "and 17 more, whose last failures are older</p>" in page
 
 
+def test_the_list_of_no_endpoints_says_so(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon()
+    daemon.start()
+    page = daemon.get("/endpoints").text
+    assert "There are no endpoints: <code>orchestratord new endpoint</code> writes one." in page
+
+
 # -- doing -----------------------------------------------------------------------------------------
 
 
