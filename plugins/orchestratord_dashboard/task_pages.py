@@ -42,8 +42,6 @@ def pages(control: Control) -> Iterable[DashboardPage]:
             "chosen": given.get("status", "").split(","),
             "states": STATES,
             "reasons": tuple(Reason),
-            "narrowed": {name: value for name, value in given.items() if name != "status"},
-            "without_status": address({n: v for n, v in given.items() if n != "status"}),
             "older": older and address(older),
             "newest": address(sorted_) if after else None,
             "order": order,

@@ -43,6 +43,8 @@ export function exact(text) {
 // Sessions end with the daemon. A page on which something is unsaved is not left for that.
 const LOGGED_OUT = "You are logged out: log in again in another tab, and go on here";
 let unsaved = () => false;
+const typed = () => [...document.querySelectorAll("dialog[open], dialog textarea")]
+  .some((one) => one.open || one.value !== one.defaultValue);
 
 // `check` says whether something would be lost if this page were left.
 export function guard(check) {
@@ -51,7 +53,7 @@ export function guard(check) {
 
 // Go and log in, unless something would be lost; whether that was done.
 function logIn() {
-  if (unsaved()) return false;
+  if (unsaved() || typed()) return false;
   location.assign("/login?next=" + encodeURIComponent(location.pathname + location.search));
   return true;
 }

@@ -19,6 +19,7 @@ function given() {
     if (["array", "object"].includes(type) && json instanceof Error) {
       throw new Error(`${name}: this is not JSON: ${json.message}`);
     }
+    if ("whole" in field.dataset) return { params: json };
     if (type) texts[name] = field.value;
     else params[name] = json instanceof Error ? field.value : json;
   }

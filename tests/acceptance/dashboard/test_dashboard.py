@@ -56,6 +56,7 @@ def daemon(make_shared: MakeDaemon, shared_receiver: Receiver) -> Daemon:
     daemon.endpoint("shop/many", "/many", params={"n": {"type": "integer"}})
     daemon.endpoint("shop/night", "/night", params={"n": {"type": "integer"}})
     daemon.endpoint("shop/later", "/later", retry={"max_attempts": 15})
+    daemon.write("apis/shop/endpoints/said.yaml", "type: event\n")
     numbers = {"id": {"type": "integer"}, "object": {"type": "object"}, "any": {}}
     daemon.endpoint("shop/numbers", "/numbers", params=numbers)
     follows = {"call": "shop/page", "each": "body", "params": {"n": "item"}}
@@ -141,6 +142,13 @@ def test_the_overview_says_how_many_more_fail(make_daemon: MakeDaemon, receiver:
     assert "Failing calls</h2>" in page
     assert "1, whose last failures are older</p>" in page
     assert "and 17 more, whose last failures are older</p>" in page
+
+
+def test_the_list_of_no_endpoints_says_so(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon()
+    daemon.start()
+    page = daemon.get("/endpoints").text
+    assert "There are no endpoints: <code>orchestratord new endpoint</code> writes one." in page
 
 
 # -- doing -----------------------------------------------------------------------------------------
@@ -305,6 +313,59 @@ def test_how_a_task_ended_is_said_and_its_parameters_are_changed(
         expect(page.locator("h1")).to_contain_text("succeeded")
         expect(page.locator("#attempts")).to_contain_text("it was done by the other one")
     done(daemon, "retry", "resolve")
+
+
+def test_what_is_typed_in_a_dialog_outlives_the_session(
+    browser: Browser, address: str, daemon: Daemon
+) -> None:
+    task = daemon.call("shop/later", "1h")
+    note = "the bank has it"
+    with visit(browser, address, f"/retries/{task}") as page:
+        page.get_by_role("button", name="Resolve…").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Note").fill(note)
+        other = page.context.new_page()
+        other.goto("/")
+        other.get_by_role("button", name="Log out").click()
+        other.wait_for_url("**/login")
+        expect(page.locator("#notes")).to_contain_text("You are logged out")
+        other.get_by_label("Token").fill(TOKEN)
+        other.get_by_role("button", name="Log in").click()
+        other.wait_for_selector("main h1", state="attached")
+        expect(dialog.get_by_label("Note")).to_have_value(note)
+        dialog.get_by_role("button", name="Resolve").click()
+        expect(page.locator("#attempts")).to_contain_text(note)
+    done(daemon, "resolve")
+
+
+def test_a_task_that_waits_is_not_called_tried(
+    browser: Browser, address: str, daemon: Daemon
+) -> None:
+    task = daemon.call("shop/later", "1h")
+    daemon.post("/v1/endpoints/shop/later/pause")
+    try:
+        with visit(browser, address, f"/retries/{task}") as page:
+            page.get_by_role("button", name="Try now").click()
+            expect(page.locator("#said")).to_have_text("It is due now.")
+            expect(page.locator("#facts")).to_contain_text("Waits for")
+    finally:
+        daemon.post(f"/v1/retries/{task}/cancel")
+        daemon.post("/v1/endpoints/shop/later/resume")
+
+
+def test_an_event_is_given_its_data(browser: Browser, address: str, daemon: Daemon) -> None:
+    with visit(browser, address, "/endpoints/shop/said") as page:
+        form = page.locator("#call-form")
+        expect(form).not_to_contain_text("It takes no parameters.")
+        form.get_by_label("Data").fill("[1]")
+        form.get_by_role("button", name="Call").click()
+        expect(page.locator("#call-wrong")).to_contain_text("expected a JSON object")
+        assert axe(page) == []
+        form.get_by_label("Data").fill('{"order": 12345678901234567890, "paid": true}')
+        form.get_by_role("button", name="Call").click()
+        page.wait_for_url("**/retries/*")
+        made = int(page.url.rpartition("/")[2])
+    assert daemon.finish(made)["params"] == {"order": 12345678901234567890, "paid": True}
 
 
 def test_what_fails_while_its_page_is_open_is_changed_and_resolved(
@@ -673,6 +734,9 @@ def test_what_fails_now_and_how_schedules_and_webhooks_fare(
         page.get_by_role("link", name="the events that it tells of").click()
         expect(page.locator("#members")).to_contain_text("daemon.started")
         page.get_by_role("link", name="Schedules", exact=True).click()
+        # A run is a call with all that follows from it.
+        heads = page.locator("thead th").all_inner_texts()
+        assert heads == ["Endpoint", "Next call", "Last call", "Last success", "Missed"]
         expect(page.get_by_role("row", name="shop/good")).to_contain_text("every 365d")
         expect(page.get_by_role("row", name="shop/good")).to_contain_text(re.compile(r"in \d+d"))
         page.get_by_label("Name").fill("nowhere")
@@ -734,6 +798,22 @@ def test_the_names_of_pages_break_at_no_width(browser: Browser, address: str) ->
             assert max(heights) < 40, f"a name of two lines at {width} pixels"
             wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
             assert page.evaluate(wide) == 0, width
+
+
+def test_names_of_what_fails_have_room_on_a_phone(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/mended", 503)
+    daemon.until_status(daemon.call("shop/mended"), "pending")
+    with visit(browser, address, viewport=NARROW) as page:
+        for time in page.locator("#fails time").all():
+            time.evaluate("one => { delete one.dataset.when; one.textContent = '23h 59m ago'; }")
+        row = page.get_by_role("region", name="Failing calls").get_by_role(
+            "row", name="shop/mended"
+        )
+        assert row.get_by_role("rowheader").evaluate("one => one.clientWidth") > 140
+        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(wide) == 0
 
 
 def test_runs_and_workers_have_pages(browser: Browser, address: str, daemon: Daemon) -> None:
