@@ -29,6 +29,7 @@ from orchestratord.api.server.http_connection import SPARED, ServedConnection
 from orchestratord.config.validate.bind_address import parse_bind
 from orchestratord.errors import OrchestratordError
 from orchestratord.http.egress import Network
+from orchestratord.plugin.isolation import words
 
 log = logging.getLogger("orchestratord.control")
 
@@ -208,12 +209,13 @@ class Server:
         return [item for item in self._state.connections if isinstance(item, ServedConnection)]
 
     async def _keep_on(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Begin `step` again where there was no memory for it: there may be some later."""
+        """Begin `step` again where it fails: the daemon may go on for long without an API else."""
         while not self._retired:
             try:
                 await step()
-            except MemoryError:
+            except Exception as error:  # out of file descriptors or of memory, for example
                 with suppress(MemoryError):
+                    log.warning("cannot accept a connection: %s", words(error))
                     await asyncio.sleep(_ACCEPT_AGAIN)
 
     async def _accept(self) -> None:
@@ -223,10 +225,6 @@ class Server:
             except BlockingIOError:
                 await asyncio.gather(*self._connecting)
                 await self._wait_for_connection()
-                continue
-            except OSError as error:  # out of file descriptors, or the peer is gone already
-                log.warning("cannot accept a connection: %s", error)
-                await asyncio.sleep(_ACCEPT_AGAIN)
                 continue
             sock.setblocking(False)
             proxies = self._proxies() if self._proxies is not None else ()
