@@ -48,6 +48,9 @@ CONFIG = "/etc/orchestratord"
 _TIMEOUT = 60.0
 """Seconds for a server to begin: on a busy machine a start of the daemon took more than ten."""
 
+_BEHIND = 10.0
+"""Seconds for a delivery that a call has made."""
+
 _RUNTIME = "/run/user/1000/orchestratord/"
 
 _LONGEST = 300.0
@@ -237,7 +240,7 @@ class Reader:
 
         def step(match: re.Match[str]) -> str:
             if match["commands"] is not None:
-                return renewed(match[0], self._run)
+                return renewed(match[0], self._run_or_again)
             self._write((match["yaml"] and f"config/{match['yaml']}") or match["python"], match[0])
             return match[0]
 
@@ -248,6 +251,15 @@ class Reader:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = block.split("\n", 1)[1].removesuffix("```")
         path.write_text(self._translated(text, self._ports))
+
+    def _run_or_again(self, command: str, before: str) -> str:
+        """As `_run`; a list is looked at until what goes on behind it is there."""
+        until = time.monotonic() + _BEHIND
+        while (output := self._run(command, before)) != before:
+            if not command.startswith("orchestratorctl list ") or time.monotonic() > until:
+                break
+            time.sleep(0.1)
+        return output
 
     def _run(self, command: str, before: str) -> str:
         assert self._shell.stdin is not None
