@@ -35,7 +35,7 @@ class OutboxQuery(RequestBody):
     status: Literal["waiting", "refused", ""] = ""
     limit: Annotated[int, Field(ge=1, le=MOST)] = 100
     """Rows of a page."""
-    after: Annotated[int, Field(ge=1, le=MAX_ID)] = MAX_ID
+    after: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
     """The `next` of the page before."""
 
 
@@ -104,7 +104,7 @@ class OutboxRoutes:
 
         refused = asked.status == "refused" if asked.status else None
         async with OutboxConnection.connect(outbox.url) as connection:
-            found = await connection.rows(asked.limit + 1, asked.after, refused)
+            found = await connection.rows(asked.limit + 1, asked.after or MAX_ID, refused)
         following = found[asked.limit - 1].id if len(found) > asked.limit else None
         shown = [_row_json(row, self._relay.control.config) for row in found[: asked.limit]]
         return Answer({"outbox": shown, "next": following})
