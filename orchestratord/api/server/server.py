@@ -209,7 +209,7 @@ class Server:
         return [item for item in self._state.connections if isinstance(item, ServedConnection)]
 
     async def _keep_on(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Begin `step` again where it fails: the daemon may go on for long without an API else."""
+        """Begin `step` again where it fails: without it the daemon would go on without an API."""
         while not self._retired:
             try:
                 await step()
@@ -250,7 +250,7 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(lambda: connection, sock)
-        except (OSError, MemoryError, asyncio.CancelledError):  # the peer, or this server, is gone
+        except (OSError, MemoryError, asyncio.CancelledError):  # it, or this server, is gone
             sock.close()
 
     async def _wait_for_connection(self) -> None:

@@ -368,7 +368,8 @@ class NodeReader:
             place, _, skipped = locate(spot, node, item["loc"])
             # Of keys in which something is wrong nothing else was meant, such as a text.
             if item["type"] == "too_short" or holds_keys(item["input"]):
-                known_bad = _holders(self._bad - {place} | self._unresolved)
+                # A reference without a value is told of already: its empty text is not judged.
+                known_bad = _holders((self._bad - {place}) | self._unresolved)
             if item["type"] == "missing" and skipped:
                 place = place.below(skipped[-1])
             if (place.file, place.key) in known_bad:

@@ -217,8 +217,8 @@ def test_a_process_that_is_given_no_more_memory_ends(daemon: Daemon) -> None:
 # -- What goes by is named, and the daemon goes on ------------------------------------------------
 
 
-def test_no_daemon_lives_on_deaf_once_there_is_memory_again(daemon: Daemon) -> None:
-    """It ends where the loop itself was given none; else it accepts connections again."""
+def test_connections_are_accepted_again_once_there_is_memory(daemon: Daemon) -> None:
+    """Or it has ended, where the loop itself was given none."""
     head = b"POST /v1/endpoints/crm/get/calls HTTP/1.1\r\nhost: x\r\ncontent-length: 500000\r\n\r\n"
     with daemon.start(), ExitStack() as crowd:
         daemon.expect("this process is given no more memory", "MemoryError", "^Traceback")
@@ -229,7 +229,7 @@ def test_no_daemon_lives_on_deaf_once_there_is_memory_again(daemon: Daemon) -> N
         while time.monotonic() < ends:
             sock = socket.socket(socket.AF_UNIX)
             crowd.callback(sock.close)
-            with suppress(OSError):  # as many as there is room for, of which nobody lets go
+            with suppress(OSError):  # as many as there is room for; they stay open
                 sock.settimeout(2)
                 sock.connect(str(daemon.socket))
                 sock.sendall(head + b"y" * 200_000)
