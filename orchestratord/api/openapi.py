@@ -242,7 +242,7 @@ def _in_query(query: type | None, schemas: Schemas) -> Iterator[dict[str, Any]]:
         return
     for name, schema in schemas.resolved(schemas.of(query))["properties"].items():
         text = schema.get("description", "")
-        shown = _or_empty({key: one for key, one in schema.items() if key != "description"})
+        shown = _as_text({key: one for key, one in schema.items() if key != "description"})
         parameter = {"name": name, "in": "query", "description": text, "schema": shown}
         if shown.get("type") == "array":
             # Several are separated by commas.
@@ -250,10 +250,12 @@ def _in_query(query: type | None, schemas: Schemas) -> Iterator[dict[str, Any]]:
         yield parameter
 
 
-def _or_empty(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema that takes an empty text, too: such a parameter counts as left out."""
+def _as_text(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema that takes an empty text, too, and no null: such a parameter is left out."""
     if schema.get("type") == "array":
-        return {**schema, "items": _or_empty(schema["items"])}
+        return {**schema, "items": _as_text(schema["items"])}
+    if (kinds := schema.get("anyOf")) and kinds[1:] == [{"type": "null"}]:
+        return _as_text(kinds[0])
     if "enum" in schema:
         return {**schema, "enum": [*schema["enum"], ""]}
     if "pattern" in schema:

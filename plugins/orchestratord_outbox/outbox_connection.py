@@ -186,8 +186,8 @@ class OutboxConnection:
         if pid == self._raw.info.backend_pid:
             await self._run("LISTEN " + CHANNEL)
 
-    async def wait(self, seconds: float) -> bool:
-        """Wait until something was told, for so long at most; whether it was."""
+    async def wait(self, seconds: float) -> None:
+        """Wait until something was told, for so long at most."""
         loop, told = asyncio.get_running_loop(), asyncio.Event()
         if not self._heard:
             wire = self._raw.fileno()
@@ -196,7 +196,7 @@ class OutboxConnection:
                 async with asyncio.timeout(seconds):
                     await told.wait()
             except TimeoutError:
-                return False
+                return
             finally:
                 loop.remove_reader(wire)
             try:
@@ -204,9 +204,8 @@ class OutboxConnection:
             except psycopg.Error as error:
                 raise _named(error) from None
             while self._raw.pgconn.notifies():
-                self._heard = True
-        heard, self._heard = self._heard, False
-        return heard
+                pass
+        self._heard = False
 
     async def look(
         self, limit: int, id_: int | None = None, passed: Collection[int] = ()

@@ -26,22 +26,21 @@ _CANCEL = 2.0
 _FIRST = 2.0
 """Seconds that a connection may take at least; libpq takes less for none."""
 
-_RETRYABLE = frozenset(
-    {
-        "40001",  # serialization_failure
-        "40003",  # statement_completion_unknown
-        "40P01",  # deadlock_detected
-        "55P03",  # lock_not_available
-        "57014",  # query_canceled
-        "57P01",  # admin_shutdown
-        "57P02",  # crash_shutdown
-        "57P03",  # cannot_connect_now
-        "25P03",  # idle_in_transaction_session_timeout
-        "08007",  # transaction_resolution_unknown
-    }
+_RETRYABLE = (
+    "08",  # connections
+    "25P03",  # idle_in_transaction_session_timeout
+    "40001",  # serialization_failure
+    "40003",  # statement_completion_unknown
+    "40P01",  # deadlock_detected
+    "53",  # resources that are used up
+    "55P03",  # lock_not_available
+    "57014",  # query_canceled
+    "57P01",  # admin_shutdown
+    "57P02",  # crash_shutdown
+    "57P03",  # cannot_connect_now
+    "58",  # errors of the system
 )
-_RETRYABLE_CLASSES = frozenset({"08", "53", "58"})
-"""Connections, resources that are used up, errors of the system."""
+"""Codes, and classes of them: their first two characters."""
 _UNKNOWN = frozenset({"40003", "08007"})
 """It is not known whether it was committed."""
 _CANCELED = "57014"
@@ -118,8 +117,7 @@ class PostgresqlDriver:
         if code == _CANCELED and run.over:
             message = f"did not end within {run.seconds:g}s, and was cancelled in the database"
         retryable = (
-            code in _RETRYABLE
-            or code[:2] in _RETRYABLE_CLASSES
+            code.startswith(_RETRYABLE)
             or (not code and lost)
             or isinstance(error, psycopg.errors.ConnectionTimeout)
         )
