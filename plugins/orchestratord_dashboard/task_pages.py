@@ -32,12 +32,13 @@ def pages(control: Control) -> Iterable[DashboardPage]:
             raise InvalidParams(dict.fromkeys(unknown, "there is no such filter"))
         given = {name: visit.query[name] for name in FILTERS if visit.query.get(name)}
         order, after = visit.query.get("order") or ORDERS[0], visit.query.get("after")
-        found = await control.retries(given, limit=PAGE, after=after, bounded=True, order=order)
+        found = await _found(control, given, after, order)
         sorted_ = given if order == ORDERS[0] else {**given, "order": order}
         bulks = await control.bulks()
         older = {**sorted_, "after": found["next"]} if found["next"] is not None else None
         return {
             "tasks": found["retries"],
+            "wrong": found["wrong"],
             "given": given,
             "chosen": given.get("status", "").split(","),
             "states": STATES,
@@ -81,6 +82,17 @@ def pages(control: Control) -> Iterable[DashboardPage]:
     yield DashboardPage("/retries/{id}", "task.html", "retries", show_one)
     yield DashboardPage("/bulks/{id}", "bulk.html", "retries", show_bulk)
     yield DashboardPage("/bulks", "bulks.html", "retries", partial(_show_bulks, control))
+
+
+async def _found(
+    control: Control, given: Mapping[str, str], after: str | None, order: str
+) -> Mapping[str, Any]:
+    """A page of the list; nothing, and what is `wrong`, where a filter is."""
+    try:
+        found = await control.retries(given, limit=PAGE, after=after, bounded=True, order=order)
+    except InvalidParams as error:
+        return {"retries": [], "next": None, "wrong": error.problems}
+    return {**found, "wrong": {}}
 
 
 async def _show_bulks(control: Control, visit: PageVisit) -> Mapping[str, Any]:

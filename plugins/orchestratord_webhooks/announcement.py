@@ -158,8 +158,7 @@ class Announcer:
                 if not holds:
                     continue
                 if one.subscribers is not None:
-                    about = one, data, context, at, config.redactor, task, error
-                    made.append(announcement(*about))
+                    made.append(announcement(one, data, context, at, config.redactor, task, error))
                     continue
                 if one.batch is not None and not error:
                     made.append(member_of(one, endpoint, data))
@@ -216,15 +215,13 @@ class Announcer:
             obstacle = webhook.obstacle(phase, status_code)
             if obstacle is None and (why := self._health.disabled(endpoint.id, webhook.name)):
                 obstacle = f"disabled: {why}"
-            delivery, tenant = None, ""
-            error = ""
+            delivery, tenant, error = None, "", ""
             if obstacle is None:
                 holds, error = _holds(webhook, view)
                 if not holds and webhook.when is not None:
                     obstacle = f"when does not hold: {webhook.when.written()}"
                 elif webhook.subscribers is not None:
-                    about = webhook, data, context, now, config.redactor, task, error
-                    told = announcement(*about)
+                    told = announcement(webhook, data, context, now, config.redactor, task, error)
                     tenant = f"; to the subscriptions of {told.tenant or 'no tenant'}"
                     error = told.error or error
                 elif webhook.batch is not None and not error:

@@ -67,17 +67,11 @@ def signed(
         timestamp: of this attempt, in seconds since the epoch.
         body: the bytes that are sent.
     """
-    if not keys:
-        return {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
-    message = f"{message_id}.{timestamp}.".encode() + body
-    signature = _signature(keys[0], message)
-    for key in keys[1:]:
-        signature += f" {_signature(key, message)}"
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": signature,
-    }
+    headers = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
+    if keys:
+        message = f"{message_id}.{timestamp}.".encode() + body
+        headers["webhook-signature"] = " ".join([_signature(key, message) for key in keys])
+    return headers
 
 
 def _signature(key: SigningKey, message: bytes) -> str:

@@ -94,6 +94,7 @@ class Client:
             InvalidParams: parameters do not fit.
             IdempotencyKeyReused: the key has been used with other parameters.
             StorageFull: the daemon's disk is full.
+            ValueError: `endpoint` has no `/`, or `at` no zone.
         """
         return self._run(protocol.call(self._begin(), endpoint, params, delay, at, key))
 

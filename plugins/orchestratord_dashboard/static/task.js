@@ -18,6 +18,8 @@ const BODY = {
       throw new Error("The parameters have to be a JSON object.");
     }
     const before = json(document.querySelector("#change textarea").defaultValue) ?? {};
+    const missing = Object.keys(before).filter((name) => !(name in params));
+    if (missing.length) throw new Error(`A parameter cannot be left out: ${missing.join(", ")}.`);
     const changed = Object.entries(params).filter(([name, value]) =>
       JSON.stringify(value) !== JSON.stringify(before[name]));
     if (!changed.length) throw new Error("No parameter is changed.");

@@ -163,6 +163,8 @@ def test_refusals_have_classes(client: oc.Client) -> None:
         client.call("shop/ok", {"id": 1, "note": "x" * (17 << 20)})
     with pytest.raises(ValueError, match="JSON"):
         client.call("shop/ok", {"id": 1, "note": float("nan")})
+    with pytest.raises(ValueError, match=r"called api/name, which 'shop\.ok' is not"):
+        client.call("shop.ok", {"id": 1})
 
 
 def test_events(daemon: Daemon, client: oc.Client) -> None:
