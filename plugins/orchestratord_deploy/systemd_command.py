@@ -159,7 +159,7 @@ def _of_system(root: Path | None, config: str | None) -> Iterator[Step]:
         yield Step(top / "etc/systemd/system" / unit, unit_text(unit, config))
     if root is None:
         if not os.path.isdir(place := config or f"/etc/{USER}"):  # its owner has set the rights
-            yield Step(None, "", ("install", "-d", "-m", "0750", "-o", "root", "-g", USER, place))
+            yield Step(None, "", ("install", "-d", "-m", "2750", "-o", "root", "-g", USER, place))
         if _manager_runs():
             yield Step(None, "", ("systemctl", "daemon-reload"))
 

@@ -32,7 +32,7 @@ def test_it_is_configured_with_each_name_that_the_daemon_reads(
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert config.stat().st_mode & 0o777 == 0o750
+    assert config.stat().st_mode & 0o7777 == 0o2750
     for file in config.iterdir():
         assert file.stat().st_mode & 0o777 == 0o640
         assert f" {file}\n" in (tmp_path / "log").read_text()

@@ -129,8 +129,21 @@ def test_a_config_folder_that_is_there_keeps_its_owner_and_mode(tmp_path: Path) 
         return CliRunner().invoke(systemd, words, catch_exceptions=False).output
 
     new = tmp_path / "new"
-    assert f"install -d -m 0750 -o root -g orchestratord {new}\n" in told(new)
+    mode = keys("Service")["ConfigurationDirectoryMode"]
+    assert f"install -d -m {mode} -o root -g orchestratord {new}\n" in told(new)
     assert "install -d" not in told(tmp_path)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a folder to any group")
+def test_what_root_makes_in_the_config_folder_is_the_daemons_to_read(tmp_path: Path) -> None:
+    folder, group = tmp_path / "config", 65534
+    mode = keys("Service")["ConfigurationDirectoryMode"]
+    subprocess.run(["install", "-d", "-m", mode, "-g", str(group), str(folder)], check=True)
+    command = [sys.executable, "-m", "orchestratord", "init", str(folder)]
+    subprocess.run(command, check=True, umask=0o027, capture_output=True)
+    for path in folder.rglob("*"):
+        assert path.stat().st_gid == group, path
+        assert path.stat().st_mode & 0o040, path
 
 
 def test_the_daemon_is_faster_than_systemd() -> None:
