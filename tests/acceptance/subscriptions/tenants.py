@@ -59,10 +59,10 @@ class Tenants:
         return made
 
     def of(self, tenant: str) -> list[dict[str, Any]]:
-        """All subscriptions of a tenant."""
-        found: list[dict[str, Any]] = self.ask("GET", f"/{tenant}/subscriptions").json()[
-            "subscriptions"
-        ]
+        """All subscriptions of a tenant, up to 1,000."""
+        page: dict[str, Any] = self.ask("GET", f"/{tenant}/subscriptions?limit=1000").json()
+        assert page["next"] is None
+        found: list[dict[str, Any]] = page["subscriptions"]
         return found
 
     def one(self, made: dict[str, Any], rest: str = "") -> str:
