@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -207,3 +208,53 @@ def as_postgres() -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
     return {"user": "postgres", "group": "postgres", "extra_groups": []}
+
+
+class Line:
+    """The way to a server, which a test can cut at a chosen moment.
+
+    With `cut_at`, the next message to the server that holds this is delivered, and whatever the
+    server answers is lost together with the connection. Unless it `delivers`, the message is lost
+    as well, and the line is down.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.cut_at: bytes | None = None
+        self.delivers = True
+        self.down = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                if self.down:
+                    client.close()
+                    continue
+                server = socket.create_connection(("127.0.0.1", self.target))
+                for pair in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, up: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if up and self.cut_at is not None and self.cut_at in data:
+                    self.cut_at = None
+                    source.close()  # no answer comes back
+                    if not self.delivers:
+                        self.down = True
+                        break
+                    target.sendall(data)
+                    time.sleep(0.1)
+                    break
+                target.sendall(data)
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def close(self) -> None:
+        self._listener.close()

@@ -518,7 +518,8 @@ class Writer:
             self._serve(session, [])
         now, known = world.monotonic(), self.health.troubles.get(Code.LOCKED)
         late = (since for _, since in session.late.values())
-        if now - min((*self.locked.values(), *late, now)) >= LOCKED_TOLD:
+        since = min((*self.locked.values(), *late, now))
+        if now - max(since, self.health.back_at) >= LOCKED_TOLD:
             if known is None:
                 self._log_who_locks(session)
             return {Code.LOCKED}

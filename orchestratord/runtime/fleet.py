@@ -275,8 +275,9 @@ class Fleet:
 
     async def leave(self) -> None:
         """The worker ends."""
-        await self._try("keep what was throttled", self.throttles.leave)
-        await self._try("take leave", lambda: self._store.write(daemons.leave()))
+        if self._store.health.unreachable is None:  # else what became of a COMMIT may be waited for
+            await self._try("keep what was throttled", self.throttles.leave)
+            await self._try("take leave", lambda: self._store.write(daemons.leave()))
 
     def died(self, owner: str) -> None:
         """A worker of the group has died: what it held is taken over at once."""

@@ -200,9 +200,6 @@ class Announcer:
         run: RunSummary | None,
     ) -> list[Explanation]:
         """The hook `explain`: each webhook of the endpoint, whether it fires, and why."""
-        webhooks = endpoint[WEBHOOKS]
-        if not webhooks or task.kind != "call":
-            return []
         status_code = outcome.status_code if outcome else None
         if run is not None and outcome is not None:
             data = run_data_of(run, outcome, task, config.redactor)
@@ -211,7 +208,7 @@ class Announcer:
         context = self._context(task, now)
         view = EventView(data, outcome.response if outcome else None, config.redactor)
         explanations: list[Explanation] = []
-        for webhook in webhooks:
+        for webhook in endpoint[WEBHOOKS]:
             obstacle = webhook.obstacle(phase, status_code)
             if obstacle is None and (why := self._health.disabled(endpoint.id, webhook.name)):
                 obstacle = f"disabled: {why}"

@@ -92,10 +92,11 @@ DURABLE = {"synchronous_commit": "on"}
 WATCHED = 0.3
 """Seconds for which a statement waits while it is looked who holds what it waits for."""
 BLOCKERS = r"""
-SELECT pg_sleep(0.1); SELECT format('pid %%s (%%s of %%s, %%s): %%s', pid,
-    COALESCE(NULLIF(application_name, ''), backend_type), usename, state,
-    left(regexp_replace(query, '\s+', ' ', 'g'), 200))
-FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids(%d)) ORDER BY pid
+SELECT pg_sleep(0.1); SELECT CASE pid WHEN 0 THEN 'a prepared transaction (pg_prepared_xacts)'
+    ELSE format('pid %%s (%%s of %%s, %%s): %%s', pid,
+        COALESCE(NULLIF(application_name, ''), backend_type), usename, state,
+        left(regexp_replace(query, '\s+', ' ', 'g'), 200)) END
+FROM pg_stat_activity RIGHT JOIN unnest(pg_blocking_pids(%d)) AS pid USING (pid) ORDER BY pid
 """
 
 LOCK = 0x6F72636865737472

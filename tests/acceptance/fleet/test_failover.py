@@ -14,7 +14,7 @@ from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.fleet.test_fleet import UNREACHABLE
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
-from tests.postgres import HOST, Postgres, Standby
+from tests.postgres import HOST, Line, Postgres, Standby
 
 pytestmark = pytest.mark.slow
 
@@ -89,3 +89,23 @@ def test_the_fleet_goes_on_with_the_standby(make_daemon: MakeDaemon, receiver: R
 
 def order(daemon: Daemon, numbers: Iterable[int]) -> list[int]:
     return daemon.batch("shop/order", [{"n": n} for n in numbers])
+
+
+def test_a_daemon_that_does_not_know_what_became_of_a_commit_ends_all_the_same(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    receiver.hold("/get")
+    with Postgres() as server:
+        url, line = server.create(), Line(server.port)
+        daemon = make_daemon(database=url.replace(f":{server.port}/", f":{line.port}/"))
+        daemon.expect(r"a password is written out here", *UNREACHABLE)
+        daemon.api("shop", receiver.url)
+        daemon.endpoint("shop/get", "/get")
+        daemon.start()
+        daemon.call("shop/get")
+        until(lambda: receiver.count("/get"), "the attempt")
+        line.cut_at, line.delivers = b"; COMMIT", False
+        receiver.let_go("/get")
+        daemon.logged("the database cannot be reached")
+        assert daemon.stop() == 0
+        line.close()

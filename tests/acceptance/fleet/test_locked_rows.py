@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from statistics import median
 from typing import Any
@@ -14,6 +16,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from orchestratord.queue.writer import LOCKED_TOLD
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Receiver
@@ -244,3 +247,36 @@ def test_a_daemon_ends_while_a_row_is_locked(
             assert time.monotonic() - began < 10
         daemon.start()
         assert daemon.finish(id_, 20)["status"] == "succeeded"
+
+
+def test_time_in_which_the_database_was_away_is_no_time_for_which_a_row_is_locked(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    receiver.on("/one", 200)
+    with Postgres(max_prepared_transactions="2") as server:
+        database = server.create()
+        daemon = make_daemon(database=database)
+        daemon.api("shop", receiver.url)
+        daemon.endpoint("shop/one", "/one")
+        daemon.expect("a password is written out here", "rows are locked by")
+        with daemon.start():
+            daemon.finish(daemon.call("shop/one"))
+            with closing(psycopg.connect(database)) as session:  # a lock that outlives the server
+                rows = "SELECT 1 FROM endpoint_state WHERE endpoint_id = 'shop/one' FOR UPDATE"
+                assert session.execute(rows).fetchall()
+                session.execute("PREPARE TRANSACTION 'held'")
+            daemon.finish(daemon.call("shop/one"))
+            server.stop(signal.SIGQUIT)
+            daemon.logged("the database cannot be reached")
+            time.sleep(LOCKED_TOLD + 1)
+            server.start()
+            back = at(daemon.logged("the database is back"))
+            locked_at = at(daemon.logged("rows are locked by a prepared transaction"))
+            assert locked_at >= back + LOCKED_TOLD - 0.1
+            assert not server.run(database.rpartition("/")[2], "ROLLBACK PREPARED 'held'")
+            daemon.logged("no row of the database is locked by others any more")
+
+
+def at(line: str) -> float:
+    """When a line of the log was written, in seconds."""
+    return datetime.fromisoformat(line.partition(" ")[0]).timestamp()

@@ -6,11 +6,9 @@ import asyncio
 import json
 import re
 import signal
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -37,7 +35,7 @@ from orchestratord.queue.reports import backlog
 from orchestratord.queue.shared_rates import BUSY_MS
 from orchestratord.queue.store import Store
 from orchestratord.values.rate_limit import RateLimit
-from tests.postgres import Postgres, Standby
+from tests.postgres import Line, Postgres, Standby
 
 pytestmark = pytest.mark.slow
 
@@ -253,56 +251,6 @@ async def test_signs_of_life(two: list[Any]) -> None:
     assert [daemon.owner for daemon in await other.store.read(daemons.seen())] == [
         other.store.owner
     ]
-
-
-class Line:
-    """The way to the server, which a test can cut at a chosen moment.
-
-    With `cut_at`, the next message to the server that holds this is delivered, and whatever the
-    server answers is lost together with the connection. Unless it `delivers`, the message is lost
-    as well, and the line is down.
-    """
-
-    def __init__(self, port: int) -> None:
-        self.target = port
-        self.cut_at: bytes | None = None
-        self.delivers = True
-        self.down = False
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                if self.down:
-                    client.close()
-                    continue
-                server = socket.create_connection(("127.0.0.1", self.target))
-                for pair in ((client, server, True), (server, client, False)):
-                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
-
-    def _pump(self, source: socket.socket, target: socket.socket, up: bool) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                if up and self.cut_at is not None and self.cut_at in data:
-                    self.cut_at = None
-                    source.close()  # no answer comes back
-                    if not self.delivers:
-                        self.down = True
-                        break
-                    target.sendall(data)
-                    time.sleep(0.1)
-                    break
-                target.sendall(data)
-        for each in (source, target):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def close(self) -> None:
-        self._listener.close()
 
 
 @pytest.fixture
