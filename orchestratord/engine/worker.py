@@ -165,17 +165,15 @@ class Worker:
 
     async def run(self) -> None:
         """Take over what a dead daemon had claimed, then claim and run until `drain` is called."""
-        loop = asyncio.get_running_loop()
-        beside = [
-            loop.create_task(self._follow_elected()),
-            loop.create_task(self.pipe.deadlines.watch()),
-        ]
         try:
-            await self._begin()
-            await self._go_round()
+            async with asyncio.TaskGroup() as group:
+                steps = self._follow_elected(), self.pipe.deadlines.watch()
+                beside = [group.create_task(step) for step in steps]
+                await self._begin()
+                await self._go_round()
+                for one in beside:
+                    one.cancel()
         finally:
-            for one in beside:
-                one.cancel()
             self._stopped.set()
 
     async def _follow_elected(self) -> None:

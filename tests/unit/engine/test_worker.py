@@ -45,6 +45,7 @@ class Bench:
     status: int = 200
     answer: asyncio.Event = field(default_factory=asyncio.Event)
     told: list[tuple[str, int]] = field(default_factory=list)
+    loop: asyncio.Task[None] | None = None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -101,11 +102,12 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     worker.placement.adopt(config)
     made = Bench(store, worker, config, told=told)
     holder.append(made)
-    loop = asyncio.create_task(worker.run())
+    made.loop = asyncio.create_task(worker.run())
     yield made
     made.answer.set()
     await worker.drain(5)
-    await loop
+    if made.loop is not None:
+        await made.loop
     server.close()
     await client.aclose()
     await store.close()
@@ -123,6 +125,17 @@ async def test_what_is_accepted_while_the_daemon_drains_goes_back(bench: Bench) 
     assert [(task.status, task.attempts) for task in tasks] == [("pending", 0)] * 2
     assert bench.requests == 0
     assert bench.worker.lanes.in_flight == 0
+
+
+async def test_what_runs_beside_the_worker_does_not_end_unseen(bench: Bench) -> None:
+    broken: Any = object()
+    bench.store.elected.put(broken)
+    assert bench.loop is not None
+    with pytest.raises(ExceptionGroup) as raised:  # as a part of the daemon it ends that
+        async with asyncio.timeout(60):
+            await bench.loop
+    assert raised.group_contains(AttributeError)
+    bench.loop = None
 
 
 async def test_a_drain_interrupts_what_does_not_end(bench: Bench) -> None:
