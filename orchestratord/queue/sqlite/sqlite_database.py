@@ -448,7 +448,7 @@ class SqliteFile(Database):
     def unusable(self, error: OSError) -> QueueError:
         """What is raised where its files cannot be opened."""
         full = _OF_THE_SYSTEM.get(error.errno or 0) is Code.FULL
-        remedy = "make room on its disk" if full else "let this user write to its folder"
+        remedy = "make room on its disk" if full else "let this user write to it and to its folder"
         return QueueError(
             f"the database {self.path} cannot be opened: {error}; {remedy}, or set `database`"
         )
@@ -600,10 +600,13 @@ def held_back(path: Path) -> list[HoldingBack]:
 
 
 def create(path: Path) -> None:
-    """Make an empty file, unless there is one. Raises OSError."""
+    """Make an empty file, unless there is one, which this user may write to. Raises OSError."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     except FileExistsError:
+        # SQLite would say that it is the disk which fails.
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from None
         return
     os.fchmod(handle, 0o640)
     os.close(handle)

@@ -194,6 +194,36 @@ async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         await Store.open(f"sqlite:///{tmp_path}/file/queue.db")
 
 
+OPENS = """
+import asyncio, sys
+from orchestratord.errors import QueueError
+from orchestratord.queue.store import Store
+
+try:
+    asyncio.run(Store.open(sys.argv[1]))
+except QueueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_a_file_of_another_user(path: Path, mode: int) -> None:
+    """As after root has restored a backup: it is not the disk that fails."""
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    path.chmod(mode)
+    command = [sys.executable, "-c", OPENS, f"sqlite:///{path}"]
+    if os.geteuid() == 0:
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            pytest.skip("root may write to any file")
+        rights = "-dac_override,-dac_read_search"
+        command = [setpriv, "--bounding-set", rights, "--inh-caps", rights, *command]
+        os.chown(path, 65534, 65534)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert f"Permission denied: '{path}'; let this user write to it and to its" in done.stdout, done
+
+
 def test_failures_are_told_apart(tmp_path: Path) -> None:
     failures = SqliteFile(f"sqlite:///{tmp_path}/queue.db").failures
 
