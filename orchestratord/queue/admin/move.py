@@ -98,8 +98,8 @@ def move(
             try:
                 return _move(old, new, _parts(declared), source.shown, target.shown, moved)
             except (*target.failures.errors, *source.failures.errors) as error:
-                failures = target.failures if new.failures is target.failures else source.failures
-                raise failures.named(error) from error
+                of_target = isinstance(error, target.failures.errors)
+                raise (target if of_target else source).failures.named(error) from error
     finally:
         source.close()
 

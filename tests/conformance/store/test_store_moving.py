@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from orchestratord_outbox.outbox_tables import TAKEN
 
-from orchestratord.errors import DatabaseInUse, QueueError
+from orchestratord.errors import DatabaseInUse, QueueError, Unreachable
 from orchestratord.model.event import RETRY_AFTER, StoredThrottle
 from orchestratord.model.task import Key, Status, Upsert
 from orchestratord.queue.admin import move
@@ -268,6 +268,17 @@ async def test_bytes_where_a_text_should_be_are_moved_as_one(
     assert (await store.read(search.get(2))).params == {}
     assert "not JSON" in str((await store.read(search.get(1))).params.why)
     await store.close()
+
+
+async def test_what_is_wrong_with_the_file_is_named_as_for_a_file(
+    old: Any, url: str, target: str
+) -> None:
+    [found] = old.run("SELECT rootpage FROM sqlite_master WHERE name = 'attempts'")
+    with Path(url.removeprefix("sqlite:///")).open("r+b") as file:
+        file.seek((found["rootpage"] - 1) * 4096)
+        file.write(bytes(4096))
+    with pytest.raises(Unreachable, match="the database is damaged; keep a copy"):
+        move.move(url, target, OF_PLUGINS)
 
 
 async def test_a_row_that_another_program_writes_meanwhile_ends_the_move(
