@@ -45,7 +45,8 @@ LOCK_TIMEOUT = "2s"
 LOCK_TRIES = 8
 """How often a lock is asked for, where others use the tables that are to change."""
 
-_HISTORY = "schema_migration"
+HISTORY = "schema_migration"
+"""The table of the steps that a database has taken."""
 _STEPS = "steps:"
 """How the name of the fact begins that says how many steps a plugin's table has had."""
 _TEXT = PostgresTables.field_types["TEXT"]
@@ -175,7 +176,7 @@ def _runner(orm: peewee.Database, folder: Path) -> Any:
             module.up = stamped
             super()._run(name, module, direction, fake)
 
-    return StampingRunner(orm, str(folder), _HISTORY)
+    return StampingRunner(orm, str(folder), HISTORY)
 
 
 def build_index(orm: peewee.Database, name: str, on: str) -> None:

@@ -9,21 +9,21 @@ target; one that works on the file again ends the move, as no row is looked at a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
-
-from peewee import BigIntegerField as Big
-from peewee import FloatField, IntegerField
 
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.model.task import Table
 from orchestratord.queue import facts, schema
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.database import Database
+from orchestratord.queue.housekeeping.failing_told import TOLD
+from orchestratord.queue.housekeeping.undeclared import REMOVED
 from orchestratord.queue.models import TABLES, DaemonRow, Fact, RetrySchedule, SchemaRow
 from orchestratord.queue.operations.plugin_rows import types_of
+from orchestratord.queue.operations.schedules import MISSED
 from orchestratord.queue.postgres.claim_postgres import CLOCK
 from orchestratord.queue.schema import HALF, LEAVING, MOVED, NEVER
 from orchestratord.queue.sqlite.sqlite_database import SqliteFile
@@ -39,21 +39,27 @@ PAGE_BYTES = 8 << 20
 
 MODELS = [one for one in TABLES if one not in (DaemonRow, Fact, SchemaRow)]
 """What is moved; daemons are not, nor what each database keeps of itself."""
+FACTS = (REMOVED, TOLD, MISSED)
+"""How the names of the facts begin that are of the queue, and not of its database."""
+
+_TYPES = {"TEXT": "text", "DOUBLE": "float8"}
+"""Of the columns that hold no whole numbers, by peewee's names."""
 
 STATE = "move"
 """The name under which the target keeps how far it has come."""
 
+TABLES_THERE = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
 LAST_ID = "SELECT seq FROM sqlite_sequence WHERE name = ?"
 AT_WORK = f"SELECT host, pid FROM daemons WHERE lease_until > ({CLOCK}) LIMIT 1"
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A table to be moved: its columns with their types."""
+    """A table to be moved."""
 
     name: str
-    columns: Sequence[str]
-    types: Sequence[str]
+    columns: Mapping[str, str]
+    """With their types."""
     numbered: bool
     """Whether its ids are the database's."""
 
@@ -92,8 +98,8 @@ def move(
             try:
                 return _move(old, new, _parts(declared), source.shown, target.shown, moved)
             except (*target.failures.errors, *source.failures.errors) as error:
-                failures = target.failures if new.failures is target.failures else source.failures
-                raise failures.named(error) from error
+                of_target = isinstance(error, target.failures.errors)
+                raise (target if of_target else source).failures.named(error) from error
     finally:
         source.close()
 
@@ -127,24 +133,12 @@ def _parts(declared: Sequence[Table]) -> list[_Part]:
     parts = []
     for model in MODELS:
         fields = model._meta.sorted_fields
-        parts.append(
-            _Part(
-                model._meta.table_name,
-                [field.column_name for field in fields],
-                [_type(field) for field in fields],
-                fields[0].column_name == "id",
-            )
-        )
+        columns = {field.column_name: _TYPES.get(field.field_type, "bigint") for field in fields}
+        parts.append(_Part(model._meta.table_name, columns, fields[0].column_name == "id"))
     for table in declared:
-        columns = list(table.columns)
-        parts.append(_Part(table.name, columns, types_of(table, columns), False))
+        types = types_of(table, list(table.columns))
+        parts.append(_Part(table.name, dict(zip(table.columns, types, strict=True)), False))
     return parts
-
-
-def _type(field: Any) -> str:
-    if isinstance(field, FloatField):
-        return "float8"
-    return "bigint" if isinstance(field, IntegerField | Big) else "text"
 
 
 def _move(
@@ -155,6 +149,17 @@ def _move(
     target: str,
     moved: Callable[[str, int, int], None],
 ) -> int:
+    known = {
+        schema.HISTORY,
+        *(part.name for part in parts),
+        *(one._meta.table_name for one in TABLES),
+    }
+    others = sorted(name for (name,) in old.all(TABLES_THERE) if name not in known)
+    if left := [name for name in others if old.one(f'SELECT 1 FROM "{name}" LIMIT 1')]:
+        raise QueueError(
+            f"{source} has rows in {', '.join(left)}, which no plugin that is loaded declares: "
+            "load it, or, if you do not need them, delete these rows"
+        )
     state = _begin(old, new, parts, source)
     for part in parts:
         total = old.value(f'SELECT count(*) FROM "{part.name}"')
@@ -163,7 +168,8 @@ def _move(
             last, done = page[-1][0], done + len(page)
             state["tables"][part.name] = (last, done)
             new.begin()
-            new.many(_insert(part), part.types, [_row(part, values) for _, *values in page])
+            types = list(part.columns.values())
+            new.many(_insert(part), types, [_row(part, values) for _, *values in page])
             facts.put(new, STATE, json.dumps(state))
             new.commit()
             moved(part.name, done, total)
@@ -173,6 +179,11 @@ def _move(
     old.commit()
     new.begin()
     facts.forget(new, HALF)
+    for prefix in FACTS:
+        for name in facts.beginning_with(new, prefix):  # of one who worked there once
+            facts.forget(new, prefix + name)
+        for name, value in facts.beginning_with(old, prefix).items():
+            facts.put(new, prefix + name, value)
     new.commit()
     return int(state["tables"].get(RetrySchedule._meta.table_name, (0, 0))[1])
 
@@ -220,7 +231,11 @@ def _begin(old: Connection, new: Connection, parts: Sequence[_Part], source: str
 
 def _page(old: Connection, part: _Part, last: int) -> list[tuple[Any, ...]]:
     """The next rows of a table, each behind its rowid."""
-    columns = ", ".join(f'"{name}"' for name in part.columns)
+    # Others may have written bytes into a column of text, which is none of theirs for PostgreSQL.
+    columns = ", ".join(
+        f'CAST("{name}" AS TEXT)' if kind == "text" else f'"{name}"'
+        for name, kind in part.columns.items()
+    )
     select = f'SELECT rowid, {columns} FROM "{part.name}" WHERE rowid > ? ORDER BY rowid LIMIT ?'
     rows = old.all(select, (last, PAGE))
     size = 0

@@ -292,10 +292,7 @@ class SqliteConnection(Connection):
 
     def checkpoint(self, *, wait: bool = True) -> None:
         """As in the interface."""
-        if wait:
-            self.one("PRAGMA wal_checkpoint(TRUNCATE)")
-            return
-        self.one("PRAGMA busy_timeout = 0")
+        self.one(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000 * wait:.0f}")
         try:
             self.one("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
@@ -450,9 +447,10 @@ class SqliteFile(Database):
 
     def unusable(self, error: OSError) -> QueueError:
         """What is raised where its files cannot be opened."""
+        full = _OF_THE_SYSTEM.get(error.errno or 0) is Code.FULL
+        remedy = "make room on its disk" if full else "let this user write to it and to its folder"
         return QueueError(
-            f"the database {self.path} cannot be opened: {error}; let this user write to its "
-            "folder, or set `database`"
+            f"the database {self.path} cannot be opened: {error}; {remedy}, or set `database`"
         )
 
     def connect(self, *, writes: bool) -> Connection:
@@ -518,23 +516,30 @@ class SqliteFile(Database):
         yield connection.orm
 
     def back_up(self, name: str) -> None:
-        """Keep a copy beside the file, under its name and `name`; one that is there stays."""
+        """Keep a copy beside the file, under its name and `name`. One of an older schema stays: the
+        change was broken off, and begins again. Raises QueueError."""
         copy = self.path.with_name(f"{self.path.name}.{name}")
-        if copy.exists():
-            return
         half = copy.with_name(f"{copy.name}.part")
-        half.unlink(missing_ok=True)
-        create(half)
-        with (
-            closing(sqlite3.connect(self.path)) as source,
-            closing(sqlite3.connect(half)) as target,
-        ):
-            source.backup(target)
-        # Whole, or not there: a daemon that dies half-way makes it anew.
-        descriptor = os.open(half, os.O_RDONLY | os.O_CLOEXEC)
-        os.fsync(descriptor)
-        os.close(descriptor)
-        half.rename(copy)
+        try:
+            if copy.exists() and _schema(copy) != _schema(self.path):
+                return
+            half.unlink(missing_ok=True)
+            create(half)
+            with (
+                closing(sqlite3.connect(self.path)) as source,
+                closing(sqlite3.connect(half)) as target,
+            ):
+                target.execute("PRAGMA journal_mode = OFF")
+                source.backup(target)
+            # Whole, or not there: a daemon that dies half-way makes it anew.
+            with half.open("rb") as file:
+                os.fsync(file.fileno())
+            half.rename(copy)
+        except (OSError, sqlite3.Error) as error:
+            half.unlink(missing_ok=True)  # the daemon of before needs the room
+            raise QueueError(
+                f"make room for {copy}, a copy from before the change: {error}"
+            ) from error
 
     def close(self) -> None:
         """Give the lock up. Connections are closed by their threads before."""
@@ -565,6 +570,11 @@ def files_of(path: Path) -> tuple[Path, Path, Path]:
     return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
 
 
+def _schema(path: Path) -> Any:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT version FROM schema").fetchone()
+
+
 def _checkpoint_each(path: Path) -> int:
     disk = world.statvfs(path)
     return 1 if disk.f_bavail * disk.f_frsize < TIGHT else CHECKPOINT
@@ -590,10 +600,13 @@ def held_back(path: Path) -> list[HoldingBack]:
 
 
 def create(path: Path) -> None:
-    """Make an empty file, unless there is one. Raises OSError."""
+    """Make an empty file, unless there is one, which this user may write to. Raises OSError."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     except FileExistsError:
+        # SQLite would say that it is the disk which fails.
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from None
         return
     os.fchmod(handle, 0o640)
     os.close(handle)

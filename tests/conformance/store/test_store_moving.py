@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from orchestratord_outbox.outbox_tables import TAKEN
 
-from orchestratord.errors import DatabaseInUse, QueueError
+from orchestratord.errors import DatabaseInUse, QueueError, Unreachable
 from orchestratord.model.event import RETRY_AFTER, StoredThrottle
 from orchestratord.model.task import Key, Status, Upsert
 from orchestratord.queue.admin import move
@@ -221,6 +221,64 @@ async def test_what_is_in_the_target_hides_nothing_of_the_source(
     old.run(remedy)
     move.move(url, target, OF_PLUGINS)
     assert tables(old, target) == before
+
+
+async def test_what_was_told_and_accepted_is_not_told_and_asked_again(
+    old: Any, url: str, target: str
+) -> None:
+    known = {
+        "removed_endpoints": '["crm/old"]',
+        "failing_told:crm/get": "7",
+        "missed_slots:crm/a": "{}",
+    }
+    for name, value in known.items():
+        old.url = url
+        old.run(f"INSERT INTO meta VALUES ('{name}', '{value}')")
+    old.url = target
+    await (await old.open(*OF_PLUGINS)).close()
+    old.run(
+        "INSERT INTO meta VALUES ('failing_told:crm/of the try', '9'), ('missed_slots:crm/a', '')"
+    )
+    move.move(url, target, OF_PLUGINS)
+    there = {row["name"]: row["value"] for row in old.run("SELECT * FROM meta")}
+    assert {name: there[name] for name in there if name in known or "crm" in name} == known
+
+
+async def test_rows_of_a_plugin_that_is_not_loaded_are_not_left_behind(
+    old: Any, url: str, target: str
+) -> None:
+    with pytest.raises(
+        QueueError, match=r"queue\.db has rows in health, outbox_taken, which no plug"
+    ):
+        move.move(url, target, ())
+    await (await Store.open(url)).close()
+    old.run("DELETE FROM health")
+    assert move.move(url, target, [TAKEN])
+
+
+async def test_bytes_where_a_text_should_be_are_moved_as_one(
+    old: Any, url: str, target: str
+) -> None:
+    """As after an edit by a program; the row fails alone, and keeps no other from being moved."""
+    old.run("UPDATE retry_schedule SET params = x'7b2263ff' WHERE id = 1")
+    old.run("UPDATE retry_schedule SET params = x'7b7d' WHERE id = 2")
+    assert move.move(url, target, OF_PLUGINS)
+    old.url = target
+    store = await old.open(*OF_PLUGINS)
+    assert (await store.read(search.get(2))).params == {}
+    assert "not JSON" in str((await store.read(search.get(1))).params.why)
+    await store.close()
+
+
+async def test_what_is_wrong_with_the_file_is_named_as_for_a_file(
+    old: Any, url: str, target: str
+) -> None:
+    [found] = old.run("SELECT rootpage FROM sqlite_master WHERE name = 'attempts'")
+    with Path(url.removeprefix("sqlite:///")).open("r+b") as file:
+        file.seek((found["rootpage"] - 1) * 4096)
+        file.write(bytes(4096))
+    with pytest.raises(Unreachable, match="the database is damaged; keep a copy"):
+        move.move(url, target, OF_PLUGINS)
 
 
 async def test_a_row_that_another_program_writes_meanwhile_ends_the_move(

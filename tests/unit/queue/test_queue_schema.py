@@ -6,6 +6,7 @@ import runpy
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -403,6 +404,27 @@ async def test_before_the_schema_changes_a_copy_is_kept(path: Path, later: Path)
     await (await Store.open(f"sqlite:///{path}")).close()  # nothing is changed any more
     assert copy.read_bytes() == kept
     assert [child.name for child in path.parent.glob("*before*")] == [copy.name]
+
+
+async def test_a_copy_is_of_the_last_change(path: Path) -> None:
+    """Who went back to it and worked on, and changes again, would lose what came since."""
+    copy = path.with_name(f"{path.name}.before-schema-{schema.VERSION}")
+
+    async def change(attempts: int, version: int = schema.BASELINE) -> int:
+        path.unlink(missing_ok=True)
+        dump(path)
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE retry_schedule SET attempts = ? WHERE id = 1", (attempts,))
+        if version != schema.BASELINE:  # broken off on the way
+            with SqliteDatabase(str(path)) as orm:
+                runner = schema._runner(orm, schema.MIGRATIONS)
+                runner.up(runner.migrations()[version - schema.BASELINE].name)
+        await (await Store.open(f"sqlite:///{path}")).close()
+        with closing(sqlite3.connect(copy)) as database:
+            [(kept,)] = database.execute("SELECT attempts FROM retry_schedule WHERE id = 1")
+        return int(kept)
+
+    assert [await change(7), await change(8), await change(9, schema.BASELINE + 2)] == [7, 8, 8]
 
 
 async def test_opening_again_changes_nothing(path: Path) -> None:

@@ -194,6 +194,36 @@ async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         await Store.open(f"sqlite:///{tmp_path}/file/queue.db")
 
 
+OPENS = """
+import asyncio, sys
+from orchestratord.errors import QueueError
+from orchestratord.queue.store import Store
+
+try:
+    asyncio.run(Store.open(sys.argv[1]))
+except QueueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_a_file_of_another_user(path: Path, mode: int) -> None:
+    """As after root has restored a backup: it is not the disk that fails."""
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    path.chmod(mode)
+    command = [sys.executable, "-c", OPENS, f"sqlite:///{path}"]
+    if os.geteuid() == 0:
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            pytest.skip("root may write to any file")
+        rights = "-dac_override,-dac_read_search"
+        command = [setpriv, "--bounding-set", rights, "--inh-caps", rights, *command]
+        os.chown(path, 65534, 65534)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert f"Permission denied: '{path}'; let this user write to it and to its" in done.stdout, done
+
+
 def test_failures_are_told_apart(tmp_path: Path) -> None:
     failures = SqliteFile(f"sqlite:///{tmp_path}/queue.db").failures
 
@@ -218,8 +248,9 @@ def test_failures_are_told_apart(tmp_path: Path) -> None:
 
 
 RUNS_FULL = """
-import asyncio, os, pathlib, sys
-from orchestratord.errors import StorageFull
+import asyncio, os, pathlib, sqlite3, sys
+from contextlib import closing
+from orchestratord.errors import QueueError, StorageFull
 from orchestratord.model.task import NewTask
 from orchestratord.queue import writer
 from orchestratord.queue.database import Workers
@@ -272,8 +303,26 @@ async def main(workers):
         name.unlink()
 
 
+def copy_without_room():
+    # The daemon of before goes on there, and needs what room there is.
+    old = disk / "old.db"
+    with closing(sqlite3.connect(old)) as database, database:
+        database.executescript(pathlib.Path(sys.argv[2]).read_text())
+        database.execute("UPDATE retry_schedule SET payload = ?", ("x" * 500_000,))
+    room = os.statvfs(disk)
+    ballast.write_bytes(b"x" * (room.f_bavail * room.f_bsize - 1_000_000))
+    before = os.statvfs(disk).f_bavail
+    try:
+        asyncio.run(Store.open(f"sqlite:///{old}"))
+    except QueueError as error:
+        assert "old.db.before-schema-" in str(error), error
+    assert not list(disk.glob("*before*")), list(disk.glob("*before*"))
+    assert os.statvfs(disk).f_bavail >= before - 20  # a lock, and the index of the journal
+
+
 asyncio.run(main(None))
 asyncio.run(main(Workers.make(2).worker(1)))
+copy_without_room()
 print("done")
 """
 
@@ -290,7 +339,14 @@ def test_a_disk_that_runs_full(tmp_path: Path) -> None:
     if subprocess.run([*alone, f"{mounted} '{disk}'"], capture_output=True).returncode:
         pytest.skip("this machine mounts nothing")
     done = subprocess.run(
-        [*alone, f'{mounted} "$1" && exec "$0" -c "$2" "$1"', sys.executable, disk, RUNS_FULL],
+        [
+            *alone,
+            f'{mounted} "$1" && exec "$0" -c "$2" "$1" "$3"',
+            sys.executable,
+            disk,
+            RUNS_FULL,
+            Path(__file__).parents[1] / "schema_v15_sqlite.sql",
+        ],
         capture_output=True,
         text=True,
         timeout=60,
