@@ -86,7 +86,7 @@ def _follow(client: SocketClient, console: Console, arguments: Namespace, bulk_i
         waits = number(bulk.get("waiting"))
         console.complain(f"bulk {bulk_id} has not ended in time, and goes on: {waits} wait")
         return TIMED_OUT
-    if bulk.get("failed"):
+    if bulk.get("failed") and bulk.get("action") != "resolve":
         console.complain(
             f"{number(bulk['failed'])} of what bulk {bulk_id} retried failed",
             f"See which: orchestratorctl list --bulk {bulk_id} --status failed",

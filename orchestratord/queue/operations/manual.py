@@ -121,6 +121,7 @@ def cancel(session: Session, task_id: int) -> Task:
     else:
         row = session.db.one(CANCEL, (now, now, task_id))
         session.moved(task.status, Status.CANCELLED)
+        session.outcome(task.bulk_id, task.status, -1)
         session.runs.move(task.run_id, task.status, Status.CANCELLED)
         session.touch(task)
         give_place(session, task.id, task.replaces, Status.CANCELLED, None)
@@ -161,8 +162,9 @@ def resolve(
             ATTEMPT.run(session.db, [attempt_row(task.id, s.attempt)])
     if s.last_success_at is not None:
         session.succeeded(task.endpoint_id, "", s.last_success_at)
-    session.outcome(task.bulk_id, s.status)
-    session.outcome(task.bulk_id, task.status, -1)
+    session.outcome(bulk_id or task.bulk_id, s.status)
+    # A bulk that the task leaves for another one keeps its numbers.
+    session.outcome(task.bulk_id if bulk_id is None else None, task.status, -1)
     give_place(session, task.id, task.replaces, s.status, s.reason)
     return task_of(row), apply_effects(session, s.effects)
 

@@ -314,12 +314,13 @@ def give_place(
         return
     held = reason not in LETS_GO if status == Status.FAILED else status == Status.CANCELLED
     session.release_place(place, held=held)
-    over = status == Status.SUCCEEDED
-    for *_, id_, was, run_id in session.db.all(FAMILY.format(ids="?"), (task_id,)) if over else ():
+    rows = session.db.all(FAMILY.format(ids="?"), (task_id,)) if status == Status.SUCCEEDED else ()
+    for *_, id_, was, run_id, bulk_id in rows:
         if was in (Status.FAILED, Status.CANCELLED):
             session.db.run(REPLACED, (session.now(), session.now(), id_))
             session.moved(was, Status.CANCELLED)
             session.runs.move(run_id, was, Status.CANCELLED)
+            session.outcome(bulk_id, was, -1)
 
 
 @writes(Rank.HAND)

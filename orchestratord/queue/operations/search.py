@@ -90,7 +90,7 @@ WITH RECURSIVE family (task, reason, id) AS (
     FROM family CROSS JOIN retry_schedule AS child {BY_PARENT}
     WHERE child.parent_id = family.id AND child.replaces IS NOT NULL
 )
-SELECT family.task, family.reason, other.id, other.status, other.run_id
+SELECT family.task, family.reason, other.id, other.status, other.run_id, other.bulk_id
 FROM family CROSS JOIN retry_schedule AS other {BY_ID}
 WHERE other.id = family.id
 """
@@ -104,7 +104,7 @@ def replaced_by(db: Connection, ids: Sequence[int], *, retries: bool = False) ->
     may be under way.
     """
     found: dict[int, int] = {}
-    for task, reason, other, status, _ in sorted(db.all(FAMILY.format(ids=_marks(ids)), ids)):
+    for task, reason, other, status, *_ in sorted(db.all(FAMILY.format(ids=_marks(ids)), ids)):
         over = reason == Reason.REPLACED
         last = status == Status.FAILED or (over and status == Status.SUCCEEDED)
         tried = status not in FINAL or (other < task and other in ids and other not in found)

@@ -400,6 +400,45 @@ async def test_a_person_says_how_it_ended(queue: Any, store: Store) -> None:
     assert (await store.counts())["succeeded"] == 1
 
 
+async def test_a_task_that_a_bulk_has_resolved_is_counted_once(queue: Any, store: Store) -> None:
+    ids = await failed(queue, 3)
+    first = await queue.bulk(TaskFilter(status=("failed",)))
+    await finish(store, first.id)
+    for task in await queue.claim():
+        await queue.settle(task, Status.FAILED)
+    second = await queue.bulk(TaskFilter(status=("failed",)), action="resolve")
+
+    async def resolve(id_: int, status: Status, bulk_id: int | None = None) -> None:
+        task = await store.read(search.get(id_))
+        settlement = queue.settlement(task, status, reason="resolved")
+        await store.write(manual.resolve(settlement, bulk_id))
+
+    for id_ in ids:
+        await resolve(id_, Status.FAILED, second.id)
+    # The other one keeps its numbers, as where a bulk retries what another one has moved.
+    assert (await shown(store, first.id))[1:3] == (0, 3)
+    assert (await shown(store, second.id))[1:3] == (0, 3)
+    await resolve(ids[0], Status.SUCCEEDED)
+    await store.write(manual.cancel(ids[1]))
+    assert (await shown(store, second.id))[1:3] == (1, 1)
+
+
+async def test_a_failure_that_is_cancelled_is_none_of_its_bulk(queue: Any, store: Store) -> None:
+    [id_, _] = await failed(queue, 2)
+    bulk = await queue.bulk(TaskFilter(status=("failed",)))
+    await finish(store, bulk.id)
+    [task] = await queue.claim(limit=1)
+    await queue.settle(task, Status.FAILED)
+    assert await shown(store, bulk.id) == ("finished", 0, 1, 1)
+    await store.write(manual.cancel(id_))
+    assert await shown(store, bulk.id) == ("finished", 0, 0, 1)
+    # Retried while the bulk waits for another one, it is the bulk's again.
+    await store.write(manual.trigger(id_))
+    for task in await queue.claim():
+        await queue.settle(task, Status.SUCCEEDED)
+    assert await shown(store, bulk.id) == ("finished", 2, 0, 0)
+
+
 # -- cancelling ------------------------------------------------------------------------------------
 
 

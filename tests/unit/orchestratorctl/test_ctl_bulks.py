@@ -143,6 +143,14 @@ def test_it_says_how_it_went(daemon: Daemon, ctl: Callable[..., Result]) -> None
     assert ctl(*RETRY).code == 0
 
 
+def test_what_a_bulk_has_resolved_as_failed_is_no_failure(
+    daemon: Daemon, ctl: Callable[..., Result]
+) -> None:
+    daemon.on("GET", "/v1/bulks/7", a_bulk(4000, "finished", action="resolve", failed=4000))
+    result = ctl("bulks", "7", "--wait")
+    assert (result.code, "retried failed" in result.err) == (0, False)
+
+
 def test_one_that_pauses_says_how_it_goes_on(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     daemon.on("GET", "/v1/bulks/7", a_bulk(10), a_bulk(60, "paused", failed=50, waiting=10))
     result = ctl(*RETRY, "--stop-after", "50", "--wait")

@@ -232,6 +232,18 @@ async def test_what_a_person_says_of_a_replacement_counts(queue: Any, store: Sto
     assert (run.open, run.succeeded, run.failed, run.cancelled) == (0, 1, 0, 1)
 
 
+async def test_what_is_replaced_is_no_failure_of_its_bulk(queue: Any, store: Store) -> None:
+    first = await failed(queue)
+    bulk = await queue.bulk(TaskFilter(status=("failed",)))
+    await bulks.step(store, bulk.id, 9)
+    await end(queue, Status.FAILED)
+    assert (await store.read(bulks.get(bulk.id))).failed == 1
+    await made(queue, first)
+    await end(queue)
+    assert await state(queue, first) == [OVER]
+    assert (await store.read(bulks.get(bulk.id))).failed == 0
+
+
 async def test_what_has_succeeded_stays_so(queue: Any, store: Store) -> None:
     first = await queue.ended(Status.SUCCEEDED)
     second = await made(queue, first, force=True)
