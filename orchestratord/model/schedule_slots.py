@@ -13,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect
+from collections import deque
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -22,6 +24,8 @@ from cronsim import CronSim
 from orchestratord.model.endpoint import Schedule
 from orchestratord.values.durations import parse_duration
 
+LONGEST = 50 * 366 * 86_400_000
+"""Milliseconds that are looked back for a slot; CronSim looks as far ahead."""
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 UNITS = ("minute", "hour", "day", *WEEKDAYS)
 
@@ -45,8 +49,7 @@ def next_slot(schedule: Schedule, after: int) -> int | None:
     step = _step(schedule)
     if step is not None:
         return (after // step + 1) * step
-    # In the hour that comes twice, a slot of the first one is found again in the second.
-    return next((slot for slot in _walk(schedule, after) if slot > after), None)
+    return next(_walk(schedule, after), None)
 
 
 def previous_slot(schedule: Schedule, at: int) -> int | None:
@@ -54,13 +57,14 @@ def previous_slot(schedule: Schedule, at: int) -> int | None:
     step = _step(schedule)
     if step is not None:
         return at // step * step
-    # Backwards is exclusive, too: a slot that is exactly now is found from a second later.
-    found = (slot for slot in _walk(schedule, at + 1000, reverse=True) if slot <= at)
-    slot = next(found, None)
-    # And there, the slots of the first hour are passed over in the second.
-    while slot is not None and (later := next_slot(schedule, slot)) is not None and later <= at:
-        slot = later
-    return slot
+    back = 60_000
+    while back < LONGEST:
+        # Forwards, as CronSim does not find each slot backwards in an hour that comes twice.
+        passed = takewhile(lambda slot: slot <= at, _walk(schedule, at - back))
+        if found := deque(passed, maxlen=1):
+            return found[0]
+        back *= 8
+    return None
 
 
 def is_taken(runs: Sequence[Run], slot: int) -> bool:
@@ -147,9 +151,29 @@ def _step(schedule: Schedule) -> int | None:
     return max(round(parse_duration(schedule.every) * 1000), 1)
 
 
-def _walk(schedule: Schedule, start: int, *, reverse: bool = False) -> Iterator[int]:
-    """The slots after (or before) a time, one after the other."""
+def _walk(schedule: Schedule, start: int) -> Iterator[int]:
+    """The slots after a time, one after the other."""
     # CronSim counts whole seconds; what is below a second would be carried along.
     local = datetime.fromtimestamp(start // 1000, ZoneInfo(schedule.timezone))
-    for moment in CronSim(cron_of(schedule), local, reverse=reverse):
-        yield round(moment.timestamp() * 1000)
+    for moment in _Calendar(cron_of(schedule), local):
+        # In the hour that comes twice, a slot of the first one is found again in the second.
+        if (slot := round(moment.timestamp() * 1000)) > start:
+            yield slot
+
+
+class _Calendar(CronSim):
+    """Goes through the hours as they pass. CronSim sets the minute to 0, and goes round for ever
+    where not a whole hour comes twice, as in Pacific/Chatham."""
+
+    def advance_hour(self) -> bool:
+        """As in CronSim."""
+        step = 3600
+        if self.dt.tzinfo is not None:
+            step = 900  # the offset of no zone changes between two quarters of an hour
+            self.dt = self.dt.astimezone(UTC).astimezone(self.dt.tzinfo)  # a day may begin at 01:00
+        fits = self.dt.hour in self.hours
+        while self.dt.hour not in self.hours:
+            self.tick(step - (self.dt.minute * 60 + self.dt.second) % step)
+            if self.dt.hour == 0:
+                break
+        return not fits

@@ -184,6 +184,38 @@ def test_within_the_second_hour_of_the_fold(minute: int) -> None:
     assert local(next_slot(schedule, now)) == "2026-10-26T02:30:00+01:00"
 
 
+@pytest.mark.parametrize(
+    ("zone", "cron", "day", "expected"),
+    [
+        # 03:45 is 02:45 again, in the middle of an hour.
+        (
+            "Pacific/Chatham", "*/15 3 * * *", "2026-04-05",
+            ["03:00:00+13:45", "03:15:00+13:45", "03:30:00+13:45", "03:00:00+12:45",
+             "03:15:00+12:45", "03:30:00+12:45", "03:45:00+12:45"],
+        ),
+        ("Pacific/Chatham", "*/7 2 * * 0", "2026-04-05", [
+            f"02:{minute}:00+13:45" for minute in "00 07 14 21 28 35 42 49 56".split()
+        ] + ["02:49:00+12:45", "02:56:00+12:45"]),
+        # 02:00 is 01:30 again.
+        ("Australia/Lord_Howe", "*/20 3 * * *", "2026-04-05",
+         ["03:00:00+10:30", "03:20:00+10:30", "03:40:00+10:30"]),
+        # The day begins at 01:00.
+        ("Asia/Beirut", "*/20 1 * * 0", "2026-03-29",
+         ["01:00:00+03:00", "01:20:00+03:00", "01:40:00+03:00"]),
+    ],
+)  # fmt: skip
+def test_each_slot_of_a_day_whose_hours_are_no_whole_ones(
+    zone: str, cron: str, day: str, expected: list[str]
+) -> None:
+    schedule = Schedule(cron=cron, timezone=zone)
+    noon = datetime.fromisoformat(day) - timedelta(hours=12)
+    found = slots(schedule, noon.isoformat(), len(expected), zone)
+    assert found == [f"{day}T{time}" for time in expected]
+    last = round(datetime.fromisoformat(found[-1]).timestamp() * 1000)
+    assert local(previous_slot(schedule, last), zone) == found[-1]
+    assert local(previous_slot(schedule, last - 1), zone) == found[-2]
+
+
 def test_an_hourly_slot_comes_in_both_hours_of_the_fold() -> None:
     schedule = Schedule(every="hour", at=":30", timezone=PARIS)
     assert slots(schedule, f"{FOLD}T01:00", 4) == [
@@ -203,6 +235,8 @@ CHANGES = {
     "America/Santiago": ["2026-04-05T03:00", "2026-09-06T04:00"],  # at midnight
     "Pacific/Apia": ["2011-12-30T10:00"],  # by a day
     "Asia/Kathmandu": ["2026-01-01T00:00"],  # never, and a quarter of an hour beside the others
+    "Pacific/Chatham": ["2026-04-04T14:00", "2026-09-26T14:00"],  # at a quarter to
+    "Asia/Beirut": ["2026-03-28T22:00", "2026-10-24T21:00"],  # at midnight, too
     "UTC": ["2026-01-01T00:00"],
 }
 """When the clocks are changed, UTC."""
