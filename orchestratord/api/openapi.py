@@ -85,7 +85,8 @@ def openapi_document(handlers: Handlers) -> dict[str, Any]:
             operation["operationId"] = f"{name}_{method.lower()}"
         taken.add(str(name))
         paths.setdefault(path, {})[method.lower()] = operation
-    queries = [about.query for about in map(_description, handlers.values()) if about is not None]
+    about = [getattr(handler, DESCRIPTION, None) for handler in handlers.values()]
+    queries = [one.query for one in about if one is not None]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -104,16 +105,11 @@ def openapi_document(handlers: Handlers) -> dict[str, Any]:
     }
 
 
-def _description(handler: Any) -> Description | None:
-    found = getattr(handler, DESCRIPTION, None)
-    return found if isinstance(found, Description) else None
-
-
 def _models(handlers: Iterable[Any]) -> list[Any]:
     """All that handlers are described with, each once."""
     found: list[Any] = [ProblemDocument]
     for handler in handlers:
-        if (about := _description(handler)) is not None:
+        if (about := getattr(handler, DESCRIPTION, None)) is not None:
             answers = [answer for answer in about.answers.values() if not isinstance(answer, str)]
             found += [one for one in (about.query, about.body, *answers) if one is not None]
     return [one for number, one in enumerate(found) if one not in found[:number]]
@@ -203,7 +199,7 @@ def _plain(value: Any) -> Any:
 def _operation(
     method: str, path: str, handler: Any, schemas: Schemas, responses: dict[str, Any]
 ) -> dict[str, Any]:
-    about = _description(handler)
+    about: Description | None = getattr(handler, DESCRIPTION, None)
     operation: dict[str, Any] = {"parameters": list(_in_path(path))}
     if path in OPEN:
         operation["security"] = []

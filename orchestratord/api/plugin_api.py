@@ -27,8 +27,7 @@ class Contained:
         # What is said of the handler is said of this.
         update_wrapper(self, route.handler)
         if (found := getattr(route.handler, DESCRIPTION, None)) is not None:
-            problems = (*found.problems, FAULT)
-            setattr(self, DESCRIPTION, replace(found, problems=problems))
+            setattr(self, DESCRIPTION, replace(found, problems=(*found.problems, FAULT)))
 
     async def __call__(self, asked: Asked) -> Answer:
         """Call it. Raises the errors that a handler may raise, and Refusal for all others."""

@@ -24,8 +24,6 @@ from cronsim import CronSim
 from orchestratord.model.endpoint import Schedule
 from orchestratord.values.durations import parse_duration
 
-LONGEST = 50 * 366 * 86_400_000
-"""Milliseconds that are looked back for a slot; CronSim looks as far ahead."""
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 UNITS = ("minute", "hour", "day", *WEEKDAYS)
 
@@ -57,13 +55,11 @@ def previous_slot(schedule: Schedule, at: int) -> int | None:
     step = _step(schedule)
     if step is not None:
         return at // step * step
-    back = 60_000
-    while back < LONGEST:
+    for power in range(9):  # from a minute to 31 years
         # Forwards, as CronSim does not find each slot backwards in an hour that comes twice.
-        passed = takewhile(lambda slot: slot <= at, _walk(schedule, at - back))
-        if found := deque(passed, maxlen=1):
+        start = at - 60_000 * 8**power
+        if found := deque(takewhile(lambda slot: slot <= at, _walk(schedule, start)), maxlen=1):
             return found[0]
-        back *= 8
     return None
 
 
@@ -98,9 +94,7 @@ def take(runs: Sequence[Run], schedule: Schedule, slot: int, now: int) -> list[R
 def next_free_slot(runs: Sequence[Run], schedule: Schedule, after: int) -> int | None:
     """The first slot later than `after` that was not taken; None where there is none."""
     slot = next_slot(schedule, after)
-    while slot is not None and is_taken(runs, slot):
-        run = run_before(runs, slot)
-        assert run is not None
+    while slot is not None and (run := run_before(runs, slot)) and slot <= run[1]:
         slot = next_slot(schedule, run[1])
     return slot
 

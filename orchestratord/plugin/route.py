@@ -370,30 +370,12 @@ class Answer:
     done: Action | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What `/openapi.json` says of a route beside its path, its method and its handler's docstring;
-    see `described`."""
-
-    query: type | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: type | None = None
-    answers: Mapping[int, Any] = field(default_factory=dict)
-    problems: Sequence[type[OrchestratordError] | str] = ()
-
-
 H = TypeVar("H", bound=Callable[..., Awaitable[Answer]])
 
 
-def described(
-    *,
-    query: type | None = None,
-    headers: Mapping[str, str] | None = None,
-    body: type | None = None,
-    answers: Mapping[int, Any],
-    problems: Sequence[type[OrchestratordError] | str] = (),
-) -> Callable[[H], H]:
-    """Decorate a handler with what `/openapi.json` is to say of it; its docstring is the summary.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """Decorates a handler with what `/openapi.json` is to say of it; its docstring is the summary.
 
     Args:
         query: the query parameters, a `TypedDict` (of `typing_extensions`) whose docstrings
@@ -405,14 +387,19 @@ def described(
         problems: the errors that it raises beside those that any route may raise.
     """
 
-    def decorate(handler: H) -> H:
-        described = Description(query, headers or {}, body, answers, problems)
-        setattr(handler, DESCRIPTION, described)
+    query: type | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: type | None = None
+    answers: Mapping[int, Any]
+    problems: Sequence[type[OrchestratordError] | str] = ()
+
+    def __call__(self, handler: H) -> H:
+        """The handler, so described."""
+        setattr(handler, DESCRIPTION, self)
         return handler
 
-    return decorate
 
-
+described = Description
 DESCRIPTION = "__description__"
 """The attribute of a handler that holds its `Description`."""
 

@@ -517,8 +517,7 @@ class Writer:
         if session.late or session.unsure:
             self._serve(session, [])
         now, known = world.monotonic(), self.health.troubles.get(Code.LOCKED)
-        late = (since for _, since in session.late.values())
-        since = min((*self.locked.values(), *late, now))
+        since = min((*self.locked.values(), *(at for _, at in session.late.values()), now))
         if now - max(since, self.health.back_at) >= LOCKED_TOLD:
             if known is None:
                 self._log_who_locks(session)

@@ -32,13 +32,16 @@ def pages(control: Control) -> Iterable[DashboardPage]:
             raise InvalidParams(dict.fromkeys(unknown, "there is no such filter"))
         given = {name: visit.query[name] for name in FILTERS if visit.query.get(name)}
         order, after = visit.query.get("order") or ORDERS[0], visit.query.get("after")
-        found = await _found(control, given, after, order)
+        try:
+            found = await control.retries(given, limit=PAGE, after=after, bounded=True, order=order)
+        except InvalidParams as error:
+            found = {"retries": [], "next": None, "wrong": error.problems}
         sorted_ = given if order == ORDERS[0] else {**given, "order": order}
         bulks = await control.bulks()
         older = {**sorted_, "after": found["next"]} if found["next"] is not None else None
         return {
             "tasks": found["retries"],
-            "wrong": found["wrong"],
+            "wrong": found.get("wrong"),
             "given": given,
             "chosen": given.get("status", "").split(","),
             "states": STATES,
@@ -72,27 +75,17 @@ def pages(control: Control) -> Iterable[DashboardPage]:
             "can_change": task["kind"] == "call" and state in ("failed", "cancelled"),
         }
 
-    async def show_bulk(visit: PageVisit) -> Mapping[str, Any]:
-        bulk = await control.bulk(number(visit.path["id"], "bulk"))
-        given = {name: value for name, value in bulk["filter"].items() if name != "id"}
-        done = bulk["moved"] + bulk["skipped"]
-        return {"bulk": bulk, "done": done, "given": given, "back": address(given)}
-
     yield DashboardPage("/retries", "tasks.html", "retries", show_list)
     yield DashboardPage("/retries/{id}", "task.html", "retries", show_one)
-    yield DashboardPage("/bulks/{id}", "bulk.html", "retries", show_bulk)
+    yield DashboardPage("/bulks/{id}", "bulk.html", "retries", partial(_show_bulk, control))
     yield DashboardPage("/bulks", "bulks.html", "retries", partial(_show_bulks, control))
 
 
-async def _found(
-    control: Control, given: Mapping[str, str], after: str | None, order: str
-) -> Mapping[str, Any]:
-    """A page of the list; nothing, and what is `wrong`, where a filter is."""
-    try:
-        found = await control.retries(given, limit=PAGE, after=after, bounded=True, order=order)
-    except InvalidParams as error:
-        return {"retries": [], "next": None, "wrong": error.problems}
-    return {**found, "wrong": {}}
+async def _show_bulk(control: Control, visit: PageVisit) -> Mapping[str, Any]:
+    bulk = await control.bulk(number(visit.path["id"], "bulk"))
+    given = {name: value for name, value in bulk["filter"].items() if name != "id"}
+    done = bulk["moved"] + bulk["skipped"]
+    return {"bulk": bulk, "done": done, "given": given, "back": address(given)}
 
 
 async def _show_bulks(control: Control, visit: PageVisit) -> Mapping[str, Any]:

@@ -100,12 +100,11 @@ def _write(
         and file not in texts
         and imported_files.is_imported(folder.contents.get(file, b""))
     ]
-    untouched = {
-        file
-        for file in texts
+    tried = {
+        file: text
+        for file, text in texts.items()
         if file not in folder.contents or imported_files.is_untouched(folder.contents[file])
     }
-    tried = {file: text for file, text in texts.items() if file in untouched}
     for problem in folder.errors_with(tried):
         if problem.file == own:
             raise click.ClickException(f"nothing was written, as it would not be good: {problem}")

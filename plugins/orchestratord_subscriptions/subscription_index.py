@@ -96,11 +96,8 @@ class SubscriptionIndex:
 
     def deliveries(self, told: Announcement) -> Sequence[NewTask] | Awaitable[Sequence[NewTask]]:
         """A delivery for each subscription of the tenant that wants an event."""
-        if told.tenant is None:
-            UNADDRESSED.add()
-            return ()
-        if told.tenant in self._tenants:
-            return self._made(self._tenants[told.tenant], told)
+        if told.tenant is None or told.tenant in self._tenants:
+            return self._made(self._tenants.get(told.tenant or ""), told)
         return self._made_later(told.tenant, told)
 
     async def _made_later(self, tenant: str, told: Announcement) -> Sequence[NewTask]:

@@ -157,15 +157,14 @@ class Announcer:
                 holds, error = _holds(one, view, budget)
                 if not holds:
                     continue
+                about = one, data, context, at, config.redactor, task, error
                 if one.subscribers is not None:
-                    made.append(announcement(one, data, context, at, config.redactor, task, error))
-                    continue
-                if one.batch is not None and not error:
+                    made.append(announcement(*about))
+                elif one.batch is not None and not error:
                     made.append(member_of(one, endpoint, data))
-                    continue
-                delivery = self.delivery(one, data, context, at, config.redactor, task, error)
-                self._notice_size(delivery)
-                made.append(delivery)
+                else:
+                    made.append(self.delivery(*about))
+                    self._notice_size(made[-1])
             if view is not None and budget is None:
                 view.free()
             return made

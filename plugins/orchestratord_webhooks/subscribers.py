@@ -87,16 +87,14 @@ def expanded(
 ) -> list[Made] | Awaitable[list[Made]]:
     """These, with the deliveries to subscriptions in the place of announcements."""
     found: list[Sequence[Made] | Awaitable[Sequence[NewTask]]] = []
-    waits = False
     for one in made:
         if not isinstance(one, Announcement):
             found.append([one])
         elif to_subscribers is None:
             log.warning("no plugin delivers to the subscribers of %s", one.endpoint_id)
         else:
-            deliveries = to_subscribers(one)
-            waits = waits or isawaitable(deliveries)
-            found.append(deliveries)
+            found.append(to_subscribers(one))
+    waits = any(map(isawaitable, found))
     return _awaited(found) if waits else list(chain.from_iterable(cast("Any", found)))
 
 

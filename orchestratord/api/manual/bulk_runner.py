@@ -125,8 +125,7 @@ class BulkRunner:
             return await self._store.read(bulks.row_of(bulk.id))  # it may have paused
         course.active = now
         before = bulk.moved
-        about = bulk.id, limit, self._obstacle, self._resolve
-        bulk, keys = await bulks.step(self._store, *about)
+        bulk, keys = await bulks.step(self._store, bulk.id, limit, self._obstacle, self._resolve)
         now_ms = self._clock.now_ms()
         for key, ids in keys.items():
             self._publish_moved(bulk, key, ids, now_ms)

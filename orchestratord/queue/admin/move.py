@@ -149,12 +149,8 @@ def _move(
     target: str,
     moved: Callable[[str, int, int], None],
 ) -> int:
-    known = {
-        schema.HISTORY,
-        *(part.name for part in parts),
-        *(one._meta.table_name for one in TABLES),
-    }
-    others = sorted(name for (name,) in old.all(TABLES_THERE) if name not in known)
+    known = {part.name for part in parts} | {one._meta.table_name for one in TABLES}
+    others = sorted({name for (name,) in old.all(TABLES_THERE)} - {*known, schema.HISTORY})
     if left := [name for name in others if old.one(f'SELECT 1 FROM "{name}" LIMIT 1')]:
         raise QueueError(
             f"{source} has rows in {', '.join(left)}, which no plugin that is loaded declares: "

@@ -148,18 +148,13 @@ async def step(
     if seen.status != RUNNING:
         return seen, {}
     found = await store.read(upcoming(seen, limit))
-    skipped: Counter[str] = Counter()
-    ids = []
+    ids: list[int] = []
     if seen.action == RESOLVING:
         reasons = await asyncio.gather(*(resolve(seen, id_) for id_, _ in found))
-        skipped.update(reason for reason in reasons if reason is not None)
     else:
-        for id_, key in found:
-            reason = obstacle(key) if seen.action == RETRYING else None
-            if reason is None:
-                ids.append(id_)
-            else:
-                skipped[reason] += 1
+        reasons = [obstacle(key) if seen.action == RETRYING else None for _, key in found]
+        ids = [id_ for (id_, _), reason in zip(found, reasons, strict=True) if reason is None]
+    skipped = Counter(reason for reason in reasons if reason is not None)
     last = len(found) < limit
     cursor = seen.highest_id if last else found[-1][0]
     return await store.write(move_on(Move(seen, ids, skipped, cursor, last)))
