@@ -270,7 +270,7 @@ def test_why_a_hook_has_put_a_task_off(make_daemon: MakeDaemon, receiver: Receiv
     call, why = daemon.call("shop/get"), "calling hours, from 08:00 on"
     plugins = daemon.config / "plugins"
     until((plugins / "snoozed").exists, "the event")
-    assert (plugins / "snoozed").read_text() == why
+    until(lambda: (plugins / "snoozed").read_text() == why, "its text")
     daemon.restart()
     waits = daemon.task(call)["waits"]
     assert (waits["for"], waits["why"]) == ("snooze", why)
