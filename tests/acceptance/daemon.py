@@ -93,6 +93,8 @@ class Daemon(Control):
         """Descriptors that the process inherits."""
         self.by_command = False
         """It is started by its command line, as users do, though that takes longer."""
+        self.python = sys.executable
+        """The interpreter of its command line; that of another environment has another version."""
         self.expected: list[str] = []
         """Regular expressions of what may be logged at ERROR."""
         self.environ = {
@@ -160,7 +162,7 @@ class Daemon(Control):
             return self.process
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.wrapper, sys.executable, "-m", "orchestratord", *words],
+                [*self.wrapper, self.python, "-m", "orchestratord", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
