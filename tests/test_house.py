@@ -49,6 +49,14 @@ DOCUMENTED = 0.92
 
 # -- names ---------------------------------------------------------------------------------------
 
+ROOT: set[str] = {
+    *"README.md CHANGELOG.md CONTRIBUTING.md CODE_OF_CONDUCT.md SECURITY.md LICENSE".split(),
+    *"orchestratord orchestratorctl plugins clients config systemd deploy examples".split(),
+    *"docs tests bench scripts pyproject.toml constraints.txt requirements.lock".split(),
+    *"justfile mkdocs.yml .ci .github .devcontainer .gitignore .git-blame-ignore-revs".split(),
+    *".pre-commit-config.yaml .containerignore .dockerignore".split(),
+}
+"""What a newcomer finds at the root of a checkout."""
 LOOSE = {"__init__", "__main__", "errors", "log", "testing"}
 """Modules at the root of `orchestratord`."""
 ANYWHERE = {"__init__", "__main__", "main"}
@@ -184,6 +192,13 @@ def gathered(places: Iterable[tuple[str, str]]) -> Iterator[Finding]:
 
 
 # -- rooms ---------------------------------------------------------------------------------------
+
+
+@rule
+def root() -> Iterator[Finding]:
+    """At the root of the checkout stands only what is listed here."""
+    for name in sorted({path.parts[0] for path in HOUSE.files} - ROOT):
+        yield Finding(name, 1, f"{name} is not for the root")
 
 
 @rule

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from pydantic_core import to_json
 
 from orchestratord.engine.answer_rules import answer_rules
+from orchestratord.engine.answer_saving import SAVE_AS
 from orchestratord.engine.file_keys import (
     FilePart,
     FileToSend,
@@ -25,7 +26,7 @@ from orchestratord.engine.file_keys import (
     multipart,
     save_as,
 )
-from orchestratord.engine.file_transfer import BODY_PARTS, SAVE_AS, with_files
+from orchestratord.engine.file_transfer import BODY_PARTS, with_files
 from orchestratord.engine.request_checks import problems
 from orchestratord.engine.retry_delay import parse_reset
 from orchestratord.errors import InvalidPayload, Problem, Reject, SendError, SendErrorKind
