@@ -222,6 +222,7 @@ class HttpExecutor(Executor):
     type: ClassVar[str] = "http"
     phases: ClassVar[tuple[str, str]] = ("before_request", "after_request")
     model: ClassVar[Any] = HttpSpec
+    only_sends: ClassVar[bool] = True
 
     def default_idempotent(self, spec: HttpSpec) -> bool:
         """Whether a repeat is safe, where the endpoint does not say: false for POST and PATCH."""

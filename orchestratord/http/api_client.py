@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from orchestratord.errors import SendError
-from orchestratord.http.client import HttpClient, SendOptions
+from orchestratord.http.client import HANDED_OVER, HttpClient, SendOptions
 from orchestratord.http.egress import Egress, parse_rule
 from orchestratord.http.oauth import Keeper, Learn, Token, TokenKeeper
 from orchestratord.http.proxy import ProxyRoute
@@ -212,11 +212,19 @@ class AttemptClient:
         client: of its target.
     """
 
-    __slots__ = ("_client", "_deadline")
+    __slots__ = ("_client", "_deadline", "_request", "_sent_before")
 
     def __init__(self, client: TargetClient) -> None:
         self._client = client
         self._deadline: float | None = None
+        self._request: httpx.Request | None = None
+        self._sent_before = False
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether a byte of one of its requests may have been handed to the kernel."""
+        request = self._request
+        return self._sent_before or (request is not None and HANDED_OVER in request.extensions)
 
     def send(
         self,
@@ -231,8 +239,11 @@ class AttemptClient:
         now = asyncio.get_running_loop().time()
         if deadline is None:
             self._deadline = deadline = now + client.timeout
-        elif now >= deadline:
-            return _late(format_duration(client.timeout))
+        else:
+            self._sent_before = self.has_sent
+            if now >= deadline:
+                return _late(format_duration(client.timeout))
+        self._request = request
         asked = fresh, follow_redirects, max_response
         options = client.known.get(asked) or client.options(asked)
         return client.send(request, options, now, deadline)

@@ -29,6 +29,8 @@ from orchestratord.http.tls import context_of, reason
 from orchestratord.model.http_message import MAX_RESPONSE, Origin, Request, Response, origin_of
 
 CONNECT_TIMEOUT = 5.0
+HANDED_OVER = "orchestratord.handed_over"
+"""The extension of a request of which a byte may have been handed to the kernel."""
 _MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Headers that speak of a body, and go where it goes.
@@ -146,11 +148,14 @@ class HttpClient:
         if connection is None:
             until = min(deadline, now + options.connect_timeout)
             connection = await self._open(key, options, until)
+        request.extensions[HANDED_OVER] = True
         try:
             status, reason, version, fields, names, content, cut = await connection.exchange(
                 encoded, options.max_response, deadline
             )
         except BaseException:
+            if connection.not_sent:
+                del request.extensions[HANDED_OVER]
             connection.abandon()
             raise
         end = asyncio.get_running_loop().time()

@@ -42,7 +42,7 @@ class Http1Connection(asyncio.Protocol):
 
     __slots__ = tuple(
         "_answer _answered _asked _buffers _closes _deadline _feeding _gathered _look _loop "
-        "_not_sent _parser _paused _rest _room _saved _socket _timer _timer_at _transport _waiter "
+        "not_sent _parser _paused _rest _room _saved _socket _timer _timer_at _transport _waiter "
         "_write address egress idle_since is_closing reusable used".split()
     )
 
@@ -81,7 +81,7 @@ class Http1Connection(asyncio.Protocol):
         self._closes = False
         self._buffers = True
         """Whether its transport may hold some of a request back."""
-        self._not_sent = False
+        self.not_sent = False
         """Nothing of the request has gone out: it waits for the end of the turn, or the connection
         is broken. What comes then is not its answer."""
         self._answered = b""
@@ -127,14 +127,14 @@ class Http1Connection(asyncio.Protocol):
         if self._saved is not None:
             self._answered = b""
         if encoded.sent is not None:
-            self._buffers, self._not_sent, self._rest = True, False, memoryview(b"")
+            self._buffers, self.not_sent, self._rest = True, False, memoryview(b"")
             self._transport.write(encoded.head)
             self._feeding = self._loop.create_task(self._feed(encoded.sent))
         elif len(body) <= _PIECE:
-            self._not_sent = self._gathered is not None
+            self.not_sent = self._gathered is not None
             self._write(encoded.head + body)
         else:
-            self._buffers, self._not_sent = True, False
+            self._buffers, self.not_sent = True, False
             write = self._transport.write if self._over_tls() else self._write_now
             write(encoded.head)
             self._rest = memoryview(body)
@@ -185,7 +185,7 @@ class Http1Connection(asyncio.Protocol):
             what = "the request could not be sent in time"
         else:
             what = "no answer came in time"
-        self._fail(SendError(what, kind="timeout", sent=not self._not_sent))
+        self._fail(SendError(what, kind="timeout", sent=not self.not_sent))
 
     def _send_more(self) -> None:
         """Write a piece a turn: what is written to a connection that broke is dropped, and logged
@@ -213,7 +213,7 @@ class Http1Connection(asyncio.Protocol):
             self._rest = self._feeding = None
 
     def _send_gathered(self, write: Callable[[bytes], None], data: bytes) -> None:
-        self._not_sent = False
+        self.not_sent = False
         if self._waiter is not None:  # else abandoned before the end of the turn
             write(data)
 
@@ -223,7 +223,7 @@ class Http1Connection(asyncio.Protocol):
         try:
             sent = self._socket.send(data)
         except OSError as error:  # it is full; or broken, which the transport finds, too
-            self._not_sent = isinstance(error, ConnectionError)
+            self.not_sent = isinstance(error, ConnectionError)
             sent = 0
         if sent < len(data):
             self._buffers = True
@@ -266,12 +266,12 @@ class Http1Connection(asyncio.Protocol):
                 return
             kind: SendErrorKind = "reset"
             when = "without an answer"
-            if self._not_sent:
+            if self.not_sent:
                 when = "before the request was sent"
             elif self._rest is not None:
                 kind, when = "send", "while the request was being sent"
             what = f"the connection was closed {when}"
-            self._fail(SendError(what, kind=kind, sent=not self._not_sent, stale=self.used))
+            self._fail(SendError(what, kind=kind, sent=not self.not_sent, stale=self.used))
         elif error is not None:
             what = "the connection was reset in the middle of the answer"
             self._fail(SendError(what, kind="reset", sent=True))
@@ -298,7 +298,7 @@ class Http1Connection(asyncio.Protocol):
         if self._waiter is None:  # nothing was asked for
             self.close()
             return
-        if self._not_sent:  # nor for this
+        if self.not_sent:  # nor for this
             what = "the receiver sent something before the request was sent"
             self._fail(SendError(what, kind="reset", sent=False, stale=self.used))
             return

@@ -122,6 +122,8 @@ class Executor(ABC):
             nothing.
         model: for calls, the pydantic model of the endpoint's keys of this type; a `ParamRules`
             if they limit the parameters.
+        only_sends: all that reaches a receiver goes through `send`: what is cancelled before a byte
+            of that has left has done nothing.
         immediate: for calls: it sends nothing, so the daemon writes a new one as succeeded, with
             its consequences. It executes only a task that had to wait.
         refused: keys without a meaning for endpoints of this type → the key to write instead.
@@ -132,6 +134,7 @@ class Executor(ABC):
     type: ClassVar[str] = ""
     phases: ClassVar[tuple[str, str]] = ("before_request", "after_request")
     model: ClassVar[Any] = None
+    only_sends: ClassVar[bool] = False
     immediate: ClassVar[bool] = False
     refused: ClassVar[Mapping[str, str]] = {}
     own_endpoints: ClassVar[tuple[str, ...]] = ()

@@ -62,6 +62,7 @@ class Deliveries(Executor):
     """Delivers payloads: today's URL, headers and secret, and the body of when it happened."""
 
     kind: ClassVar[str] = "webhook"
+    only_sends: ClassVar[bool] = True
     own_endpoints: ClassVar[tuple[str, ...]] = (OWN_ENDPOINT,)
 
     def __init__(self, health: Health) -> None:

@@ -359,7 +359,7 @@ def _tried(life: Life, one: Try, created_at: float) -> Iterator[Life]:
         if one.unseen:
             yield from _decided(life, one._replace(status=None), rule, created_at)
         if one.lost:
-            yield from _lost(life, rule, stopped=one.stopped)
+            yield from _lost(life, rule, stopped=one.stopped, sent=one.sent)
 
 
 def _decided(life: Life, one: Try, rule: Rule, created_at: float) -> Iterator[Life]:
@@ -405,11 +405,11 @@ def _answered(life: Life, one: Try, rule: Rule, created_at: float) -> Iterator[L
             yield life.end("failed", "expired", n)
 
 
-def _lost(life: Life, rule: Rule, *, stopped: bool) -> Iterator[Life]:
+def _lost(life: Life, rule: Rule, *, stopped: bool, sent: bool = True) -> Iterator[Life]:
     """Nothing was written of an attempt that had started."""
     if not rule.idempotent:
         yield life.end("failed", "ambiguous", life.attempts)._replace(orphan=True)
-        if stopped:  # it still said so itself
+        if stopped and sent:  # it still said so itself
             yield life.end("failed", "ambiguous", life.attempts + 1)
         return
     deaths = life.deaths + (not stopped)

@@ -28,6 +28,7 @@ from orchestratord.engine.new import scheduler
 from orchestratord.engine.settle.held_claims import Claims
 from orchestratord.engine.settle.removed_tasks import RemovedTasks
 from orchestratord.engine.worker import Worker
+from orchestratord.http.api_client import AttemptClient
 from orchestratord.model.task import KEEPS_DOUBT, Status, Task
 from orchestratord.queue.batch import Rank, Write, deliver, writes
 from orchestratord.queue.connection import ManyRows
@@ -128,6 +129,11 @@ def start_committed_and_not_sent() -> Planted:
         return "lost" if stops and not attempt.task.idempotent else ready
 
     return replaced(Pipe, "_started", forgets)
+
+
+def cancelled_before_the_first_byte_counts_as_sent() -> Planted:
+    """Once its executor is called, an attempt may have been carried out, whatever has left."""
+    return replaced(AttemptClient, "has_sent", True)
 
 
 def settlement_that_is_not_repeated() -> Planted:
@@ -543,6 +549,7 @@ PLANTS: dict[str, Callable[[], Planted]] = {
         fence_that_is_not_compared,
         lease_that_is_not_renewed,
         start_committed_and_not_sent,
+        cancelled_before_the_first_byte_counts_as_sent,
         settlement_that_is_not_repeated,
         drain_that_abandons,
         acknowledged_before_the_commit,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from orchestratord.errors import SendError
-from orchestratord.http.client import HttpClient, SendOptions
+from orchestratord.http.client import HANDED_OVER, HttpClient, SendOptions
 from orchestratord.model.http_message import Fields, Response
 from tests.simulation.configuration import BROKEN, BUSY, DONE
 
@@ -197,14 +197,16 @@ class Network:
         try:
             await asyncio.sleep(self._chance.uniform(*CONNECTING))
         except asyncio.CancelledError:
-            self.leave(process, request, "hang")
+            self.leave(process, request, "unsent")
             raise
+        request.extensions[HANDED_OVER] = True
         arrival = self._arrival(process, request, kind)
         arrival.left_at = left_at
         if kind in UNSENT:
             arrival.ended_at = arrival.at
             self.refused.append(arrival)
             what = UNSENT[kind]
+            del request.extensions[HANDED_OVER]
             self._universe.trace.note(process.name, "finds", url.host, f"away ({what})")
             raise SendError(what, kind="connect" if kind == "refused" else "reset", sent=False)
         self.arrivals.append(arrival)

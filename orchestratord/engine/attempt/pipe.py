@@ -7,8 +7,8 @@ The worker chooses and claims. Here a claimed task is admitted to a slot of its 
 asyncio task of its own until its end is on its way to the disk; `AttemptEnds` does the rest. The
 slot is free before its end is on disk: what is not settled yet is the backpressure.
 
-What a step returns says which way out is left. Before the executor is called, that is `NotSent`;
-`_send` calls it and returns an `AttemptResult`, which can only be settled.
+What a step returns says which way out is left: `NotSent` until a byte has left, and an
+`AttemptResult`, which can only be settled, from then on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from orchestratord.engine import task_events
-from orchestratord.engine.attempt.deadlines import Deadlines
+from orchestratord.engine.attempt.deadlines import LOST_SOON, Deadlines
 from orchestratord.engine.attempt_in_progress import AttemptInProgress, AttemptResult
 from orchestratord.engine.call_tree import begins_run, run_of
 from orchestratord.engine.decisions import Decisions
@@ -199,10 +199,10 @@ class Pipe:
             if attempt is None:  # the configuration changed since it was claimed
                 return await self._claims.release_claim(task)
             ready = attempt if self._is_made(attempt) else await self._prepare(attempt)
-            if isinstance(ready, str):
-                return ready if ready == "lost" else await self._claims.release_claim(task)
             if isinstance(ready, AttemptInProgress):
                 ready = await self._send(ready)
+            if isinstance(ready, str):
+                return ready if ready == "lost" else await self._claims.release_claim(task)
             result = attempt.result = ready
             now = self._clock.now_ms()
             self.feedback.note(attempt, now)
@@ -370,14 +370,15 @@ class Pipe:
 
     # -- the request ---------------------------------------------------------------------------
 
-    async def _send(self, attempt: AttemptInProgress) -> AttemptResult:
-        """Have the executor send it. From here on it may have been carried out: whatever goes wrong
-        must not make it look unsent."""
+    async def _send(self, attempt: AttemptInProgress) -> AttemptResult | NotSent:
+        """Have the executor send it. From the first byte on it may have been carried out: whatever
+        goes wrong must not make it look unsent."""
         plan, task = attempt.plan, attempt.task
+        client = AttemptClient(plan.client)
         self.deadlines.begin(attempt)
         try:
             try:
-                send: Send = AttemptClient(plan.client).send
+                send: Send = client.send
                 if self._claims.poison.is_alone(task) and task.deaths < SURELY:
                     send = partial(self._send_alone, task, send)
                 outcome = await plan.executor.execute(attempt.request, task, plan.target, send)
@@ -385,7 +386,11 @@ class Pipe:
                 # What the executor judges is not a plugin's decision against the rules of retry.
                 outcome = replace(outcome, decided_by=None) if outcome.decided_by else outcome
             except BaseException as fault:  # it may be a plugin's, a cancellation of its own too
-                outcome = self._fault(attempt, fault)
+                ended = self._fault(attempt, fault, client)
+                if ended is None:
+                    attempt.sent = 0.0
+                    return "released"
+                outcome = ended
             finally:
                 self.deadlines.end(attempt.running)
             if outcome.shortage and not outcome.maybe_done:
@@ -404,17 +409,25 @@ class Pipe:
             if self._claims.poison.is_alone(task):
                 await self._claims.note_company(task, alone=True)
 
-    def _fault(self, attempt: AttemptInProgress, fault: BaseException) -> Outcome:
-        """The outcome of an executor that has raised."""
+    def _fault(
+        self, attempt: AttemptInProgress, fault: BaseException, client: AttemptClient
+    ) -> Outcome | None:
+        """The outcome of an executor that has raised; None where the daemon has ended it before a
+        byte had left."""
         running, plan = attempt.running, attempt.plan
         if is_ctrl_c(fault):
             raise fault
         cancelled = isinstance(fault, asyncio.CancelledError)
+        may_be_done = client.has_sent or not plan.executor.only_sends
         if cancelled and running in self.deadlines.overdue:
             error = self.deadlines.overdue[running]
+            if error == LOST_SOON and not may_be_done:
+                return None
         elif cancelled and self.deadlines.stopping:
             # The daemon stops and cannot wait any longer for this answer.
             running.uncancel()
+            if not may_be_done:
+                return None
             attempt.interrupted = True
             error = "the daemon stopped before an answer came"
             return Outcome("retry", "error", error=error, maybe_done=True)
@@ -422,7 +435,7 @@ class Pipe:
             self._host.executor_fault(plan.executor, f"task {attempt.task.id}", fault)
             error = f"{type(fault).__name__}: {fault}"
         verdict = "retry" if "error" in plan.target.retry.when else "failure"
-        return Outcome(verdict, "error", error=error, maybe_done=True)  # type: ignore[arg-type]
+        return Outcome(verdict, "error", error=error, maybe_done=may_be_done)  # type: ignore[arg-type]
 
     def _not_sent(self, attempt: AttemptInProgress, outcome: Outcome) -> AttemptResult:
         """Nothing was sent, and the receiver cannot help it: the attempt is given back."""

@@ -7,9 +7,12 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+
+import pytest
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
@@ -111,3 +114,59 @@ def test_on_postgresql(make_daemon: MakeDaemon, receiver: Receiver, postgres: Po
     judge(daemon, receiver, ids)
     assert daemon.stop() == 0
     postgres.drop(url)
+
+
+@contextmanager
+def full_backlog() -> Iterator[int]:
+    """The port of a receiver that takes no connection: whoever asks for one waits."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        port: int = listening.getsockname()[1]
+        for _ in range(4):
+            waits = stack.enter_context(socket.socket())
+            waits.setblocking(False)
+            waits.connect_ex(("127.0.0.1", port))
+        yield port
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("how", ["stands still", "drains"])
+def test_an_order_that_waits_for_its_connection_is_sent_later(
+    make_daemon: MakeDaemon, receiver: Receiver, postgres: Postgres, database: str, how: str
+) -> None:
+    """No byte of it has left, whatever ended its attempt."""
+    more = {"database": postgres.create()} if database == "postgresql" else {}
+    receiver.on("/order", 200)
+    with full_backlog() as port:
+        daemon = make_daemon(
+            workers=2, lease=LEASE, drain_timeout="1s",
+            egress={"allow": [receiver.address, f"127.0.0.1:{port}"]}, **more,
+        )  # fmt: skip
+        daemon.expect("a password is written out", "stood still")
+        daemon.api("shop", f"http://127.0.0.1:{port}")
+        daemon.endpoint("shop/order", "/order", method="POST", idempotent=False, retry=retry(),
+                        partition={"by": "acme", "ordered": True})  # fmt: skip
+        daemon.start()
+        order = daemon.call("shop/order")
+        daemon.until_status(order, "running")
+        time.sleep(0.5)  # its start is committed, and it connects
+        if how == "drains":
+            daemon.api("shop", receiver.url)
+            daemon.restart()
+        else:
+            daemon.post("/v1/endpoints/shop/order/pause")
+            pids = [daemon.pid, *worker_pids(daemon)]
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(STOPPED)
+            for pid in reversed(pids):
+                os.kill(pid, signal.SIGCONT)
+            assert daemon.until_status(order, "pending")["attempts"] == 0
+            daemon.api("shop", receiver.url)
+            daemon.adopt()
+            daemon.post("/v1/endpoints/shop/order/resume")
+        task = daemon.finish(order)
+    assert (task["status"], task["reason"], task["attempts"]) == ("succeeded", None, 1), task
+    assert receiver.count("/order") == 1

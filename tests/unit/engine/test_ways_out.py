@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from worker_parts import Bench, Doing, ExecutorPlugin, working
+from worker_parts import CALL, Bench, Doing, ExecutorPlugin, working
 
 from orchestratord.engine.attempt import pipe as pipe_module
 from orchestratord.engine.attempt.pipe import Pipe
@@ -19,7 +19,9 @@ from orchestratord.engine.feedback import Feedback
 from orchestratord.engine.new.new_tasks import NewTasks
 from orchestratord.engine.settle import attempt_ends
 from orchestratord.engine.settle.attempt_ends import AttemptEnds
+from orchestratord.engine.settle.held_claims import WayOut
 from orchestratord.errors import QueueError
+from orchestratord.http import client as client_module
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.partition_turn import Partition
 from orchestratord.model.task import NewTask, Task
@@ -364,6 +366,97 @@ async def test_a_start_that_is_committed_and_not_sent_is_taken_back(
         task = await work.end()
         assert (task.status, task.attempts) == ("succeeded", 1)
         assert work.calls == [work.id]
+
+
+# -- what the executor was called for, and no byte left --------------------------------------------
+
+
+@asynccontextmanager
+async def connecting(
+    tmp_path: Path, patch: pytest.MonkeyPatch, url: str = "", **keys: Any
+) -> AsyncIterator[tuple[Bench, list[str], asyncio.Event]]:
+    """A POST of an ordered partition that waits for its connection until the event is set."""
+    ways: list[str] = []
+    run, connect, stands = Pipe._run, client_module.open_connection, asyncio.Event()
+
+    async def noting(*arguments: Any) -> WayOut:
+        ways.append(await run(*arguments))
+        return ways[-1]  # type: ignore[return-value]
+
+    async def waits(*arguments: Any, **named: Any) -> Any:
+        waiting.set()
+        await stands.wait()
+        return await connect(*arguments, **named)
+
+    waiting = asyncio.Event()
+    patch.setattr(Pipe, "_run", noting)
+    patch.setattr(client_module, "open_connection", waits)
+    async with working(tmp_path, Asked(), url=url) as bench:
+        bench.receiver.open.set()
+        bench.adopt(spec={"method": "POST"}, idempotent=False, **keys)
+        await bench.put([replace(CALL, partition=Partition("acme", ordered=True))])
+        await bench.until(waiting.is_set)
+        yield bench, ways, stands
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("stops", ["drain", "lease"])
+async def test_what_waits_for_its_connection_is_released(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    database: str,
+    stops: str,
+) -> None:
+    url = request.getfixturevalue("postgres").create() if database == "postgresql" else ""
+    async with connecting(tmp_path, monkeypatch, url) as (bench, ways, stands):
+        deadlines = bench.worker.pipe.deadlines
+        if stops == "drain":
+            bench.worker.placement.set_paused({"a/get"})
+            deadlines.interrupt()
+        else:
+            once = iter([True])
+            patched = monkeypatch.setattr
+            patched(deadlines.leases, "may_be_lost", lambda attempt: next(once, False))
+            deadlines.expire(world.monotonic())
+        await bench.until(lambda: bool(ways))
+        assert ways == ["released"]
+        [task] = await bench.tasks([1])
+        if stops == "drain":
+            assert (task.status, task.attempts, task.started_at) == ("pending", 0, None)
+            deadlines.stopping = deadlines.rates.stopping = False
+            bench.worker.placement.set_paused(set())
+        stands.set()
+        await bench.idle([1])
+        assert await bench.states([1]) == [("succeeded", 1)]
+        assert bench.receiver.tasks == [1]
+
+
+async def test_what_has_no_connection_in_its_time_is_a_failure_and_not_ambiguous(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver may be at fault: it counts, and its backoff holds."""
+    async with connecting(tmp_path, monkeypatch) as (bench, ways, _):
+        bench.worker.pipe.deadlines.expire(world.monotonic() + 3600)
+        await bench.until(lambda: bool(ways))
+        assert ways == ["settled"]
+        [task] = await bench.tasks([1])
+        assert (task.status, task.reason, task.attempts) == ("pending", None, 1)
+        assert "did not end within 30s" in (task.last_error or "")
+
+
+async def test_what_was_sent_stays_ambiguous(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connecting(tmp_path, monkeypatch) as (bench, ways, stands):
+        bench.receiver.open.clear()
+        stands.set()
+        await bench.until(lambda: bench.receiver.in_flight == 1)
+        bench.worker.pipe.deadlines.interrupt()
+        await bench.until(lambda: bool(ways))
+        [task] = await bench.tasks([1])
+        assert (task.status, task.reason) == ("failed", "ambiguous")
+        bench.receiver.open.set()
 
 
 # -- what nothing holds ----------------------------------------------------------------------------
