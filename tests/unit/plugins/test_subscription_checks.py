@@ -44,7 +44,7 @@ def test_a_public_name_is_told_of_each_further_event_that_has_it() -> None:
     all_ = events(rig, {"shop/c": "paid", "shop/a": "paid", "shop/b": "paid", "shop/d": "sent"})
     config = rig.config(*all_)
     found = {
-        one.id: [p.message for p in rig.check_endpoint(one, config) if p.severity == "error"]
+        one.id: [p.message for p in rig.check(one, config=config) if p.severity == "error"]
         for one in all_
     }
     taken = ["the name paid is taken by shop/a"]
@@ -62,5 +62,5 @@ def test_the_work_of_a_check_grows_with_the_events_and_not_with_their_square() -
     config = rig.config(*all_)
     looks.clear()
     for one in all_:
-        rig.check_endpoint(one, config)
+        rig.check(one, config=config)
     assert looks.total() < 10 * len(all_)
