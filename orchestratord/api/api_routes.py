@@ -70,6 +70,8 @@ from orchestratord.values.json_body import is_larger
 
 _PAGE = 100
 """Rows of a page, where the query does not say."""
+UNKNOWN = "/404"
+"""Where the page is that a browser gets at a path without a route."""
 MOST_RECORDED = 4_000
 """Bytes of changed parameters that the action log keeps; of larger ones it has the names."""
 
@@ -437,6 +439,8 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
                 scope["path_params"], endpoint = found.groupdict(), of_pattern
                 break
         request = Request(scope, receive)
+        if endpoint is None and "text/html" in request.headers.get("accept", ""):
+            endpoint = plain.get(UNKNOWN)
         response = await (no_route(request, disabled) if endpoint is None else endpoint(request))
         await response(scope, receive, send)
 

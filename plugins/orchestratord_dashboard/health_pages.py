@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from orchestratord import Control, InvalidParams, OrchestratordError, PageVisit, world
-from orchestratord_dashboard.attempt_history import EndpointAttempts
+from orchestratord_dashboard.attempt_history import AttemptsKey, EndpointAttempts
 from orchestratord_dashboard.page_renderer import DashboardPage
 
 PAGE = 50
@@ -38,7 +38,8 @@ def pages(control: Control) -> Iterable[DashboardPage]:
         found.sort(key=webhook_order)
         shown, more = _page(found, page)
         waiting = await control.backlog([(row["endpoint_id"], row["name"]) for row in shown])
-        records, missed = await _records(control, shown), await _missed(control, shown)
+        of_all, missed = await webhook_records(control), await _missed(control, shown)
+        records = [of_all.get((row["endpoint_id"], row["name"])) for row in shown]
         webhooks = list(zip(shown, records, waiting, missed, strict=True))
         return {"webhooks": webhooks, "count": len(rows), "text": text, **more}
 
@@ -46,19 +47,20 @@ def pages(control: Control) -> Iterable[DashboardPage]:
     yield DashboardPage("/webhooks", "health/all_webhooks.html", "webhooks", show_webhooks)
 
 
-async def _records(control: Control, rows: Iterable[Row]) -> list[EndpointAttempts]:
-    """How the attempts of these webhooks went in this hour and the last one, of all daemons."""
-    records = {
-        (row["endpoint_id"], row["name"]): EndpointAttempts(row["endpoint_id"], row["name"])
-        for row in rows
-    }
-    now = world.time() * 1000
-    for hour in await control.rows("webhook_attempts") if records else ():
-        record = records.get((hour["endpoint_id"], hour["name"]))
-        if record is not None and hour["until"] > now:
+async def webhook_records(control: Control) -> dict[AttemptsKey, EndpointAttempts]:
+    """How the attempts of webhooks went in this hour and the last one, of all daemons."""
+    records: dict[AttemptsKey, EndpointAttempts] = {}
+    try:
+        hours = await control.rows("webhook_attempts")
+    except OrchestratordError:  # no plugin keeps them
+        hours = []
+    for hour in hours:
+        if hour["until"] > world.time() * 1000:
+            key = hour["endpoint_id"], hour["name"]
+            record = records.setdefault(key, EndpointAttempts(*key))
             record.attempts += hour["attempts"]
             record.failures += hour["failed"]
-    return list(records.values())
+    return records
 
 
 async def _missed(control: Control, rows: Sequence[Row]) -> list[int]:

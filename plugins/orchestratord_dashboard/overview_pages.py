@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestratord import Control, InvalidParams, OrchestratordError, PageVisit
+from orchestratord import Control, InvalidParams, NotFound, OrchestratordError, PageVisit
 from orchestratord_dashboard import charts, template_filters
-from orchestratord_dashboard.attempt_history import AttemptHistory, TimeBucket
+from orchestratord_dashboard.attempt_history import AttemptHistory, EndpointAttempts, TimeBucket
+from orchestratord_dashboard.health_pages import webhook_records
 from orchestratord_dashboard.page_renderer import DashboardPage
 from orchestratord_dashboard.task_pages import STATES, after_of
 from orchestratord_dashboard.throttled_lanes import throttled
@@ -48,7 +49,7 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
             "since": history.since if history.since > spans[0].start else None,
             "throughput": charts.throughput(spans, _attempts),
             "latency": charts.latency(spans, _took),
-            "records": [one for one in history.records() if one.failures][:MAX_ROWS],
+            "records": await _failing_most(control, history),
             "failing": {(item["endpoint"], item["webhook"] or ""): item for item in failing},
             "fails": [
                 ("Failing calls", calls, status["failing_counts"]["call"]),
@@ -77,10 +78,26 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
             return {"rows": [], "older": None, "error": control.config.redactor.text(str(error))}
         return {"rows": found["outbox"], "older": found["next"], "error": None}
 
+    yield DashboardPage("/404", "problem.html", "", _show_unknown)
     yield DashboardPage("/", "overview.html", "overview", show)
     yield DashboardPage("/daemons", "daemons.html", "daemons", show_daemons)
     yield DashboardPage("/outbox", "outbox.html", "overview", show_outbox)
     yield DashboardPage("/actions", "actions.html", "actions", show_actions)
+
+
+async def _show_unknown(visit: PageVisit) -> Mapping[str, Any]:
+    raise NotFound("there is no page at this address")
+
+
+async def _failing_most(control: Control, history: AttemptHistory) -> list[EndpointAttempts]:
+    """What failed most: calls as this daemon has counted them, deliveries as `/webhooks` does."""
+    of_webhooks = await webhook_records(control)
+    for one in history.records():
+        if counted := of_webhooks.get(one.key):
+            counted.succeeded_at, counted.failed_at = one.succeeded_at, one.failed_at
+    calls = [one for one in history.records() if one.key not in of_webhooks]
+    found = sorted((*of_webhooks.values(), *calls), key=lambda one: (-one.failures, *one.key))
+    return [one for one in found if one.failures][:MAX_ROWS]
 
 
 def by_life(daemons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -7,7 +7,15 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from orchestratord import Conflict, Control, InvalidParams, NotFound, PageVisit, Reason
+from orchestratord import (
+    Conflict,
+    Control,
+    InvalidParams,
+    NotFound,
+    OrchestratordError,
+    PageVisit,
+    Reason,
+)
 from orchestratord_dashboard.page_renderer import DashboardPage
 
 FILTERS = (
@@ -35,7 +43,10 @@ def pages(control: Control) -> Iterable[DashboardPage]:
         try:
             found = await control.retries(given, limit=PAGE, after=after, bounded=True, order=order)
         except InvalidParams as error:
-            found = {"retries": [], "next": None, "wrong": error.problems}
+            # What is right still chooses; what is wrong is said below the form.
+            right = {name: given[name] for name in given if name not in error.problems}
+            found = dict(await control.retries(right, limit=PAGE, bounded=True, order=order))
+            found |= {"next": None, "wrong": error.problems}
         sorted_ = given if order == ORDERS[0] else {**given, "order": order}
         bulks = await control.bulks()
         older = {**sorted_, "after": found["next"]} if found["next"] is not None else None
@@ -71,6 +82,7 @@ def pages(control: Control) -> Iterable[DashboardPage]:
             "children": children["retries"],
             "more_children": children["next"] is not None,
             "step": STEPS.get(state, {}),
+            "disabled": task["webhook"] and await _is_disabled(control, task),
             "can_resolve": state in ("pending", "failed"),
             "can_change": task["kind"] == "call" and state in ("failed", "cancelled"),
         }
@@ -90,6 +102,16 @@ async def _show_bulk(control: Control, visit: PageVisit) -> Mapping[str, Any]:
 
 async def _show_bulks(control: Control, visit: PageVisit) -> Mapping[str, Any]:
     return {"bulks": await control.bulks()}
+
+
+async def _is_disabled(control: Control, task: Mapping[str, Any]) -> bool:
+    """Whether the webhook of a delivery is disabled, and a person can enable it."""
+    key = {"endpoint_id": task["endpoint"], "name": task["webhook"]}
+    try:
+        rows = await control.rows("webhooks", key)
+    except OrchestratordError:  # no plugin keeps them
+        return False
+    return any(row["disabled_at"] is not None for row in rows)
 
 
 def batch_pages(control: Control) -> Iterable[DashboardPage]:

@@ -104,6 +104,16 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else str(value)
 
 
+def brief(params: Mapping[str, Any]) -> str:
+    """Parameters in a line: `id: 7, name: Ann`, of each the beginning."""
+    texts = (
+        it if isinstance(it, str) else json.dumps(it, default=_plain) for it in params.values()
+    )
+    return cut(
+        ", ".join(f"{key}: {cut(it, 60)}" for key, it in zip(params, texts, strict=True)), 160
+    )
+
+
 def grade(code: int | str | None) -> str:
     """How a status code is coloured: `good`, `odd` or `bad`; nothing for none."""
     if code is None:
@@ -129,5 +139,18 @@ def schedule(declared: Mapping[str, Any] | None) -> str:
     return text if zone == "UTC" else f"{text} ({zone})"
 
 
-_FILTERS = (number, seconds, milliseconds, size, when, clock, name, cut, pretty, grade, schedule)
+_FILTERS = (
+    number,
+    seconds,
+    milliseconds,
+    size,
+    when,
+    clock,
+    name,
+    cut,
+    pretty,
+    brief,
+    grade,
+    schedule,
+)
 FILTERS: Mapping[str, Callable[..., Any]] = {written.__name__: written for written in _FILTERS}

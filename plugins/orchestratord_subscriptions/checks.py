@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from orchestratord_webhooks import WEBHOOKS
 
@@ -42,7 +42,28 @@ def check_endpoint(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
             key="public",
             severity="warning",
         )
-    for other in config.endpoints.values():
-        taken = other[PUBLIC]
-        if taken is not None and other.id < endpoint.id and taken.name == public.name:
-            yield Problem(f"the name {public.name} is taken by {other.id}", key="public.name")
+    if (first := _names.first_of(config).get(public.name, endpoint.id)) != endpoint.id:
+        yield Problem(f"the name {public.name} is taken by {first}", key="public.name")
+
+
+class PublicNames:
+    """Which endpoint has each public name: the first one by its id.
+
+    All endpoints of a configuration are checked one after the other, and looked at once for that.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[Config | None, Mapping[str, str]] = (None, {})
+
+    def first_of(self, config: Config) -> Mapping[str, str]:
+        """The ids by the names."""
+        known, names = self._known
+        if known is not config:
+            public = ((one.id, one[PUBLIC]) for one in config.endpoints.values())
+            found = sorted(((id_, it.name) for id_, it in public if it is not None), reverse=True)
+            names = {name: id_ for id_, name in found}
+            self._known = config, names
+        return names
+
+
+_names = PublicNames()

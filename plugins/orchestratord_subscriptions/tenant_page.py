@@ -15,8 +15,10 @@ MOST = 100
 _TABLE = Markup(
     '<section class="scrolls"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></section>'
 )
+_LIVE = Markup('<div id="tenants" data-morph>{}</div>')
 _ROW = Markup("<tr>{}</tr>")
 _LINK = Markup('<a href="/retries?endpoint=subscriptions&amp;webhook={}">{}</a>')
+_WHEN = Markup('<time datetime="{0}" title="{0}" data-when>{0}</time>')
 _NEXT = Markup('<p><a href="/tenants?after={}">More</a></p>')
 
 
@@ -31,7 +33,7 @@ def tenant_page(tenants: TenantRows, routes: SubscriptionRoutes) -> Page:
         rows = [
             (
                 _link(f"{one['tenant']}/{one['id']}"),
-                rfc3339(one["failing_since"]),
+                _when(rfc3339(one["failing_since"])),
                 one["last_status_code"],
                 one["disabled_reason"],
             )
@@ -45,18 +47,27 @@ def tenant_page(tenants: TenantRows, routes: SubscriptionRoutes) -> Page:
         page = (await routes.page({}, {"after": visit.query.get("after", "")}, None)).body
         names = ("name", "subscriptions", "failing", "failing_since", "disabled")
         rows = [
-            (_link(f"{one['tenant']}/*", one["tenant"]), *(one[name] for name in names))
+            (
+                _link(f"{one['tenant']}/*", one["tenant"]),
+                *(_when(one[name]) if name == "failing_since" else one[name] for name in names),
+            )
             for one in page["tenants"]
         ]
         heads = ("Tenant", "Name", "Subscriptions", "Failing", "Since", "Disabled")
         more = _NEXT.format(quote(page["next"])) if page["next"] else ""
-        return await failing() + _table(heads, rows) + more
+        return _LIVE.format(await failing() + _table(heads, rows) + more)
 
-    return Page("/tenants", "Tenants", show, menu=False)  # most have no tenants
+    live = "task.failed,task.succeeded,webhook.*,config.*"
+    return Page("/tenants", "Tenants", show, menu=False, live=live)  # most have no tenants
 
 
 def _link(webhook: str, text: str = "") -> Markup:
     return _LINK.format(quote(webhook, safe=""), text or webhook)
+
+
+def _when(time: str | None) -> Markup | None:
+    """A time, which the dashboard's script shows as how long ago it was."""
+    return None if time is None else _WHEN.format(time)
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> Markup:

@@ -125,7 +125,7 @@ class BulkRunner:
             return await self._store.read(bulks.row_of(bulk.id))  # it may have paused
         course.active = now
         before = bulk.moved
-        bulk, keys = await bulks.step(self._store, bulk.id, limit, self._obstacle, self._resolve)
+        bulk, keys = await bulks.step(self._store, bulk.id, limit, self.obstacle, self._resolve)
         now_ms = self._clock.now_ms()
         for key, ids in keys.items():
             self._publish_moved(bulk, key, ids, now_ms)
@@ -192,7 +192,7 @@ class BulkRunner:
         """Tell of a step of a bulk."""
         self._events.publish(task_events.of_bulk(type_, bulk, self._clock.now_ms()))
 
-    def _obstacle(self, key: Key) -> str | None:
+    def obstacle(self, key: Key) -> str | None:
         """For what reason the tasks of a key would only wait or fail again, if they would."""
         obstacle = self._worker.placement.obstacle(key)
         return obstacle.reason if obstacle else None

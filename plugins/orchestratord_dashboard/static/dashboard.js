@@ -359,6 +359,7 @@ if (document.body.dataset.live) {
   follow();
 }
 
+tell();
 setInterval(() => document.hidden || tell(), 1000);
 
 // -- light and dark -------------------------------------------------------------------------------

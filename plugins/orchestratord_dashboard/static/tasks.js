@@ -140,7 +140,9 @@ function which({ counts, examples }) {
 // What may have been carried out already is retried only where its reason is asked for.
 function leftOut(reasons) {
   const parts = Object.entries(reasons ?? {}).map(([reason, count]) => `${grouped(count)} ${reason}`);
-  return parts.length ? `Left out: ${parts.join(", ")}; filter by the reason to retry them.` : "";
+  const again = Object.keys(reasons ?? {}).every((reason) => reason === "webhook_disabled")
+    ? "enable the webhook to send them" : "filter by the reason to retry them";
+  return parts.length ? `Left out: ${parts.join(", ")}; ${again}.` : "";
 }
 
 function sentence(chosen, scope) {

@@ -592,6 +592,11 @@ def test_the_filter_stands_in_the_address(
         page.goto("/retries?since=yesterday")
         expect(page.locator("#list")).to_contain_text("since: ")
         assert page.get_by_label("Since").input_value() == "yesterday"
+        # The rest of the filter goes on choosing.
+        page.goto("/retries?since=yesterday&endpoint=shop/mended")
+        expect(page.locator("#list")).to_contain_text("The list leaves it out.")
+        assert str(task) in page.locator("#list a.id").all_inner_texts()
+        assert page.locator("[data-many]").count() == 0  # nothing is done by half a filter
         page.goto("/retries?wrong=1")
         expect(page.locator("main")).to_contain_text("This address makes no sense")
         page.goto("/retries/999999")
@@ -751,6 +756,30 @@ def test_what_fails_now_and_how_schedules_and_webhooks_fare(
         page.get_by_label("Name").fill("nowhere")
         page.get_by_role("button", name="Show").click()
         expect(page.get_by_text("No endpoint with a schedule is called that.")).to_be_visible()
+
+
+def test_a_row_shows_the_parameters(browser: Browser, address: str, daemon: Daemon) -> None:
+    task = daemon.call("shop/numbers", "1h", id=7, any={"a": "x" * 500})
+    with visit(browser, address, "/retries?endpoint=shop/numbers", token=READ) as page:
+        row = page.get_by_role("row", name=str(task))
+        expect(row.locator(".params")).to_contain_text("id: 7")
+        assert len(row.locator(".params").inner_text()) < 200
+    daemon.post(f"/v1/retries/{task}/cancel")
+
+
+def test_an_unknown_address_is_a_page_for_people_and_a_problem_for_programs(
+    browser: Browser, address: str, daemon: Daemon
+) -> None:
+    with visit(browser, address) as page:
+        answered = page.goto("/no/such/page")
+        assert answered is not None
+        assert answered.status == 404
+        expect(page.get_by_role("heading", level=1)).to_have_text("There is no such thing")
+        page.get_by_role("link", name="To the overview").click()
+        expect(page.locator("#states")).to_be_visible()
+    answer = daemon.get("/no/such/page")
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == "there is nothing at this path"
 
 
 # -- how it looks ----------------------------------------------------------------------------------
