@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import logging
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -57,6 +58,8 @@ log = logging.getLogger("orchestratord.plugins")
 
 _AT_ONCE = 100
 """Effects that are checked on the loop; ten thousand take a tenth of a second."""
+_QUOTED = re.compile(r"""["']([A-Za-z][\w.-]*)["']""")
+"""A word in quotes, as the names are that a plugin registers."""
 _TOLD = 2_000
 """Characters of a fault that are told of."""
 
@@ -182,7 +185,7 @@ class Host:
             info = PluginInfo(
                 source.name, version, source.place, home=source.home, requires=source.requires
             )
-            self._add(info, source.load, off)
+            self._add(info, source.load, off, source.text)
         for name in sorted(off - set(self.plugins)):
             log.warning("plugins.disabled names %r, which is not installed", name)
 
@@ -198,9 +201,11 @@ class Host:
 
     def register(self, plugin: object, name: str, *, version: str = "built in") -> None:
         """Register an object as a plugin, as tests and the core itself do."""
-        self._add(PluginInfo(name, version, "object"), lambda: plugin, set())
+        self._add(PluginInfo(name, version, "object"), lambda: plugin, set(), str)
 
-    def _add(self, info: PluginInfo, load: Callable[[], Any], off: set[str]) -> None:
+    def _add(
+        self, info: PluginInfo, load: Callable[[], Any], off: set[str], text: Callable[[], str]
+    ) -> None:
         if info.name in self.plugins:
             both = (self.plugins[info.name], info)
             places = " and ".join(of.source for of in both)
@@ -214,14 +219,16 @@ class Host:
             self.registry.homes[info.name] = info.home
         try:
             plugin = load()
-            if info.name in off:
-                info.status = "disabled"
-                self.registry.remember_disabled(plugin, info.name)
-                return
             _check_hooks(plugin)
             self._manager.register(plugin, info.name)
             implementations = self._manager.get_hookcallers(plugin) or []
             info.hooks = tuple(sorted(caller.name for caller in implementations))
+            if info.name in off:
+                info.status = "disabled"
+                decides = any(hook in hookspecs.DECIDING for hook in info.hooks)
+                self._forget(info)
+                self.registry.remember_disabled(plugin, info.name, decides=decides)
+                return
             self.registry.add(plugin, info.name)
         except PluginError:
             self._forget(info)
@@ -236,6 +243,10 @@ class Host:
                 asked = f"; it asks for {info.requires}" if info.requires else ""
                 installed = importlib.metadata.version(CORE)
                 info.error += f"{asked}; {CORE} {installed} is installed, which has no such name"
+            why = "is disabled" if info.name in off else f"cannot be loaded: {info.error}"
+            quoted = set(_QUOTED.findall(written := text()))
+            decides = any(hook in written for hook in hookspecs.DECIDING)
+            self.registry.remember_failed(info.name, why, quoted, decides=decides)
             if info.name in off:
                 info.status = "disabled"
                 log.warning(
