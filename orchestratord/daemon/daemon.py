@@ -251,6 +251,8 @@ class Daemon:
             await self._reloader.follow()
         await self._fleet.begin()
         servers = [*(self._servers() if member is None else ()), *self._port_servers()]
+        if self._host.taken:
+            raise self._host.taken[0]
         for server in servers:
             server.start()
         if member is None:

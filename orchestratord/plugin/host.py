@@ -160,6 +160,8 @@ class Host:
         self.events = EventBus()
         self.plugins: dict[str, PluginInfo] = {}
         self.registry = Registry()
+        self.taken: list[PluginError] = []
+        """What plugins would serve where another one does: no daemon starts with these."""
         self._manager = _Manager("orchestratord")
         self._manager.add_hookspecs(hookspecs)
         self._compiled: dict[str, tuple[Implementation, ...] | None] = {}

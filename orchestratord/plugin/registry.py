@@ -20,6 +20,7 @@ from orchestratord.model.task import RowKind, Table
 from orchestratord.plugin.background_service import ServiceState
 from orchestratord.plugin.doctor_check import Check
 from orchestratord.plugin.executor import Executor
+from orchestratord.plugin.function_check import check_function, check_functions
 from orchestratord.plugin.metric import Counter, Gauge
 from orchestratord.plugin.verb_row import VerbRow
 
@@ -178,6 +179,7 @@ class Registry:
         for kind, reference in _mapping(plugin, "register_references").items():
             if not (isinstance(kind, str) and _KIND.fullmatch(kind)):
                 raise ValueError(f"the kind of reference {kind!r} is not a word of small letters")
+            check_function(f"the reference {kind!r} is", reference, 1)
             self.claim(_REFERENCE, kind, name)
             self.references[kind] = reference
         self.checks += ((name, check) for check in _registered(plugin, "register_checks", Check))
@@ -191,8 +193,6 @@ class Registry:
         for verb in self.verbs[name]:
             self.claim("verb", verb.name, name)
         for editor in _registered(plugin, "register_editor", Editor):
-            if any(map(inspect.iscoroutinefunction, (editor.declaration, editor.edit))):
-                raise TypeError("register_editor returned an Editor with an `async def`")
             self.claim("hook", "register_editor", name)
             self.editor = name, editor
         for executor in self.executors:
@@ -319,6 +319,10 @@ def _registered(plugin: Any, hook: str, type_: Any) -> list[Any]:
             types = type_ if isinstance(type_, tuple) else (type_,)
             words = " or ".join(one.__name__ for one in types)
             raise TypeError(f"{hook} returned {item!r}, which is no {words}")
+        try:
+            check_functions(item)
+        except TypeError as error:
+            raise TypeError(f"{hook} returned {error}") from None
     return items
 
 
@@ -337,6 +341,7 @@ def _call(plugin: Any, hook: str) -> Any:
 def _named(class_: type[Backoff], name: str) -> type[Backoff]:
     if not (isinstance(class_, type) and issubclass(class_, Backoff)):
         raise TypeError(f"the backoff {name!r} is not a subclass of orchestratord.Backoff")
+    check_function(f"{class_.__name__}.seconds is", class_.seconds, 2)
     class_.name = name
     return class_
 

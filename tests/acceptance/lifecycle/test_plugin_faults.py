@@ -257,3 +257,30 @@ def test_what_an_executor_raises_is_its_plugins(make_daemon: MakeDaemon, where: 
     assert plugin["faults"] == 1
     assert "wrong" in plugin["last_fault"]
     assert "Task exception was never retrieved" not in daemon.log()
+
+
+SAME_ROUTE = """
+from orchestratord import Answer, Route, hookimpl
+
+@hookimpl
+def register_routes(control):
+    async def answer(path, query, body):
+        return Answer({})
+    return [Route("GET", "/v1/stock", answer)]
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_plugins_at_one_route_keep_the_daemon_from_its_start(
+    make_daemon: MakeDaemon, workers: int
+) -> None:
+    daemon = make_daemon(plugins={"dirs": ["plugins"]}, workers=workers)
+    daemon.plugin("one", SAME_ROUTE)
+    daemon.plugin("two", SAME_ROUTE)
+    daemon.expect("is registered by two and by one", "ended with code 78")
+    assert daemon.run("check").code == 78
+    daemon.launch()
+    assert daemon.wait() == 78
+    daemon.logged(
+        r"CRITICAL .*GET /v1/stock is registered by two and by one \(two: .*/two.py, one:"
+    )
