@@ -500,6 +500,7 @@ class Daemon:
 
         duties.every(30, "prune", prune, at_once=True)
         duties.every(1, "close batches of webhooks", self._closer.close)
+        duties.every(60, "count plugins' faults", self._host.log_repeated)
         if not self._place.first:
             return duties
 

@@ -165,6 +165,8 @@ class Host:
         self._manager = _Manager("orchestratord")
         self._manager.add_hookspecs(hookspecs)
         self._compiled: dict[str, tuple[Implementation, ...] | None] = {}
+        self._repeated: dict[tuple[object, ...], tuple[int, tuple[str, str, str]]] = {}
+        """How often each kind of fault has come again since it was logged, and what it is."""
         self.loaded = object()
         """The plugins as they are now: another one where that changes."""
 
@@ -517,20 +519,39 @@ class Host:
         fault = error if isinstance(error, BaseException) else ValueError(error)
         self.fault(plugin, f"backoff {strategy}", fault)
 
+    async def log_repeated(self) -> None:
+        """Log how often each fault has come again since this was called last, in a line."""
+        repeated = {kind: found for kind, found in self._repeated.items() if found[0]}
+        self._repeated = {kind: (0, said) for kind, (_, said) in repeated.items()}
+        for kind, (count, said) in repeated.items():
+            log.error("plugin %s: %s %s (%d times more)", *said, count, extra=_about(*kind))
+
     def fault(self, plugin: str, hook: str, error: BaseException) -> None:
-        """Log a plugin's fault under its name, count it and tell of it."""
+        """Log a plugin's fault under its name, count it and tell of it; one that comes again is
+        counted for `log_repeated`."""
         info = self.plugins.get(plugin)
         text = str(error) if isinstance(error, HookFault) else words(error)
         if info is not None:
             info.faults += 1
             info.last_fault = f"{hook}: {text}"
         cause = error.__cause__ if isinstance(error, HookFault) else error
-        more = doc_links.page(doc_links.MESSAGES, doc_links.anchor("a plugin did something wrong"))
-        beside = {"plugin": plugin, "hook": hook, "help": more}
-        log.error("plugin %s: %s %s", plugin, hook, text, exc_info=cause, extra=beside)
+        lines = [line for _, line in traceback.walk_tb(cause.__traceback__)] if cause else []
+        # The same, whatever it says of its task: raised in the same line.
+        kind = plugin, hook.partition(" (")[0], type(cause), lines[-1] if lines else text
+        if kind in self._repeated:
+            self._repeated[kind] = self._repeated[kind][0] + 1, (plugin, hook, text)
+        else:
+            self._repeated[kind] = 0, (plugin, hook, text)
+            log.error("plugin %s: %s %s", plugin, hook, text, exc_info=cause, extra=_about(*kind))
         said = self.redactor.text(" ".join(self.redactor.text(text).split()))[:_TOLD]
         at = int(world.time() * 1000)
         self.events.report(PluginEvent(EventType.PLUGIN_FAULT, at, plugin, hook, said))
+
+
+def _about(plugin: object, hook: object, *_: object) -> dict[str, object]:
+    """What the log has beside a fault."""
+    more = doc_links.page(doc_links.MESSAGES, doc_links.anchor("a plugin did something wrong"))
+    return {"plugin": plugin, "hook": hook, "help": more}
 
 
 def _after_fault(item: Implementation, hook: str, decided: Any) -> Any:
