@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -88,7 +89,25 @@ def test_the_first_worker_dies_between_asking_and_having_all_take_it_up(
     daemon.signal(signal.SIGHUP)
     daemon.logged(DIED)
     until(lambda: first(daemon) != before, "another first worker")
-    until(lambda: daemon.listens() and daemon.get("/readyz").status_code == 200, "it serves")
-    value = sent(daemon, receiver)
-    assert value.startswith("secret-number-")
-    assert sent(daemon, receiver) == value
+    until(lambda: daemon.listens() and daemon.status()["config"]["generation"] == 2, "its reload")
+    assert sent(daemon, receiver) == "secret-number-3-of-this-vault"
+
+
+def test_a_reload_that_is_asked_of_a_dead_worker_is_its_successors(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    daemon = make_daemon(workers=2, plugins={"dirs": ["plugins"]})
+    daemon.plugin("vault", VAULT)
+    daemon.expect(DIED)
+    daemon.api("crm", receiver.url, headers={"X-Secret": "${vault:crm}"})
+    daemon.endpoint("crm/get", "/get")
+    daemon.start()
+    before = first(daemon)
+    daemon.signal(signal.SIGSTOP)  # the supervisor: it sees both at once
+    os.kill(before, signal.SIGKILL)
+    daemon.signal(signal.SIGHUP)
+    daemon.signal(signal.SIGCONT)
+    until(lambda: first(daemon) != before, "another first worker")
+    asked = Path(daemon.config / "plugins" / "asked")
+    until(lambda: asked.stat().st_size == 2, "the reload")
+    until(lambda: daemon.listens() and daemon.status()["config"]["generation"] == 2, "its end")
