@@ -47,6 +47,7 @@ from orchestratord.plugin.isolation import (
     valid_refusal,
     words,
 )
+from orchestratord.plugin.load_watch import watched
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.plugin.plugin_sources import PluginSource, installed_plugins, single_files
 from orchestratord.plugin.registry import CORE, PluginInfo, Registry, plain
@@ -189,7 +190,7 @@ class Host:
             info = PluginInfo(
                 source.name, version, source.place, home=source.home, requires=source.requires
             )
-            self._add(info, source.load, off, source.text)
+            self._add(info, watched(source.name)(source.load), off, source.text)
         for name in sorted(off - set(self.plugins)):
             log.warning("plugins.disabled names %r, which is not installed", name)
 
