@@ -88,11 +88,8 @@ class EndpointReader:
             return None
         type_, executor = self._type(root, spot)
         model = executor.model if executor else None
-        spec_keys = fields_of(model) if model is not None else {}
-        waits = inherited.waits
         if executor is not None:
-            whole, root = root, self._with_known_keys(root, executor)
-            waits = self._shared.waits(whole, root) or waits
+            root = self._with_known_keys(root, executor)
         merged = self._shared.merger.merge(inherited.node, root.only(self._shared_keys))
         node = MapNode({**root.entries, **merged.entries})
         read = self._shared.read_shared(spot, merged, inherited)
@@ -101,7 +98,7 @@ class EndpointReader:
         keys, data, fields = self._keys.read(spot, own, EndpointKeys, given)
         spec, of_spec = ReadNode(None, {}, {}), MapNode()
         if model is not None:
-            of_spec = root.only(spec_keys)
+            of_spec = root.only(fields_of(model))
             spec = self._keys.read(spot, of_spec, model)
 
         problems = KeyProblems(self._problems, spot, node)
@@ -134,7 +131,7 @@ class EndpointReader:
             shown=(shown := dict[str, Any]()),
             keys=keys,
             tests=tests,
-            waits=waits,
+            waits=self._shared.waits(mapping_of(document.root), root) or inherited.waits,
         )
         for key in settings:
             keyed = KeyProblems(self._problems, *node.entries[key])
