@@ -88,7 +88,6 @@ class EndpointReader:
             return None
         type_, executor = self._type(root, spot)
         model = executor.model if executor else None
-        spec_keys = fields_of(model) if model is not None else {}
         if executor is not None:
             root = self._with_known_keys(root, executor)
         merged = self._shared.merger.merge(inherited.node, root.only(self._shared_keys))
@@ -99,7 +98,7 @@ class EndpointReader:
         keys, data, fields = self._keys.read(spot, own, EndpointKeys, given)
         spec, of_spec = ReadNode(None, {}, {}), MapNode()
         if model is not None:
-            of_spec = root.only(spec_keys)
+            of_spec = root.only(fields_of(model))
             spec = self._keys.read(spot, of_spec, model)
 
         problems = KeyProblems(self._problems, spot, node)
@@ -132,6 +131,7 @@ class EndpointReader:
             shown=(shown := dict[str, Any]()),
             keys=keys,
             tests=tests,
+            waits=self._shared.waits(mapping_of(document.root), root) or inherited.waits,
         )
         for key in settings:
             keyed = KeyProblems(self._problems, *node.entries[key])
@@ -171,11 +171,11 @@ class EndpointReader:
         type_ = value if isinstance(value, str) else node.text  # such as 7 or true
         if type_ in self._executors:
             return type_, self._executors[type_]
-        if type_ in self._registry.disabled_types:
-            plugin = self._registry.disabled_types[type_]
+        owner = self._registry.absent_owner(type_, self._registry.disabled_types)
+        if owner is not None:
             self._problems.warn(
                 place,
-                f"the type {type_!r} belongs to the plugin {plugin}, which is disabled; the tasks "
+                f"the type {type_!r} belongs to the plugin {owner[0]}, which {owner[1]}; the tasks "
                 "of this endpoint wait",
             )
             return type_, None

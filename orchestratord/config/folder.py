@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path, PurePath
+from typing import Any
 
 from orchestratord.errors import Problem, Severity
 from orchestratord.plugin.long_work import Breathe, no_breath
@@ -67,6 +68,10 @@ class Files:
     problems: list[Problem] = field(default_factory=list)
     digest: str = ""
     whole: str = ""
+    referred: tuple[dict[Any, Any], dict[Any, Any]] = field(
+        default_factory=lambda: ({}, {}), repr=False
+    )
+    """What references and attached files held; for other workers, and for memory alone."""
 
 
 class KnownFiles:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, get_args, get_origin
 
@@ -187,6 +187,8 @@ class Inherited:
     """Where api.yaml begins."""
     guards: Guards = field(default_factory=Guards)
     """Of `defaults`."""
+    waits: str = ""
+    """Why the tasks of the endpoints wait, whatever their own files say; empty if they do not."""
 
 
 class SharedReader:
@@ -214,6 +216,7 @@ class SharedReader:
         elif node is not None and not is_null(node):
             self._problems.error(spot, "expected a mapping", unread=True)
         inherited = self._inherited(spot, Inherited(), upper.only(shared))
+        inherited.waits = self.waits(mapping_of(node), upper)
         inherited.own = upper.only(own)
         inherited.guards = self.reader.read(spot, inherited.own, Guards).value or Guards()
         return inherited
@@ -231,10 +234,11 @@ class SharedReader:
         """
         spot = document.spot
         if document.root is None:
-            return self._inherited(spot, defaults, MapNode())
+            return replace(self._inherited(spot, defaults, MapNode()), waits=defaults.waits)
         shared, own = shared_keys(self._registry.settings), fields_of(ApiKeys)
         known = self.endpoint_keys(document.root, shared | set(own), self._of_endpoints())
         inherited = self._inherited(spot, defaults, known.only(shared))
+        inherited.waits = self.waits(document.root, known) or defaults.waits
         inherited.own = self.merger.merge(defaults.own, known.only(own))
         inherited.spot = spot
         keys, inherited.data, fields = self.reader.read(spot, inherited.own, ApiKeys)
@@ -284,18 +288,27 @@ class SharedReader:
         for key, (spot, _) in node.entries.items():
             if key in known:
                 continue
-            if key in disabled:
-                plugin = disabled[key]
-                self._problems.warn(
-                    spot,
-                    f"belongs to the plugin {plugin}, which is disabled; it is not read",
-                    unread=True,
-                )
-            elif key in elsewhere:
+            if key in elsewhere:
                 self._problems.error(spot, elsewhere[key], unread=True)
+            elif (owner := self._registry.absent_owner(key, disabled)) is not None:
+                plugin, why, decides = owner
+                waits = decides and disabled is self._registry.disabled_keys
+                then = "the tasks of these endpoints wait" if waits else "it is not read"
+                message = f"belongs to the plugin {plugin}, which {why}; {then}"
+                self._problems.warn(spot, message, unread=True)
             else:
                 self._problems.unknown_key(spot, key, known)
         return node.only(known)
+
+    def waits(self, node: MapNode, read: MapNode) -> str:
+        """Why tasks of endpoints under `node` wait, of which only `read` is: a key belongs to a
+        plugin that would decide about attempts, and is not in force. Empty if they do not."""
+        for key, (_, value) in node.entries.items():
+            if key not in read.entries and not is_null(value):
+                owner = self._registry.absent_owner(key, self._registry.disabled_keys)
+                if owner is not None and owner[2]:
+                    return f"its key {key!r} belongs to the plugin {owner[0]}, which {owner[1]}"
+        return ""
 
     def read_shared(self, spot: Spot, node: MapNode, inherited: Inherited) -> dict[str, ReadNode]:
         """Validate the shared keys of a merged node.

@@ -102,11 +102,12 @@ def read(
     threads to have their turn. `instead` has what some of the files are taken to hold; `given` are
     the files to take for those of the folder.
     """
-    references = References(
-        sources.environ, sources.folder, sources.pretended, sources.host.registry.references
-    )
     try:
         files = given or read_folder(sources.folder, cache.files, breathe)
+        kinds = sources.host.registry.references
+        references = References(
+            sources.environ, sources.folder, sources.pretended, kinds, files.referred
+        )
         if not instead:
             cache.digest = files.whole
         files.contents.update(instead)

@@ -251,6 +251,8 @@ class Daemon:
             await self._reloader.follow()
         await self._fleet.begin()
         servers = [*(self._servers() if member is None else ()), *self._port_servers()]
+        if self._host.taken:
+            raise self._host.taken[0]
         for server in servers:
             server.start()
         if member is None:
@@ -498,6 +500,7 @@ class Daemon:
 
         duties.every(30, "prune", prune, at_once=True)
         duties.every(1, "close batches of webhooks", self._closer.close)
+        duties.every(60, "count plugins' faults", self._host.log_repeated)
         if not self._place.first:
             return duties
 

@@ -152,6 +152,8 @@ class Supervisor:
         self._adopted: int | None = None
         """A descriptor of the configuration in force, where it is another than at the start."""
         self._fed = 0.0
+        self._reloads = False
+        """A reload was asked for, and the first worker has not said yet that it is through."""
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
 
@@ -245,6 +247,8 @@ class Supervisor:
         ours.setblocking(False)
         child = self._children[number] = _Child(number, pid, ours)
         self._selector.register(ours, selectors.EVENT_READ, child)
+        if number == FIRST and self._reloads:  # it waits there until the handler stands
+            self._kill(signal.SIGHUP, [child])
         for other in self._children.values():
             if number != other.number and FIRST in (number, other.number):
                 self._link(child, other)
@@ -399,6 +403,8 @@ class Supervisor:
         # A reload that ends before all serve makes no one ready, nor one that ends while they drain
         # for the next version.
         serves = self._began and not self._upgrade
+        if "READY=1" in lines:
+            self._reloads = False
         if not lines.startswith("STOPPING=1") and (serves or "READY=1" not in lines):
             self._notifier.pass_on(lines)
 
@@ -431,6 +437,7 @@ class Supervisor:
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGHUP:
+            self._reloads = True
             self._kill(signal.SIGHUP, [self._children[FIRST]] if FIRST in self._children else [])
         elif number in (signal.SIGTERM, signal.SIGINT):
             if self._code is None:

@@ -8,6 +8,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
+from orchestratord.model.backoff import Backoff
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.plugin.isolation import is_ctrl_c
@@ -98,7 +99,10 @@ def _strategy_delay(policy: RetryPolicy, n: int, fault: Fault) -> tuple[float, s
         delay = min(FALLBACK_DELAY, policy.max_delay)
         return delay, f"{strategy.name} returned {said!r}, {format_duration(delay)} instead"
     try:
-        why = str(strategy.explain(n))
+        if type(strategy).explain is Backoff.explain:  # which would ask once more
+            why = f"{strategy.name} {format_duration(said)}"
+        else:
+            why = str(strategy.explain(n))
     except BaseException as error:
         if is_ctrl_c(error):
             raise

@@ -74,5 +74,5 @@ class Editor:
             they do for `Control.edit`; it raises what that does.
     """
 
-    declaration: Callable[..., Declaration]
+    declaration: Callable[[Any, str], Declaration]
     edit: Callable[..., Edit]

@@ -344,6 +344,8 @@ class Endpoint:
     is declared with them."""
     tests: tuple[TestCase, ...] = ()
     """What `orchestratord test` tries; nothing else looks at them."""
+    waits: str = ""
+    """Why its tasks wait, if a key of its belongs to a plugin that is not in force."""
     remembered: dict[Any, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
     """What others have worked out about it, which lives as long as it does; no part of it."""
 

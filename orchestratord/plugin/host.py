@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import logging
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -46,6 +47,7 @@ from orchestratord.plugin.isolation import (
     valid_refusal,
     words,
 )
+from orchestratord.plugin.load_watch import watched
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.plugin.plugin_sources import PluginSource, installed_plugins, single_files
 from orchestratord.plugin.registry import CORE, PluginInfo, Registry, plain
@@ -57,6 +59,8 @@ log = logging.getLogger("orchestratord.plugins")
 
 _AT_ONCE = 100
 """Effects that are checked on the loop; ten thousand take a tenth of a second."""
+_QUOTED = re.compile(r"""["']([A-Za-z][\w.-]*)["']""")
+"""A word in quotes, as the names are that a plugin registers."""
 _TOLD = 2_000
 """Characters of a fault that are told of."""
 
@@ -157,9 +161,13 @@ class Host:
         self.events = EventBus()
         self.plugins: dict[str, PluginInfo] = {}
         self.registry = Registry()
+        self.taken: list[PluginError] = []
+        """What plugins would serve where another one does: no daemon starts with these."""
         self._manager = _Manager("orchestratord")
         self._manager.add_hookspecs(hookspecs)
         self._compiled: dict[str, tuple[Implementation, ...] | None] = {}
+        self._repeated: dict[tuple[object, ...], tuple[int, tuple[str, str, str]]] = {}
+        """How often each kind of fault has come again since it was logged, and what it is."""
         self.loaded = object()
         """The plugins as they are now: another one where that changes."""
 
@@ -182,7 +190,7 @@ class Host:
             info = PluginInfo(
                 source.name, version, source.place, home=source.home, requires=source.requires
             )
-            self._add(info, source.load, off)
+            self._add(info, watched(source.name)(source.load), off, source.text)
         for name in sorted(off - set(self.plugins)):
             log.warning("plugins.disabled names %r, which is not installed", name)
 
@@ -198,9 +206,11 @@ class Host:
 
     def register(self, plugin: object, name: str, *, version: str = "built in") -> None:
         """Register an object as a plugin, as tests and the core itself do."""
-        self._add(PluginInfo(name, version, "object"), lambda: plugin, set())
+        self._add(PluginInfo(name, version, "object"), lambda: plugin, set(), str)
 
-    def _add(self, info: PluginInfo, load: Callable[[], Any], off: set[str]) -> None:
+    def _add(
+        self, info: PluginInfo, load: Callable[[], Any], off: set[str], text: Callable[[], str]
+    ) -> None:
         if info.name in self.plugins:
             both = (self.plugins[info.name], info)
             places = " and ".join(of.source for of in both)
@@ -214,14 +224,16 @@ class Host:
             self.registry.homes[info.name] = info.home
         try:
             plugin = load()
-            if info.name in off:
-                info.status = "disabled"
-                self.registry.remember_disabled(plugin, info.name)
-                return
             _check_hooks(plugin)
             self._manager.register(plugin, info.name)
             implementations = self._manager.get_hookcallers(plugin) or []
             info.hooks = tuple(sorted(caller.name for caller in implementations))
+            if info.name in off:
+                info.status = "disabled"
+                decides = any(hook in hookspecs.DECIDING for hook in info.hooks)
+                self._forget(info)
+                self.registry.remember_disabled(plugin, info.name, decides=decides)
+                return
             self.registry.add(plugin, info.name)
         except PluginError:
             self._forget(info)
@@ -236,6 +248,10 @@ class Host:
                 asked = f"; it asks for {info.requires}" if info.requires else ""
                 installed = importlib.metadata.version(CORE)
                 info.error += f"{asked}; {CORE} {installed} is installed, which has no such name"
+            why = "is disabled" if info.name in off else f"cannot be loaded: {info.error}"
+            quoted = set(_QUOTED.findall(written := text()))
+            decides = any(hook in written for hook in hookspecs.DECIDING)
+            self.registry.remember_failed(info.name, why, quoted, decides=decides)
             if info.name in off:
                 info.status = "disabled"
                 log.warning(
@@ -504,20 +520,39 @@ class Host:
         fault = error if isinstance(error, BaseException) else ValueError(error)
         self.fault(plugin, f"backoff {strategy}", fault)
 
+    async def log_repeated(self) -> None:
+        """Log how often each fault has come again since this was called last, in a line."""
+        repeated = {kind: found for kind, found in self._repeated.items() if found[0]}
+        self._repeated = {kind: (0, said) for kind, (_, said) in repeated.items()}
+        for kind, (count, said) in repeated.items():
+            log.error("plugin %s: %s %s (%d times more)", *said, count, extra=_about(*kind))
+
     def fault(self, plugin: str, hook: str, error: BaseException) -> None:
-        """Log a plugin's fault under its name, count it and tell of it."""
+        """Log a plugin's fault under its name, count it and tell of it; one that comes again is
+        counted for `log_repeated`."""
         info = self.plugins.get(plugin)
         text = str(error) if isinstance(error, HookFault) else words(error)
         if info is not None:
             info.faults += 1
             info.last_fault = f"{hook}: {text}"
         cause = error.__cause__ if isinstance(error, HookFault) else error
-        more = doc_links.page(doc_links.MESSAGES, doc_links.anchor("a plugin did something wrong"))
-        beside = {"plugin": plugin, "hook": hook, "help": more}
-        log.error("plugin %s: %s %s", plugin, hook, text, exc_info=cause, extra=beside)
+        lines = [line for _, line in traceback.walk_tb(cause.__traceback__)] if cause else []
+        # The same, whatever it says of its task: raised in the same line.
+        kind = plugin, hook.partition(" (")[0], type(cause), lines[-1] if lines else text
+        if kind in self._repeated:
+            self._repeated[kind] = self._repeated[kind][0] + 1, (plugin, hook, text)
+        else:
+            self._repeated[kind] = 0, (plugin, hook, text)
+            log.error("plugin %s: %s %s", plugin, hook, text, exc_info=cause, extra=_about(*kind))
         said = self.redactor.text(" ".join(self.redactor.text(text).split()))[:_TOLD]
         at = int(world.time() * 1000)
         self.events.report(PluginEvent(EventType.PLUGIN_FAULT, at, plugin, hook, said))
+
+
+def _about(plugin: object, hook: object, *_: object) -> dict[str, object]:
+    """What the log has beside a fault."""
+    more = doc_links.page(doc_links.MESSAGES, doc_links.anchor("a plugin did something wrong"))
+    return {"plugin": plugin, "hook": hook, "help": more}
 
 
 def _after_fault(item: Implementation, hook: str, decided: Any) -> Any:

@@ -241,8 +241,8 @@ def check_outcome(outcome: object) -> None:
         raise HookFault(f"returned a response that cannot be read: {error}") from error
     if outcome.final_reason is not None and len(outcome.final_reason) > _LONGEST_REASON:
         raise HookFault(f"returned an Outcome whose reason is longer than {_LONGEST_REASON}")
-    if outcome.delay is not None and math.isnan(outcome.delay):
-        raise HookFault("returned an Outcome whose delay is no number")
+    if outcome.delay is not None and (math.isnan(outcome.delay) or outcome.delay < 0):
+        raise HookFault(f"returned an Outcome whose delay is {outcome.delay!r}")
 
 
 _NOTHING = type(None)

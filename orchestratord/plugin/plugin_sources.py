@@ -81,12 +81,20 @@ class PluginSource:
     def names(self, word: str) -> bool:
         """Whether its text has this word; True where that cannot be read."""
         with suppress(Exception):  # a package above the module is imported, and may raise anything
-            file = self.place
-            if self.module:
-                spec = importlib.util.find_spec(self.module)
-                file = (spec and spec.origin) or ""
-            return word.encode() in Path(file).read_bytes()
+            return word.encode() in self._file().read_bytes()
         return True
+
+    def text(self) -> str:
+        """That of all its modules; empty where it cannot be read."""
+        with suppress(Exception):  # as above
+            file = self._file()
+            files = file.parent.rglob("*.py") if file.name == "__init__.py" else [file]
+            return "\n".join(one.read_text(errors="replace") for one in files)
+        return ""
+
+    def _file(self) -> Path:
+        spec = importlib.util.find_spec(self.module) if self.module else None
+        return Path((spec and spec.origin) or "" if self.module else self.place)
 
 
 def installed_plugins() -> Iterator[PluginSource]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -20,6 +20,7 @@ from orchestratord.model.task import RowKind, Table
 from orchestratord.plugin.background_service import ServiceState
 from orchestratord.plugin.doctor_check import Check
 from orchestratord.plugin.executor import Executor
+from orchestratord.plugin.function_check import check_function, check_functions
 from orchestratord.plugin.metric import Counter, Gauge
 from orchestratord.plugin.verb_row import VerbRow
 
@@ -48,6 +49,8 @@ REFERENCE_KINDS = ("secret", "file", "credential")
 Reference = Callable[[str], str]
 """What `${kind:path}` stands for, by its path. Raises ValueError, with the reason."""
 _REFERENCE = "kind of reference"
+_KIND = re.compile("[a-z]{1,16}")
+_DISABLED = "is disabled"
 DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
 
 
@@ -115,12 +118,16 @@ class Registry:
         default_factory=lambda: defaultdict(dict)
     )
     """The kinds of rows that plugins wrote and may write: of each value, whether it is a text."""
+    absent: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    """Of each plugin that is not in force: why, and whether it decides about attempts."""
     disabled_keys: dict[str, str] = field(default_factory=dict)
     """Key of the YAML → the disabled plugin."""
     disabled_daemon_keys: dict[str, str] = field(default_factory=dict)
     """Key of `orchestratord.yaml` → the disabled plugin."""
     disabled_backoffs: dict[str, str] = field(default_factory=dict)
     disabled_types: dict[str, str] = field(default_factory=dict)
+    words_of_failed: dict[str, str] = field(default_factory=dict)
+    """Words in the text of plugins that cannot be loaded, which may be names → the plugin."""
 
     def __post_init__(self) -> None:
         for key in _CORE_KEYS:
@@ -170,8 +177,9 @@ class Registry:
             self.claim("table", table.name, name)
             self.tables[table.name] = table
         for kind, reference in _mapping(plugin, "register_references").items():
-            if not (isinstance(kind, str) and re.fullmatch("[a-z]{1,16}", kind)):
+            if not (isinstance(kind, str) and _KIND.fullmatch(kind)):
                 raise ValueError(f"the kind of reference {kind!r} is not a word of small letters")
+            check_function(f"the reference {kind!r} is", reference, 1)
             self.claim(_REFERENCE, kind, name)
             self.references[kind] = reference
         self.checks += ((name, check) for check in _registered(plugin, "register_checks", Check))
@@ -185,8 +193,6 @@ class Registry:
         for verb in self.verbs[name]:
             self.claim("verb", verb.name, name)
         for editor in _registered(plugin, "register_editor", Editor):
-            if any(map(inspect.iscoroutinefunction, (editor.declaration, editor.edit))):
-                raise TypeError("register_editor returned an Editor with an `async def`")
             self.claim("hook", "register_editor", name)
             self.editor = name, editor
         for executor in self.executors:
@@ -217,8 +223,22 @@ class Registry:
             item for item in self.executors if ("executor", _label(item)) in self.owners
         ]
 
-    def remember_disabled(self, plugin: Any, name: str) -> None:
+    def remember_failed(self, name: str, why: str, words: Iterable[str], *, decides: bool) -> None:
+        """Know a plugin that could not be asked for its names by the words of its text."""
+        self.absent[name] = why, decides
+        self.words_of_failed |= dict.fromkeys(words, name)
+        said = partial(_absent_reference, f"the plugin {name} {why}")
+        self.references = dict.fromkeys(filter(_KIND.fullmatch, words), said) | self.references
+
+    def absent_owner(self, name: str, names: Mapping[str, str]) -> tuple[str, str, bool] | None:
+        """The plugin that is not in force and has this name, among these `names` of disabled ones
+        or in its text; why, and whether it decides about attempts. None if there is none."""
+        plugin = names.get(name) or self.words_of_failed.get(name)
+        return None if plugin is None else (plugin, *self.absent.get(plugin, (_DISABLED, False)))
+
+    def remember_disabled(self, plugin: Any, name: str, *, decides: bool = False) -> None:
         """Only know what a plugin would register, so that the YAML that names it is accepted."""
+        self.absent[name] = _DISABLED, decides
         settings = _registered(plugin, "register_settings", Setting)
         executors = _registered(plugin, "register_executor", Executor)
         self.disabled_keys |= {setting.key: name for setting in settings}
@@ -226,7 +246,7 @@ class Registry:
         self.disabled_daemon_keys |= {setting.key: name for setting in own}
         self.disabled_backoffs |= dict.fromkeys(_mapping(plugin, "register_backoff"), name)
         kinds = _mapping(plugin, "register_references")
-        self.references |= {kind: partial(_disabled_reference, name) for kind in kinds}
+        self.references |= dict.fromkeys(kinds, partial(_absent_reference, DISABLED.format(name)))
         self.verbs[name] = _registered(plugin, "register_verbs", VerbRow)
         if _registered(plugin, "register_editor", Editor) and self.editor[0] == CORE:
             self.editor = CORE, _refusing(DISABLED.format(name))
@@ -288,8 +308,8 @@ def plain(result: Any) -> Any:
     return result
 
 
-def _disabled_reference(plugin: str, path: str) -> str:
-    raise ValueError(DISABLED.format(plugin))
+def _absent_reference(why: str, path: str) -> str:
+    raise ValueError(why)
 
 
 def _registered(plugin: Any, hook: str, type_: Any) -> list[Any]:
@@ -299,6 +319,10 @@ def _registered(plugin: Any, hook: str, type_: Any) -> list[Any]:
             types = type_ if isinstance(type_, tuple) else (type_,)
             words = " or ".join(one.__name__ for one in types)
             raise TypeError(f"{hook} returned {item!r}, which is no {words}")
+        try:
+            check_functions(item)
+        except TypeError as error:
+            raise TypeError(f"{hook} returned {error}") from None
     return items
 
 
@@ -317,6 +341,7 @@ def _call(plugin: Any, hook: str) -> Any:
 def _named(class_: type[Backoff], name: str) -> type[Backoff]:
     if not (isinstance(class_, type) and issubclass(class_, Backoff)):
         raise TypeError(f"the backoff {name!r} is not a subclass of orchestratord.Backoff")
+    check_function(f"{class_.__name__}.seconds is", class_.seconds, 2)
     class_.name = name
     return class_
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from orchestratord.plugin.background_service import Service
+from orchestratord.plugin.function_check import check_functions
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, check_service, is_ctrl_c
 from orchestratord.plugin.metric import Counter, Gauge, MetricSamples, samples_of
@@ -19,8 +20,8 @@ from orchestratord.plugin.route import Control, Page, PortHandler, Route, Status
 
 ROUTES, PORTS, PAGES = "register_routes", "register_ports", "register_pages"
 SERVICES, STATUS, COMMANDS = "register_services", "register_status", "register_commands"
-_KINDS = {ROUTES: "route", PORTS: "handler", COMMANDS: "Command"}
-_KINDS |= {PAGES: "Page", STATUS: "StatusPart"}
+_KINDS = {ROUTES: ("route", Route), PORTS: ("handler", PortHandler), COMMANDS: ("Command", str)}
+_KINDS |= {PAGES: ("Page", Page), STATUS: ("StatusPart", StatusPart)}
 _PARAMETER = re.compile(r"\{[^{}]*\}")
 
 
@@ -36,7 +37,7 @@ def plugin_routes(
     """
     owners = {_key(f"{method} {path}"): CORE for method, path in taken}
     given = host.ask(ROUTES, {"control": control})
-    yield from _served(host, ROUTES, given, _is_route, "{0.method} {0.path}", owners)
+    yield from _served(host, ROUTES, given, "{0.method} {0.path}", owners, _is_path)
     for plugin, verbs in host.registry.verbs.items():
         for verb in verbs if host.plugins[plugin].status == "loaded" else ():
             if _key(asked := f"{verb.method} {verb.path}") not in owners:
@@ -44,12 +45,12 @@ def plugin_routes(
                 host.fault(plugin, "register_verbs", HookFault(text))
 
 
-def _is_route(route: Any) -> bool:
+def _is_path(route: Any) -> bool:
     from starlette.routing import compile_path
 
     try:
         compile_path(route.path)
-        return isinstance(route, Route) and route.path.startswith("/")
+        return bool(route.path.startswith("/"))
     except Exception:
         return False
 
@@ -57,21 +58,18 @@ def _is_route(route: Any) -> bool:
 def plugin_ports(host: Host, control: Control) -> Iterator[tuple[str, PortHandler]]:
     """What answers at the ports of plugins, each with its plugin."""
 
-    def is_handler(handler: Any) -> bool:
-        return isinstance(handler, PortHandler)
-
     given = host.ask(PORTS, {"control": control})
-    return _served(host, PORTS, given, is_handler, "the port {0.key}", {})
+    return _served(host, PORTS, given, "the port {0.key}", {})
 
 
 def plugin_pages(host: Host, control: Control) -> Iterator[tuple[str, Page]]:
     """The pages of all plugins, each with its plugin."""
 
-    def is_page(page: Any) -> bool:
-        return isinstance(page, Page) and str(page.path).startswith("/")
+    def is_sound(page: Page) -> bool:
+        return str(page.path).startswith("/")
 
     given = host.ask(PAGES, {"control": control})
-    return _served(host, PAGES, given, is_page, "the page {0.path}", {})
+    return _served(host, PAGES, given, "the page {0.path}", {}, is_sound)
 
 
 def plugin_status(
@@ -79,14 +77,12 @@ def plugin_status(
 ) -> Iterator[tuple[str, StatusPart]]:
     """What plugins have in the status, each with its plugin. `taken`: the keys of the core."""
 
-    def is_part(part: Any) -> bool:
-        return (
-            isinstance(part, StatusPart) and re.fullmatch("[a-z][a-z0-9_]*", part.key) is not None
-        )
+    def is_sound(part: StatusPart) -> bool:
+        return re.fullmatch("[a-z][a-z0-9_]*", part.key) is not None
 
     called = "the key {0.key} of the status"
     owners = {f"the key {key} of the status": CORE for key in taken}
-    return _served(host, STATUS, host.ask(STATUS, {"control": control}), is_part, called, owners)
+    return _served(host, STATUS, host.ask(STATUS, {"control": control}), called, owners, is_sound)
 
 
 def plugin_commands(host: Host, taken: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -106,30 +102,34 @@ def plugin_commands(host: Host, taken: Iterable[str]) -> Iterator[tuple[str, str
                 yield one.name
             yield from (f"{one.name} {part}" for part in one.commands)
 
-    def is_name(name: Any) -> bool:
-        return isinstance(name, str)
-
     owners = {f"the command {name!r}": CORE for name in taken}
     given = [(plugin, names_of(found)) for plugin, found in reversed(host.ask(COMMANDS, {}))]
-    return _served(host, COMMANDS, given, is_name, "the command {0!r}", owners)
+    return _served(host, COMMANDS, given, "the command {0!r}", owners)
 
 
 def _served(
     host: Host,
     hook: str,
     given: Iterable[tuple[str, Iterable[Any]]],
-    is_sound: Callable[[Any], bool],
     called: str,
     owners: dict[str, str],
+    is_sound: Callable[[Any], bool] = lambda one: True,
 ) -> Iterator[tuple[str, Any]]:
-    """Of what plugins returned all that is sound, and of what is `called` the same the first."""
+    """Of what plugins returned all that is sound, and of what is `called` the same the first; the
+    host knows what is taken, with which no daemon starts."""
+    kind, type_ = _KINDS[hook]
     for plugin, found in given:
         for one in found:
-            if not is_sound(one):
-                text = f"returned {one!r}, which is no {_KINDS[hook]}"
-                host.fault(plugin, hook, HookFault(text))
-            elif (owner := owners.get(_key(what := called.format(one)))) is not None:
-                host.fault(plugin, hook, host.registry.taken(what, owner, plugin))
+            try:
+                if not isinstance(one, type_) or not is_sound(one):
+                    raise TypeError(f"{one!r}, which is no {kind}")
+                check_functions(one)
+            except TypeError as error:
+                host.fault(plugin, hook, HookFault(f"returned {error}"))
+                continue
+            if (owner := owners.get(_key(what := called.format(one)))) is not None:
+                host.taken.append(taken := host.registry.taken(what, owner, plugin))
+                host.fault(plugin, hook, taken)
             else:
                 owners[_key(what)] = plugin
                 yield plugin, one
@@ -162,9 +162,10 @@ def plugin_services(host: Host, control: Control) -> Iterator[tuple[str, Service
         for one in found:
             try:
                 service = check_service(one)
+                check_functions(service)
                 if service.name in names:
                     raise HookFault(f"returned two services named {service.name}")
-            except HookFault as fault:
+            except (HookFault, TypeError) as fault:
                 host.fault(plugin, SERVICES, fault)
                 continue
             names.add(service.name)

@@ -12,7 +12,6 @@ import logging
 import os
 import pickle
 import socket
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -126,7 +125,8 @@ class WorkerSeat:
 
     def notify_adopted(self, in_force: InForce) -> None:
         """Have the next workers begin with this configuration."""
-        with tempfile.TemporaryFile() as file:
+        # In memory: no secret is written to a disk.
+        with os.fdopen(os.memfd_create("configuration"), "wb") as file:
             pickle.dump(in_force, file, protocol=5)
             file.flush()
             send(self._sock, {"adopted": in_force.generation}, file.fileno())

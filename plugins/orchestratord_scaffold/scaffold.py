@@ -7,8 +7,10 @@ the configuration.
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,6 +19,9 @@ import click
 from orchestratord import unwritable
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+SERVICE = "orchestratord"
+"""The group of the system's service."""
 
 SCHEMA_FOLDER = ".schema"
 
@@ -38,11 +43,18 @@ def template(file: str, **values: str) -> str:
 
 
 def make_empty(folder: Path) -> None:
-    """Make a folder. Raises ClickException where there is one already that holds something."""
+    """Make a folder. Raises ClickException where there is one already that holds something.
+
+    One of root's is the service's to read, if that is installed, as what is made in it will be.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(entry.name != ".git" for entry in folder.iterdir()):
             raise click.ClickException(f"{folder} is not empty; name a new folder, or an empty one")
+        if os.geteuid() == 0 and folder.stat().st_gid == 0:
+            with suppress(KeyError):  # there is no such group
+                os.chown(folder, -1, grp.getgrnam(SERVICE).gr_gid)
+                folder.chmod(0o2750)
     except OSError as error:
         raise unwritable(folder, error) from None
 

@@ -20,6 +20,7 @@ from orchestratord import (
     Delete,
     NewTask,
     TooCostly,
+    Unreachable,
     WebhookEvent,
     off_loop,
 )
@@ -181,11 +182,14 @@ class SubscriptionIndex:
         reading.add_done_callback(self._reading.discard)
 
     async def _read_asked(self, tenant: str) -> None:
+        said = ""
         while tenant in self._asked:
             try:
                 await self.read(tenant)
             except Exception as error:
-                log.warning("cannot read the subscriptions of %s yet: %s", tenant, error)
+                if said != str(error):
+                    log.warning("cannot read the subscriptions of %s yet: %s", tenant, error)
+                said = str(error)
                 await asyncio.sleep(1.0)
 
     async def read(self, tenant: str) -> None:
@@ -238,7 +242,7 @@ class SubscriptionIndex:
         """The service: read again what any daemon has changed, within half a second."""
         seen: dict[int, int] = {}
         while not stop.is_set():
-            try:
+            with suppress(Unreachable):  # which the daemon announces; all else is a fault
                 rows = await self.control.rows(CHANGES.name)
                 now = {row["slot"]: row["revision"] for row in rows}
                 moved = {slot for slot, revision in now.items() if seen.get(slot) != revision}
@@ -246,8 +250,6 @@ class SubscriptionIndex:
                     await self.read(tenant)
                 seen = now
                 await self.census.look(self.control, now)
-            except Exception as error:
-                log.warning("cannot look for changes of subscriptions yet: %s", error)
             self._evict()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK):

@@ -75,7 +75,6 @@ class NodeReader:
         self.registry = registry
         self._references = references
         self._strategies = registry.backoffs
-        self._disabled = registry.disabled_backoffs
         self._context = {"backoffs": registry.backoffs, "attach": self._attach}
         self._adapters: dict[int, tuple[Any, TypeAdapter[Any], Shape]] = {}
         self._field_adapters: dict[tuple[type[BaseModel], str], TypeAdapter[Any]] = {}
@@ -256,11 +255,12 @@ class NodeReader:
         """The name of a strategy, checked. One of a disabled plugin is a warning."""
         if name in self._strategies:
             return name
-        if name in self._disabled:
+        owner = self.registry.absent_owner(name, self.registry.disabled_backoffs)
+        if owner is not None:
             self.problems.warn(
                 spot,
-                f"the strategy {name!r} belongs to the plugin {self._disabled[name]}, which is "
-                "disabled; `fixed` is used",
+                f"the strategy {name!r} belongs to the plugin {owner[0]}, which {owner[1]}; "
+                "`fixed` is used",
             )
             return name
         self._error(

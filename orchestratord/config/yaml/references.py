@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from orchestratord.config.folder import LARGEST, UNREADABLE, fingerprint, placed, read_bytes
 from orchestratord.plugin.isolation import is_ctrl_c, words
@@ -60,6 +61,7 @@ class References:
         folder: Path = Path(),
         pretended: set[str] | None = None,
         kinds: Mapping[str, Reference] = MappingProxyType({}),
+        referred: tuple[dict[Any, Any], dict[Any, Any]] | None = None,
     ) -> None:
         """
         Args:
@@ -68,17 +70,19 @@ class References:
             pretended: gathers the references to secrets that are not here, for which something of
                 their form is taken; None: they are errors.
             kinds: those of plugins, by name.
+            referred: gathers what was read; what is in it is not read again.
         """
         self._kinds = kinds
-        self._read: dict[str, str | _NotHere] = {}
+        self._read: dict[str, str | _NotHere]
         """What those of plugins stand for in this reading."""
+        self._files: dict[tuple[Path, int], tuple[bytes | ValueError, str]]
+        """What each held, or why it cannot be read, and the fingerprint of that."""
+        self._read, self._files = referred or ({}, {})
         self._environ = environ
         credentials = environ.get("CREDENTIALS_DIRECTORY")
         self._credentials = Path(credentials) if credentials else None
         self._folder = folder
         self._pretended = pretended
-        self._files: dict[tuple[Path, int], tuple[bytes | ValueError, str]] = {}
-        """What each held, or why it cannot be read, and the fingerprint of that."""
 
     @property
     def files(self) -> dict[str, str]:

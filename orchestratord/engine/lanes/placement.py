@@ -249,7 +249,14 @@ class Placement:
             return Doomed(Reason.ENDPOINT_REMOVED, why, REMOVED_AFTER), None
         executor = self._registry.executor(kind, endpoint.type)
         if executor is None:
-            return Parked("the plugin that carries it out is not loaded"), None
+            registry, why = self._registry, "the plugin that carries it out is not loaded"
+            if kind is Kind.CALL and (
+                owner := registry.absent_owner(endpoint.type, registry.disabled_types)
+            ):
+                why = f"the plugin {owner[0]}, which carries it out, {owner[1]}"
+            return Parked(why), None
+        if endpoint.waits:
+            return Parked(endpoint.waits), executor
         if kind is Kind.CALL:
             if not endpoint.enabled:
                 why = "the endpoint is disabled; to call it again, set `enabled: true` in its YAML"

@@ -8,6 +8,7 @@ import pytest
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.receiver import Answer, Receiver
+from tests.acceptance.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -257,3 +258,49 @@ def test_what_an_executor_raises_is_its_plugins(make_daemon: MakeDaemon, where: 
     assert plugin["faults"] == 1
     assert "wrong" in plugin["last_fault"]
     assert "Task exception was never retrieved" not in daemon.log()
+
+
+SAME_ROUTE = """
+from orchestratord import Answer, Route, hookimpl
+
+@hookimpl
+def register_routes(control):
+    async def answer(path, query, body):
+        return Answer({})
+    return [Route("GET", "/v1/stock", answer)]
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_plugins_at_one_route_keep_the_daemon_from_its_start(
+    make_daemon: MakeDaemon, workers: int
+) -> None:
+    daemon = make_daemon(plugins={"dirs": ["plugins"]}, workers=workers)
+    daemon.plugin("one", SAME_ROUTE)
+    daemon.plugin("two", SAME_ROUTE)
+    daemon.expect("is registered by two and by one", "ended with code 78")
+    assert daemon.run("check").code == 78
+    daemon.launch()
+    assert daemon.wait() == 78
+    daemon.logged(
+        r"CRITICAL .*GET /v1/stock is registered by two and by one \(two: .*/two.py, one:"
+    )
+
+
+def test_a_plugin_that_takes_long_or_exits_while_it_loads_is_named(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    receiver.on("/", 200)
+    daemon = make_daemon(plugins={"dirs": ["plugins"], "optional": ["leaves"]})
+    daemon.plugin("leaves", "import os\nos._exit(3)\n")
+    wait = 'import pathlib, time\nwhile not pathlib.Path(__file__).with_name("go").exists():\n'
+    daemon.plugin("slow", f"{wait}    time.sleep(0.05)\n")
+    daemon.expect("plugin leaves cannot be loaded", "plugin slow is still loading")
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/get", "/")
+    daemon.launch()
+    daemon.logged("WARNING plugins: plugin slow is still loading after 3 s")
+    (daemon.config / "plugins" / "go").touch()
+    daemon.logged(r"plugin leaves cannot be loaded: SystemExit: it called os._exit\(3\)")
+    until(daemon.listens, "the start")
+    assert daemon.finish(daemon.call("shop/get"))["status"] == "succeeded"

@@ -785,3 +785,17 @@ def test_over_quota_does_not_outlast_give_up_after() -> None:
 
 def test_what_is_final_is_so_over_quota() -> None:
     assert over_quota(TASK, policy(), status=400).reason is Reason.NOT_RETRYABLE
+
+
+def test_a_strategy_is_asked_once_for_a_wait(judge: Judge) -> None:
+    asked: list[int] = []
+
+    class Counting(Backoff):
+        def seconds(self, n: int) -> float:
+            asked.append(n)
+            return 7
+
+    Counting.name = "counting"
+    retry = policy().model_copy(update={"backoff": Counting()})
+    assert judge(retry, answer(503, retry)).why.startswith("counting 7s")
+    assert asked == [1]

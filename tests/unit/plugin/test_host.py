@@ -629,3 +629,40 @@ def test_each_plugin_is_asked_by_itself(
         assert empty.plugins[name].faults == 1
     assert empty.plugins["b_raises"].last_fault == "check_endpoint: ValueError: no"
     assert empty.plugins["a_list"].faults == 0
+
+
+# -- faults that come again -----------------------------------------------------------------------
+
+
+def fail(host: Host, text: str, *, elsewhere: bool = False) -> None:
+    try:
+        if elsewhere:
+            raise KeyError(text)
+        raise KeyError(text)
+    except KeyError as error:
+        host.fault("odd", f"executor (task {text})", error)
+
+
+async def test_a_fault_is_logged_once_and_then_counted(
+    empty: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    empty.register(object(), "odd")
+    for number in range(5):
+        fail(empty, str(number))
+    assert [(one.exc_info is not None, one.getMessage()) for one in caplog.records] == [
+        (True, "plugin odd: executor (task 0) KeyError: '0'")
+    ]
+    fail(empty, "7", elsewhere=True)
+    assert len(caplog.records) == 2, "another place is another fault"
+    assert empty.plugins["odd"].faults == 6
+    await empty.log_repeated()
+    counted = caplog.records[-1]
+    assert counted.getMessage() == "plugin odd: executor (task 4) KeyError: '4' (4 times more)"
+    assert (len(caplog.records), counted.exc_info) == (3, None)
+    fail(empty, "8")
+    await empty.log_repeated()
+    assert caplog.records[-1].getMessage().endswith("'8' (1 times more)")
+    await empty.log_repeated()
+    fail(empty, "9")
+    assert caplog.records[-1].exc_info is not None, "it had gone, and is news again"
+    assert len(caplog.records) == 5

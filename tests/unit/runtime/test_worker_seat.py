@@ -87,6 +87,7 @@ def test_a_configuration_for_those_that_begin_later(ends: Ends) -> None:
     assert found is not None
     message, [descriptor] = found
     assert message == {"adopted": 3}
+    assert os.readlink(f"/proc/self/fd/{descriptor}").startswith("/memfd:"), "no secret on a disk"
     try:
         later = WorkerSeat(2, 2, theirs, adopted=descriptor)
         assert later.adopted() == in_force

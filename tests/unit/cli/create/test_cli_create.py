@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import re
@@ -76,6 +77,23 @@ def test_init_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
     assert run("init", tmp_path / name).exit_code == 0
     result = run("check", "--config", tmp_path / name)
     assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another group")
+def test_the_service_can_read_what_root_makes_under_any_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = grp.struct_group(("orchestratord", "", 4242, []))
+    monkeypatch.setattr(grp, "getgrnam", {"orchestratord": group}.__getitem__)
+    before = os.umask(0o027)
+    try:
+        assert run("init", tmp_path / "a").exit_code == 0
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "a", *(tmp_path / "a").rglob("*")):
+        found = path.stat()
+        wanted = 0o050 if path.is_dir() else 0o040
+        assert (found.st_gid, found.st_mode & 0o057) == (4242, wanted), path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another group")

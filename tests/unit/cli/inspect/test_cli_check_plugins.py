@@ -86,6 +86,57 @@ WRONG = {
         "@hookimpl\ndef register_routes(control):\n    raise SystemExit(3)\n",
         ["plugins/bad.py:6:1:", "register_routes SystemExit: 3"],
     ),
+    "a route that is a def": (
+        "@hookimpl\ndef register_routes(control):\n"
+        "    return [o.Route('GET', '/x', lambda p, q, b: 1)]\n",
+        ["register_routes returned a Route whose handler is a `def`; write an `async def`"],
+    ),
+    "a route with another signature": (
+        "@hookimpl\ndef register_routes(control):\n    async def h(p, q, b): ...\n"
+        "    return [o.Route('GET', '/x', h, caller=True)]\n",
+        ["returned a Route whose handler is called with 4 arguments: too many positional"],
+    ),
+    "a page that asks for too much": (
+        "@hookimpl\ndef register_pages(control):\n    async def h(visit, more): ...\n"
+        "    return [o.Page('/x', 'x', h)]\n",
+        ["returned a Page whose show is called with 1 arguments: missing a required argument"],
+    ),
+    "a port that waits before it admits": (
+        "@hookimpl\ndef register_ports(control):\n    async def h(request): ...\n"
+        "    return [o.PortHandler('bell', h, h)]\n",
+        ["returned a PortHandler whose admit is an `async def`; write a `def`"],
+    ),
+    "a service without its event": (
+        "@hookimpl\ndef register_services(control):\n    async def h(): ...\n"
+        "    return [o.Service('x', h)]\n",
+        ["a Service whose run is called with 1 arguments: too many positional arguments"],
+    ),
+    "a part of the status that asks": (
+        "@hookimpl\ndef register_status(control):\n"
+        "    return [o.StatusPart('x', lambda config: 1)]\n",
+        ["a StatusPart whose read is called with 0 arguments: missing a required argument"],
+    ),
+    "a check without the status": (
+        "@hookimpl\ndef register_checks():\n    return [o.Check('x', lambda config: [])]\n",
+        ["register_checks returned a Check whose look is called with 2 arguments"],
+    ),
+    "a gauge that waits": (
+        "async def h(): ...\n@hookimpl\ndef register_metrics():\n"
+        "    return [o.Gauge('bad_x', 'x', h)]\n",
+        ["register_metrics returned a Gauge whose read is an `async def`; write a `def`"],
+    ),
+    "a strategy without n": (
+        "class Odd(o.Backoff):\n    def seconds(self): return 1\n"
+        "@hookimpl\ndef register_backoff():\n    return {'odd': Odd}\n",
+        ["Odd.seconds is called with 2 arguments: too many positional arguments"],
+    ),
+    "an executor with another signature": (
+        "class Odd(o.Executor):\n    type = 'oddity'\n    def standing(self, endpoint): ...\n"
+        "    def prepare(self, task, target, now): ...\n"
+        "    async def execute(self, request, task, target, send): ...\n"
+        "@hookimpl\ndef register_executor():\n    return [Odd()]\n",
+        ["returned an Odd whose standing is called with 3 arguments: too many positional"],
+    ),
     "no port": (
         "@hookimpl\ndef register_ports(control):\n    return ['8080']\n",
         ["register_ports returned '8080', which is no handler"],
@@ -102,7 +153,7 @@ WRONG = {
     "an editor that is async": (
         "async def edit(file, key):\n    pass\n\n"
         "@hookimpl\ndef register_editor():\n    return [o.Editor(edit, edit)]\n",
-        ["register_editor returned an Editor with an `async def`"],
+        ["register_editor returned an Editor whose declaration is an `async def`; write a `def`"],
     ),
     "no page": (
         "@hookimpl\ndef register_pages(control):\n    return ['/x']\n",

@@ -78,7 +78,6 @@ async def waits(path: str) -> str:
         (raises, "${vault:crm/token}: RuntimeError: down"),
         (lambda path: 7, "${vault:crm/token}: TypeError: it is a int, and no text"),
         (lambda path: "\n", "${vault:crm/token}: is empty"),
-        (waits, "${vault:crm/token}: TypeError: it is an `async def`; write a `def`"),
         (exit, "${vault:crm/token}: SystemExit: crm/token"),
     ],
 )
@@ -92,6 +91,19 @@ def test_what_cannot_be_read_is_an_error_at_its_place(
     (problem,) = caught.value.problems
     assert str(problem).startswith("apis/crm/api.yaml:2:")
     assert why in problem.message
+
+
+@pytest.mark.parametrize(
+    ("read", "why"),
+    [
+        (waits, "the reference 'vault' is an `async def`; write a `def`"),
+        (lambda: "x", "the reference 'vault' is called with 1 arguments: too many positional"),
+    ],
+)
+def test_one_that_cannot_be_called_is_refused_where_it_is_registered(read: Any, why: str) -> None:
+    host = Host()
+    host.register(Vault(read), "vault")
+    assert why in str(host.plugins["vault"].error)
 
 
 def test_an_unknown_kind_suggests_that_of_a_plugin(config: ConfigFolder, vault: Vault) -> None:
