@@ -83,8 +83,7 @@ def duplicates(effects: Sequence[StoredEffect]) -> list[Inserted]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Pick:
+class Pick(NamedTuple):
     """Claim up to `limit` tasks of `key` whose `next_try` is not after `due_before`.
 
     `idempotent` says whether the tasks of this key may be sent twice. Where daemons share the

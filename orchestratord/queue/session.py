@@ -7,7 +7,7 @@ from binascii import b2a_base64
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestratord.model.partition_turn import CONTINUE
@@ -358,7 +358,7 @@ class Session(ABC):
 def due_by(now: int, picks: Sequence[Pick]) -> list[Pick]:
     """One of each key, as none is to be claimed twice; what was written until `now` is due, too."""
     distinct = {pick.key: pick for pick in picks}.values()
-    return [replace(pick, due_before=max(pick.due_before, now)) for pick in distinct]
+    return [pick._replace(due_before=max(pick.due_before, now)) for pick in distinct]
 
 
 def room_behind(picks: Sequence[Pick], tasks: Sequence[Task]) -> list[tuple[Pick, Line, int]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from orchestratord.queue.batch import Rank, writes
 from orchestratord.queue.connection import BY_RUNNING, Connection
@@ -149,7 +148,7 @@ class SharedLimits:
             if pick.lane in left:
                 limit = min(pick.limit, left[pick.lane])
                 left[pick.lane] -= limit
-                pick = replace(pick, limit=limit)
+                pick = pick._replace(limit=limit)
             found.append(pick)
         return found
 

@@ -322,7 +322,7 @@ def brought_forward_before_its_floor() -> Planted:
     taken = claim_sqlite.in_step
 
     def ahead(picks: Sequence[Any], found: Any) -> Any:
-        return taken([replace(pick, due_before=pick.due_before + 1000) for pick in picks], found)
+        return taken([pick._replace(due_before=pick.due_before + 1000) for pick in picks], found)
 
     return replaced(claim_sqlite, "in_step", ahead)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from orchestratord.model.task import RESOLVED, Key, Task
 from orchestratord.queue import shared_rates
@@ -55,7 +54,7 @@ def claim(picks: Sequence[Pick]) -> Write[Claimed]:
     return Write(
         Rank.CLAIM,
         lambda session: session.claim(picks),
-        less=lambda session: session.claim([replace(pick, limit=1) for pick in picks]),
+        less=lambda session: session.claim([pick._replace(limit=1) for pick in picks]),
     )
 
 
