@@ -131,6 +131,7 @@ if TYPE_CHECKING:
     from orchestratord.model.task import Delete as Delete
     from orchestratord.model.task import Effect as Effect
     from orchestratord.model.task import Explanation as Explanation
+    from orchestratord.model.task import NewChore as NewChore
     from orchestratord.model.task import NewTask as NewTask
     from orchestratord.model.task import QueueRows as QueueRows
     from orchestratord.model.task import Reason as Reason
@@ -161,6 +162,7 @@ if TYPE_CHECKING:
     from orchestratord.plugin.metric import Counter as Counter
     from orchestratord.plugin.metric import Gauge as Gauge
     from orchestratord.plugin.metric import MetricSamples as MetricSamples
+    from orchestratord.plugin.registry import ChoreStep as ChoreStep
     from orchestratord.plugin.registry import Reference as Reference
     from orchestratord.plugin.route import Answer as Answer
     from orchestratord.plugin.route import Caller as Caller
