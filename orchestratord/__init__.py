@@ -156,6 +156,7 @@ if TYPE_CHECKING:
     from orchestratord.plugin.hook_marks import hookimpl as hookimpl
     from orchestratord.plugin.hook_marks import only_for as only_for
     from orchestratord.plugin.hook_marks import pure as pure
+    from orchestratord.plugin.hook_marks import required as required
     from orchestratord.plugin.hookspecs import HOOKS as HOOKS
     from orchestratord.plugin.hookspecs import PHASES as PHASES
     from orchestratord.plugin.long_work import off_loop as off_loop

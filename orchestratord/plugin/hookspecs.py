@@ -25,7 +25,8 @@ looked at.
 Deciding and telling hooks may be `def` or `async def` (`explain` is a `def`), and may leave out
 arguments that they do not need. Hooks run for calls and for deliveries alike; `task.kind` tells
 which it is. One that raises, exits, cancels itself, takes longer than `plugins.timeout` or returns
-something else than documented is logged with its plugin's name and passed over.
+something else than documented is logged with its plugin's name and passed over, unless it is marked
+`@required`: then the end of the attempt waits for its answer.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from orchestratord import (
     hookimpl,
     off_loop,
     only_for,
+    required,
     within_budget,
     world,
 )
@@ -97,6 +98,7 @@ class Announcer:
         """What makes the deliveries to subscriptions; the plugin that has these sets it."""
 
     @hookimpl
+    @required
     @only_for(_awaits)
     def announce(
         self,
@@ -114,6 +116,7 @@ class Announcer:
         return self._deliveries(phase, outcome, task, endpoint, data, config)
 
     @hookimpl
+    @required
     @only_for(lambda kind, endpoint: _awaits("call", endpoint, RUN_END))
     def on_run_end(
         self,
