@@ -50,7 +50,8 @@ Reference = Callable[[str], str]
 _REFERENCE = "kind of reference"
 ChoreStep = Callable[[str], Awaitable[Iterable[Effect]]]
 """What follows from a chore, by its data."""
-_CHORE = "kind of chore"
+CHORE = "kind of chore"
+"""What a plugin claims for each of its steps."""
 DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
 
 
@@ -178,7 +179,7 @@ class Registry:
             self.claim(_REFERENCE, _word(_REFERENCE, kind), name)
             self.references[kind] = reference
         for kind, step in _mapping(plugin, "register_chores").items():
-            self.claim(_CHORE, _word(_CHORE, kind), name)
+            self.claim(CHORE, _word(CHORE, kind), name)
             self.chores[kind] = step
         self.checks += ((name, check) for check in _registered(plugin, "register_checks", Check))
         for metric in _registered(plugin, "register_metrics", (Counter, Gauge)):
@@ -209,7 +210,7 @@ class Registry:
             "backoff": self.backoffs,
             "table": self.tables,
             _REFERENCE: self.references,
-            _CHORE: self.chores,
+            CHORE: self.chores,
         }
         for (what, name), owner in list(self.owners.items()):
             if owner == plugin:

@@ -7,6 +7,7 @@ from functools import partial
 from orchestratord.engine.worker import Worker
 from orchestratord.plugin.isolation import HookFault, call, check_effects
 from orchestratord.plugin.long_work import off_loop
+from orchestratord.plugin.registry import CHORE
 from orchestratord.queue.operations.chores import data_of
 from orchestratord.queue.operations.effects import end_chore
 from orchestratord.queue.records import Chore
@@ -20,9 +21,7 @@ async def do_first_of_line(worker: Worker, chore: Chore) -> None:
     kind, data = found
     if (step := host.registry.chores.get(kind)) is None:
         raise HookFault(f"no plugin does chores of the kind {kind} here")
-    plugin, result = (
-        host.registry.owners["kind of chore", kind],
-        await call(step, [data], host.timeout),
-    )
+    timeout = host.timeout * 2.0 ** min(chore.failures, 10)  # it may only have much to do
+    result, plugin = await call(step, [data], timeout), host.registry.owners[CHORE, kind]
     effects = await off_loop(check_effects, result, host.registry, plugin, host.max_params)
     await worker.enqueue.write_by(effects, partial(end_chore, chore))
