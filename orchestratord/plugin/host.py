@@ -469,8 +469,7 @@ class Host:
                     if not item.required:
                         break
                     if not reached.waits:
-                        said = f"{hook} of the plugin {item.plugin} was at fault: {words(fault)}"
-                        raise HookFault(said) from fault
+                        raise HookFault(f"{hook} of the plugin {item.plugin} failed") from fault
                     await asyncio.sleep(min(timeout / self.timeout, AGAIN_AT_MOST))
                     timeout *= 2  # what takes too long may only have much to do
                     result, raised = ask(item.function, item.given(reached))

@@ -391,7 +391,7 @@ def _size_of(effect: Effect, max_params: int) -> int:
         _check_member(effect)
         return _size(effect.detail, "the detail of a BatchMember") if effect.detail else 0
     if isinstance(effect, NewChore):
-        return _size(effect.data, "the data of a NewChore")
+        return _size(effect.data, "the data of a NewChore", _LARGEST_PARAMS)
     if isinstance(effect, Upsert):
         row, kind = effect._checked = row_of(effect)
     else:
@@ -430,10 +430,10 @@ def _size_of_texts(effect: RowEffect, texts: str, row: tuple[Any, ...], kind: Ro
     return size
 
 
-def _size(text: str, what: str) -> int:
+def _size(text: str, what: str, most: int = _LARGEST_TEXT) -> int:
     size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-    if size > _LARGEST_TEXT:
-        raise HookFault(f"returned {what} of more than {_LARGEST_TEXT >> 20} MiB")
+    if size > most:
+        raise HookFault(f"returned {what} of more than {most >> 20} MiB")
     return size
 
 

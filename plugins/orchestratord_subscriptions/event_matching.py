@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Any
 
 from orchestratord_webhooks import Announcement
@@ -14,7 +13,7 @@ from orchestratord_subscriptions.declaration import ENDPOINT
 from orchestratord_subscriptions.subscription import MOST_STEPS, Subscription
 
 PIECE = 0.005
-"""Seconds of reading or evaluating filters after which others have their turn."""
+"""Seconds of evaluating filters, the first time of reading them, after which others go on."""
 COSTLY = f"its when took more than {MOST_STEPS:,} steps"
 Verdict = bool | str | None
 """Whether an event matches, or why that cannot be known; None where it costs too much."""
@@ -26,15 +25,6 @@ def announced(data: str) -> tuple[Announcement, Any]:
     partition = event.pop("partition")
     told = Announcement(**event, partition=partition and Partition(**partition))
     return told, told.value()
-
-
-def read_filters(those: Iterable[Subscription]) -> None:
-    """Read the `when` of the first of these; a chore reads the rest, as it needs them."""
-    until = world.monotonic() + PIECE
-    for one in those:
-        with suppress(ValueError):  # each delivery says so
-            if one.condition is not None and one.when and world.monotonic() > until:
-                return
 
 
 def verdict_of(one: Subscription, payload: Any, budget: Budget) -> bool | str:

@@ -32,7 +32,6 @@ from orchestratord_subscriptions.event_matching import (
     Verdict,
     announced,
     delivery_of,
-    read_filters,
     verdict_of,
     verdicts_of,
 )
@@ -58,6 +57,8 @@ CHORE = "subscriptions"
 """The kind of chore that matches an event with the subscriptions of a tenant."""
 QUICK_STEPS = 1_000
 """What all filters of a tenant may cost for an event that are evaluated on the loop: 1.5 ms."""
+MOST_BYTES = 16 << 20
+"""Of all payloads that are made with an event: more than a hook returns would fail all others."""
 Made = Sequence[NewTask | NewChore]
 LOOK = 0.4
 """Seconds between two looks at what has changed."""
@@ -140,6 +141,8 @@ class SubscriptionIndex:
         filters = [one for one in wanted if one.condition] if told.payload is not None else ()
         quick = told.partition is None and len(told.payload or "") < INLINE_BYTES
         if filters and not (quick and all(one.is_quick for one in filters)):
+            return _later(told)
+        if len(wanted) * len(told.payload or "") > MOST_BYTES:
             return _later(told)
         try:
             payload, budget = told.value() if filters else None, Budget(QUICK_STEPS)
@@ -272,7 +275,7 @@ class SubscriptionIndex:
             self._asked[tenant] = left  # it may have been made since
         found = [row for row in rows if row["url"]] if there else []
         subscriptions = self._take_up(tenant, found, asked)
-        await off_loop(read_filters, subscriptions)
+        await off_loop(verdicts_of, subscriptions, {})  # which reads filters; a chore, the others
         self._tenants[tenant] = Tenant(subscriptions) if there else None
 
     def _take_up(

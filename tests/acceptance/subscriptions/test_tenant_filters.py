@@ -151,3 +151,24 @@ def test_the_order_of_a_partition_stays(make_daemon: MakeDaemon, receiver: Recei
         until(lambda tenant=tenant: receiver.count(f"/{tenant}") == 30, "all deliveries")
         came = [one.json()["data"]["order"] for one in receiver.received(f"/{tenant}")]
         assert came == [*range(1, 31)]
+
+
+def test_a_large_payload_that_is_matched_later_is_whole(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    daemon = make_daemon(subscriptions=settings(receiver), max_params="1MiB")
+    daemon.api("shop", "http://127.0.0.1:9")
+    [customers] = EVENT["webhooks"]  # type: ignore[misc]
+    payload = {"text": "{{ params.text }}"}
+    params = {"tenant": {"type": "string"}, "text": {"type": "string"}}
+    event = {**EVENT, "params": params, "webhooks": [{**customers, "payload": payload}]}  # type: ignore[dict-item]
+    daemon.write("apis/shop/endpoints/orderPaid.yaml", json.dumps(event))
+    receiver.reply("/", lambda request: Answer())
+    daemon.start()
+    tenants = Tenants(daemon, receiver.url)
+    tenants.put("acme")
+    tenants.add("acme", when="text")
+    text = '"' * 260_000  # each takes two bytes in the payload, and four in the chore
+    daemon.call(SHOP, tenant="acme", text=text)
+    until(lambda: receiver.count("/hook") == 1, "the delivery")
+    assert receiver.received("/hook")[0].json() == {"text": text}
