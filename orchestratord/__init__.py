@@ -131,6 +131,7 @@ if TYPE_CHECKING:
     from orchestratord.model.task import Delete as Delete
     from orchestratord.model.task import Effect as Effect
     from orchestratord.model.task import Explanation as Explanation
+    from orchestratord.model.task import NewChore as NewChore
     from orchestratord.model.task import NewTask as NewTask
     from orchestratord.model.task import QueueRows as QueueRows
     from orchestratord.model.task import Reason as Reason
@@ -155,12 +156,14 @@ if TYPE_CHECKING:
     from orchestratord.plugin.hook_marks import hookimpl as hookimpl
     from orchestratord.plugin.hook_marks import only_for as only_for
     from orchestratord.plugin.hook_marks import pure as pure
+    from orchestratord.plugin.hook_marks import required as required
     from orchestratord.plugin.hookspecs import HOOKS as HOOKS
     from orchestratord.plugin.hookspecs import PHASES as PHASES
     from orchestratord.plugin.long_work import off_loop as off_loop
     from orchestratord.plugin.metric import Counter as Counter
     from orchestratord.plugin.metric import Gauge as Gauge
     from orchestratord.plugin.metric import MetricSamples as MetricSamples
+    from orchestratord.plugin.registry import ChoreStep as ChoreStep
     from orchestratord.plugin.registry import Reference as Reference
     from orchestratord.plugin.route import Answer as Answer
     from orchestratord.plugin.route import Caller as Caller

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -49,7 +49,7 @@ from orchestratord.model.task import (
 )
 from orchestratord.plugin.hookspecs import RUN_END
 from orchestratord.plugin.host import Host, Reached
-from orchestratord.plugin.isolation import check_service
+from orchestratord.plugin.isolation import HookFault, check_service
 from orchestratord.plugin.route import Answer, Caller, Control, PageVisit, PortRequest, StatusPart
 from orchestratord.values.clock import Clock
 from orchestratord.values.json_body import parse_json
@@ -441,11 +441,13 @@ class Rig:
         about = self._about(task, endpoint, config)
         reached = Reached(outcome=outcome, request=request, phase=phase, next_try=next_try, **about)
         reached.run = run
-        effects = [] if phase == RUN_END else await self.host.collect("announce", reached)
-        if phase.startswith("on_"):
-            recurring: list[RecurringRows] | None = [] if phase == "on_success" else None
-            effects += await self.host.collect(phase, reached, recurring)
-            effects += upserts_of(recurring or (), int(START * 1000))
+        effects: list[Effect] = []
+        with suppress(HookFault):  # which is told below
+            effects += [] if phase == RUN_END else await self.host.collect("announce", reached)
+            if phase.startswith("on_"):
+                recurring: list[RecurringRows] | None = [] if phase == "on_success" else None
+                effects += await self.host.collect(phase, reached, recurring)
+                effects += upserts_of(recurring or (), int(START * 1000))
         self._fail_on_fault()
         return effects
 

@@ -62,6 +62,7 @@ from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.event_observer import event_observer
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.health_events import HealthEvents
+from orchestratord.runtime.plugin_chores import do_first_of_line
 from orchestratord.runtime.plugin_services import PluginServices
 from orchestratord.runtime.reload import SIGHUP, Reloader
 from orchestratord.runtime.run_end_teller import RunEndTeller
@@ -482,6 +483,7 @@ class Daemon:
             chores.SLICE: self._worker.enqueue.write_slice,
             batch_closing.CHORE: self._closer.deliver,
             run_counts.CHORE: ends.step,
+            chores.LINE: partial(do_first_of_line, self._worker),
         }
         return ChoreRunner(self._store, steps, ends.is_needless)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -47,7 +48,7 @@ class PhaseHooks:
         if before not in attempt.plan.announces:
             return ()
         reached = attempt.reached(None)
-        reached.phase = before
+        reached.phase, reached.waits = before, True
         return await self._host.collect(ANNOUNCE, reached)
 
     async def ask(
@@ -70,6 +71,9 @@ class PhaseHooks:
 
         Returns:
             `result`.
+
+        Raises:
+            HookFault: a hook that is required is at fault, and there is no attempt that waits.
         """
         decision, outcome, endpoint = result.decision, result.outcome, result.endpoint
         assert outcome is not None
@@ -89,6 +93,7 @@ class PhaseHooks:
             )  # fmt: skip
             reached = Reached(about, endpoint, config, outcome, result.request, running)
             reached.next_try = decision.next_try
+            reached.waits = plan is not None or decision.status is Status.CANCELLED
             for name in announced:
                 reached.phase = name
                 result.effects += await host.collect(ANNOUNCE, reached)
@@ -166,7 +171,9 @@ class PhaseHooks:
             return None
         decision = Decision(Status.SUCCEEDED, "it has happened", None)
         result = AttemptResult(decision, outcome, None, endpoint=endpoint)
-        return (await self.ask(task, result, config)).effects
+        with suppress(HookFault):  # an attempt of it waits for the hook
+            return (await self.ask(task, result, config)).effects
+        return None
 
     async def lost(
         self,

@@ -555,7 +555,23 @@ class ClosedBatch:
     first: tuple[BatchEntry, ...]
 
 
-Effect = NewTask | RowEffect | BatchMember
+@dataclass(frozen=True, slots=True)
+class NewChore:
+    """Work that a plugin does later: its step of this kind, which `register_chores` brings.
+
+    Args:
+        kind: which of its steps.
+        line: the chores of a line are done one after the other, in the order in which they were
+            written, and no line waits for another one to be empty.
+        data: what the step is given.
+    """
+
+    kind: str
+    line: str
+    data: str
+
+
+Effect = NewTask | RowEffect | BatchMember | NewChore
 """What telling hooks return; written in the transaction of the change that it follows from."""
 
 

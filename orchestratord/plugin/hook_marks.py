@@ -51,6 +51,16 @@ def pure(function: F) -> F:
     return function
 
 
+def required(function: F) -> F:
+    """Mark a telling hook without whose answer nothing is to be written: what the files promise.
+
+    Where it is at fault, the end of the attempt waits, and the hook is asked again until it
+    answers, after a delay that grows up to a minute and with more time each time.
+    """
+    function.orchestratord_required = True  # type: ignore[attr-defined]
+    return function
+
+
 def only_for(concerned: Callable[..., object]) -> Callable[[F], F]:
     """Mark a deciding or telling hook that has nothing to say of most tasks.
 

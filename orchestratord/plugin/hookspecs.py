@@ -10,9 +10,9 @@ the one before returned; None leaves it as it is. An after_ hook that only looks
 says so by `@pure`, and is then run where it is asked what would happen, too.
 
 *Telling* hooks run after the decision and return what is to be written with it: `NewTask`,
-`BatchMember`, `Upsert` and `Delete`, in the same transaction as the change they follow from; for a
-`before_` phase, before the first byte is sent. `explain` is the one of them that nothing is written
-of: it says what the others would return, and why.
+`NewChore`, `BatchMember`, `Upsert` and `Delete`, in the same transaction as the change they follow
+from; for a `before_` phase, before the first byte is sent. `explain` is the one of them that
+nothing is written of: it says what the others would return, and why.
 
 `BatchMember` is what is told of together with others: once its batch has closed, `batch_closed` is
 asked for the one delivery that tells of it. It is a `def`.
@@ -25,7 +25,8 @@ looked at.
 Deciding and telling hooks may be `def` or `async def` (`explain` is a `def`), and may leave out
 arguments that they do not need. Hooks run for calls and for deliveries alike; `task.kind` tells
 which it is. One that raises, exits, cancels itself, takes longer than `plugins.timeout` or returns
-something else than documented is logged with its plugin's name and passed over.
+something else than documented is logged with its plugin's name and passed over, unless it is marked
+`@required`: then the end of the attempt waits for its answer.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     from orchestratord.plugin.background_service import Service
     from orchestratord.plugin.doctor_check import Check
     from orchestratord.plugin.metric import Counter, Gauge
-    from orchestratord.plugin.registry import Reference
+    from orchestratord.plugin.registry import ChoreStep, Reference
     from orchestratord.plugin.route import (
         Control,
         Page,
@@ -135,6 +136,17 @@ def register_ports(control: Control) -> Iterable[PortHandler]:
 def register_services(control: Control) -> Iterable[Service]:
     """Add background services: the daemon starts them again if they end, and stops them when it
     drains."""
+
+
+@hookspec
+def register_chores() -> Mapping[str, ChoreStep]:
+    """Add steps for the chores that the plugin's telling hooks return as `NewChore`, by their
+    kinds: each an `async def` that is given the data of a chore, and returns what follows.
+
+    The daemon writes that, and ends the chore, in one transaction. If a step raises, or takes
+    longer than `plugins.timeout`, the daemon asks again, after a delay that grows up to a minute;
+    the chores behind it in its line wait.
+    """
 
 
 @hookspec

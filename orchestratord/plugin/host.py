@@ -61,6 +61,8 @@ _AT_ONCE = 100
 """Effects that are checked on the loop; ten thousand take a tenth of a second."""
 _QUOTED = re.compile(r"""["']([A-Za-z][\w.-]*)["']""")
 """A word in quotes, as the names are that a plugin registers."""
+AGAIN_AT_MOST = 60.0
+"""Seconds until a hook that is required is asked again; it begins with one, and doubles."""
 _TOLD = 2_000
 """Characters of a fault that are told of."""
 
@@ -95,6 +97,11 @@ class Implementation(NamedTuple):
         return str(getattr(self.function, "orchestratord_on_fault", "pass"))
 
     @property
+    def required(self) -> bool:
+        """Whether nothing is written without its answer."""
+        return getattr(self.function, "orchestratord_required", False) is True
+
+    @property
     def pure(self) -> bool:
         """Whether it only looks at its arguments, and can be run where nothing happens."""
         return getattr(self.function, "orchestratord_pure", False) is True
@@ -114,6 +121,7 @@ class Reached:
         phase: its name.
         next_try: when the task is tried again, milliseconds since the epoch; None for never.
         run: of `on_run_end`: the run that has ended.
+        waits: it waits until hooks that are `required` have answered.
     """
 
     task: Task
@@ -125,6 +133,7 @@ class Reached:
     phase: str = ""
     next_try: int | None = None
     run: RunSummary | None = None
+    waits: bool = False
 
 
 def _attributes(names: Sequence[str]) -> Callable[[Any], Sequence[Any]]:
@@ -441,7 +450,8 @@ class Host:
     ) -> list[Effect]:
         """Run a telling hook and gather what all of them return.
 
-        `recurring`: where such rows go; None where the hook may return none.
+        `recurring`: where such rows go; None where the hook may return none. Raises HookFault where
+        one that is `required` is at fault, unless what was reached waits for it.
         """
         effects: list[Effect] = []
         running = reached.running or asyncio.current_task()
@@ -449,26 +459,36 @@ class Host:
         phase = reached.phase if hook == hookspecs.ANNOUNCE else None
         for item in self.concerned(hook, reached.task.kind, reached.endpoint, phase) or ():
             result, raised = ask(item.function, item.given(reached))
-            try:
-                if (
-                    raised is not None
-                    or type(result) not in PLAIN_ANSWERS
-                    or (running is not None and running.cancelling() > before)
-                ):
-                    result = await settle(result, raised, self.timeout, running, before)
-                if not result and (result is None or type(result) is list):
-                    continue
-                if recurring is not None and type(result) is RecurringRows:
-                    check_recurring(result, self.registry, item.plugin)
-                    recurring.append(result)
-                elif type(result) is list and len(result) > _AT_ONCE:
-                    effects += await off_loop(
-                        check_effects, result, self.registry, item.plugin, self.max_params
-                    )
-                else:
-                    effects += check_effects(result, self.registry, item.plugin, self.max_params)
-            except Exception as fault:  # what it returned may fail the one who looks at it
-                self.fault(item.plugin, hook, fault)
+            timeout = self.timeout
+            while True:
+                try:
+                    if (
+                        raised is not None
+                        or type(result) not in PLAIN_ANSWERS
+                        or (running is not None and running.cancelling() > before)
+                    ):
+                        result = await settle(result, raised, timeout, running, before)
+                    if not result and (result is None or type(result) is list):
+                        break
+                    if recurring is not None and type(result) is RecurringRows:
+                        check_recurring(result, self.registry, item.plugin)
+                        recurring.append(result)
+                        break
+                    given = result, self.registry, item.plugin, self.max_params
+                    if type(result) is list and len(result) > _AT_ONCE:
+                        effects += await off_loop(check_effects, *given)
+                    else:
+                        effects += check_effects(*given)
+                    break
+                except Exception as fault:  # what it returned may fail the one who looks at it
+                    self.fault(item.plugin, hook, fault)
+                    if not item.required:
+                        break
+                    if not reached.waits:
+                        raise HookFault(f"{hook} of the plugin {item.plugin} failed") from fault
+                    await asyncio.sleep(min(timeout / self.timeout, AGAIN_AT_MOST))
+                    timeout *= 2  # what takes too long may only have much to do
+                    result, raised = ask(item.function, item.given(reached))
         return effects
 
     def ask(self, hook: str, arguments: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -622,6 +642,8 @@ def _wrong_with(name: str, function: Any, marks: Mapping[str, Any] | None) -> It
         yield f"{hook} is an `async def` that yields; return a list"
     if hook not in hookspecs.DECIDING and hasattr(function, "orchestratord_on_fault"):
         yield f"{hook} is marked with on_fault, but decides nothing"
+    if hook not in hookspecs.TELLING and hasattr(function, "orchestratord_required"):
+        yield f"{hook} is marked required, but tells nothing of a task"
     known = _arguments(hook)
     for argument in inspect.signature(function).parameters.values():
         if argument.default is not argument.empty or argument.kind in _GATHERING:

@@ -26,6 +26,7 @@ from orchestratord.model.task import (
     Delete,
     Effect,
     Kind,
+    NewChore,
     NewTask,
     RowEffect,
     RowKind,
@@ -333,6 +334,9 @@ def _size_of_other(effect: Effect, registry: Registry, plugin: str, max_params: 
     elif isinstance(effect, Upsert | Delete):
         kind = row_of(effect)[1] if isinstance(effect, Upsert) else _deleted(effect)[1]
         _check_kind(kind, registry, plugin)
+    elif isinstance(effect, NewChore):
+        if effect.kind not in registry.chores:
+            raise HookFault(f"returned a NewChore of a kind that no plugin does: {effect.kind!r}")
     elif not isinstance(effect, BatchMember):
         raise HookFault(
             f"returned a {type(effect).__name__} among its effects; "
@@ -386,6 +390,8 @@ def _size_of(effect: Effect, max_params: int) -> int:
     if isinstance(effect, BatchMember):
         _check_member(effect)
         return _size(effect.detail, "the detail of a BatchMember") if effect.detail else 0
+    if isinstance(effect, NewChore):
+        return _size(effect.data, "the data of a NewChore", _LARGEST_PARAMS)
     if isinstance(effect, Upsert):
         row, kind = effect._checked = row_of(effect)
     else:
@@ -424,10 +430,10 @@ def _size_of_texts(effect: RowEffect, texts: str, row: tuple[Any, ...], kind: Ro
     return size
 
 
-def _size(text: str, what: str) -> int:
+def _size(text: str, what: str, most: int = _LARGEST_TEXT) -> int:
     size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-    if size > _LARGEST_TEXT:
-        raise HookFault(f"returned {what} of more than {_LARGEST_TEXT >> 20} MiB")
+    if size > most:
+        raise HookFault(f"returned {what} of more than {most >> 20} MiB")
     return size
 
 

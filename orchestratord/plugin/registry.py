@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -16,7 +16,7 @@ from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.edit import Editor
 from orchestratord.model.endpoint import OWN_ENDPOINT, Api, Endpoint, Setting
 from orchestratord.model.settings import Config, DaemonSetting, DaemonSettings
-from orchestratord.model.task import RowKind, Table
+from orchestratord.model.task import Effect, RowKind, Table
 from orchestratord.plugin.background_service import ServiceState
 from orchestratord.plugin.doctor_check import Check
 from orchestratord.plugin.executor import Executor
@@ -51,6 +51,10 @@ Reference = Callable[[str], str]
 _REFERENCE = "kind of reference"
 _KIND = re.compile("[a-z]{1,16}")
 _DISABLED = "is disabled"
+ChoreStep = Callable[[str], Awaitable[Iterable[Effect]]]
+"""What follows from a chore, by its data."""
+CHORE = "kind of chore"
+"""What a plugin claims for each of its steps."""
 DISABLED = "the plugin {} is disabled; take it out of plugins.disabled"
 
 
@@ -103,6 +107,8 @@ class Registry:
     executors: list[Executor] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
     references: dict[str, Reference] = field(default_factory=dict)
+    chores: dict[str, ChoreStep] = field(default_factory=dict)
+    """By the kinds of `NewChore`."""
     checks: list[tuple[str, Check]] = field(default_factory=list)
     """Each with its plugin."""
     metrics: list[tuple[str, Counter | Gauge]] = field(default_factory=list)
@@ -177,11 +183,12 @@ class Registry:
             self.claim("table", table.name, name)
             self.tables[table.name] = table
         for kind, reference in _mapping(plugin, "register_references").items():
-            if not (isinstance(kind, str) and _KIND.fullmatch(kind)):
-                raise ValueError(f"the kind of reference {kind!r} is not a word of small letters")
             check_function(f"the reference {kind!r} is", reference, 1)
-            self.claim(_REFERENCE, kind, name)
+            self.claim(_REFERENCE, _word(_REFERENCE, kind), name)
             self.references[kind] = reference
+        for kind, step in _mapping(plugin, "register_chores").items():
+            self.claim(CHORE, _word(CHORE, kind), name)
+            self.chores[kind] = step
         self.checks += ((name, check) for check in _registered(plugin, "register_checks", Check))
         for metric in _registered(plugin, "register_metrics", (Counter, Gauge)):
             begins = name.replace("-", "_")
@@ -209,6 +216,7 @@ class Registry:
             "backoff": self.backoffs,
             "table": self.tables,
             _REFERENCE: self.references,
+            CHORE: self.chores,
         }
         for (what, name), owner in list(self.owners.items()):
             if owner == plugin:
@@ -310,6 +318,12 @@ def plain(result: Any) -> Any:
 
 def _absent_reference(why: str, path: str) -> str:
     raise ValueError(why)
+
+
+def _word(what: str, name: object) -> str:
+    if not (isinstance(name, str) and _KIND.fullmatch(name)):
+        raise ValueError(f"the {what} {name!r} is not a word of small letters")
+    return name
 
 
 def _registered(plugin: Any, hook: str, type_: Any) -> list[Any]:

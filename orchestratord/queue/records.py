@@ -16,6 +16,7 @@ from orchestratord.model.task import (
     Attempt,
     BatchMember,
     Key,
+    NewChore,
     NewTask,
     RowEffect,
     Slice,
@@ -52,7 +53,7 @@ class Insert:
     begins_run: bool = False
 
 
-StoredEffect = Insert | RowEffect | BatchMember | Slice
+StoredEffect = Insert | RowEffect | BatchMember | Slice | NewChore
 """An `Effect` as it is written."""
 
 

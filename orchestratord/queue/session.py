@@ -96,6 +96,8 @@ class Session(ABC):
     """What the transaction changes in the counts of runs."""
     chore_added: bool = False
     """The transaction has added a chore."""
+    last_in_line: int = 0
+    """By what the last chore of a line stands behind others, microseconds since the epoch."""
     touched: dict[Line, bool] = field(default_factory=dict)
     """Lines of partitions in which the transaction has changed something, and whether they may have
     a limit."""

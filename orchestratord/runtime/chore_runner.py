@@ -47,6 +47,8 @@ class ChoreRunner:
         self._held: dict[int, asyncio.Task[None]] = {}
         self._waiting = 0
         """Chores of these whose next step is not due."""
+        self._after = ""
+        """The line that had its turn last."""
 
     async def run(self) -> None:
         """Carry out what is due, until cancelled; others go on with what is left then."""
@@ -77,6 +79,9 @@ class ChoreRunner:
             return
         now, held = self._store.clock.now_ms(), frozenset(self._held)
         ids = await self._store.read(chores.due(self._store.owner, now, held, room))
+        lines = await self._store.read(chores.firsts(self._after, held, room - len(ids)))
+        ids += lines
+        self._after = list(lines.values())[-1] if lines else ""
         claimed = await self._store.write(chores.claim(ids)) if ids else []
         if needless := [chore for chore in claimed if self._is_needless(chore)]:
             await self._store.write(chores.end_all(needless))

@@ -11,15 +11,15 @@ delivery, which is a task like any other.
     sent_deliveries       what a tenant sees of them   portal_port           pages for tenants
     portal_token          who may open them            tenant_api            all that is served
     tenant_verbs          those of orchestratorctl     tenant_page           that of the dashboard
-    key_census            for doctor
+    key_census            for doctor               event_matching        what a `when` lets through
 
-An announcement of the webhooks plugin goes to the index, which makes deliveries; the executor sends
-them, and how they ended goes to the health.
+An announcement of the webhooks plugin goes to the index, which makes deliveries, or the chore of a
+matching that does; the executor sends them, and how they ended goes to the health.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from orchestratord_webhooks import announcer
 
 from orchestratord import (
     Check,
+    ChoreStep,
     Config,
     Control,
     Counter,
@@ -55,7 +56,12 @@ from orchestratord_subscriptions.key_census import look
 from orchestratord_subscriptions.subscription import CHANGES, LINKS, SUBSCRIPTION_ROWS, TENANTS
 from orchestratord_subscriptions.subscription_delivery import SubscriptionDeliveries
 from orchestratord_subscriptions.subscription_health import SubscriptionHealth
-from orchestratord_subscriptions.subscription_index import UNADDRESSED, SubscriptionIndex
+from orchestratord_subscriptions.subscription_index import (
+    CHORE,
+    TOO_COSTLY,
+    UNADDRESSED,
+    SubscriptionIndex,
+)
 from orchestratord_subscriptions.tenant_verbs import VERBS
 
 __all__ = ["PUBLIC", "SUBSCRIPTIONS", "check_config", "check_endpoint"]
@@ -88,7 +94,12 @@ def register_tables() -> Iterable[Table]:
 
 @hookimpl
 def register_metrics() -> Iterable[Counter]:
-    return (UNADDRESSED,)
+    return UNADDRESSED, TOO_COSTLY
+
+
+@hookimpl
+def register_chores() -> Mapping[str, ChoreStep]:
+    return {CHORE: index.match}
 
 
 @hookimpl

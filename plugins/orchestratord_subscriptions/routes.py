@@ -32,6 +32,7 @@ from orchestratord_subscriptions.derived_secret import digest_of, shown
 from orchestratord_subscriptions.subscription import (
     DAY_MS,
     SUBSCRIPTION_ROWS,
+    TENANT_ID,
     TENANTS,
     KeyGone,
     Subscription,
@@ -50,7 +51,6 @@ Params = Mapping[str, str]
 
 _IF_MATCH = {"If-Match": "the ETag that was read; left out: whatever it is by now"}
 _NO_STORE = {"Cache-Control": "no-store"}
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _KEY = re.compile(r"[ -~]{1,200}")
 
 
@@ -94,7 +94,7 @@ class SubscriptionRoutes:
     async def put(self, path: Params, query: Params, body: Any) -> Answer:
         """Make or rename a tenant."""
         asked, tenant = documents.TenantBody.read(body), path["tenant"]
-        if not _TENANT.fullmatch(tenant):
+        if not TENANT_ID.fullmatch(tenant):
             expected = "up to 100 letters, digits, dots, hyphens and underscores"
             raise InvalidParams({"tenant": f"the id of a tenant has {expected}"})
         named: Effect = Upsert(TENANTS.name, {"tenant": tenant}, {"name": asked.name})
@@ -307,6 +307,7 @@ def subscription_document(row: Row) -> documents.SubscriptionDocument:
         "last_error": for_tenant(row["last_error"]),
         "failures": row["failures"] or 0,
         "missed_deleted": row["missed_deleted"] or 0,
+        "too_costly": row["too_costly"] or 0,
     }
     names = documents.SubscriptionDocument.__annotations__
     return cast("documents.SubscriptionDocument", {n: found[n] for n in names if n in found})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -54,9 +55,10 @@ SUBSCRIPTION_ROWS = Table(
         "failing_id": "INTEGER",
         "last_disabled_at": "INTEGER",
         "missed_deleted": "INTEGER",
+        "too_costly": "INTEGER",  # events in a row for which its condition took too many steps
     },
     key=("tenant", "id"),
-    version=2,
+    version=3,
     adopted=False,
 )
 CHANGES = Table(
@@ -75,10 +77,15 @@ LINKS = Table(
 """The links to the portal that were exchanged."""
 DAY_MS = 24 * 3_600_000
 """For how long the secret before a rotation signs as well, and a request is known again."""
+TENANT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DISABLED_EVENT = "subscription.disabled"
 """What a subscription names to be told of the tenant's others; no pattern matches it."""
 
 
+MOST_WHEN = 512
+"""Bytes of a `when`; older ones may have more, and are held to the steps alone."""
+MOST_STEPS = 5_000
+"""What it may cost to evaluate one, by the `Budget` of expressions."""
 SLOTS = 256
 
 
@@ -112,19 +119,21 @@ class Subscription:
     """What daemons know of one, by its row."""
 
     def __init__(self, row: Mapping[str, Any]) -> None:
+        self.key = key_of(row)
         self.tenant: str = row["tenant"]
         self.id: str = row["id"]
         self.url: str = row["url"]
         self.version: int = row["version"]
         self.events: list[str] = json.loads(row["events"] or "[]")
         self.headers: dict[str, str] = json.loads(row["headers"] or "{}")
-        self.when = Expression.parse(row["condition"]) if row["condition"] else None
+        self.condition: str | None = row["condition"] or None
         self.rate = RateLimit.parse(row["rate"]) if row["rate"] else None
         self.derived: list[tuple[str, str]] = [(row["key_id"], row["salt"])]
         """Of its secrets the id of the key and the salt, newest first."""
         if row["previous_salt"]:
             self.derived.append((row["previous_key_id"], row["previous_salt"]))
         self.previous_until: int = row["previous_until"] or 0
+        self.too_costly: bool = bool(row["too_costly"])
 
     @property
     def name(self) -> str:
@@ -137,6 +146,16 @@ class Subscription:
         return not mine or any(
             pattern == public or fnmatchcase(endpoint_id, pattern) for pattern in mine
         )
+
+    @cached_property
+    def when(self) -> Expression:
+        """What its condition says: to be read beside the loop. Raises ValueError."""
+        return Expression.parse(self.condition)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether its `when` may be evaluated on the loop: it is read, and did not cost much."""
+        return "when" in self.__dict__ and not self.too_costly
 
     @cached_property
     def form(self) -> Form:

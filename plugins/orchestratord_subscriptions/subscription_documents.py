@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from typing_extensions import TypedDict
 
 from orchestratord import Expression, RateLimit, RequestBody, is_named_for_secret, is_secret_header
+from orchestratord_subscriptions.subscription import MOST_WHEN
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
@@ -46,6 +47,12 @@ def _listed(value: Any) -> Any:
     return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
 
 
+def _short(value: Any) -> Any:
+    if isinstance(value, str) and len(value.encode("utf-8", "replace")) > MOST_WHEN:
+        raise ValueError(f"has more than {MOST_WHEN} bytes")
+    return _cleared(value)
+
+
 _Pattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9*?._/-]{1,200}$")]
 
 
@@ -57,8 +64,8 @@ class PatchedSubscription(RequestBody):
     events: Annotated[tuple[_Pattern, ...], Field(max_length=100), BeforeValidator(_listed)] = ()
     """Which events: public names, or patterns over ids, such as shop/*; empty for all. A list, or a
     text with commas."""
-    when: Annotated[Expression | None, BeforeValidator(_cleared)] = None
-    """JMESPath over the payload, which has to hold."""
+    when: Annotated[Expression | None, BeforeValidator(_short)] = None
+    """JMESPath over the payload, which has to hold; up to 512 bytes."""
     headers: Annotated[dict[str, str], Field(max_length=20), AfterValidator(_headers)] = Field({})
     """Headers of each delivery, without secrets."""
     description: Annotated[str, Field(max_length=1000)] = ""
@@ -161,6 +168,8 @@ class SubscriptionDocument(TypedDict):
     failing_since: Time | None
     missed_deleted: int
     """Missed deliveries that `keep_missed` had no room or time for, since it was disabled last."""
+    too_costly: int
+    """Events in a row that did not match since `when` took too many steps."""
     created_at: Time
     secret: NotRequired[str]
     """What it is signed with; only in the answer that made it."""

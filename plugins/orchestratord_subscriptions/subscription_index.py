@@ -7,32 +7,45 @@ import json
 import logging
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from orchestratord_webhooks import Announcement, time_text
 
 from orchestratord import (
-    INLINE_STEPS,
+    INLINE_BYTES,
     Budget,
     Control,
     Counter,
     Delete,
+    Effect,
+    NewChore,
     NewTask,
     TooCostly,
     Unreachable,
+    Upsert,
     WebhookEvent,
     off_loop,
 )
 from orchestratord_subscriptions.declaration import ENDPOINT, PUBLIC
+from orchestratord_subscriptions.event_matching import (
+    COSTLY,
+    Verdict,
+    announced,
+    delivery_of,
+    verdict_of,
+    verdicts_of,
+)
 from orchestratord_subscriptions.key_census import KeyCensus
 from orchestratord_subscriptions.subscription import (
     CHANGES,
     DISABLED_EVENT,
     SLOTS,
     SUBSCRIPTION_ROWS,
+    TENANT_ID,
     TENANTS,
     Subscription,
+    changed,
     for_tenant,
     key_of,
     slot_of,
@@ -41,10 +54,23 @@ from orchestratord_subscriptions.subscription_health import SubscriptionHealth
 
 log = logging.getLogger("orchestratord.subscriptions")
 
+CHORE = "subscriptions"
+"""The kind of chore that matches an event with the subscriptions of a tenant."""
+QUICK_STEPS = 1_000
+"""What all filters of a tenant may cost for an event that are evaluated on the loop: 1.5 ms."""
+MOST_BYTES = 16 << 20
+"""Of all payloads that are made with an event: more than a hook returns would fail all others."""
+Made = Sequence[NewTask | NewChore]
 LOOK = 0.4
 """Seconds between two looks at what has changed."""
 MOST_IDLE = 20_000
 """Tenants that are kept in memory without a delivery to one of their subscriptions."""
+MOST_IN_A_ROW = 100
+"""Events for which a `when` takes too many steps, until its subscription is disabled."""
+TOO_COSTLY = Counter(
+    "subscriptions_too_costly",
+    "Events that did not match a subscription since its `when` took too many steps.",
+)
 UNADDRESSED = Counter(
     "subscriptions_unaddressed",
     "Events with subscribers whose tenant was null or unknown.",
@@ -95,39 +121,85 @@ class SubscriptionIndex:
 
     # -- the deliveries of an event ------------------------------------------------------------
 
-    def deliveries(self, told: Announcement) -> Sequence[NewTask] | Awaitable[Sequence[NewTask]]:
-        """A delivery for each subscription of the tenant that wants an event."""
-        if told.tenant is None or told.tenant in self._tenants:
-            return self._made(self._tenants.get(told.tenant or ""), told)
-        return self._made_later(told.tenant, told)
+    def deliveries(self, told: Announcement) -> Made | Awaitable[Made]:
+        """A delivery for each subscription of the tenant that wants an event; or a chore, where it
+        takes more than a moment to find these out, or cannot be done now."""
+        if told.tenant is None or not TENANT_ID.fullmatch(told.tenant):
+            UNADDRESSED.add()
+            return ()
+        return self._made(told) if told.tenant in self._tenants else self._made_later(told)
 
-    async def _made_later(self, tenant: str, told: Announcement) -> Sequence[NewTask]:
+    async def _made_later(self, told: Announcement) -> Made:
+        try:
+            await self.know(told.tenant or "")
+        except Exception as error:
+            log.warning("cannot read the subscriptions of %s yet: %s", told.tenant, error)
+            return _later(told)
+        return self._made(told)
+
+    def _made(self, told: Announcement) -> Made:
+        wanted = self.wanted(told.tenant or "", told.endpoint_id)
+        filters = [one for one in wanted if one.condition] if told.payload is not None else ()
+        quick = told.partition is None and len(told.payload or "") < INLINE_BYTES
+        if filters and not (quick and all(one.is_quick for one in filters)):
+            return _later(told)
+        if len(wanted) * len(told.payload or "") > MOST_BYTES:
+            return _later(told)
+        try:
+            payload, budget = told.value() if filters else None, Budget(QUICK_STEPS)
+            verdicts = [verdict_of(one, payload, budget) for one in wanted]
+        except TooCostly:
+            return _later(told)
+        return [delivery_of(told, *one) for one in zip(wanted, verdicts, strict=True) if one[1]]
+
+    async def know(self, tenant: str) -> None:
+        """Have the subscriptions of a tenant here."""
         await self._bound.wait()  # this worker may be only just starting
         async with self._turns[slot_of(tenant)]:
             if tenant not in self._tenants:  # else another event has had it read meanwhile
                 await self._read(tenant)
-            made = self._made(self._tenants[tenant], told)
-        return made if isinstance(made, list | tuple) else await made  # type: ignore[misc]
 
-    def _made(
-        self, tenant: Tenant | None, told: Announcement
-    ) -> Sequence[NewTask] | Awaitable[Sequence[NewTask]]:
-        if tenant is None:
+    def wanted(self, name: str, endpoint_id: str) -> tuple[Subscription, ...]:
+        """The subscriptions of a tenant that is known here that want the events of an endpoint."""
+        if (tenant := self._tenants[name]) is None:
             UNADDRESSED.add()
             return ()
-        wanted = tenant.by_event.get(told.endpoint_id)
+        wanted = tenant.by_event.get(endpoint_id)
         if wanted is None:
-            public = self.public_name(told.endpoint_id)
-            wanted = tuple(
-                one for one in tenant.subscriptions if one.wants(told.endpoint_id, public)
-            )
-            tenant.by_event[told.endpoint_id] = wanted
-        if told.payload is None or all(one.when is None for one in wanted):
-            return [_delivery(one, told, told.error) for one in wanted]
-        try:
-            return _chosen(wanted, told, Budget(INLINE_STEPS))
-        except TooCostly:
-            return off_loop(_chosen, wanted, told, None)
+            public = self.public_name(endpoint_id)
+            wanted = tuple(one for one in tenant.subscriptions if one.wants(endpoint_id, public))
+            tenant.by_event[endpoint_id] = wanted
+        return wanted
+
+    async def match(self, data: str) -> list[Effect]:
+        """The step of the chores: the deliveries of an event."""
+        told, payload = await off_loop(announced, data)
+        await self.know(told.tenant or "")
+        wanted, verdicts = self.wanted(told.tenant or "", told.endpoint_id), list[Verdict]()
+        while len(verdicts) < len(wanted):
+            verdicts += await off_loop(verdicts_of, wanted[len(verdicts) :], payload)
+        effects: list[Effect] = []
+        for one, verdict in zip(wanted, verdicts, strict=True):
+            if verdict is None or one.too_costly:
+                effects += await self._count(one, too_costly=verdict is None)
+            if verdict:
+                effects.append(delivery_of(told, one, verdict))
+        return effects
+
+    async def _count(self, one: Subscription, *, too_costly: bool) -> list[Effect]:
+        """Count the events in a row that cost one too much, and disable it after too many."""
+        values: dict[str, Any] = {"too_costly": 0}
+        if too_costly:
+            TOO_COSTLY.add()
+            rows = await self.control.rows(SUBSCRIPTION_ROWS.name, one.key)
+            count = 1 + sum(row["too_costly"] or 0 for row in rows)
+            values = {"too_costly": count, "last_error": f"{COSTLY}: the event did not match"}
+            if count >= MOST_IN_A_ROW:
+                values["too_costly"] = 0
+                if self.health.disabled(ENDPOINT, one.name) is None:
+                    why = f"{COSTLY} for {MOST_IN_A_ROW} events in a row"
+                    await self.health.disable((ENDPOINT, one.name), self.control, why)
+        return [Upsert(SUBSCRIPTION_ROWS.name, one.key, values), changed(one.tenant)]
 
     def public_name(self, endpoint_id: str) -> str:
         """What tenants call an event."""
@@ -207,6 +279,7 @@ class SubscriptionIndex:
             self._asked[tenant] = left  # it may have been made since
         found = [row for row in rows if row["url"]] if there else []
         subscriptions = self._take_up(tenant, found, asked)
+        await off_loop(verdicts_of, subscriptions, {})  # which reads filters; a chore, the others
         self._tenants[tenant] = Tenant(subscriptions) if there else None
 
     def _take_up(
@@ -223,6 +296,8 @@ class SubscriptionIndex:
             reason = self.health.disabled(*mine)
             self.health.learn(made.name, row)
             is_same = known is not None and known.version == made.version
+            if known is not None:
+                known.too_costly = made.too_costly
             if not is_same or self.health.disabled(*mine) != reason:
                 moved.add(made.name)
             here[made.name] = known if known is not None and is_same else made
@@ -264,22 +339,6 @@ class SubscriptionIndex:
             self._gone.clear()
 
 
-def _chosen(
-    wanted: Iterable[Subscription], told: Announcement, budget: Budget | None
-) -> list[NewTask]:
-    """The deliveries to those whose `when` holds. Raises TooCostly where it costs more."""
-    made = []
-    for one in wanted:
-        try:
-            if one.when is None or one.when.holds(told.value, budget):
-                made.append(_delivery(one, told, told.error))
-        except ValueError as error:
-            if budget is not None and isinstance(error, TooCostly):
-                raise
-            made.append(_delivery(one, told, f"when: {error}"))
-    return made
-
-
 def example_delivery(one: Subscription, payload: Mapping[str, Any]) -> NewTask:
     """The delivery of something that is said to one subscription alone."""
     event = str(payload["type"])
@@ -287,16 +346,5 @@ def example_delivery(one: Subscription, payload: Mapping[str, Any]) -> NewTask:
     return NewTask("webhook", ENDPOINT, {"event": event}, webhook=one.name, payload=body)
 
 
-def _delivery(one: Subscription, told: Announcement, error: str | None) -> NewTask:
-    return NewTask(
-        kind="webhook",
-        endpoint_id=ENDPOINT,
-        webhook=one.name,
-        phase=told.webhook.phase,
-        params={"event": told.endpoint_id},
-        payload=None if error else told.payload,
-        error=error,
-        parent_id=told.parent_id,
-        max_attempts=told.webhook.retry.max_attempts,
-        partition=told.partition,
-    )
+def _later(told: Announcement) -> Made:
+    return (NewChore(CHORE, told.tenant or "", json.dumps(asdict(told), ensure_ascii=False)),)

@@ -33,6 +33,7 @@ from orchestratord import (
     off_loop,
     only_for,
     pure,
+    required,
 )
 from orchestratord_then import checks
 from orchestratord_then.child_tasks import (
@@ -88,6 +89,7 @@ after_execute = after_request
 
 
 @hookimpl
+@required
 @only_for(concerned_by(FAILURE))
 def on_final_failure(
     outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
@@ -98,6 +100,7 @@ def on_final_failure(
 
 
 @hookimpl
+@required
 @only_for(concerned_by(RUN_END))
 def on_run_end(
     run: RunSummary, outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
@@ -108,6 +111,7 @@ def on_run_end(
 
 
 @hookimpl
+@required
 @only_for(concerned)
 def on_success(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config

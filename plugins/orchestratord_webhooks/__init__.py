@@ -47,6 +47,7 @@ from orchestratord import (
     Upsert,
     hookimpl,
     only_for,
+    required,
     world,
 )
 from orchestratord_webhooks import batches, checks, operational
@@ -163,6 +164,7 @@ def _concerns(kind: str, endpoint: Endpoint) -> bool:
 
 
 @hookimpl
+@required
 @only_for(_concerns)
 def on_final_failure(
     outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config

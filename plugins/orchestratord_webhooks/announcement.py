@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from orchestratord import (
     INLINE_STEPS,
-    BatchMember,
     Budget,
     Config,
     Endpoint,
@@ -26,6 +25,7 @@ from orchestratord import (
     hookimpl,
     off_loop,
     only_for,
+    required,
     within_budget,
     world,
 )
@@ -35,7 +35,7 @@ from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.envelope import data_of, names_of, payload_of, run_data_of
 from orchestratord_webhooks.event_view import EventView, is_quick
 from orchestratord_webhooks.health import Health
-from orchestratord_webhooks.subscribers import ToSubscribers, announcement, expanded
+from orchestratord_webhooks.subscribers import Made, ToSubscribers, announcement, expanded
 from orchestratord_webhooks.webhook_templates import RUN_END
 
 log = logging.getLogger("orchestratord.webhooks")
@@ -98,6 +98,7 @@ class Announcer:
         """What makes the deliveries to subscriptions; the plugin that has these sets it."""
 
     @hookimpl
+    @required
     @only_for(_awaits)
     def announce(
         self,
@@ -108,13 +109,14 @@ class Announcer:
         endpoint: Endpoint,
         next_try: int | None,
         config: Config,
-    ) -> list[NewTask | BatchMember] | Awaitable[list[NewTask | BatchMember]]:
+    ) -> list[Made] | Awaitable[list[Made]]:
         """The hook `announce`: for each webhook that waits for this a delivery, or a member of the
         batch that one will tell of."""
         data = partial(data_of, phase, outcome, request, task, next_try, config.redactor)
         return self._deliveries(phase, outcome, task, endpoint, data, config)
 
     @hookimpl
+    @required
     @only_for(lambda kind, endpoint: _awaits("call", endpoint, RUN_END))
     def on_run_end(
         self,
@@ -123,7 +125,7 @@ class Announcer:
         task: Task,
         endpoint: Endpoint | None,
         config: Config,
-    ) -> list[NewTask | BatchMember] | Awaitable[list[NewTask | BatchMember]]:
+    ) -> list[Made] | Awaitable[list[Made]]:
         """The hook `on_run_end`: a delivery for each webhook that waits for it."""
         if endpoint is None:
             return []
@@ -138,7 +140,7 @@ class Announcer:
         endpoint: Endpoint,
         data_now: Callable[[], dict[str, Any]],
         config: Config,
-    ) -> list[NewTask | BatchMember] | Awaitable[list[NewTask | BatchMember]]:
+    ) -> list[Made] | Awaitable[list[Made]]:
         """What each webhook that fires makes of it; `data_now` makes the envelope's data."""
         firing, asked, told, named = _firing(
             endpoint, phase, outcome.status_code if outcome else None
@@ -180,7 +182,7 @@ class Announcer:
         except TooCostly:
             return self._expand_later(off_loop(deliveries)) if told else off_loop(deliveries)
 
-    async def _expand_later(self, made: Awaitable[list[Any]]) -> list[NewTask | BatchMember]:
+    async def _expand_later(self, made: Awaitable[list[Any]]) -> list[Made]:
         found = expanded(await made, self.to_subscribers)
         return found if isinstance(found, list) else await found
 

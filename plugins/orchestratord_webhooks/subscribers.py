@@ -6,6 +6,7 @@ subscriptions of a tenant makes a delivery for each of them that wants it.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, cast
 from orchestratord import (
     BatchMember,
     InvalidPayload,
+    NewChore,
     NewTask,
     Partition,
     Redactor,
@@ -23,31 +25,36 @@ from orchestratord import (
     TemplateTree,
 )
 from orchestratord_webhooks.declaration import Webhook
-from orchestratord_webhooks.envelope import checked_size, json_text, names_of, payload_of
+from orchestratord_webhooks.envelope import names_of, payload_of
 
 log = logging.getLogger("orchestratord.webhooks")
 
-Made = NewTask | BatchMember
+Made = NewTask | BatchMember | NewChore
 
 
 @dataclass(slots=True)
 class Announcement:
-    """An event as a tenant's subscriptions are told of it."""
+    """An event as a tenant's subscriptions are told of it; but for `partition`, as JSON has it."""
 
-    webhook: Webhook
     endpoint_id: str
+    phase: str
+    max_attempts: int
+    is_json: bool
     tenant: str | None
     """None: it is of no tenant."""
-    value: Any
-    """The payload before it became JSON."""
     payload: str | None
     """None where it did not render; `error` says why."""
     error: str | None
     parent_id: int
     partition: Partition | None
 
+    def value(self) -> Any:
+        """What a `when` sees of it: the payload, None where there is none."""
+        return json.loads(self.payload) if self.is_json and self.payload else self.payload
 
-ToSubscribers = Callable[[Announcement], Sequence[NewTask] | Awaitable[Sequence[NewTask]]]
+
+Deliveries = Sequence[NewTask | NewChore]
+ToSubscribers = Callable[[Announcement], Deliveries | Awaitable[Deliveries]]
 
 
 def announcement(
@@ -60,7 +67,7 @@ def announcement(
     wrong: str,
 ) -> Announcement:
     """What is told of an event. The arguments are those of `Announcer.delivery`."""
-    tenant = value = payload = error = partition = None
+    tenant = payload = error = partition = None
     try:
         names = names_of(data, context)
         assert webhook.subscribers is not None
@@ -70,23 +77,19 @@ def announcement(
             raise InvalidPayload(wrong)
         if webhook.partition is not None:
             partition = webhook.partition.of(names)
-        if isinstance(webhook.payload, TemplateTree):
-            value = redactor.data.value(webhook.payload.render(names))
-            payload = checked_size(json_text(value).encode("utf-8", "replace"))
-        else:
-            payload = value = payload_of(webhook, data, context, at, redactor)
+        payload = payload_of(webhook, data, context, at, redactor)
     except InvalidPayload as invalid:
         payload, error = None, redactor.text(str(invalid))
-    return Announcement(
-        webhook, str(data["endpoint"]), tenant, value, payload, error, task.id, partition
-    )
+    is_json, most = isinstance(webhook.payload, TemplateTree), webhook.retry.max_attempts
+    of_webhook = str(data["endpoint"]), webhook.phase, most, is_json
+    return Announcement(*of_webhook, tenant, payload, error, task.id, partition)
 
 
 def expanded(
     made: Iterable[Made | Announcement], to_subscribers: ToSubscribers | None
 ) -> list[Made] | Awaitable[list[Made]]:
     """These, with the deliveries to subscriptions in the place of announcements."""
-    found: list[Sequence[Made] | Awaitable[Sequence[NewTask]]] = []
+    found: list[Sequence[Made] | Awaitable[Deliveries]] = []
     for one in made:
         if not isinstance(one, Announcement):
             found.append([one])

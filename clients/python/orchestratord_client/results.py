@@ -241,6 +241,7 @@ class Subscription(Answer):
         failures: deliveries that failed in a row.
         failing_since: when the first of these failed.
         missed_deleted: missed deliveries that are not kept, since it was disabled last.
+        too_costly: events in a row that did not match since `when` took too many steps.
         created_at: when it was made.
         secret: what its deliveries are signed with; only `subscribe` answers it, else None.
     """
@@ -265,6 +266,7 @@ class Subscription(Answer):
     missed_deleted: int
     created_at: datetime
     secret: str | None = field(default=None, repr=False)
+    too_costly: int = 0
 
 
 @dataclass(frozen=True, slots=True)

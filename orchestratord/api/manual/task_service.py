@@ -28,7 +28,7 @@ from orchestratord.model.task import RESOLVED, Attempt, Kind, Reason, Status, Ta
 from orchestratord.model.test_case import FakeAnswer
 from orchestratord.plugin.executor import Executor, Target
 from orchestratord.plugin.host import Reached
-from orchestratord.plugin.isolation import is_ctrl_c
+from orchestratord.plugin.isolation import HookFault, is_ctrl_c
 from orchestratord.plugin.long_work import bounded
 from orchestratord.queue.operations import manual, partitions, search
 from orchestratord.queue.records import RESOLVE, Bulk, StoredEffect
@@ -138,7 +138,10 @@ class TaskService:
             result.endpoint = config.endpoints.get(task.endpoint_id)
             if executor is not None and not executor.immediate:
                 result.after = executor.phases[1]
-            await self._worker.pipe.hooks.ask(task, result, config)
+            try:
+                await self._worker.pipe.hooks.ask(task, result, config)
+            except HookFault as fault:
+                raise Conflict(f"task {task_id} cannot be resolved yet: {fault}") from fault
         return await self._write(task, result, target, bulk.id if bulk else None)
 
     async def _answered(

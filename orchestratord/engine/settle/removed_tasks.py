@@ -220,7 +220,10 @@ class RemovedTasks:
         standing, executor = self._placement.look(task.key)
         target = standing if isinstance(standing, Target) else None
         endpoint = config.endpoints.get(task.endpoint_id)
-        result = await self._hooks.lost(task, endpoint, executor, config, error)
+        try:
+            result = await self._hooks.lost(task, endpoint, executor, config, error)
+        except HookFault:
+            return "left"  # `end_unheld` finds it
         return await self._ends.settle(task, result, config, target, self._clock.now_ms())
 
     async def _fail_all(self, key: Key) -> None:

@@ -3,17 +3,23 @@
 A chore is claimed under a lease, as a task is, and one process at a time takes its steps. A step
 ends in the transaction that writes what follows from it. What several transactions lock they lock
 in one order: what a chore is about before the chore.
+
+Those of plugins stand in lines. The first one of a line is claimed, and the others wait for it;
+lines take turns, so that one with a hundred thousand chores delays no other.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Collection
 
+from orchestratord.model.task import NewChore
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.records import Chore
 from orchestratord.queue.session import Session
+from orchestratord.values import world
 
 log = logging.getLogger("orchestratord.chores")
 
@@ -27,6 +33,18 @@ MOST_DEATHS = 3
 
 SLICE = "slice"
 """The kind of chore that writes a slice of new tasks."""
+
+LINE = "line"
+"""The kind of plugins' chores, which are done line by line; their subjects begin with the line."""
+NAME = 16
+"""Characters by which a line is told from others."""
+IN_TURN = 1 << 62
+"""When one of a line is due that has not failed: in its turn, and never by the clock."""
+FIRST = f"""
+SELECT id, subject, due > {IN_TURN // 2} FROM chores
+WHERE kind = '{LINE}' AND due IS NOT NULL AND subject > ? ORDER BY subject LIMIT 1
+"""
+"""The first of the next line, and whether that is its turn: a clock that was put back moves it."""
 
 ADD = """
 INSERT INTO chores (kind, subject, due, at, data) VALUES (?, ?, ?, ?, ?)
@@ -64,6 +82,15 @@ def add(session: Session, kind: str, subject: object, due: int, data: str | None
     session.chore_added = True
 
 
+def add_to_line(session: Session, new: NewChore) -> None:
+    """Have a plugin do something later, behind what its line has already."""
+    session.last_in_line = max(session.leases.now(session.clock) * 1000, session.last_in_line + 1)
+    line = f"{new.kind} {new.line}"
+    name = hashlib.blake2b(line.encode("utf-8", "replace"), digest_size=NAME // 2).hexdigest()
+    subject = f"{name}-{session.last_in_line:018d}-{world.token_hex(4)} {line[:200]}"
+    add(session, LINE, subject, IN_TURN, new.data)
+
+
 @reads
 def due(db: Connection, owner: str, now: int, held: Collection[int], most: int) -> list[int]:
     """Up to `most` chores that are due at `now` and that no other daemon than `owner` seems to be
@@ -75,6 +102,26 @@ def due(db: Connection, owner: str, now: int, held: Collection[int], most: int) 
         for id_, holder, until in found
         if holder in (None, owner) or not db.lives(holder, until or 0, clock)
     ]
+
+
+@reads
+def firsts(db: Connection, after: str, held: Collection[int], most: int) -> dict[int, str]:
+    """The first chores of up to `most` lines, each with its line, those behind the line `after`
+    first; without those in `held`, and those that wait since they have failed."""
+    found: dict[int, str] = {}
+    for line in (after, ""):
+        while len(found) < most and (row := db.one(FIRST, (line,))) is not None:
+            line = f"{row[1][:NAME]}~"
+            if row[0] not in held and row[2]:
+                found.setdefault(row[0], line)
+    return found
+
+
+@reads
+def data_of(db: Connection, chore: Chore) -> tuple[str, str] | None:
+    """The kind and the data of one of a line; None where it is done."""
+    found = db.one("SELECT data FROM chores WHERE id = ?", (chore.id,))
+    return None if found is None else (chore.subject.split(" ")[1], found[0])
 
 
 @writes(Rank.KEEP)

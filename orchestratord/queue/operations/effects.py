@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.recurring_rows import RecurringRows, upserts_of
-from orchestratord.model.task import BatchMember, Delete, Slice, Table, Upsert
+from orchestratord.model.task import BatchMember, Delete, NewChore, Slice, Table, Upsert
 from orchestratord.queue.batch import Rank, Write, writes
 from orchestratord.queue.connection import Singly
 from orchestratord.queue.operations import chores
@@ -113,7 +113,7 @@ def _in_order(session: Session, effects: Effects) -> Effects:
     rows = [effect for effect in effects if isinstance(effect, Upsert | Delete)]
     with suppress(TypeError, KeyError):  # what cannot be a key is left out as it is written
         rows = sorted(rows, key=partial(_place_of, session.tables))
-    others = [effect for effect in effects if isinstance(effect, Insert | Slice)]
+    others = [effect for effect in effects if isinstance(effect, Insert | Slice | NewChore)]
     return [*others, *members, *rows]
 
 
@@ -135,6 +135,8 @@ def _add_all(session: Session, new: NewRows, upserts: Upserts, effects: Effects)
                 # Its calls belong to their run already, or that would end before them.
                 session.runs.join(effect.run_id, effect.calls)
                 chores.add(session, chores.SLICE, effect.name, session.now(), effect.tasks)
+            elif isinstance(effect, NewChore):
+                chores.add_to_line(session, effect)
             else:
                 upserts.delete(effect)
         except NONSENSE as error:
@@ -175,7 +177,7 @@ def _leave_out(effect: StoredEffect, error: Exception, inserted: list[Inserted])
         what = f"the queue of {effect.task.key}"
         inserted += duplicates([effect])
     else:
-        names = {BatchMember: "webhook", Slice: "name"}
+        names = {BatchMember: "webhook", Slice: "name", NewChore: "kind"}
         what = getattr(effect, names.get(type(effect), "table"))
     log.error("skipped a plugin's write to %s: %s", what, error, exc_info=error)
 

@@ -213,6 +213,7 @@ async function one(id) {
       ["Last error", found.last_error ?? "none"],
       ["Events", events(found)],
       ["Description", found.description || "none"],
+      ...(found.too_costly ? [["Events whose filter took too many steps", String(found.too_costly)]] : []),
       ...(found.missed_deleted ? [["Missed, and not kept", String(found.missed_deleted)]] : []),
     ),
     element("h2", {}, "Signing secret"),

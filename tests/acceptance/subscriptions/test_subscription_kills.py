@@ -1,9 +1,11 @@
-"""kill -9 while subscriptions are made, rotated and deleted: what was acknowledged is there."""
+"""kill -9 while subscriptions are made, rotated and deleted: what was acknowledged is there. And
+while events are matched with dear filters: each that matches is delivered, and made once."""
 
 from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -129,6 +131,61 @@ def judge(daemons: Sequence[Daemon], receiver: Receiver) -> None:
 def _made(clients: Sequence[Client]) -> int:
     assert all(client.is_alive() for client in clients), [one.wrong for one in clients]
     return sum(client.made for client in clients)
+
+
+EVENTS = 40
+FILTERS = ["data.order", f"data.order && ({' | '.join(['[@,@]'] * 7)})", "data.order > `1000`"]
+"""The second one takes more steps than are taken on the loop."""
+
+
+def judge_matching(daemons: Sequence[Daemon], receiver: Receiver) -> None:
+    """Kill one after the other while events are matched, and count what was made."""
+    for daemon in daemons:
+        daemon.expect(r"took over from a dead daemon", r"the supervisor has died", r"a password")
+        daemon.start()
+    chance = random.Random(60)
+    tenants = Tenants(daemons[0], receiver.url)
+    made = {}
+    for tenant in ("tenant0", "tenant1"):
+        tenants.put(tenant)
+        made[tenant] = [tenants.add(tenant), *(tenants.add(tenant, when=one) for one in FILTERS)]
+    sent: list[int] = []
+    for kill in range(KILLS):
+        victim, other = daemons[kill % len(daemons)], daemons[(kill + 1) % len(daemons)]
+        orders = [
+            {"tenant": f"tenant{number % 2}", "order": number + 1} for number in range(EVENTS)
+        ]
+        sent += other.batch("shop/orderPaid", orders)
+        time.sleep(chance.random() * 0.15)
+        victim.kill()
+        victim.start()
+    one = daemons[-1]
+    until(lambda: one.get("/v1/retries", parent=sent[-1]).json()["retries"], "the last matching")
+
+    def rests() -> bool:
+        made = len(one.tasks(endpoint="subscriptions"))
+        return made >= KILLS * EVENTS * 3 and not one.tasks(status="pending,running")
+
+    until(rests, "all deliveries", 120)
+    came: dict[tuple[int, str], int] = {}
+    for task in one.tasks(endpoint="subscriptions"):
+        place = task["parent_id"], task["webhook"]
+        came[place] = came.get(place, 0) + 1
+    wanted = [[f"{tenant}/{one['id']}" for one in made[tenant][:3]] for tenant in made]
+    assert came == {(id_, name): 1 for n, id_ in enumerate(sent) for name in wanted[n % 2]}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_matching_on_sqlite(
+    workers: int, declared: Callable[..., Daemon], receiver: Receiver
+) -> None:
+    judge_matching([declared(workers=workers)], receiver)
+
+
+def test_matching_with_two_daemons(
+    database: str, declared: Callable[..., Daemon], receiver: Receiver
+) -> None:
+    judge_matching([declared(database=database, lease=3) for _ in range(2)], receiver)
 
 
 @pytest.fixture

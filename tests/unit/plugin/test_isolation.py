@@ -25,7 +25,7 @@ from orchestratord.model.outcome import Outcome
 from orchestratord.model.recurring_rows import RecurringRows
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import BatchMember, Delete, NewTask, Table, Upsert
-from orchestratord.plugin.hook_marks import hookimpl
+from orchestratord.plugin.hook_marks import hookimpl, required
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import HookFault, call, check_sizes
 from orchestratord.plugin.long_work import off_loop
@@ -1112,3 +1112,15 @@ def test_a_member_that_is_none_is_refused_before_it_is_written(wrong: dict[str, 
     given = {"every": 60.0, "most": 10, "reason": "r"} | wrong
     with pytest.raises(HookFault, match="BatchMember"):
         check_sizes([BatchMember("g", "a/b", "ops", "p", **given)], 1000)
+
+
+def test_required_belongs_to_a_telling_hook() -> None:
+    class Decider:
+        @hookimpl
+        @required
+        def before_request(self) -> None: ...
+
+    host = Host()
+    host.register(Decider(), "decider")
+    wrong = "before_request is marked required, but tells nothing of a task"
+    assert host.plugins["decider"].error == wrong

@@ -51,6 +51,10 @@ STATEMENTS = {
     "open batches": (batch_closing.GROUPS, ["INDEX batch_members_open"]),
     "close a batch": (batch_closing.TAKE, [BY_ID, "INDEX batch_members_open (group_key=?)"]),
     "chores that are due": (chores.DUE, ["INDEX chores_due (due<?)"]),
+    "first of a line of chores": (
+        chores.FIRST,
+        ["INDEX chores_subject (kind=? AND subject>?)"],
+    ),
     "a batch to tell of": (batch_closing.CLOSED, [BY_ID]),
     "first of a batch": (batch_closing.BEGINNING, ["INDEX batch_members_batch (batch_id=?)"]),
     "told of": (
