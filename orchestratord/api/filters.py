@@ -14,7 +14,7 @@ from orchestratord.errors import InvalidParams
 from orchestratord.model.endpoint import MAX_PARTITION
 from orchestratord.model.task import DOUBTFUL, Kind, Reason, Status
 from orchestratord.queue.records import CANCEL, RESOLVE, RETRY, Place, TaskFilter
-from orchestratord.values.clock import from_rfc3339
+from orchestratord.values.clock import from_rfc3339, rfc3339
 from orchestratord.values.durations import MAX_DURATION, parse_duration
 from orchestratord.values.status_set import StatusSet
 from orchestratord.values.suggest import MOST_UNKNOWN, suggest
@@ -357,7 +357,9 @@ def _time(value: Any, now: int) -> int:
     except ValueError:
         pass
     try:
-        return from_rfc3339(_LOST_PLUS.sub(r"\1+\2", value))
+        found = from_rfc3339(_LOST_PLUS.sub(r"\1+\2", value))
+        rfc3339(found)  # what cannot be written in UTC could not be shown again
+        return found
     except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"{value!r} is neither a duration (2h) nor a time (2026-11-24T22:00:00Z)"

@@ -29,9 +29,9 @@ from orchestratord.values.yaml_value import REFERENCE
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 ANYWHERE = (
-    "bad_request timeout head_too_large not_json internal stopping busy shortage memory_exhausted "
-    "database_unreachable database_locked storage_read_only storage_error database_damaged "
-    "database_gone fatal"
+    "bad_request invalid_params timeout head_too_large not_json internal stopping busy shortage "
+    "memory_exhausted database_unreachable database_locked storage_read_only storage_error "
+    "database_damaged database_gone fatal"
 ).split()
 """Problems that any request may meet; `not_json` where it has a body though none is needed."""
 OVER_TCP = ("no_token", "wrong_token", "cross_site", "unknown_host")

@@ -61,6 +61,7 @@ from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import EndpointEvent, Event, EventType
 from orchestratord.model.settings import Config
+from orchestratord.model.storable_text import check_texts
 from orchestratord.model.task import (
     FINAL,
     Accepted,
@@ -705,7 +706,8 @@ class Service:
         order: str | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """The rows of a plugin's table. See `Control.rows`."""
+        """The rows of a plugin's table. See `Control.rows`. Raises InvalidParams."""
+        check_texts({**where, **after})
         return await plugin_rows.rows(self._store, table, where, after, order, limit)
 
     async def write(
@@ -716,8 +718,11 @@ class Service:
     ) -> list[int]:
         """Write in one transaction, with what `on_event` returns of `events`; the ids of the new
         tasks among `effects`, in order. See `Control`. Raises HookFault for what is larger than
-        what a hook may return."""
+        what a hook may return, and InvalidParams for a text of a row that cannot be stored."""
         check_sizes(effects, self.config.daemon.max_params)
+        for one in effects:
+            if isinstance(one, Upsert):
+                check_texts({**one.key, **one.values})
         config, now = self._worker.placement.config, self._clock.now_ms() / 1000
         told = (self._host.record(event, config, now) for event in events)
         whole = [*effects, *chain.from_iterable(told)]

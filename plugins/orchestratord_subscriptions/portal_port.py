@@ -46,11 +46,8 @@ TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".t
 MOST = 64 << 10
 """Bytes of a body."""
 SESSION = "/session"
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+_HEADERS = {"Referrer-Policy": "no-referrer"}
+"""Those beside what every answer at a port has."""
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors "

@@ -20,6 +20,7 @@ from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.problem_json import Refusal, no_memory
 from orchestratord.api.server.request_body import SentBody
 from orchestratord.api.server.seat import Seat
+from orchestratord.model.storable_text import check_texts
 from orchestratord.model.task import Action
 from orchestratord.plugin.route import JSON, Answer
 
@@ -124,6 +125,7 @@ async def _asked(request: Request, sent: SentBody, max_params: Callable[[], int]
         for name, value in request.query_params.multi_items():
             query[name] = f"{query[name]},{value}" if name in query else value
     path = {name: unquote(value) for name, value in request.path_params.items()}
+    check_texts({**query, **path})
     body = None if request.method in READING else await sent.read_json(max_params)
     state = request.scope["state"]
     await _learn_user(state)

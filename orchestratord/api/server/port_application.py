@@ -33,6 +33,9 @@ MAX_FIELDS = 100
 AGAIN = 30
 """Seconds after which a sender is to try again that was not served."""
 
+ALWAYS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+"""Headers of every answer, refusals too, but for those that an answer has itself."""
+
 
 class PortApplication:
     """An ASGI application: the requests at one port, answered by one plugin."""
@@ -55,6 +58,8 @@ class PortApplication:
             response = Refusal("stopping", "the daemon is being stopped").response()
         except MemoryError:
             response = no_memory().response()
+        for name, value in ALWAYS.items():
+            response.headers.setdefault(name, value)
         await response(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
@@ -125,7 +130,8 @@ def port_applications(host: Host, control: Control) -> dict[str, ASGIApp]:
 
 async def no_handler(scope: Scope, receive: Receive, send: Send) -> None:
     """What is answered at a port whose plugin answers nothing."""
-    await Refusal("not_ready", "nothing answers here now").response()(scope, receive, send)
+    refusal = Refusal("not_ready", "nothing answers here now", headers=ALWAYS)
+    await refusal.response()(scope, receive, send)
 
 
 def _request_of(scope: Scope) -> PortRequest:

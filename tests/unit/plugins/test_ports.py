@@ -77,6 +77,8 @@ async def test_register_ports(host: Host, path: str, body: bytes, status: int) -
     async with httpx.AsyncClient(transport=transport, base_url="http://bell") as client:
         answer = await client.post(f"{path}?a=1&a=2", content=body, headers={"X-Ring": "twice"})
     assert answer.status_code == status
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
     if status == 200:
         found = {"body": "0123456789", "query": [["a", "1"], ["a", "2"]], "x": "twice"}
         assert answer.json() == found
