@@ -141,7 +141,7 @@ def _queue(document: Document) -> str:
     """How many tasks there are of each status."""
     counts = document.get("queue") or {}
     names = ["pending", "running", "failed", "succeeded", "cancelled"]
-    names[3:3] = ["missed"] if counts.get("missed") else []
+    names[3:3] = [name for name in ("missed", "resolved") if counts.get(name)]
     return ", ".join(f"{number(counts[name])} {name}" for name in names if name in counts) or "-"
 
 

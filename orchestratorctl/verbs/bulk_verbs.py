@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _WHY_LEFT_OUT = {
     "ambiguous": " (may have been carried out)",
     "poisoned": " (ended the daemon)",
+    "resolved": " (a person said how they ended)",
     "webhook_disabled": " (kept to be replayed once the webhook is enabled)",
 }
 _WHY_SKIPPED = {
@@ -103,7 +104,7 @@ def _left_out(left_out: dict[str, Any], may_include: bool) -> tuple[str, str]:
         f"{number(count)} {compact(reason)}{_WHY_LEFT_OUT.get(reason, '')}"
         for reason, count in left_out.items()
     ]
-    more = ", or take all with --include-ambiguous" * may_include
+    more = ", or take all with --include-ambiguous" * (may_include and "resolved" not in left_out)
     return f"Left out: {', '.join(parts)}.", f"Choose them with --reason{more}."
 
 

@@ -231,9 +231,11 @@ class QueueStatus(TypedDict):
     running: int
     succeeded: int
     failed: int
-    """Without those that were `missed`."""
+    """Without those that are `missed` or `resolved`."""
     missed: int
     """Deliveries that failed without an attempt while their webhook was disabled."""
+    resolved: int
+    """Failed tasks that a person has resolved."""
     cancelled: int
     due: int
     oldest_due_age: float | None

@@ -244,15 +244,17 @@ def read_bulk_filter(
     from orchestratord.queue.operations.bulk import with_default  # peewee, which check needs not
 
     wanted = with_default(action, wanted)
-    if action == RETRY and not (include_ambiguous or wanted.reason or wanted.ids):
-        wanted = replace(wanted, left_out=DOUBTFUL)
-    if action == RESOLVE and not (wanted.reason or wanted.ids):
+    if wanted.reason:
+        return wanted
+    left_out = [Reason.RESOLVED.value]  # a person has said how these ended
+    if action == RETRY and not (include_ambiguous or wanted.ids):
+        left_out += DOUBTFUL
+    if action == RESOLVE and not wanted.ids:
         # What a webhook misses while it is disabled is kept to be replayed.
-        out = (Reason.RESOLVED.value, Reason.WEBHOOK_DISABLED.value)
-        wanted = replace(wanted, left_out=out)
-    if Status.CANCELLED in wanted.status and not wanted.reason:
-        wanted = replace(wanted, left_out=(*wanted.left_out, Reason.REPLACED.value))
-    return wanted
+        left_out.append(Reason.WEBHOOK_DISABLED.value)
+    if Status.CANCELLED in wanted.status:
+        left_out.append(Reason.REPLACED.value)
+    return replace(wanted, left_out=tuple(left_out))
 
 
 def read_number(given: int | str | None, name: str, most: int) -> int | None:

@@ -151,7 +151,7 @@ class Service:
         self._store, self._host, self._clock = worker.store, worker.host, worker.clock
         self.own_endpoints = worker.host.registry.own_endpoints
         self._failing = SlowLook(self._store, Failing([], False))
-        self._missed_deliveries = SlowLook[int](self._store)
+        self._no_failures = SlowLook[dict[str, int]](self._store)
         self._due = SlowLook[backlog.DueTasks](self._store)
         self.many = BulkService(worker)
         self.one = TaskService(worker)
@@ -191,7 +191,7 @@ class Service:
         all_workers = await self._team.snapshot(self._worker.snapshot())
         rates = await claim.rates(store, status.lanes_by_day(all_workers))
         snapshot = status.with_rates(all_workers, rates, now)
-        missed = await self._missed_deliveries.latest(failing.missed_deliveries())
+        no_failures = await self._no_failures.latest(failing.no_failures())
         due = await self._due.latest(backlog.due_tasks(now, status.MAX_PARTITIONS))
         return {
             "version": self._version,
@@ -202,7 +202,7 @@ class Service:
             "uptime": max(now - self._started_at, 0) / 1000,
             "health": {"ready": not (troubles := self.troubles()), "troubles": troubles},
             "config": status.config_status(self._reloader),
-            "queue": status.queue_status(await store.counts(), missed, due, now, redactor),
+            "queue": status.queue_status(await store.counts(), no_failures, due, now, redactor),
             **status.worker_status(snapshot, redactor, None if all_lanes else status.MAX_LANES),
             **await self.failing(),
             "events_dropped": snapshot["events_dropped"],

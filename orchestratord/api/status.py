@@ -42,18 +42,22 @@ MAX_RELOADED = 1_000
 
 
 def queue_status(
-    counts: Mapping[str, int], missed: int, due: DueTasks, now: int, redactor: Redactor
+    counts: Mapping[str, int],
+    no_failures: Mapping[str, int],
+    due: DueTasks,
+    now: int,
+    redactor: Redactor,
 ) -> QueueStatus:
     """How many tasks there are in each status, how late the oldest one that is due is, and which
     partitions a failed task holds.
 
-    `missed`: how many of those that failed are deliveries to disabled webhooks. `now`: milliseconds
+    `no_failures`: how many of those that failed are `missed` or `resolved`. `now`: milliseconds
     since the epoch; the age is in seconds, None where nothing is due.
     """
     found: dict[str, Any] = {
         **counts,
-        "failed": max(counts["failed"] - missed, 0),
-        "missed": missed,
+        "failed": max(counts["failed"] - sum(no_failures.values()), 0),
+        **no_failures,
         "due": due.tasks,
         "oldest_due_age": None if due.oldest is None else max(now - due.oldest, 0) / 1000,
         "held": due.held,

@@ -42,6 +42,8 @@ _LATENESS_MS = tuple(seconds * 1000 for seconds in LATENESS)
 
 # An enumeration's members are found slowly.
 _CREATED, _STARTED = EventType.TASK_CREATED, EventType.TASK_STARTED
+_NO_FAILURES = {"webhook_disabled": "missed", "resolved": "resolved"}
+"""Why a task fails that nothing was sent for → as what its end counts."""
 _OUTCOMES = {
     EventType.TASK_SUCCEEDED: "succeeded",
     EventType.TASK_RETRIED: "retried",
@@ -238,8 +240,8 @@ class EventCounters:
             durations = self.durations.of(of_task)
         if outcome == "retried":
             ends.append(self.retries.of(of_task))
-        elif unstarted and reason == "webhook_disabled":
-            outcome = "missed"
+        elif unstarted and reason in _NO_FAILURES and outcome == "failed":
+            outcome = _NO_FAILURES[reason]
         elif outcome == "failed":
             ends.append(self.final_failures.of((endpoint, kind, reason or "")))
         if webhook is not None and outcome not in ("retried", "snoozed"):

@@ -206,7 +206,7 @@ class Exposition(Collector):
 
 
 def _queue(queue: Mapping[str, Any]) -> Iterator[Metric]:
-    counts = {name: queue[name] for name in (*map(str, Status), "missed")}
+    counts = {name: queue[name] for name in (*map(str, Status), "missed", "resolved")}
     yield _by_label("tasks", "Tasks in the queue.", "status", counts)
     yield _gauge("due_tasks", "Pending tasks whose time has come.", queue["due"])
     yield _gauge(

@@ -24,7 +24,8 @@ def statuses(seen: Evidence) -> None:
         seen.broken(f"{dict(counted)} are counted, and there are {dict(there)}")
     for report in seen.universe.reports:
         said = {name: report.status["queue"][name] for name in ("pending", "running", *ENDED)}
-        said["failed"] += report.status["queue"]["missed"]  # by disabled webhooks
+        for name in ("missed", "resolved"):
+            said["failed"] += report.status["queue"][name]
         if not seen.prunes and any(said[name] != there[name] for name in said):
             seen.broken(f"{report.process} counts {said}, and there are {dict(there)}")
 

@@ -39,11 +39,19 @@ LOOKED_WAITING = 100
 """Waiting tasks of one key that are looked at: those that are due last, among which those are
 that were put off."""
 
+NO_FAILURES = {
+    "missed": "reason = 'webhook_disabled' AND attempts = 0",
+    "resolved": "reason = 'resolved'",
+}
+"""Failed tasks that are nobody's failure → how they are found. What a webhook misses while it is
+disabled says nothing of its receiver; of what a person has resolved nothing is left to do."""
+
 # The newest first. Where PostgreSQL takes a status to be frequent, it would walk all tasks from the
 # newest on instead: it does not, for an order that only the index of endpoints has.
-# What a webhook misses while it is disabled says nothing of its receiver.
-_IS_FAILED = """{0} <> 'running' AND {0} >= 'failed' AND {0} <= 'failed'
-    AND (attempts > 0 OR COALESCE(reason, '') <> 'webhook_disabled') ORDER BY {0} DESC, id DESC"""
+_IS_FAILED = (
+    "{0} <> 'running' AND {0} >= 'failed' AND {0} <= 'failed' AND (reason IS NULL OR NOT ("
+    f"{' OR '.join(NO_FAILURES.values())})) ORDER BY {{0}} DESC, id DESC"
+)
 
 # One look into the index an endpoint, and one more for its failed tasks.
 ENDPOINTS = f"""
@@ -85,10 +93,7 @@ WHERE attempts > 0 AND last_error IS NOT NULL AND updated_at > ?
 
 LAST_SUCCESS = "SELECT last_success_at FROM endpoint_state WHERE endpoint_id = ?"
 
-MISSED = f"""
-SELECT count(*) FROM retry_schedule {BY_REASON}
-WHERE reason = 'webhook_disabled' AND status = 'failed' AND attempts = 0
-"""
+COUNT = f"SELECT count(*) FROM retry_schedule {BY_REASON} WHERE status = 'failed' AND {{}}"
 
 LATEST = "SELECT reason, last_status_code, last_error FROM retry_schedule WHERE id = ?"
 
@@ -204,9 +209,9 @@ def failing(db: Connection) -> Failing:
 
 
 @long_reads
-def missed_deliveries(db: Connection) -> int:
-    """Deliveries that failed without an attempt, since their webhook is disabled."""
-    return int(db.value(MISSED))
+def no_failures(db: Connection) -> dict[str, int]:
+    """How many failed tasks there are of each kind of `NO_FAILURES`."""
+    return {name: int(db.value(COUNT.format(where))) for name, where in NO_FAILURES.items()}
 
 
 def _failed(db: Connection) -> tuple[list[tuple[Key, Row, bool]], bool]:

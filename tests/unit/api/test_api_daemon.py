@@ -40,7 +40,8 @@ async def test_status(parts: Parts) -> None:
     assert (status["pid"], status["workers"]) == (os.getpid(), 1)
     assert status["instance"] == parts.store.instance
     assert status["queue"] == {
-        "pending": 2, "running": 1, "succeeded": 0, "failed": 0, "missed": 0, "cancelled": 0,
+        "pending": 2, "running": 1, "succeeded": 0, "failed": 0, "missed": 0, "resolved": 0,
+        "cancelled": 0,
         "due": 0, "oldest_due_age": None, "held": 0, "held_partitions": 0, "held_by": [],
     }  # fmt: skip
     assert (status["in_flight"], status["concurrency"], status["draining"]) == (1, 100, False)

@@ -192,6 +192,12 @@ async def test_what_a_person_has_resolved_is_left_alone_unless_its_reason_is_nam
     assert (await finished(parts, answer["bulk"]))["moved"] == 1
     assert len((await parts.ended(once))["attempt_log"]) == 2
     assert (await parts.ended(other))["reason"] == "resolved"
+    for path in ("trigger", "cancel"):
+        body = {"filter": {"endpoint": "demo/get", "status": "failed"}, "dry_run": True}
+        answer = (await parts.post(f"/v1/retries/{path}", body)).json()
+        assert (answer["matched"], answer["examples"]) == (0, [])
+        named = body | {"filter": {"reason": "resolved", "status": "failed"}}
+        assert (await parts.post(f"/v1/retries/{path}", named)).json()["matched"] == 2
     named = {"filter": {"reason": "resolved"}, "as": "succeeded"}
     answer = (await parts.post("/v1/retries/resolve", named)).json()
     assert (await finished(parts, answer["bulk"]))["moved"] == 2

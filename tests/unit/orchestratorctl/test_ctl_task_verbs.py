@@ -449,7 +449,7 @@ def test_what_a_resolve_leaves_out_was_never_sent(
     result = ctl("resolve", "--all", "--kind", "webhook", "--as", "succeeded", "--dry-run")
     assert result.err.splitlines() == [
         "Left out: 1 webhook_disabled (kept to be replayed once the webhook is enabled), "
-        "2 resolved, 1 replaced.",
+        "2 resolved (a person said how they ended), 1 replaced.",
         "Choose them with --reason.",
         "This was a dry run: nothing has changed.",
     ]

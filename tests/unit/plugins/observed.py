@@ -59,6 +59,7 @@ def status(**changes: Any) -> dict[str, Any]:
         "queue": {
             "pending": 5, "running": 2, "succeeded": 70, "failed": 1, "cancelled": 0, "due": 3,
             "missed": 0,
+            "resolved": 0,
             "oldest_due_age": 1.5,
             "held": 4,
             "held_partitions": 2,

@@ -229,12 +229,20 @@ async def test_who_fails_now_calls_and_deliveries_apart(queue: Any, store: Store
 async def test_what_a_disabled_webhook_misses_is_counted_apart(queue: Any, store: Store) -> None:
     await attempt(queue, HOOK, Status.FAILED, reason="webhook_disabled")
     await attempt(queue, HOOK, Status.FAILED)
-    assert await store.read(failing.missed_deliveries()) == 0, "these were tried"
+    assert (await store.read(failing.no_failures()))["missed"] == 0, "these were tried"
     queue.run("UPDATE retry_schedule SET attempts = 0")
-    assert await store.read(failing.missed_deliveries()) == 1
+    assert (await store.read(failing.no_failures()))["missed"] == 1
     [row] = queue.run("SELECT id FROM retry_schedule WHERE reason = 'webhook_disabled'")
     await store.write(manual.cancel(row["id"]))
-    assert await store.read(failing.missed_deliveries()) == 0
+    assert (await store.read(failing.no_failures()))["missed"] == 0
+
+
+async def test_what_a_person_has_resolved_fails_no_more(queue: Any, store: Store) -> None:
+    await attempt(queue, GET, Status.FAILED)
+    assert (await fails(store)).keys() == {"crm/get"}
+    queue.run("UPDATE retry_schedule SET reason = 'resolved'")
+    assert await fails(store) == {}
+    assert await store.read(failing.no_failures()) == {"missed": 0, "resolved": 1}
 
 
 async def test_what_was_retried_or_cancelled_fails_no_more(queue: Any, store: Store) -> None:
