@@ -333,7 +333,7 @@ class _FolderReader:
                     if item is not None:
                         placed = _placed(problem, item.spot, item.node, self._files.contents)
                     if placed.file != endpoint.source:
-                        message = placed.message.replace(endpoint.source, "")
+                        message = placed.message.partition(endpoint.source)[0]
                         one = replace(placed, message=message)
                         if problem.own or one in inherited:
                             continue
