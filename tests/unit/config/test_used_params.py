@@ -43,3 +43,10 @@ def test_a_template_that_does_without_is_a_warning(tmp_path: Path) -> None:
     hook = f"{HOOK}, payload: {{a: '{{{{ params.b | default(1) }}}}'}}"
     said = said_of(tmp_path, {X: f"{P}{ID}webhooks: [{{phase: on_success, {hook}}}]\n"})
     assert said.startswith("warning: ")
+
+
+def test_inbound_of_a_call_is_one_error(tmp_path: Path) -> None:
+    inbound = "inbound: {path: /in/x, verify: github, secret: '${X:-a-secret}'}\n"
+    said = said_of(tmp_path, {X: f"{P}{inbound}params: {{id: {{required: true}}}}\n"})
+    assert "2:1: inbound: an inbound endpoint is an event: write type: event" in said
+    assert said.endswith("1 error\n")
