@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from orchestratord.config.validate.request_rules import url_problem as url_problem
     from orchestratord.config.validate.secret_keys import is_named_for_secret as is_named_for_secret
     from orchestratord.config.validate.secret_keys import is_secret_key as is_secret_key
+    from orchestratord.config.validate.undefined_names import misused as misused
     from orchestratord.config.yaml import flow_yaml as flow_yaml
     from orchestratord.config.yaml import nodes as nodes
     from orchestratord.config.yaml.plain_yaml import parse_yaml as parse_yaml

@@ -322,6 +322,8 @@ class _FolderReader:
                 self._problems.add(_placed(problem, spot, root, self._files.contents))
         if host.compiled(_HOOK) is None:
             return
+        inherited: set[Problem] = set()
+        """What many endpoints may inherit, and the first one is told of."""
         for identity, endpoint in config.endpoints.items():
             self._breathe()
             for plugin, answer in host.ask(_HOOK, {"endpoint": endpoint, "config": config}):
@@ -331,8 +333,13 @@ class _FolderReader:
                     item, placed = self._declared(identity), problem
                     if item is not None:
                         placed = _placed(problem, item.spot, item.node, self._files.contents)
-                    if not problem.own or placed.file == endpoint.source:
-                        self._problems.add(placed)
+                    if placed.file != endpoint.source:
+                        message = placed.message.partition(endpoint.source)[0]
+                        one = replace(placed, message=message)
+                        if problem.own or one in inherited:
+                            continue
+                        inherited.add(one)
+                    self._problems.add(placed)
 
     def _problems_among(
         self, answer: Iterable[object], plugin: str, hook: str

@@ -8,6 +8,7 @@ the receiver's, and a slip in an expression can double a list with every step.
 from __future__ import annotations
 
 import heapq
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ from jmespath.functions import signature
 from orchestratord.values.budget import JSON_PER_STEP, PER_STEP, Budget, TooCostly
 from orchestratord.values.json_body import from_json, to_json
 from orchestratord.values.secret import Text
+from orchestratord.values.status_set import StatusSet
 from orchestratord.values.yaml_value import YamlValue, template_problem
 
 LONGEST = 4_000
@@ -78,7 +80,7 @@ class Functions(Known):  # type: ignore[misc]  # it publishes no types
 class Expression(YamlValue):
     """One JMESPath expression. Equal texts are equal."""
 
-    __slots__ = ("_tree", "names", "source")
+    __slots__ = ("_tree", "names", "paths", "source")
 
     json_schema: ClassVar[Mapping[str, Any]] = {
         "type": "string",
@@ -99,8 +101,11 @@ class Expression(YamlValue):
             for node in _nodes(self._tree):
                 _check_function(node)
                 _check_not(node)
-            self.names = frozenset(_names(self._tree))
+            reads = list(_reads(self._tree))
+            self.names = frozenset(name for name, _ in reads)
             """What it reads of the outermost mapping; `@` where it takes that as a whole."""
+            self.paths = frozenset(f"{name}.{field}" for name, field in reads if field)
+            """Those of them with what it reads of them, such as `params.id`."""
         except jmespath.exceptions.JMESPathError as error:
             raise ValueError(f"is not JMESPath: {_problem(error, text)}") from None
         except RecursionError:
@@ -119,6 +124,16 @@ class Expression(YamlValue):
         found = _CAPITAL.search(self.source)
         wrong = "{0} is always null: write {1}, as names of headers are here"
         return wrong.format(found[0], found[0].lower()) if found else ""
+
+    def misfits(self, types: Mapping[str, str]) -> tuple[list[str], bool]:
+        """Comparisons of a value with one of another type, in words, and whether the expression is
+        never true.
+
+        Args:
+            types: of the paths that are known, `Param.type`, `status code`, or `NOTHING`.
+        """
+        found: list[str] = []
+        return found, _is_never(self._tree, types, found)
 
     def search(self, data: Any, budget: Budget | None = None) -> Any:
         """What the expression finds in JSON-like data; None where there is nothing.
@@ -187,20 +202,26 @@ def _nodes(tree: Any) -> Iterator[Any]:
             waiting.extend(node.get("children", ()))
 
 
-def _names(node: Any) -> Iterator[str]:
+def _reads(node: Any) -> Iterator[tuple[str, str]]:
+    """Each name that is read of the outermost mapping, and the field that is read of it or ''."""
     kind, children = node["type"], node.get("children", [])
     if kind == "field":
-        yield node["value"]
+        yield node["value"], ""
     elif kind in _ITSELF:
-        yield "@"
+        yield "@", ""
     elif kind in ("subexpression", "pipe") and children[0]["type"] in _ITSELF:
-        yield from _names(children[1])
+        yield from _reads({**node, "children": children[1:]})
+    elif kind == "subexpression" and children[0]["type"] == "field" and children[1:]:
+        inner = children[1]
+        while inner["type"] in _NARROWING:
+            inner = inner["children"][0]
+        yield children[0]["value"], str(inner["value"]) if inner["type"] == "field" else ""
     elif kind in _NARROWING:
-        yield from _names(children[0])
+        yield from _reads(children[0])
     elif kind not in ("expref", "index", "slice"):
         # What `&` refers to looks at the items of what stands beside it.
         for child in children:
-            yield from _names(child)
+            yield from _reads(child)
 
 
 _ITSELF = frozenset({"current", "identity"})
@@ -209,6 +230,66 @@ _NARROWING = frozenset(
     | {"projection", "value_projection", "filter_projection"}
 )
 """Nodes of which the first child alone looks at the data; the others at what that has found."""
+
+
+NOTHING = "nothing"
+"""The type of what never has a value."""
+_NUMBER = (int, float)
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": _NUMBER,
+    "number": _NUMBER,
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+    "status code": _NUMBER,  # or a word
+    NOTHING: (),
+}
+_PLAIN_JSON = re.compile(r"-?\d+(\.\d+)?|true|false")
+
+
+def _fits(value: Any, type_: str) -> bool:
+    """Whether a value that is not null can be of a type."""
+    if type_ == "status code" and isinstance(value, str):
+        return value in StatusSet.WORDS
+    return isinstance(value, _TYPES[type_]) and (type_ == "boolean") is isinstance(value, bool)
+
+
+def _is_never(node: Any, types: Mapping[str, str], found: list[str]) -> bool:
+    """Whether a node is never true; what it compares with another type goes to `found`."""
+    kind, children = node["type"], node.get("children", [])
+    if kind in ("and_expression", "or_expression", "not_expression"):
+        never = [_is_never(child, types, found) for child in children]
+        return kind != "not_expression" and (any if kind == "and_expression" else all)(never)
+    if kind != "comparator":
+        return types.get(_path(node)) == NOTHING
+    for compared, other in (children, children[::-1]):
+        value, type_ = other.get("value"), types.get(path := _path(compared))
+        if other["type"] != "literal" or value is None or not type_ or _fits(value, type_):
+            continue
+        if type_ != NOTHING:
+            found.append(_misfit(path, type_, value))
+        return bool(node["value"] != "ne")
+    return False
+
+
+def _misfit(path: str, type_: str, value: Any) -> str:
+    text = isinstance(value, str)
+    written = f"'{value}'" if text else f"`{json.dumps(value)}`"
+    remedy = "a value of that type"
+    if type_ == "string":
+        remedy = f"'{value}'"
+    elif text and _PLAIN_JSON.fullmatch(value):
+        remedy = f"`{value}`"
+    return f"{path} is never {written}, as its type is {type_}: write {remedy}"
+
+
+def _path(node: Any) -> str:
+    """The fields that lead from the outermost mapping to a node; empty for all else."""
+    parts = node["children"] if node["type"] == "subexpression" else [node]
+    if all(part["type"] == "field" for part in parts):
+        return ".".join(part["value"] for part in parts)
+    return ""
 
 
 def _check_function(node: Any) -> None:

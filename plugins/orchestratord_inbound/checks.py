@@ -37,6 +37,7 @@ def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
         return
     if endpoint.type != EVENT:
         yield Problem("an inbound endpoint is an event: write type: event", key="inbound")
+        return
     if config[PORT] is None:
         yield Problem(
             "there is no port for webhooks: write inbound: {bind: 127.0.0.1:8430} into "

@@ -11,6 +11,7 @@ from orchestratord import (
     InvalidParams,
     Problem,
     check_params,
+    misused,
     suggest,
 )
 from orchestratord_then.child_tasks import (
@@ -84,6 +85,10 @@ def _names(entry: Then, key: str, endpoint: Endpoint) -> Iterator[Problem]:
         wrong = expression.capital_header
         if wrong and ("inbound" in endpoint.shown or not wrong.startswith("params.")):
             yield Problem(wrong, key=f"{key}.{path}", severity="warning")
+        types = {"status_code": "status code"}
+        yield from misused(
+            f"{key}.{path}", expression, endpoint, types, condition=not path.startswith("params.")
+        )
         for name in sorted(expression.names - names - {WHOLE}):
             if name == ITEM:
                 message = f"{ITEM!r} is known only in `params` and `when`, beside an `each`"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestratord import Endpoint, Problem, StatusSet, format_duration, suggest
+from orchestratord import Endpoint, Problem, StatusSet, format_duration, misused, suggest
 from orchestratord_webhooks import signature, webhook_templates
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
-from orchestratord_webhooks.webhook_templates import NOWHERE, payload_names, wrong_names
+from orchestratord_webhooks.webhook_templates import NOWHERE, TYPES, payload_names, wrong_names
 
 HTTP, SQL, EVENT = "http", "sql", "event"
 SHORT = 12 * 3600.0
@@ -39,6 +39,17 @@ def problems(endpoint: Endpoint) -> Iterator[Problem]:
             yield Problem(message, key=f"webhooks.{index}.{key}")
         for key, message in _warnings(webhook, endpoint):
             yield Problem(message, key=f"webhooks.{index}.{key}", severity="warning")
+        yield from _params(webhook, endpoint, f"webhooks.{index}")
+
+
+def _params(webhook: Webhook, endpoint: Endpoint, key: str) -> Iterator[Problem]:
+    """Parameters that no call has, and values of `when` that are compared with another type."""
+    by = webhook.partition and webhook.partition.by
+    rendered = {"payload": webhook.payload, "partition": by, "subscribers": webhook.subscribers}
+    rendered |= {f"headers.{name}": value for name, value in webhook.headers.items()}
+    for name, template in {**rendered, "url": webhook.url.template}.items():
+        yield from misused(f"{key}.{name}", template, endpoint)
+    yield from misused(f"{key}.when", webhook.when, endpoint, TYPES, condition=True)
 
 
 def _errors(webhook: Webhook) -> Iterator[tuple[str, str]]:

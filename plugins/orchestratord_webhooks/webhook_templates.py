@@ -57,6 +57,13 @@ FIELDS = {
 }
 """What these names hold."""
 
+TYPES = {
+    **dict.fromkeys(("attempt", "task_id"), "integer"),
+    **dict.fromkeys(("endpoint", "phase", "reason", "error", "partition", "run_id"), "string"),
+    "status_code": "status code",
+}
+"""Of these names."""
+
 _AUTHORITY_ENDS = re.compile(r"[/?#]")
 
 

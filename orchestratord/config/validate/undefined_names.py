@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 
+from orchestratord.config.validate.shapes import leaves_of
+from orchestratord.errors import Problem
+from orchestratord.model.endpoint import Endpoint, ParamRules
+from orchestratord.values.jmespath_expression import NOTHING, Expression
 from orchestratord.values.suggest import suggest
 from orchestratord.values.template import Template, TemplateTree
 
@@ -38,7 +42,65 @@ def unknown_yet(template: Template) -> Iterator[str]:
             yield f"{name!r} is not known in a template{suggest(name, ('params',))}"
 
 
-def undeclared(template: Template | TemplateTree, declared: Container[str]) -> list[str]:
+def undeclared(
+    template: Template | TemplateTree | Expression, declared: Container[str]
+) -> list[str]:
     """The parameters that a template uses and the endpoint does not declare."""
     used = (path.partition(".") for path in sorted(template.paths))
     return [name for root, _, name in used if root == "params" and name not in declared]
+
+
+def misused(
+    key: str,
+    used: Template | TemplateTree | Expression | None,
+    endpoint: Endpoint,
+    types: Mapping[str, str] = {},
+    *,
+    condition: bool = False,
+) -> Iterator[Problem]:
+    """What is wrong with how a key of an endpoint uses the parameters of its calls.
+
+    What can never work is an error in a file that declares parameters. Elsewhere it is a warning,
+    as other endpoints that share the key may have the parameter.
+
+    Args:
+        key: its path.
+        used: what stands there, of which all names are known.
+        endpoint: declares the parameters.
+        types: those of other paths that an expression compares (`Expression.misfits`).
+        condition: whether an expression has to be true for the key to have an effect.
+    """
+    declared = endpoint.params
+    rules = endpoint.spec if isinstance(endpoint.spec, ParamRules) else None
+    free = not declared and (endpoint.spec is None or (rules is not None and rules.free))
+    parts = leaves_of(used.tree, (key,)) if isinstance(used, TemplateTree) else [((key,), used)]
+    for path, part in parts:
+        if not isinstance(part, Template | Expression):
+            continue
+        wrong = (
+            [] if free else [name for name in undeclared(part, declared) if name not in _METHODS]
+        )
+        found = [
+            f"'params.{name}' is not declared under params of {endpoint.source}"
+            + suggest(name, declared)
+            for name in wrong
+        ]
+        if isinstance(part, Expression):
+            of_params = {f"params.{name}": one.type for name, one in declared.items() if one.type}
+            of_params |= {f"params.{name}": NOTHING for name in wrong}
+            misfits, never = part.misfits({**types, **of_params})
+            found += misfits
+            certain = condition and never
+        else:
+            certain = not (part.computed and _TOLERANT.search(part.source))
+        place = ".".join(map(str, path))
+        for message in found:
+            if certain and declared:
+                yield Problem(message, key=place, own=True)
+            yield Problem(message, key=place, severity="warning")
+
+
+_METHODS = frozenset(dir(dict))
+"""What a template may call of `params`, and is no parameter then."""
+_TOLERANT = re.compile(r"\b(default|d|defined|undefined|get|if|and|or)\b")
+"""With these, a template may render though there is no such parameter."""
