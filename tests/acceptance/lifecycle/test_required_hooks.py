@@ -112,15 +112,51 @@ def test_an_end_that_waits_is_another_daemons_after_a_kill(
 ) -> None:
     broken = tmp_path / "broken"
     broken.touch()
-    daemon = make_daemon(plugins={"dirs": ["plugins"]})
+    daemon = make_daemon(plugins={"dirs": ["plugins"]}, lease="3s")
     daemon.plugin("broken", BROKEN.format(file=str(broken)))
-    daemon.expect(r"announce raised RuntimeError: at fault", r"took over from a dead daemon")
+    daemon.expect(
+        r"announce raised RuntimeError: at fault", r"took over from a dead daemon", r"claim"
+    )
     declare(daemon, receiver)
     event = daemon.call("crm/seen", n=2)
     daemon.logged("announce raised RuntimeError")
     daemon.kill()
-    broken.unlink()
     daemon.start()
+    call = daemon.call("crm/put", n=1)  # the daemon goes about its work
+    until(lambda: receiver.count("/put") == 1, "another call")
+    broken.unlink()
+    daemon.until_status(call, "succeeded")
     daemon.settle()
     assert daemon.task(event)["status"] == "succeeded"
-    assert (receiver.count("/told"), receiver.count("/after/2")) == (1, 1)
+    assert (receiver.count("/told"), receiver.count("/after/2")) == (2, 1)
+
+
+def test_what_a_dead_daemon_left_waits_for_its_hook(
+    make_daemon: MakeDaemon, receiver: Receiver, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    daemon = make_daemon(plugins={"dirs": ["plugins"]}, lease="3s")
+    daemon.plugin("broken", BROKEN.format(file=str(broken)))
+    daemon.expect(
+        r"announce raised RuntimeError: at fault",
+        r"took over from a dead daemon",
+        r"nothing in the daemon held|ended .* claims?|ambiguous",
+    )
+    daemon.api("crm", receiver.url)
+    told = {"name": "told", "phase": "on_final_failure", "url": f"{receiver.url}/told"}
+    daemon.endpoint("crm/put", "/put", method="POST", webhooks=[told])
+    receiver.hold("/put")
+    receiver.on("/told", 200)
+    daemon.start()
+    call = daemon.call("crm/put")
+    until(lambda: receiver.count("/put") == 1, "the call")
+    daemon.kill()
+    broken.touch()
+    daemon.start()
+    daemon.logged("announce raised RuntimeError")
+    broken.unlink()
+    until(lambda: receiver.count("/told") == 1, "the word of it")
+    daemon.settle()
+    assert daemon.task(call)["reason"] == "ambiguous"
+    assert (receiver.count("/put"), receiver.count("/told")) == (1, 1)
+    receiver.let_go("/put")
