@@ -43,7 +43,7 @@ NO_FAILURES = {
     "missed": "reason = 'webhook_disabled' AND attempts = 0",
     "resolved": "reason = 'resolved'",
 }
-"""Failed tasks that are nobody's failure → how they are found. What a webhook misses while it is
+"""Failed tasks that are no failure → how they are found. What a webhook misses while it is
 disabled says nothing of its receiver; of what a person has resolved nothing is left to do."""
 
 # The newest first. Where PostgreSQL takes a status to be frequent, it would walk all tasks from the
