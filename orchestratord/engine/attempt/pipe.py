@@ -23,7 +23,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from orchestratord.engine import task_events
-from orchestratord.engine.attempt.deadlines import Deadlines
+from orchestratord.engine.attempt.deadlines import LOST_SOON, Deadlines
 from orchestratord.engine.attempt_in_progress import AttemptInProgress, AttemptResult
 from orchestratord.engine.call_tree import begins_run, run_of
 from orchestratord.engine.decisions import Decisions
@@ -422,7 +422,8 @@ class Pipe:
             self._host.executor_fault(plan.executor, f"task {attempt.task.id}", fault)
             error = f"{type(fault).__name__}: {fault}"
         verdict = "retry" if "error" in plan.target.retry.when else "failure"
-        return Outcome(verdict, "error", error=error, maybe_done=True)  # type: ignore[arg-type]
+        lost = error == LOST_SOON
+        return Outcome(verdict, "error", error=error, maybe_done=True, lost=lost)  # type: ignore[arg-type]
 
     def _not_sent(self, attempt: AttemptInProgress, outcome: Outcome) -> AttemptResult:
         """Nothing was sent, and the receiver cannot help it: the attempt is given back."""
@@ -477,8 +478,9 @@ class Pipe:
         """Ask the hooks what they want written with a decision."""
         plan, row = attempt.plan, attempt.row(outcome, decision)
         before_sending = decision.reason is Reason.REJECTED and outcome.status_code is None
+        deaths = attempt.task.deaths if outcome.lost else None  # which says so in its event
         result = AttemptResult(
-            decision, outcome, row, [], decision.uncounted, None, attempt.request,
+            decision, outcome, row, [], decision.uncounted, deaths, attempt.request,
             None if before_sending else plan.after, (), plan.target.endpoint,
         )  # fmt: skip
         return self.hooks.ask(attempt.task, result, plan.config, plan, attempt.running)
