@@ -115,7 +115,7 @@ class Feedback:
                 )
             ):
                 self._lanes.return_token(attempt.lane, now, task.id, attempt.began)
-            elif result.request is not None and not attempt.interrupted:
+            elif result.request is not None and not (attempt.interrupted or outcome.lost):
                 self._redactor = attempt.plan.config.redactor
                 self._judge(attempt, lane, key, outcome, now)
             else:

@@ -118,7 +118,7 @@ class TaskEvent(NamedTuple):
     parent_id: int | None = None
     """The task that it follows from."""
     lost: bool = False
-    """The daemon died during the attempt: it says nothing of the receiver."""
+    """The daemon died during the attempt, or lost its claim: it says nothing of the receiver."""
     waits_for: str | None = None
     """Of one that a hook put off: why, in its words."""
 

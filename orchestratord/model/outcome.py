@@ -37,7 +37,8 @@ class Outcome:
     `receiver_only` to this receiver alone, whose lane waits then, and no other. `unreached` is True
     where no connection stood: that says nothing of the endpoint, and much of the receiver. `look`
     is True where the answer says that it is not done yet, and is to be asked for again (`poll`).
-    `lost` is True where the daemon died during the attempt: that says nothing of the receiver.
+    `lost` is True where the daemon died during the attempt, or lost its claim: that says nothing of
+    the receiver.
     `quota_until` is when there is more (milliseconds) where the answer says that nothing is left of
     the API's `quota`.
     """

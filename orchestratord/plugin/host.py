@@ -545,7 +545,7 @@ class Host:
         repeated = {kind: found for kind, found in self._repeated.items() if found[0]}
         self._repeated = {kind: (0, said) for kind, (_, said) in repeated.items()}
         for kind, (count, said) in repeated.items():
-            log.error("plugin %s: %s %s (%d times more)", *said, count, extra=_about(*kind))
+            log.error("plugin %s: %s %s (%s)", *said, f"{count} times more", extra=_about(*kind))
 
     def fault(self, plugin: str, hook: str, error: BaseException) -> None:
         """Log a plugin's fault under its name, count it and tell of it; one that comes again is

@@ -435,7 +435,10 @@ class Pipe:
             self._host.executor_fault(plan.executor, f"task {attempt.task.id}", fault)
             error = f"{type(fault).__name__}: {fault}"
         verdict = "retry" if "error" in plan.target.retry.when else "failure"
-        return Outcome(verdict, "error", error=error, maybe_done=may_be_done)  # type: ignore[arg-type]
+        return Outcome(
+            verdict,  # type: ignore[arg-type]
+            "error", error=error, maybe_done=may_be_done, lost=error == LOST_SOON,
+        )  # fmt: skip
 
     def _not_sent(self, attempt: AttemptInProgress, outcome: Outcome) -> AttemptResult:
         """Nothing was sent, and the receiver cannot help it: the attempt is given back."""
@@ -490,8 +493,9 @@ class Pipe:
         """Ask the hooks what they want written with a decision."""
         plan, row = attempt.plan, attempt.row(outcome, decision)
         before_sending = decision.reason is Reason.REJECTED and outcome.status_code is None
+        deaths = attempt.task.deaths if outcome.lost else None  # which says so in its event
         result = AttemptResult(
-            decision, outcome, row, [], decision.uncounted, None, attempt.request,
+            decision, outcome, row, [], decision.uncounted, deaths, attempt.request,
             None if before_sending else plan.after, (), plan.target.endpoint,
         )  # fmt: skip
         return self.hooks.ask(attempt.task, result, plan.config, plan, attempt.running)

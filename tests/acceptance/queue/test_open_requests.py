@@ -54,7 +54,9 @@ def stand_still(daemon: Daemon, machine: TurnedMachine) -> None:
 
 
 def jump(daemon: Daemon, machine: TurnedMachine) -> None:
-    machine.put(random.choice((-HOUR, -90, -3, -1, 1, 3, 90, HOUR)))
+    """By no less than a daemon takes for a jump: it follows a smaller step at once, and the windows
+    of its rates with it."""
+    machine.put(random.choice((-HOUR, -90, -3, 3, 90, HOUR)))
     time.sleep(random.uniform(0.2, 2.0))
     machine.put(0)
 

@@ -673,6 +673,34 @@ async def test_what_is_ordered_ends_before_its_lease_can_run_out(tmp_path: Path)
         bench.store.several_daemons = False
 
 
+class Told:
+    """Keeps what hooks are told of failures."""
+
+    def __init__(self) -> None:
+        self.lost: list[bool] = []
+
+    @hookimpl
+    async def on_retry(self, outcome: Outcome) -> None:
+        self.lost.append(outcome.lost)
+
+
+async def test_what_ends_with_its_lease_says_nothing_of_its_receiver(tmp_path: Path) -> None:
+    """No webhook is disabled for it, as for what is lost with its daemon."""
+    told = Told()
+    async with working(tmp_path, told, ExecutorPlugin(Doing(hangs))) as bench:
+        events = bench.worker.host.events
+        events.open(bench.clock, None)
+        follower = events.follow(lambda event: event.type == EventType.TASK_RETRIED)
+        doing(bench, timeout=30.0)
+        bench.store.several_daemons, bench.store.lease = True, 0.9
+        await bench.put([replace(DO, partition=Partition("acme", ordered=True))])
+        await bench.until(lambda: bool(told.lost))
+        [(_, event)] = await follower.take(10, 1)
+        assert isinstance(event, TaskEvent)
+        assert (event.error, event.lost, told.lost) == (deadlines.LOST_SOON, True, [True])
+        bench.store.several_daemons = False
+
+
 async def test_its_lease_counts_from_the_claim(tmp_path: Path) -> None:
     """Also where it waited for a slot for most of that, as for the database."""
     async with working(tmp_path, ExecutorPlugin(Doing(hangs))) as bench:
