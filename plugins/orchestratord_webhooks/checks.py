@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from orchestratord import Endpoint, Problem, StatusSet, format_duration, misused, suggest
 from orchestratord_webhooks import signature, webhook_templates
@@ -44,8 +45,12 @@ def problems(endpoint: Endpoint) -> Iterator[Problem]:
 
 def _params(webhook: Webhook, endpoint: Endpoint, key: str) -> Iterator[Problem]:
     """Parameters that no call has, and values of `when` that are compared with another type."""
-    by = webhook.partition and webhook.partition.by
-    rendered = {"payload": webhook.payload, "partition": by, "subscribers": webhook.subscribers}
+    by = webhook.partition.by if webhook.partition is not None else None
+    rendered: dict[str, Any] = {
+        "payload": webhook.payload,
+        "partition": by,
+        "subscribers": webhook.subscribers,
+    }
     rendered |= {f"headers.{name}": value for name, value in webhook.headers.items()}
     for name, template in {**rendered, "url": webhook.url.template}.items():
         yield from misused(f"{key}.{name}", template, endpoint)

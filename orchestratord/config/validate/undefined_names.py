@@ -86,7 +86,9 @@ def misused(
             for name in wrong
         ]
         if isinstance(part, Expression):
-            of_params = {f"params.{name}": one.type for name, one in declared.items() if one.type}
+            of_params: dict[str, str] = {
+                f"params.{name}": one.type for name, one in declared.items() if one.type
+            }
             of_params |= {f"params.{name}": NOTHING for name in wrong}
             misfits, never = part.misfits({**types, **of_params})
             found += misfits

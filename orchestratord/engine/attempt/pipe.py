@@ -435,10 +435,8 @@ class Pipe:
             self._host.executor_fault(plan.executor, f"task {attempt.task.id}", fault)
             error = f"{type(fault).__name__}: {fault}"
         verdict = "retry" if "error" in plan.target.retry.when else "failure"
-        return Outcome(
-            verdict,  # type: ignore[arg-type]
-            "error", error=error, maybe_done=may_be_done, lost=error == LOST_SOON,
-        )  # fmt: skip
+        outcome = Outcome(verdict, "error", error=error, maybe_done=may_be_done)  # type: ignore[arg-type]
+        return replace(outcome, lost=error == LOST_SOON)
 
     def _not_sent(self, attempt: AttemptInProgress, outcome: Outcome) -> AttemptResult:
         """Nothing was sent, and the receiver cannot help it: the attempt is given back."""
