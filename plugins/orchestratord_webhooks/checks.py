@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestratord import Endpoint, Problem, StatusSet, format_duration, misused, suggest
+from orchestratord import (
+    Endpoint,
+    Problem,
+    StatusSet,
+    Template,
+    TemplateTree,
+    format_duration,
+    misused,
+    suggest,
+)
 from orchestratord_webhooks import signature, webhook_templates
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.webhook_templates import NOWHERE, TYPES, payload_names, wrong_names
@@ -44,8 +53,9 @@ def problems(endpoint: Endpoint) -> Iterator[Problem]:
 
 def _params(webhook: Webhook, endpoint: Endpoint, key: str) -> Iterator[Problem]:
     """Parameters that no call has, and values of `when` that are compared with another type."""
-    by = webhook.partition and webhook.partition.by
-    rendered = {"payload": webhook.payload, "partition": by, "subscribers": webhook.subscribers}
+    by = webhook.partition.by if webhook.partition is not None else None
+    rendered: dict[str, Template | TemplateTree | None] = {"payload": webhook.payload}
+    rendered |= {"partition": by, "subscribers": webhook.subscribers}
     rendered |= {f"headers.{name}": value for name, value in webhook.headers.items()}
     for name, template in {**rendered, "url": webhook.url.template}.items():
         yield from misused(f"{key}.{name}", template, endpoint)

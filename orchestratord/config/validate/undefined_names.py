@@ -86,9 +86,9 @@ def misused(
             for name in wrong
         ]
         if isinstance(part, Expression):
-            of_params = {f"params.{name}": one.type for name, one in declared.items() if one.type}
-            of_params |= {f"params.{name}": NOTHING for name in wrong}
-            misfits, never = part.misfits({**types, **of_params})
+            known = dict(types) | {f"params.{name}": NOTHING for name in wrong}
+            known |= {f"params.{name}": one.type for name, one in declared.items() if one.type}
+            misfits, never = part.misfits(known)
             found += misfits
             certain = condition and never
         else:
