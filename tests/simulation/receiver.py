@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 CONNECTING = (0.0005, 0.02)
 """Seconds until a request is at its receiver."""
+CONNECTING_LONG = (0.5, 4.0)
+"""The same in one of a hundred universes, if it has no burst: what ends an attempt may come before
+its first byte."""
 ANSWERING = (0.001, 0.3)
 """Seconds until it answers."""
 LONG, TAKES_LONG = 30.0, 0.25
@@ -194,8 +197,14 @@ class Network:
         kind = receiver.answer()
         if deadline - began > LONG and not receiver.healthy and self._chance.random() < TAKES_LONG:
             kind = "slow"
+        universe = self._universe
+        takes_long = universe.seed % 100 == 20 and universe.burst is None
+        takes = self._chance.uniform(*(CONNECTING_LONG if takes_long else CONNECTING))
+        left = deadline - loop.time()
+        if takes >= left:
+            kind = "refused"
         try:
-            await asyncio.sleep(self._chance.uniform(*CONNECTING))
+            await asyncio.sleep(min(takes, left))
         except asyncio.CancelledError:
             self.leave(process, request, "unsent")
             raise
