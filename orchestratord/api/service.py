@@ -192,6 +192,7 @@ class Service:
         rates = await claim.rates(store, status.lanes_by_day(all_workers))
         snapshot = status.with_rates(all_workers, rates, now)
         no_failures = await self._no_failures.latest(failing.no_failures())
+        counts = {**await store.counts(), **no_failures}
         due = await self._due.latest(backlog.due_tasks(now, status.MAX_PARTITIONS))
         return {
             "version": self._version,
@@ -202,7 +203,7 @@ class Service:
             "uptime": max(now - self._started_at, 0) / 1000,
             "health": {"ready": not (troubles := self.troubles()), "troubles": troubles},
             "config": status.config_status(self._reloader),
-            "queue": status.queue_status(await store.counts(), no_failures, due, now, redactor),
+            "queue": status.queue_status(counts, due, now, redactor),
             **status.worker_status(snapshot, redactor, None if all_lanes else status.MAX_LANES),
             **await self.failing(),
             "events_dropped": snapshot["events_dropped"],

@@ -42,22 +42,17 @@ MAX_RELOADED = 1_000
 
 
 def queue_status(
-    counts: Mapping[str, int],
-    no_failures: Mapping[str, int],
-    due: DueTasks,
-    now: int,
-    redactor: Redactor,
+    counts: Mapping[str, int], due: DueTasks, now: int, redactor: Redactor
 ) -> QueueStatus:
     """How many tasks there are in each status, how late the oldest one that is due is, and which
     partitions a failed task holds.
 
-    `no_failures`: how many of those that failed are `missed` or `resolved`. `now`: milliseconds
+    `counts`: with how many of those that failed are `missed` or `resolved`. `now`: milliseconds
     since the epoch; the age is in seconds, None where nothing is due.
     """
     found: dict[str, Any] = {
         **counts,
-        "failed": max(counts["failed"] - sum(no_failures.values()), 0),
-        **no_failures,
+        "failed": max(counts["failed"] - counts["missed"] - counts["resolved"], 0),
         "due": due.tasks,
         "oldest_due_age": None if due.oldest is None else max(now - due.oldest, 0) / 1000,
         "held": due.held,

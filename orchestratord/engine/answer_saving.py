@@ -20,16 +20,6 @@ SAVE_AS = "orchestratord.save_as"
 """The extension of a request whose answer is saved: the folder, and the name of the file."""
 
 
-def begin_saving(request: httpx.Request, files: FilesSettings, send: Send) -> Saving:
-    """What sends a request with `SAVE_AS`. Raises FileRefused for a folder that is not declared."""
-    folder, name = request.extensions[SAVE_AS]
-    if folder not in files.write:
-        raise FileRefused(f"save.folder: {folder} is no folder of files.write")
-    saved = request.extensions[SAVED] = SavedAnswer(folder, name, files.max_file)
-    request.headers["Accept-Encoding"] = "identity"
-    return Saving(send, saved)
-
-
 def pretended(request: httpx.Request, send: Send) -> Send:
     """What answers as if the answer had been saved, and touches no file."""
     place = request.extensions.get(SAVE_AS)
@@ -52,17 +42,22 @@ class NotSaved(Exception):
 class Saving:
     """Sends a request, and puts the file that its answer went to in the place of its body."""
 
-    def __init__(self, send: Send, saved: SavedAnswer) -> None:
-        self._send, self.saved = send, saved
+    def __init__(self, request: httpx.Request, files: FilesSettings, send: Send) -> None:
+        """`request`: has `SAVE_AS`. Raises FileRefused for a folder that is not declared."""
+        folder, name = request.extensions[SAVE_AS]
+        if folder not in files.write:
+            raise FileRefused(f"save.folder: {folder} is no folder of files.write")
+        self.saved = request.extensions[SAVED] = SavedAnswer(folder, name, files.max_file)
+        request.headers["Accept-Encoding"] = "identity"
+        self._send = send
 
     async def __call__(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        saved = self.saved
-        await saved.begin()
+        await self.saved.begin()
         response = await self._send(request, **options)
         if not response.is_success:
             return response
         try:
-            about = await saved.written()
+            about = await self.saved.written()
         except OSError as error:
             raise NotSaved(response, error) from None
         if response.extensions.get("truncated"):

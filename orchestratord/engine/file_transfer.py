@@ -9,13 +9,7 @@ from typing import Any
 
 import httpx
 
-from orchestratord.engine.answer_saving import (
-    SAVE_AS,
-    NotSaved,
-    Saving,
-    begin_saving,
-    pretended,
-)
+from orchestratord.engine.answer_saving import SAVE_AS, NotSaved, Saving, pretended
 from orchestratord.engine.file_keys import FileToSend
 from orchestratord.http.connect import is_shortage
 from orchestratord.http.streamed_body import SENT, FileRefused, OpenedFile, StreamedBody, open_file
@@ -57,7 +51,7 @@ async def with_files(
             request.extensions[SENT] = body
             put_headers(request, {"content-length": str(body.length)})
         if SAVE_AS in request.extensions:
-            saving = begin_saving(request, files, send)
+            saving = Saving(request, files, send)
         outcome = await call(saving or send)
         if saving is not None and not outcome.look:
             await saving.keep(outcome)

@@ -199,7 +199,9 @@ class Host:
             info = PluginInfo(
                 source.name, version, source.place, home=source.home, requires=source.requires
             )
-            self._add(info, watched(source.name)(source.load), off, source.text)
+            if source.name in off:
+                info.status = "disabled"
+            self._add(info, watched(source.name)(source.load), source.text)
         for name in sorted(off - set(self.plugins)):
             log.warning("plugins.disabled names %r, which is not installed", name)
 
@@ -215,11 +217,9 @@ class Host:
 
     def register(self, plugin: object, name: str, *, version: str = "built in") -> None:
         """Register an object as a plugin, as tests and the core itself do."""
-        self._add(PluginInfo(name, version, "object"), lambda: plugin, set(), str)
+        self._add(PluginInfo(name, version, "object"), lambda: plugin, str)
 
-    def _add(
-        self, info: PluginInfo, load: Callable[[], Any], off: set[str], text: Callable[[], str]
-    ) -> None:
+    def _add(self, info: PluginInfo, load: Callable[[], Any], text: Callable[[], str]) -> None:
         if info.name in self.plugins:
             both = (self.plugins[info.name], info)
             places = " and ".join(of.source for of in both)
@@ -237,8 +237,7 @@ class Host:
             self._manager.register(plugin, info.name)
             implementations = self._manager.get_hookcallers(plugin) or []
             info.hooks = tuple(sorted(caller.name for caller in implementations))
-            if info.name in off:
-                info.status = "disabled"
+            if info.status == "disabled":
                 decides = any(hook in hookspecs.DECIDING for hook in info.hooks)
                 self._forget(info)
                 self.registry.remember_disabled(plugin, info.name, decides=decides)
@@ -257,12 +256,11 @@ class Host:
                 asked = f"; it asks for {info.requires}" if info.requires else ""
                 installed = importlib.metadata.version(CORE)
                 info.error += f"{asked}; {CORE} {installed} is installed, which has no such name"
-            why = "is disabled" if info.name in off else f"cannot be loaded: {info.error}"
+            why = "is disabled" if info.status == "disabled" else f"cannot be loaded: {info.error}"
             quoted = set(_QUOTED.findall(written := text()))
             decides = any(hook in written for hook in hookspecs.DECIDING)
             self.registry.remember_failed(info.name, why, quoted, decides=decides)
-            if info.name in off:
-                info.status = "disabled"
+            if info.status == "disabled":
                 log.warning(
                     "plugin %s is disabled; its keys are not known: %s", info.name, info.error
                 )
@@ -559,10 +557,9 @@ class Host:
         lines = [line for _, line in traceback.walk_tb(cause.__traceback__)] if cause else []
         # The same, whatever it says of its task: raised in the same line.
         kind = plugin, hook.partition(" (")[0], type(cause), lines[-1] if lines else text
-        if kind in self._repeated:
-            self._repeated[kind] = self._repeated[kind][0] + 1, (plugin, hook, text)
-        else:
-            self._repeated[kind] = 0, (plugin, hook, text)
+        count = self._repeated[kind][0] + 1 if kind in self._repeated else 0
+        self._repeated[kind] = count, (plugin, hook, text)
+        if not count:
             log.error("plugin %s: %s %s", plugin, hook, text, exc_info=cause, extra=_about(*kind))
         said = self.redactor.text(" ".join(self.redactor.text(text).split()))[:_TOLD]
         at = int(world.time() * 1000)

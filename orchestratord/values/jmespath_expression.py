@@ -250,9 +250,8 @@ _PLAIN_JSON = re.compile(r"-?\d+(\.\d+)?|true|false")
 
 def _fits(value: Any, type_: str) -> bool:
     """Whether a value that is not null can be of a type."""
-    if type_ == "status code" and isinstance(value, str):
-        return value in StatusSet.WORDS
-    return isinstance(value, _TYPES[type_]) and (type_ == "boolean") is isinstance(value, bool)
+    is_word = type_ == "status code" and str(value) in StatusSet.WORDS
+    return is_word or type(value) in _TYPES[type_]
 
 
 def _is_never(node: Any, types: Mapping[str, str], found: list[str]) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orchestratord import Control, InvalidParams, OrchestratordError, PageVisit
+from orchestratord import Control, InvalidParams, PageVisit
 from orchestratord_dashboard import charts, throttled_lanes
 from orchestratord_dashboard.attempt_history import AttemptHistory
+from orchestratord_dashboard.health_pages import kept_rows
 from orchestratord_dashboard.page_renderer import DashboardPage
 
 PAGE = 50
@@ -71,8 +72,5 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
 
 async def _webhooks(control: Control, endpoint_id: str) -> Mapping[str, Mapping[str, Any]]:
     """How the webhooks of an endpoint fare, by their names; nothing where no plugin keeps that."""
-    try:
-        rows = await control.rows("webhooks", {"endpoint_id": endpoint_id})
-    except OrchestratordError:
-        return {}
+    rows = await kept_rows(control, "webhooks", {"endpoint_id": endpoint_id})
     return {row["name"]: row for row in rows}

@@ -28,10 +28,7 @@ def pages(control: Control) -> Iterable[DashboardPage]:
 
     async def show_webhooks(visit: PageVisit) -> Mapping[str, Any]:
         text, page = _asked(visit)
-        try:
-            rows = await control.rows("webhooks")
-        except OrchestratordError:  # no plugin keeps them
-            rows = []
+        rows = await kept_rows(control, "webhooks")
         found = [
             row for row in rows if text.lower() in f"{row['endpoint_id']} {row['name']}".lower()
         ]
@@ -47,14 +44,18 @@ def pages(control: Control) -> Iterable[DashboardPage]:
     yield DashboardPage("/webhooks", "health/all_webhooks.html", "webhooks", show_webhooks)
 
 
+async def kept_rows(control: Control, table: str, where: Mapping[str, Any] = {}) -> Sequence[Row]:
+    """The rows of a plugin's table; none where no plugin keeps it."""
+    try:
+        return await control.rows(table, where)
+    except OrchestratordError:
+        return []
+
+
 async def webhook_records(control: Control) -> dict[AttemptsKey, EndpointAttempts]:
     """How the attempts of webhooks went in this hour and the last one, of all daemons."""
     records: dict[AttemptsKey, EndpointAttempts] = {}
-    try:
-        hours = await control.rows("webhook_attempts")
-    except OrchestratordError:  # no plugin keeps them
-        hours = []
-    for hour in hours:
+    for hour in await kept_rows(control, "webhook_attempts"):
         if hour["until"] > world.time() * 1000:
             key = hour["endpoint_id"], hour["name"]
             record = records.setdefault(key, EndpointAttempts(*key))

@@ -91,13 +91,12 @@ async def _show_unknown(visit: PageVisit) -> Mapping[str, Any]:
 
 async def _failing_most(control: Control, history: AttemptHistory) -> list[EndpointAttempts]:
     """What failed most: calls as this daemon has counted them, deliveries as `/webhooks` does."""
-    of_webhooks = await webhook_records(control)
+    records = await webhook_records(control)
     for one in history.records():
-        if counted := of_webhooks.get(one.key):
-            counted.succeeded_at, counted.failed_at = one.succeeded_at, one.failed_at
-    calls = [one for one in history.records() if one.key not in of_webhooks]
-    found = sorted((*of_webhooks.values(), *calls), key=lambda one: (-one.failures, *one.key))
-    return [one for one in found if one.failures][:MAX_ROWS]
+        counted = records.setdefault(one.key, one)
+        counted.succeeded_at, counted.failed_at = one.succeeded_at, one.failed_at
+    failing = [one for one in records.values() if one.failures]
+    return sorted(failing, key=lambda one: (-one.failures, *one.key))[:MAX_ROWS]
 
 
 def by_life(daemons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -7,15 +7,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from orchestratord import (
-    Conflict,
-    Control,
-    InvalidParams,
-    NotFound,
-    OrchestratordError,
-    PageVisit,
-    Reason,
-)
+from orchestratord import Conflict, Control, InvalidParams, NotFound, PageVisit, Reason
+from orchestratord_dashboard.health_pages import kept_rows
 from orchestratord_dashboard.page_renderer import DashboardPage
 
 FILTERS = (
@@ -107,10 +100,7 @@ async def _show_bulks(control: Control, visit: PageVisit) -> Mapping[str, Any]:
 async def _is_disabled(control: Control, task: Mapping[str, Any]) -> bool:
     """Whether the webhook of a delivery is disabled, and a person can enable it."""
     key = {"endpoint_id": task["endpoint"], "name": task["webhook"]}
-    try:
-        rows = await control.rows("webhooks", key)
-    except OrchestratordError:  # no plugin keeps them
-        return False
+    rows = await kept_rows(control, "webhooks", key)
     return any(row["disabled_at"] is not None for row in rows)
 
 

@@ -106,12 +106,11 @@ def _plain(value: Any) -> Any:
 
 def brief(params: Mapping[str, Any]) -> str:
     """Parameters in a line: `id: 7, name: Ann`, of each the beginning."""
-    texts = (
-        it if isinstance(it, str) else json.dumps(it, default=_plain) for it in params.values()
-    )
-    return cut(
-        ", ".join(f"{key}: {cut(it, 60)}" for key, it in zip(params, texts, strict=True)), 160
-    )
+    parts = []
+    for key, value in params.items():
+        text = value if isinstance(value, str) else json.dumps(value, default=_plain)
+        parts.append(f"{key}: {cut(text, 60)}")
+    return cut(", ".join(parts), 160)
 
 
 def grade(code: int | str | None) -> str:
@@ -139,18 +138,5 @@ def schedule(declared: Mapping[str, Any] | None) -> str:
     return text if zone == "UTC" else f"{text} ({zone})"
 
 
-_FILTERS = (
-    number,
-    seconds,
-    milliseconds,
-    size,
-    when,
-    clock,
-    name,
-    cut,
-    pretty,
-    brief,
-    grade,
-    schedule,
-)
-FILTERS: Mapping[str, Callable[..., Any]] = {written.__name__: written for written in _FILTERS}
+_ALL = (number, seconds, milliseconds, size, when, clock, name, cut, pretty, brief, grade, schedule)
+FILTERS: Mapping[str, Callable[..., Any]] = {written.__name__: written for written in _ALL}

@@ -57,13 +57,11 @@ class PublicNames:
 
     def first_of(self, config: Config) -> Mapping[str, str]:
         """The ids by the names."""
-        known, names = self._known
-        if known is not config:
+        if self._known[0] is not config:
             public = ((one.id, one[PUBLIC]) for one in config.endpoints.values())
             found = sorted(((id_, it.name) for id_, it in public if it is not None), reverse=True)
-            names = {name: id_ for id_, name in found}
-            self._known = config, names
-        return names
+            self._known = config, {name: id_ for id_, name in found}
+        return self._known[1]
 
 
 _names = PublicNames()

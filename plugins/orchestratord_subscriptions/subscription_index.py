@@ -140,10 +140,10 @@ class SubscriptionIndex:
     def _made(self, told: Announcement) -> Made:
         wanted = self.wanted(told.tenant or "", told.endpoint_id)
         filters = [one for one in wanted if one.condition] if told.payload is not None else ()
-        quick = told.partition is None and len(told.payload or "") < INLINE_BYTES
-        if filters and not (quick and all(one.is_quick for one in filters)):
+        size, is_quick = len(told.payload or ""), all(one.is_quick for one in filters)
+        if filters and not (is_quick and told.partition is None and size < INLINE_BYTES):
             return _later(told)
-        if len(wanted) * len(told.payload or "") > MOST_BYTES:
+        if len(wanted) * size > MOST_BYTES:
             return _later(told)
         try:
             payload, budget = told.value() if filters else None, Budget(QUICK_STEPS)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from orchestratord import Endpoint, Problem, StatusSet, format_duration, misused, suggest
+from orchestratord import Endpoint, Problem, StatusSet, Template, format_duration, misused, suggest
 from orchestratord_webhooks import signature, webhook_templates
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.webhook_templates import NOWHERE, TYPES, payload_names, wrong_names
@@ -45,16 +44,20 @@ def problems(endpoint: Endpoint) -> Iterator[Problem]:
 
 def _params(webhook: Webhook, endpoint: Endpoint, key: str) -> Iterator[Problem]:
     """Parameters that no call has, and values of `when` that are compared with another type."""
-    by = webhook.partition.by if webhook.partition is not None else None
-    rendered: dict[str, Any] = {
-        "payload": webhook.payload,
-        "partition": by,
-        "subscribers": webhook.subscribers,
-    }
-    rendered |= {f"headers.{name}": value for name, value in webhook.headers.items()}
-    for name, template in {**rendered, "url": webhook.url.template}.items():
+    for name in ("payload", "subscribers"):
+        yield from misused(f"{key}.{name}", getattr(webhook, name), endpoint)
+    if webhook.partition is not None:
+        yield from misused(f"{key}.partition", webhook.partition.by, endpoint)
+    for name, template in _of_delivery(webhook):
         yield from misused(f"{key}.{name}", template, endpoint)
     yield from misused(f"{key}.when", webhook.when, endpoint, TYPES, condition=True)
+
+
+def _of_delivery(webhook: Webhook) -> Iterator[tuple[str, Template]]:
+    """What is rendered when a delivery is sent, by its keys."""
+    yield "url", webhook.url.template
+    for name, template in webhook.headers.items():
+        yield f"headers.{name}", template
 
 
 def _errors(webhook: Webhook) -> Iterator[tuple[str, str]]:
@@ -68,8 +71,7 @@ def _errors(webhook: Webhook) -> Iterator[tuple[str, str]]:
         yield "payload", f"{wrong}, which announces a batch"
     if webhook.partition is not None:
         yield "partition", "a batch has no partition; take `partition` or `batch` out"
-    rendered = {f"headers.{name}": value for name, value in webhook.headers.items()}
-    for key, template in {"url": webhook.url.template, **rendered}.items():
+    for key, template in _of_delivery(webhook):
         if wrong := wrong_names(template, webhook_templates.DELIVERY_OF_BATCH):
             yield key, f"{wrong}, as its deliveries announce many calls"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from orchestratord.model.event import EventType
 from orchestratord.model.task import Key
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.records import RETRY
-from orchestratord.queue.reports.grouped import TaskGroup, grouped
+from orchestratord.queue.reports.grouped import grouped
 from orchestratord.values.redact import Redactor
 
 MAX_BULKS = 20
@@ -87,14 +87,22 @@ class BulkService:
         survey = await self._store.read(bulks.survey(wanted))
         if dry_run:
             examples = await self._store.read(bulks.examples(survey, EXAMPLES))
-            if action == RETRY:  # those of disabled webhooks would not be sent
-                found = grouped(survey.filter, ("reason", "endpoint", "webhook"))
-                groups = (await self._store.read(found)).groups
-                survey = _without(survey, groups, self.runner.obstacle)
+            if action == RETRY:
+                survey = await self._to_send(survey)
             return serialize.survey_json(survey, examples, self._redactor)
         bulk = await self._store.write(bulks.create(action, survey, rate, stop_after, resolution))
         self.runner.publish(EventType.BULK_BEGAN, bulk)
         return {"matched": bulk.matched, "bulk": bulk.id, "left_out": dict(survey.left_out)}
+
+    async def _to_send(self, survey: bulks.Survey) -> bulks.Survey:
+        """Without those of keys whose tasks a retry skips, such as those of disabled webhooks."""
+        counts, left_out = Counter(survey.counts), Counter(survey.left_out)
+        found = await self._store.read(grouped(survey.filter, ("reason", "endpoint", "webhook")))
+        for (reason, endpoint, webhook), tasks in found.groups:
+            if obstacle := self.runner.obstacle(Key(endpoint, webhook or "")):
+                counts[reason, endpoint] -= tasks
+                left_out[obstacle] += tasks
+        return replace(survey, counts=+counts, left_out=left_out)
 
     async def newest(self) -> list[answers.BulkDocument]:
         """The latest ones, the latest first."""
@@ -118,17 +126,3 @@ class BulkService:
         bulk = await self._store.write(bulks.resume(bulk_id))
         self.runner.publish(EventType.BULK_RESUMED, bulk)
         return await self.get(bulk_id)
-
-
-def _without(
-    survey: bulks.Survey, groups: Iterable[TaskGroup], why: Callable[[Key], str | None]
-) -> bulks.Survey:
-    """Without those of keys whose tasks a retry skips; the groups are by reason, endpoint and
-    webhook."""
-    counts, left_out = dict(survey.counts), Counter(survey.left_out)
-    for (reason, endpoint, webhook), tasks in groups:
-        if obstacle := why(Key(endpoint, webhook or "")):
-            counts[reason, endpoint] -= tasks
-            left_out[obstacle] += tasks
-    kept = {key: count for key, count in counts.items() if count > 0}
-    return replace(survey, counts=kept, left_out=left_out)

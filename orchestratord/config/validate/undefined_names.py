@@ -70,27 +70,21 @@ def misused(
         types: those of other paths that an expression compares (`Expression.misfits`).
         condition: whether an expression has to be true for the key to have an effect.
     """
-    declared = endpoint.params
-    rules = endpoint.spec if isinstance(endpoint.spec, ParamRules) else None
-    free = not declared and (endpoint.spec is None or (rules is not None and rules.free))
-    parts = leaves_of(used.tree, (key,)) if isinstance(used, TemplateTree) else [((key,), used)]
-    for path, part in parts:
+    declared, spec = endpoint.params, endpoint.spec
+    free = not declared and (spec is None or (isinstance(spec, ParamRules) and spec.free))
+    of_params = {f"params.{name}": one.type for name, one in declared.items() if one.type}
+    for path, part in leaves_of(used.tree if isinstance(used, TemplateTree) else used, (key,)):
         if not isinstance(part, Template | Expression):
             continue
-        wrong = (
-            [] if free else [name for name in undeclared(part, declared) if name not in _METHODS]
-        )
+        wrong = [] if free else undeclared(part, _METHODS | declared.keys())
         found = [
             f"'params.{name}' is not declared under params of {endpoint.source}"
             + suggest(name, declared)
             for name in wrong
         ]
         if isinstance(part, Expression):
-            of_params: dict[str, str] = {
-                f"params.{name}": one.type for name, one in declared.items() if one.type
-            }
-            of_params |= {f"params.{name}": NOTHING for name in wrong}
-            misfits, never = part.misfits({**types, **of_params})
+            missing = {f"params.{name}": NOTHING for name in wrong}
+            misfits, never = part.misfits({**types, **of_params, **missing})
             found += misfits
             certain = condition and never
         else:

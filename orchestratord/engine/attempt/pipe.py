@@ -386,8 +386,7 @@ class Pipe:
                 # What the executor judges is not a plugin's decision against the rules of retry.
                 outcome = replace(outcome, decided_by=None) if outcome.decided_by else outcome
             except BaseException as fault:  # it may be a plugin's, a cancellation of its own too
-                ended = self._fault(attempt, fault, client)
-                if ended is None:
+                if (ended := self._fault(attempt, fault, client.has_sent)) is None:
                     attempt.sent = 0.0
                     return "released"
                 outcome = ended
@@ -410,7 +409,7 @@ class Pipe:
                 await self._claims.note_company(task, alone=True)
 
     def _fault(
-        self, attempt: AttemptInProgress, fault: BaseException, client: AttemptClient
+        self, attempt: AttemptInProgress, fault: BaseException, sent: bool
     ) -> Outcome | None:
         """The outcome of an executor that has raised; None where the daemon has ended it before a
         byte had left."""
@@ -418,7 +417,7 @@ class Pipe:
         if is_ctrl_c(fault):
             raise fault
         cancelled = isinstance(fault, asyncio.CancelledError)
-        may_be_done = client.has_sent or not plan.executor.only_sends
+        may_be_done = sent or not plan.executor.only_sends
         if cancelled and running in self.deadlines.overdue:
             error = self.deadlines.overdue[running]
             if error == LOST_SOON and not may_be_done:
