@@ -67,8 +67,8 @@ def endpoint_id(word: str) -> str:
 
 
 def is_endpoint(word: str) -> bool:
-    """Whether a word is an endpoint's id, API/NAME."""
-    return _ENDPOINT.fullmatch(word) is not None
+    """Whether a word is an endpoint's id, API/NAME, or API/* for all of an api."""
+    return _ENDPOINTS.fullmatch(word) is not None
 
 
 def endpoint_or_own(word: str) -> str:
@@ -77,17 +77,22 @@ def endpoint_or_own(word: str) -> str:
 
 
 def scope(word: str) -> str:
-    """What can be throttled: an endpoint's id, API/NAME#WEBHOOK, a lane, or a URL."""
-    return utf8_text(word) if ":" in word or "#" in word else endpoint_id(word)
+    """What can be resumed: an endpoint's id, API/*, API/NAME#WEBHOOK, a lane, or a URL."""
+    return utf8_text(word) if ":" in word or "#" in word else endpoint_or_api(word)
 
 
 def endpoint_or_api(word: str) -> str:
-    """An endpoint's id, API/* for all of an api, `orchestratord` or `subscriptions`."""
-    if _ENDPOINTS.fullmatch(word) is None and word not in (OWN_ENDPOINT, SUBSCRIPTIONS):
+    """An endpoint's id, or API/* for all of an api."""
+    if not is_endpoint(word):
         raise ArgumentTypeError(
             f"'{word}' is not an endpoint; write API/NAME, or API/* for all of one"
         )
     return word
+
+
+def endpoint_filter(word: str) -> str:
+    """An endpoint's id, API/* for all of an api, `orchestratord` or `subscriptions`."""
+    return word if word in (OWN_ENDPOINT, SUBSCRIPTIONS) else endpoint_or_api(word)
 
 
 def whole_number(word: str) -> int:

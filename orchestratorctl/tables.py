@@ -39,8 +39,8 @@ class TableColumn(
         title: its heading.
         cell: what stands in the row of an item.
         right: whether its cells stand at the right, as numbers do.
-        cut: `end` or `middle`, where a cell may be shortened when the line is too short;
-            None, and it stays whole.
+        cut: `end` or `middle`, where a cell may be shortened when the line is too short, or
+            `target` for what `target` writes; None, and it stays whole.
         spare: whether it is left out before others are shortened much.
     """
 
@@ -124,11 +124,21 @@ def _line(
     parts = []
     for at in shown:
         column, (text, colour) = columns[at], row[at]
-        text = (cut_middle if column.cut == "middle" else cut)(text, widths[at])
+        text = _CUTS.get(column.cut, cut)(text, widths[at])
         blank = "" if at == shown[-1] and not column.right else " " * (widths[at] - len(text))
         text = console.paint(text, colour)
         parts.append(blank + text if column.right else text + blank)
     return GAP.join(parts).rstrip()
+
+
+def _cut_target(text: str, width: int) -> str:
+    """As `cut_middle`; of a delivery to a subscription its tenant stays, as `acme/sub_2c…`."""
+    webhook = text.partition(" → ")[2]
+    is_long = len(text) > width and "/" in webhook
+    return cut(webhook, width) if is_long else cut_middle(text, width)
+
+
+_CUTS = {"middle": cut_middle, "target": _cut_target}
 
 
 def fields(
@@ -186,7 +196,7 @@ def _error(task: Document) -> str:
 TASKS = (
     TableColumn("ID", value_of("id"), right=True),
     TableColumn("KIND", value_of("kind"), spare=True),
-    TableColumn("ENDPOINT", target, cut="middle"),
+    TableColumn("ENDPOINT", target, cut="target"),
     TableColumn("STATUS", task_status, cut="end"),
     TableColumn("ATTEMPTS", _attempts, right=True),
     TableColumn("CODE", value_of("last_status_code"), right=True),
@@ -312,6 +322,19 @@ EVENTS = (
 """Of a batch that tells of what happens in the daemon."""
 
 
+# -- the action log ------------------------------------------------------------------------------
+
+ACTIONS = (
+    TableColumn("AT", value_of("at", ago), right=True),
+    TableColumn("WHO", value_of("who"), cut="end"),
+    TableColumn("ACTION", value_of("action")),
+    TableColumn("ENDPOINT", target, cut="target"),
+    TableColumn("TASK", value_of("task"), right=True),
+    TableColumn("BULK", value_of("bulk"), right=True),
+    TableColumn("DETAIL", lambda item: compact(item.get("detail") or None), cut="end", spare=True),
+)
+
+
 # -- endpoints -----------------------------------------------------------------------------------
 
 
@@ -431,4 +454,3 @@ WEBHOOKS = (
     TableColumn("LAST", _last_answer, right=True),
     TableColumn("FAILED", _failures, right=True, spare=True),
 )
-TEST_DELIVERY = (TableColumn("ID", value_of("id"), right=True), TableColumn("ENDPOINT", target))

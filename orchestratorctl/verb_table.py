@@ -195,7 +195,8 @@ def _check_params(arguments: argparse.Namespace) -> None:
 
 _API_NAME = ArgumentValue("API/NAME", types.endpoint_id, "endpoints")
 _API_OWN = ArgumentValue("API/NAME", types.endpoint_or_own, f"endpoints {types.OWN_ENDPOINT}")
-_API_ANY = ArgumentValue("API/NAME", types.endpoint_or_api, "endpoints")
+_API_ALL = ArgumentValue("API/NAME", types.endpoint_or_api, "endpoints")
+_API_ANY = ArgumentValue("API/NAME", types.endpoint_filter, "endpoints")
 _STATUS = ArgumentValue("STATUS", types.statuses, types.STATUSES)
 _REASON = ArgumentValue("REASON", types.reasons, types.REASONS)
 _GROUPS = ArgumentValue("NAMES", types.groups, types.GROUPS)
@@ -245,6 +246,7 @@ EVERYWHERE = (
 """What every verb takes."""
 
 _ENDPOINT = VerbArgument("endpoint", None, _API_NAME)
+_LIMIT = VerbArgument("--limit", "at most this many (100)", _COUNT, default=100)
 _WHOSE = "the webhook's endpoint; orchestratord for operational webhooks"
 _WEBHOOK = VerbArgument(
     "webhook", "its name", ArgumentValue("WEBHOOK", types.utf8_text, "webhooks")
@@ -332,7 +334,7 @@ VERBS = (
         "verbs.task_verbs:list_tasks",
         "list calls and deliveries, newest first",
         *_FILTERS,
-        VerbArgument("--limit", "at most this many (100)", _COUNT, default=100),
+        _LIMIT,
         VerbArgument("--params", "show their parameters, too"),
         VerbArgument("--by", "count them by these, as endpoint,reason,status_code", _GROUPS),
         checks=(_check_grouped,),
@@ -413,7 +415,7 @@ VERBS = (
         "verbs.run_tree:list_runs",
         "list runs: a call with all that follows from it",
         VerbArgument("--status", "only these", choices=("running", "ended")),
-        VerbArgument("--limit", "at most this many (100)", _COUNT, default=100),
+        _LIMIT,
     ),
     Verb(
         "schedules",
@@ -424,12 +426,12 @@ VERBS = (
         "pause",
         "verbs.endpoint_verbs:pause",
         "hold back the calls of an endpoint until you resume it",
-        _ENDPOINT,
+        VerbArgument("endpoint", "or all of an api: 'API/*'", _API_ALL),
     ),
     Verb(
         "resume",
         "verbs.endpoint_verbs:resume",
-        "resume a paused endpoint, or lift a throttle: of a lane, a URL, an endpoint",
+        "resume a paused endpoint or API/*, or lift a throttle: of a lane, a URL, an endpoint",
         VerbArgument(
             "name",
             "as `status` shows it: api:shop, hooks.example.com:443, a URL, API/NAME#WEBHOOK",
@@ -483,10 +485,11 @@ VERBS = (
                 VerbArgument("--replay", "send the deliveries that failed while it was disabled"),
             ),
             _webhook_verb("disable", "stop deliveries to a webhook"),
-            _webhook_verb("test", "send a test delivery to a webhook"),
+            _webhook_verb("test", "send a test delivery to a webhook, and say how it went"),
         ),
         defaults={"endpoint": None},
     ),
+    Verb("actions", "verbs.daemon_verbs:actions", "list what people did, newest first", _LIMIT),
     Verb(
         "outbox",
         "verbs.outbox_verbs:list_outbox",
@@ -497,7 +500,7 @@ VERBS = (
                 "verbs.outbox_verbs:list_outbox",
                 "list the waiting and refused rows, newest first",
                 VerbArgument("--status", "only these", choices=("waiting", "refused")),
-                VerbArgument("--limit", "at most this many (100)", _COUNT, default=100),
+                _LIMIT,
             ),
         ),
         defaults={"status": None, "limit": 100},

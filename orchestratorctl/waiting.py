@@ -43,11 +43,14 @@ class TaskWaiter:
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._said = ""
 
-    def wait(self, task_id: int) -> dict[str, Any]:
-        """The task once it has ended, or as it is when the time is over."""
+    def wait(self, task_id: int, *, once: bool = False) -> dict[str, Any]:
+        """The task once it has ended, or as it is when the time is over.
+
+        `once`: also after an attempt that failed, whose next one may be hours away.
+        """
         while True:
             started = time.monotonic()
-            seconds = WATCHED_POLL if self._console.watched else LONG_POLL
+            seconds = WATCHED_POLL if once or self._console.watched else LONG_POLL
             if self._deadline is not None:
                 seconds = max(0.0, min(seconds, self._deadline - started))
             task = self._client.get_over_restarts(
@@ -58,7 +61,8 @@ class TaskWaiter:
                 away=lambda: self._tell(f"task {task_id}: {_NO_ANSWER}"),
             )
             now = time.monotonic()
-            if task.get("status") in FINAL:
+            failed = once and task.get("status") == "pending" and task.get("attempts")
+            if failed or task.get("status") in FINAL:
                 return task
             if self._deadline is not None and now >= self._deadline:
                 return task

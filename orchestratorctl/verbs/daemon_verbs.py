@@ -1,4 +1,4 @@
-"""`status`, `watch`, `events` and `reload`: what concerns the whole daemon."""
+"""`status`, `watch`, `events`, `actions` and `reload`: what concerns the whole daemon."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from orchestratorctl.exit_codes import (
 from orchestratorctl.formats import compact, cut, error_lines
 from orchestratorctl.socket_client import SocketClient, follow
 from orchestratorctl.status_text import status_page, watch_page
+from orchestratorctl.tables import ACTIONS, show_list
 from orchestratorctl.verb_table import filters
 
 TYPE_CHECKING = False
@@ -47,6 +48,13 @@ def status(client: SocketClient, console: Console, arguments: Namespace) -> int:
     """Shows the daemon's configuration, queue, database and plugins."""
     document = client.get("/v1/status")
     console.show(document, lambda: status_page(document, console))
+    return OK
+
+
+def actions(client: SocketClient, console: Console, arguments: Namespace) -> int:
+    """Lists what people did, the newest first."""
+    found = client.get_list("/v1/actions", "actions", {}, arguments.limit)
+    show_list(found, "actions", ACTIONS, "The action log is empty.", console)
     return OK
 
 

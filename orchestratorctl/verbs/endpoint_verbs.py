@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from orchestratorctl.argument_types import is_endpoint
 from orchestratorctl.console import Console
-from orchestratorctl.exit_codes import OK
+from orchestratorctl.exit_codes import OK, RequestRefused
 from orchestratorctl.formats import compact
 from orchestratorctl.socket_client import SocketClient, endpoint_path
 from orchestratorctl.tables import (
@@ -44,26 +44,42 @@ def schedules(client: SocketClient, console: Console, arguments: Namespace) -> i
 
 
 def pause(client: SocketClient, console: Console, arguments: Namespace) -> int:
-    """Pauses an endpoint."""
-    answer = client.post(endpoint_path(arguments.endpoint, "pause"))
-    sentence = f"{arguments.endpoint} is paused: its calls wait, its deliveries go on."
-    console.report(answer, sentence)
-    return OK
+    """Pauses an endpoint, or all of an api."""
+    return _set_paused(client, console, arguments.endpoint, "pause")
 
 
 def resume(client: SocketClient, console: Console, arguments: Namespace) -> int:
-    """Lets a paused endpoint go on, and whatever is throttled."""
+    """Lets a paused endpoint go on, or all of an api, and whatever is throttled."""
     name = arguments.name
     if is_endpoint(name):
-        answer = client.post(endpoint_path(name, "resume"))
-    else:
-        answer = client.post("/v1/resume", {"name": name})
-    nothing = answer.get("lifted") is False and "paused" not in answer
-    said = f"{name} was not throttled." if nothing else f"{name} goes on."
-    if file := answer.get("disabled_in"):
-        said = f"{name} stays disabled by `enabled: false` in {file}: take that out there."
-    console.report(answer, said)
+        return _set_paused(client, console, name, "resume")
+    answer = client.post("/v1/resume", {"name": name})
+    console.report(answer, f"{name} {'goes on' if answer.get('lifted') else 'was not throttled'}.")
     return OK
+
+
+def _set_paused(client: SocketClient, console: Console, name: str, action: str) -> int:
+    """Pauses or resumes an endpoint, or with API/* all of the api that the daemon has."""
+    ids = [name]
+    if name.endswith("/*"):
+        known = [one["id"] for one in client.get("/v1/endpoints")["endpoints"]]
+        ids = [one for one in known if one.startswith(name[:-1])]
+        if not ids:
+            raise RequestRefused(404, {}, f"there is no endpoint {name}")
+    answers = [client.post(endpoint_path(one, action)) for one in ids]
+    if console.tables:
+        console.say(*(_said(action, *one) for one in zip(ids, answers, strict=True)))
+    else:
+        console.data({"endpoints": answers} if name.endswith("/*") else answers[0])
+    return OK
+
+
+def _said(action: str, name: str, answer: dict[str, Any]) -> str:
+    if action == "pause":
+        return f"{name} is paused: its calls wait, its deliveries go on."
+    if file := answer.get("disabled_in"):
+        return f"{name} stays disabled by `enabled: false` in {file}: take that out there."
+    return f"{name} goes on."
 
 
 def _page(endpoint: dict[str, Any], console: Console) -> list[str]:

@@ -6,14 +6,19 @@ import shlex
 from argparse import Namespace
 
 from orchestratorctl.console import Console
-from orchestratorctl.exit_codes import OK
+from orchestratorctl.exit_codes import FAILED, OK
 from orchestratorctl.formats import number
 from orchestratorctl.socket_client import SocketClient, endpoint_path
-from orchestratorctl.tables import TEST_DELIVERY, WEBHOOKS, show_list, table
+from orchestratorctl.tables import TASKS, WEBHOOKS, show_list, table
+from orchestratorctl.task_text import progress_text
+from orchestratorctl.waiting import TaskWaiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+TESTED_WITHIN = 60.0
+"""Seconds for the first attempt of a test delivery, its wait for its turn included."""
 
 
 def list_webhooks(client: SocketClient, console: Console, arguments: Namespace) -> int:
@@ -57,21 +62,18 @@ def _deliveries(count: int) -> str:
 
 def disable(client: SocketClient, console: Console, arguments: Namespace) -> int:
     """Disables a webhook until it is enabled again."""
-    console.report(
-        _post(client, arguments, "disable"),
-        f"{_name(arguments)} is disabled: it receives nothing until you enable it.",
-    )
+    said = f"{_name(arguments)} is disabled: it receives nothing until you enable it."
+    console.report(_post(client, arguments, "disable"), said)
     return OK
 
 
 def test(client: SocketClient, console: Console, arguments: Namespace) -> int:
-    """Sends a webhook a test delivery."""
-    answer = _post(client, arguments, "test")
-    shown = {"id": answer.get("id"), "endpoint": arguments.endpoint, "webhook": arguments.webhook}
-    console.show(answer, lambda: table(TEST_DELIVERY, [shown], console))
-    if console.tables:
-        console.hint(f"See how it went with: orchestratorctl show {answer.get('id')}")
-    return OK
+    """Sends a webhook a test delivery, and says how its first attempt went."""
+    task_id = _post(client, arguments, "test")["id"]
+    task = TaskWaiter(client, console, TESTED_WITHIN).wait(task_id, once=True)
+    console.show(task, lambda: table(TASKS, [task], console))
+    console.say(f"task {task_id}: {progress_text(task)}")
+    return OK if task.get("status") == "succeeded" else FAILED
 
 
 def _post(client: SocketClient, arguments: Namespace, action: str) -> dict[str, Any]:

@@ -622,7 +622,9 @@ class EventStream:
 def _call(endpoint: str, body: Mapping[str, Any], key: str | None) -> Request:
     api, _, name = endpoint.partition("/")
     if not name:
-        raise ValueError(f"an endpoint is called api/name, which {endpoint!r} is not")
+        before, _, after = endpoint.rpartition(".")
+        remedy = f"; write {before}/{after}" if before and after else ""
+        raise ValueError(f"an endpoint is called api/name, which {endpoint!r} is not{remedy}")
     path = f"/v1/endpoints/{quote(api, safe='')}/{quote(name, safe='')}/calls"
     return Request("POST", path, headers=_key(key), body=body)
 

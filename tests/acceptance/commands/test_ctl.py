@@ -221,6 +221,21 @@ def test_pause_and_resume(daemon: Daemon) -> None:
     daemon.settle(endpoint="shop/ok")
 
 
+def test_all_of_an_api_and_the_action_log(daemon: Daemon) -> None:
+    known = {one["id"] for one in data(daemon, "endpoints")["endpoints"]}
+    shop = {one for one in known if one.startswith("shop/")}
+    paused = daemon.ctl("pause", "shop/*")
+    assert (paused.code, len(paused.err.splitlines())) == (0, len(shop))
+    assert shop == set(daemon.status()["paused"])
+    assert {one["id"] for one in data(daemon, "resume", "shop/*")["endpoints"]} == shop
+    assert daemon.status()["paused"] == []
+    missing = daemon.ctl("pause", "shops/*")
+    assert (missing.code, "there is no endpoint shops/*" in missing.err) == (4, True)
+    (last,) = data(daemon, "actions", "--limit", "1")["actions"]
+    assert (last["action"], last["endpoint"] in shop) == ("resume", True)
+    assert "resume" in daemon.ctl("actions").out
+
+
 def test_webhooks(daemon: Daemon, shared_receiver: Receiver) -> None:
     listed = data(daemon, "webhooks")["webhooks"]
     assert {item["name"]: item["enabled"] for item in listed} == {"ops": True, "off": False}
@@ -229,7 +244,7 @@ def test_webhooks(daemon: Daemon, shared_receiver: Receiver) -> None:
 
     before = shared_receiver.count("/hook")
     task_id = data(daemon, "webhooks", "test", "shop/fails", "ops")["id"]
-    assert daemon.finish(task_id)["status"] == "succeeded"
+    assert daemon.get(f"/v1/retries/{task_id}").json()["status"] == "succeeded"
     (sent,) = shared_receiver.received("/hook")[before:]
     assert sent.json()["data"]["test"] is True
     assert daemon.ctl("webhooks", "disable", "shop/fails", "ops").code == 0

@@ -103,7 +103,10 @@ def test_they_are_seen_and_tried_where_others_are(
     assert refused.code == 5
     assert "the operational webhook ops is never disabled" in refused.err
     assert daemon.ctl("webhooks", "test", "orchestratord", "none").code == 4
-    [failing] = [daemon.ctl("webhooks", "test", "orchestratord", "ops", "-o", "json").json()["id"]]
+    failed = daemon.ctl("webhooks", "test", "orchestratord", "ops", "-o", "json")
+    assert (failed.code, failed.json()["last_status_code"]) == (1, 400)
+    assert "with 400: 400 Bad Request" in failed.err
+    failing = failed.json()["id"]
     assert daemon.finish(failing)["status"] == "failed"
     found = daemon.run("doctor")
     assert found.code == 1

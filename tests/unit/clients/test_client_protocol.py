@@ -218,6 +218,23 @@ def test_a_key_that_the_daemon_would_not_take_is_refused_and_not_replaced(key: s
             make()
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("mail.sendWelcome", "'mail.sendWelcome' is not; write mail/sendWelcome"),
+        ("crm.v2.put", "'crm.v2.put' is not; write crm.v2/put"),
+        ("mail", "'mail' is not"),
+        ("mail.", "'mail.' is not"),
+    ],
+)
+def test_an_endpoint_with_a_dot_is_said_to_have_a_slash(endpoint: str, said: str) -> None:
+    client = oc.Client("http://127.0.0.1:1")
+    for make in (lambda: client.call(endpoint), lambda: client.call_many(endpoint, [{}])):
+        with pytest.raises(ValueError, match="an endpoint is called api/name") as refused:
+            make()
+        assert str(refused.value).endswith(said)
+
+
 def test_a_stream_of_events_goes_on_where_it_broke_off() -> None:
     stream = protocol.EventStream(protocol.Deadline(ADDRESS, 60), {"type": "task.*"})
     assert "Last-Event-ID" not in stream.request().headers

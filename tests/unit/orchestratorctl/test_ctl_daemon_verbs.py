@@ -323,3 +323,24 @@ def test_an_error_is_shown_with_its_line_and_what_could_stand_there(
     error["line"] = "12"
     daemon.on("POST", "/v1/reload", a_problem(422, "1 error", code="bad_config", errors=[error]))
     assert len(ctl("reload").err.splitlines()) == 2
+
+
+ACTION = {
+    "id": 9, "at": "2026-11-24T22:00:00.000Z", "who": "root", "action": "resolve",
+    "endpoint": "shop/getOrder", "webhook": None, "task": 42, "bulk": None,
+    "detail": {"note": "paid"},
+}  # fmt: skip
+
+
+def test_what_people_did(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    tried = ACTION | {"webhook": "ops", "action": "test webhook", "bulk": 3, "detail": {}}
+    log = {"actions": [ACTION, tried], "next": None}
+    daemon.on("GET", "/v1/actions", (200, log))
+    head, first, second = (line.split() for line in ctl("actions", "--limit", "7").out.splitlines())
+    assert head == ["AT", "WHO", "ACTION", "ENDPOINT", "TASK", "BULK", "DETAIL"]
+    assert first[2:] == ["root", "resolve", "shop/getOrder", "42", "-", '{"note":', '"paid"}']
+    assert second[2:] == ["root", "test", "webhook", "shop/getOrder", "→", "ops", "42", "3", "-"]
+    assert daemon.requests[0].query == {"limit": "7"}
+    assert ctl("actions", "-o", "json").json == log
+    daemon.on("GET", "/v1/actions", (200, {"actions": [], "next": None}))
+    assert ctl("actions") == (0, "", "The action log is empty.\n")

@@ -100,6 +100,24 @@ def test_pausing_and_resuming(
     assert ctl(verb, "a/b", "-o", "json").json == {"id": "a/b", "paused": True}
 
 
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_all_endpoints_of_an_api(daemon: Daemon, ctl: Callable[..., Result], verb: str) -> None:
+    ids = ["a/b", "a/c", "ab/c"]
+    daemon.on("GET", "/v1/endpoints", (200, {"endpoints": [{**ENDPOINT, "id": i} for i in ids]}))
+    answers = [{"id": one, "paused": verb == "pause"} for one in ids[:2]]
+    for answer in answers:
+        daemon.on("POST", f"/v1/endpoints/{answer['id']}/{verb}", (200, answer))
+    result = ctl(verb, "a/*")
+    assert (result.code, result.out) == (0, "")
+    said = {"pause": "is paused: its calls wait, its deliveries go on", "resume": "goes on"}[verb]
+    assert result.err == f"a/b {said}.\na/c {said}.\n"
+    assert [r.path for r in daemon.requests if r.method == "POST"] == [
+        f"/v1/endpoints/a/b/{verb}", f"/v1/endpoints/a/c/{verb}",
+    ]  # fmt: skip
+    assert ctl(verb, "a/*", "-o", "json").json == {"endpoints": answers}
+    assert ctl(verb, "b/*") == (4, "", "orchestratorctl: there is no endpoint b/*\n")
+
+
 def test_resuming_a_disabled_endpoint(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     answer = {"id": "a/b", "paused": False, "lifted": False, "disabled_in": "apis/a/b.yaml"}
     daemon.on("POST", "/v1/endpoints/a/b/resume", (200, answer))

@@ -143,6 +143,22 @@ def test_80_columns_hold_it(daemon: Daemon, terminal: Callable[..., Result]) -> 
     assert "\x1b[31mfailed" in terminal("list").out
 
 
+def test_80_columns_show_the_tenant(daemon: Daemon, terminal: Callable[..., Result]) -> None:
+    sent = a_task(
+        1_000_007,
+        kind="webhook",
+        endpoint="subscriptions",
+        webhook="initech-germany/sub_2c6f0a0b7f5e4d0c9a51",
+        status="failed",
+        reason="exhausted",
+    )
+    daemon.on("GET", "/v1/retries", (200, {"retries": [*some_tasks(), sent], "next": None}))
+    lines = terminal("list", NO_COLOR="1").out.splitlines()
+    assert " initech-germany/" in lines[-1]
+    assert max(map(len, lines)) <= 80
+    assert f"subscriptions → {sent['webhook']}" in terminal("list", columns=200, NO_COLOR="1").out
+
+
 def test_the_filters_travel(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     daemon.on("GET", "/v1/retries", (200, {"retries": [], "next": None}))
     result = ctl(

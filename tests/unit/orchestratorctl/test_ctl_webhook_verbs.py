@@ -3,7 +3,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from scripted_daemon import Daemon, Result, a_problem, at
+from scripted_daemon import Daemon, Result, a_problem, a_task, at
+
+from orchestratorctl.verbs import webhook_verbs
 
 WEBHOOKS = {
     "webhooks": [
@@ -108,14 +110,54 @@ def test_operational_ones_have_a_place_of_their_own(
     daemon: Daemon, ctl: Callable[..., Result]
 ) -> None:
     daemon.on("POST", "/v1/endpoints/orchestratord/webhooks/ops/test", (202, {"id": 44}))
-    assert ctl("webhooks", "test", "orchestratord", "ops").out.endswith("44  orchestratord → ops\n")
+    sent = a_task(44, kind="webhook", endpoint="orchestratord", webhook="ops", status="succeeded")
+    daemon.on("GET", "/v1/retries/44", (200, sent))
+    assert "44  webhook  orchestratord → ops" in ctl("webhooks", "test", "orchestratord", "ops").out
     assert ctl("webhooks", "test", "orchestrator", "ops").code == 2
 
 
-def test_a_trial_delivery_is_a_task(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+DELIVERY = a_task(44, kind="webhook", endpoint="a/b", webhook="ops", attempts=0)
+
+
+def test_a_trial_delivery_is_waited_for(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    sent = DELIVERY | {"status": "succeeded", "attempts": 1, "last_status_code": 204}
     daemon.on("POST", "/v1/endpoints/a/b/webhooks/ops/test", (202, {"id": 44}))
-    assert ctl("webhooks", "test", "a/b", "ops") == (0, "ID  ENDPOINT\n44  a/b → ops\n", "")
-    assert ctl("webhooks", "test", "a/b", "ops", "-o", "json").json == {"id": 44}
+    waiting, running = DELIVERY, DELIVERY | {"status": "running", "attempts": 1}
+    daemon.on("GET", "/v1/retries/44", (200, waiting), (200, running), (200, sent))
+    result = ctl("webhooks", "test", "a/b", "ops")
+    assert (result.code, result.err) == (0, "task 44: succeeded after 1 attempt with 204\n")
+    assert "44  webhook  a/b → ops  succeeded" in result.out
+    assert len(daemon.asked("GET", "/v1/retries/44")) == 3
+    assert ctl("webhooks", "test", "a/b", "ops", "-o", "json").json == sent
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ({"status": "failed", "reason": "not_retryable"}, "failed (not_retryable) after 1 attempt"),
+        # The next attempt may be hours away.
+        ({"status": "pending", "next_try": at(7200)}, "attempt 1 failed"),
+    ],
+)
+def test_a_trial_delivery_that_fails(
+    daemon: Daemon, ctl: Callable[..., Result], end: dict[str, str], said: str
+) -> None:
+    daemon.on("POST", "/v1/endpoints/a/b/webhooks/ops/test", (202, {"id": 44}))
+    failure = {"attempts": 1, "last_status_code": 500, "last_error": "500: no such channel"}
+    daemon.on("GET", "/v1/retries/44", (200, DELIVERY | failure | end))
+    result = ctl("webhooks", "test", "a/b", "ops")
+    assert result.code == 1
+    assert f"task 44: {said} with 500: 500: no such channel" in result.err
+
+
+def test_a_trial_delivery_that_waits(
+    daemon: Daemon, ctl: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_verbs, "TESTED_WITHIN", 0.1)
+    daemon.on("POST", "/v1/endpoints/a/b/webhooks/ops/test", (202, {"id": 44}))
+    daemon.on("GET", "/v1/retries/44", (200, DELIVERY | {"next_try": at(-1), "last_error": None}))
+    result = ctl("webhooks", "test", "a/b", "ops")
+    assert (result.code, result.err) == (1, "task 44: waits for its turn\n")
 
 
 def test_no_such_webhook(daemon: Daemon, ctl: Callable[..., Result]) -> None:
