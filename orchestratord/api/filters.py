@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from orchestratord.errors import InvalidParams
 from orchestratord.model.endpoint import MAX_PARTITION
 from orchestratord.model.task import DOUBTFUL, Kind, Reason, Status
 from orchestratord.queue.records import CANCEL, RESOLVE, RETRY, Place, TaskFilter
-from orchestratord.values.clock import from_rfc3339, rfc3339
+from orchestratord.values.clock import from_rfc3339
 from orchestratord.values.durations import MAX_DURATION, parse_duration
 from orchestratord.values.status_set import StatusSet
 from orchestratord.values.suggest import MOST_UNKNOWN, suggest
@@ -360,7 +361,7 @@ def _time(value: Any, now: int) -> int:
         pass
     try:
         found = from_rfc3339(_LOST_PLUS.sub(r"\1+\2", value))
-        rfc3339(found)  # what cannot be written in UTC could not be shown again
+        datetime.fromtimestamp(found / 1000, UTC)  # what this cannot be could not be shown again
         return found
     except (TypeError, ValueError, OverflowError):
         raise ValueError(

@@ -719,7 +719,8 @@ class Service:
     ) -> list[int]:
         """Write in one transaction, with what `on_event` returns of `events`; the ids of the new
         tasks among `effects`, in order. See `Control`. Raises HookFault for what is larger than
-        what a hook may return, and InvalidParams for a text of a row that cannot be stored."""
+        what a hook may return, InvalidParams for a text of a row that cannot be stored, and for
+        whatever else of `effects` is not written what the database says."""
         check_sizes(effects, self.config.daemon.max_params)
         for one in effects:
             if isinstance(one, Upsert):
@@ -727,7 +728,7 @@ class Service:
         config, now = self._worker.placement.config, self._clock.now_ms() / 1000
         told = (self._host.record(event, config, now) for event in events)
         whole = [*effects, *chain.from_iterable(told)]
-        ids = await self._worker.enqueue.write(whole, expected)
+        ids = await self._worker.enqueue.write(whole, expected, len(effects))
         tables = self._host.registry.tables
         changed = (tables.get(one.table) for one in whole if isinstance(one, Upsert | Delete))
         if any(table is not None and table.adopted for table in changed):

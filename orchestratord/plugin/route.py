@@ -291,6 +291,9 @@ class Control(Protocol):
 
         Raises:
             Conflict: a row is not as it is `expected`.
+            InvalidParams: a text of a row cannot be stored; Unstorable, ValueError and the like:
+                the queue will never take one of `effects`. Nothing is written then. What hooks
+                return of `events` is left out instead, and logged.
         """
 
     async def retry_all(

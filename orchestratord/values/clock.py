@@ -33,6 +33,8 @@ FORWARD_AFTER = 60.0
 REMEMBERED = 20
 """Jumps forward that are remembered."""
 
+_CALENDAR = -62_135_596_800, 253_402_300_799
+"""The first second of the year 1, and the last one of 9999."""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -209,7 +211,8 @@ def rfc3339(milliseconds: int) -> str: ...
 @overload
 def rfc3339(milliseconds: int | None) -> str | None: ...
 def rfc3339(milliseconds: int | None) -> str | None:
-    """`2026-11-24T22:00:00.000Z` for a stored time, None for none."""
+    """`2026-11-24T22:00:00.000Z` for a stored time, None for none; the nearest that a calendar has
+    for one before its first year or after its last."""
     if milliseconds is None:
         return None
     return f"{_second_text(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
@@ -218,6 +221,7 @@ def rfc3339(milliseconds: int | None) -> str | None:
 @lru_cache(maxsize=64)
 def _second_text(second: int) -> str:
     """All that happens in one second shares this."""
+    second = min(max(second, _CALENDAR[0]), _CALENDAR[1])  # a list shows whatever stands in a row
     return datetime.fromtimestamp(second, UTC).replace(tzinfo=None).isoformat()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from markupsafe import Markup
 
-from orchestratord import rough_duration, world
+from orchestratord import rfc3339, rough_duration, world
 
 # What is put into these is escaped.
 _WHEN = Markup('<time datetime="{}" title="{}" data-when>{}</time>')
@@ -72,9 +72,7 @@ def clock(value: str | int | float | None) -> Markup | str:
 
 
 def _moment(value: str | int | float) -> datetime:
-    if isinstance(value, str):
-        return datetime.fromisoformat(value)
-    return datetime.fromtimestamp(value / 1000, UTC)
+    return datetime.fromisoformat(value if isinstance(value, str) else rfc3339(round(value)))
 
 
 def name(text: str) -> Markup:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -10,6 +12,7 @@ import httpx
 from orchestratord_webhooks import CONCURRENCY, Deliveries, SigningKey
 
 from orchestratord import (
+    MASK,
     Api,
     Config,
     Doomed,
@@ -21,11 +24,15 @@ from orchestratord import (
     Standing,
     Target,
     Task,
+    header_items,
 )
 from orchestratord_subscriptions.declaration import ENDPOINT, SUBSCRIPTIONS, SubscriptionSettings
 from orchestratord_subscriptions.derived_secret import digest_of
 from orchestratord_subscriptions.subscription import KeyGone, Subscription
 from orchestratord_subscriptions.subscription_index import SubscriptionIndex
+
+_TELLING = frozenset({"location", "content-location"})
+"""Headers of an answer that may hold an address of its receiver."""
 
 
 class SubscriptionPlan:
@@ -131,8 +138,23 @@ class SubscriptionDeliveries(Deliveries):
             outcome = replace(
                 outcome, verdict="retry", final_reason=None
             )  # another may not be gone
+        # Operators read both, and its address is shown to its tenant alone.
+        if outcome.response is not None:
+            for name, _ in header_items(outcome.response):
+                if name in _TELLING:
+                    outcome.response.headers[name] = MASK
         if outcome.error is None:
             return outcome
-        # Operators read it, and its address is shown to its tenant alone.
-        error = outcome.error.replace(request.url.raw_host.decode(), "its host")
+        error = _without_host(outcome.error, request.url.raw_host.decode())
         return replace(outcome, error=error.replace("egress: {", f"{ENDPOINT}: {{"))
+
+
+def _without_host(error: str, host: str) -> str:
+    """An error without a host, however an address is spelled: `[::1]`, `0:0::1`, `127.1`."""
+    names = {host}
+    with suppress(OSError, ValueError):
+        found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+        names |= {str(address[0]) for *_, address in found}
+    for name in sorted(names, key=len, reverse=True):
+        error = error.replace(f"[{name}]", "its host").replace(name, "its host")
+    return error

@@ -27,6 +27,7 @@ from orchestratord import (
     OrchestratordError,
     Redactor,
     TaskEvent,
+    Unstorable,
 )
 from orchestratord_webhooks.batches import batch_of_one, delivery, is_elsewhere
 from orchestratord_webhooks.envelope import json_text, time_text
@@ -98,13 +99,14 @@ class OperationalTeller:
             most = AT_ONCE
             try:
                 await self._control.write(some)
-            except OrchestratordError as error:
-                log.warning("cannot write operational webhooks yet: %s", error)
-                self._waiting.extendleft(reversed(some))
-                await asyncio.sleep(AGAIN)
             except Exception as error:
+                never = isinstance(error, Unstorable) or not isinstance(error, OrchestratordError)
+                if not never:
+                    log.warning("cannot write operational webhooks yet: %s", error)
+                    self._waiting.extendleft(reversed(some))
+                    await asyncio.sleep(AGAIN)
                 # It would be the same the next time. The others are written without the one.
-                if len(some) > 1:
+                elif len(some) > 1:
                     self._waiting.extendleft(reversed(some))
                     most = len(some) // 2
                 else:

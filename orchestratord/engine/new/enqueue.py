@@ -54,10 +54,12 @@ class Enqueue:
         """Write new tasks, all or none. Takes and raises what the operation `enqueue` does."""
         return await self._whole(tasks, partial(enqueue, further=further))
 
-    async def write(self, effects: Sequence[Effect], expected: Sequence[Upsert] = ()) -> list[int]:
-        """Write effects in one transaction; the ids of the new tasks, in order. Raises Conflict
-        where a row of a plugin's table is not as it is `expected`."""
-        operation = partial(write_effects, expected=expected)
+    async def write(
+        self, effects: Sequence[Effect], expected: Sequence[Upsert] = (), asked: int = 0
+    ) -> list[int]:
+        """Write effects in one transaction; the ids of the new tasks, in order. The arguments are
+        those of the operation `write_effects`. Raises what it raises."""
+        operation = partial(write_effects, expected=expected, asked=asked)
         return [item.id for item in await self._whole(effects, operation)]
 
     def write_soon(self, effects: Sequence[Effect]) -> None:

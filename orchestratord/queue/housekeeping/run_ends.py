@@ -116,7 +116,8 @@ def deliveries_of(db: Connection, ids: Sequence[int], limit: int) -> list[Task]:
     """The first deliveries that these calls caused, in the order of their ids, as lists show
     them."""
     sql = DELIVERIES.format(marks=", ".join("?" * len(ids)))
-    return listed(db, [id_ for (id_,) in db.all(sql, (*ids, limit))])
+    found = db.all(sql, (*ids, limit)) if ids else ()  # retention may have deleted all calls
+    return listed(db, [id_ for (id_,) in found])
 
 
 @long_reads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -32,46 +32,58 @@ NONSENSE = (UniqueKeyReused, TypeError, ValueError, RecursionError)
 """What is raised for what cannot be written, before it is tried."""
 
 
-def write_effects(effects: Effects, expected: Sequence[Upsert] = ()) -> Write[list[Inserted]]:
-    """Write what hooks returned outside of any task; one result for each `Insert` among it. Raises
-    Conflict, with nothing written, where a row is not as it is `expected`."""
-    return Write(Rank.HAND, None, _write_effects, (effects, expected))
+def write_effects(
+    effects: Effects, expected: Sequence[Upsert] = (), asked: int = 0
+) -> Write[list[Inserted]]:
+    """Write what hooks returned outside of any task, after what is `asked` for: so many of the
+    first ones. One result for each `Insert` among it.
+
+    Raises, with nothing written, Conflict where a row is not as it is `expected`, and what
+    `apply_all_effects` does for what is asked for.
+    """
+    return Write(Rank.HAND, None, _write_effects, (effects, expected, asked))
 
 
 def _write_effects(
-    session: Session, calls: Sequence[tuple[Effects, Sequence[Upsert]]]
+    session: Session, calls: Sequence[tuple[Effects, Sequence[Upsert], int]]
 ) -> list[list[Inserted]]:
-    expected = [row for _, rows in calls for row in rows]
+    expected = [row for _, rows, _ in calls for row in rows]
     if expected and len(calls) > 1:
         raise Singly("one of these may write a row that another expects otherwise")
     for row in expected:
         check_row(session, row)
-    return apply_all_effects(session, [effects for effects, _ in calls])
+    groups = [part for effects, _, asked in calls for part in (effects[:asked], effects[asked:])]
+    results = apply_all_effects(session, groups, asked=range(0, len(groups), 2))
+    return [[*one, *told] for one, told in zip(results[::2], results[1::2], strict=True)]
 
 
-def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
+def apply_effects(session: Session, effects: Effects, *, asked: bool = False) -> list[Inserted]:
     """Write what hooks returned, one by one and in order; one result for each `Insert` among it.
 
     What the database will never take is logged and left out: a plugin's mistake must not hold up
-    the task that it was made for.
+    the task that it was made for. It is raised where it is `asked` for: its caller is told.
     """
     inserted: list[Inserted] = []
     for effect in _in_order(session, effects):
         try:
             with session.db.one_by_one(), session.db.guard():
-                inserted += _apply_together(session, [[effect]])[0]
+                inserted += _apply_together(session, [[effect]], asked=(0,) if asked else ())[0]
         except Exception as error:
-            if not (isinstance(error, NONSENSE) or session.db.failures.is_unfit(error)):
+            if asked or not (isinstance(error, NONSENSE) or session.db.failures.is_unfit(error)):
                 raise
             _leave_out(effect, error, inserted)
     return inserted
 
 
 def apply_all_effects(
-    session: Session, groups: Sequence[Effects], recurring: Sequence[DatedRows] = ()
+    session: Session,
+    groups: Sequence[Effects],
+    recurring: Sequence[DatedRows] = (),
+    *,
+    asked: Container[int] = (),
 ) -> list[list[Inserted]]:
     """What `apply_effects` does, for the effects of several changes, and the `recurring` rows of
-    each.
+    each. `asked`: the places of the groups that are asked for.
 
     Raises what the database raises for what it does not take: then each has to be looked at, as it
     is where that is written `singly`.
@@ -79,14 +91,18 @@ def apply_all_effects(
     if session.db.singly:
         dated = recurring or repeat(_NOTHING, len(groups))
         return [
-            apply_effects(session, [*upserts_of(rows, at), *group])
-            for group, (rows, at) in zip(groups, dated, strict=True)
+            apply_effects(session, [*upserts_of(rows, at), *group], asked=place in asked)
+            for place, (group, (rows, at)) in enumerate(zip(groups, dated, strict=True))
         ]
-    return _apply_together(session, groups, recurring)
+    return _apply_together(session, groups, recurring, asked=asked)
 
 
 def _apply_together(
-    session: Session, groups: Sequence[Effects], recurring: Sequence[DatedRows] = ()
+    session: Session,
+    groups: Sequence[Effects],
+    recurring: Sequence[DatedRows] = (),
+    *,
+    asked: Container[int] = (),
 ) -> list[list[Inserted]]:
     effects = list(chain.from_iterable(groups))
     if not effects and not any(rows for rows, _ in recurring):
@@ -95,10 +111,12 @@ def _apply_together(
     lock_order(session, inserts)
     new, upserts = NewRows(session, len(inserts)), Upserts(session)
     results: list[list[Inserted]] = []
-    for group, (rows, at) in zip(groups, recurring or repeat(_NOTHING, len(groups)), strict=True):
+    dated = recurring or repeat(_NOTHING, len(groups))
+    for place, (group, (rows, at)) in enumerate(zip(groups, dated, strict=True)):
         if rows:
             upserts.recur(rows, at)
-        results.append(_add_all(session, new, upserts, group) if group else [])
+        written = _add_all(session, new, upserts, group, asked=place in asked) if group else []
+        results.append(written)
     new.flush()
     upserts.flush()
     return results
@@ -121,7 +139,9 @@ def _place_of(tables: Mapping[str, Table], row: Upsert | Delete) -> tuple[Any, .
     return row.table, *(row.key[name] for name in tables[row.table].key)
 
 
-def _add_all(session: Session, new: NewRows, upserts: Upserts, effects: Effects) -> list[Inserted]:
+def _add_all(
+    session: Session, new: NewRows, upserts: Upserts, effects: Effects, *, asked: bool = False
+) -> list[Inserted]:
     inserted: list[Inserted] = []
     for effect in effects:
         try:
@@ -140,6 +160,8 @@ def _add_all(session: Session, new: NewRows, upserts: Upserts, effects: Effects)
             else:
                 upserts.delete(effect)
         except NONSENSE as error:
+            if asked:
+                raise
             _leave_out(effect, error, inserted)
     return inserted
 

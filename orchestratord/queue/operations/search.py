@@ -267,14 +267,14 @@ def parse(text: str) -> TaskFilter:
     """A filter that was stored, perhaps by a version that knew less of it."""
     try:
         values = dict(json.loads(text))
+        code, ids = values.get("status_code"), values.get("ids")
+        read = {"ids": None if ids is None else tuple(ids)}
+        read |= {name: tuple(values.get(name, ())) for name in ("status", "reason", "left_out")}
+        return TaskFilter(
+            **values | read | {"status_code": None if code is None else StatusSet.parse(code)}
+        )
     except (TypeError, ValueError, RecursionError):
         return TaskFilter(ids=())  # which finds nothing: one such bulk stops no other
-    code, ids = values["status_code"], values.get("ids")
-    read = {"ids": None if ids is None else tuple(ids)}
-    read |= {name: tuple(values.get(name, ())) for name in ("status", "reason", "left_out")}
-    return TaskFilter(
-        **values | read | {"status_code": None if code is None else StatusSet.parse(code)}
-    )
 
 
 @reads

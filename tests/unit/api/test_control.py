@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from orchestratord import (
     Conflict,
     Control,
+    Delete,
     InvalidParams,
     NewTask,
     NotFound,
@@ -21,6 +23,7 @@ from orchestratord import (
     StatusPart,
     Table,
     UniqueKeyReused,
+    Unstorable,
     Upsert,
     hookimpl,
 )
@@ -30,6 +33,7 @@ from orchestratord.plugin.host import Host
 from orchestratord.queue.operations.roles import hold_role
 from tests.unit.api.control_parts import Parts
 
+UNFIT = "of which nothing can be written"
 EVENT = OutboxEvent(EventType.OUTBOX_REFUSED, 1, 6, "demo/get", "conflict", "no")
 
 
@@ -48,7 +52,8 @@ class Extra:
 
     @hookimpl
     def on_event(self, event: Any) -> list[Any]:
-        return [Upsert("told", {"name": str(event.type)}, {}, {"n": 1})]
+        name = "\udc80" if event.reason == UNFIT else str(event.type)
+        return [Upsert("told", {"name": name}, {}, {"n": 1})]
 
 
 @pytest.fixture
@@ -134,6 +139,41 @@ async def test_what_hooks_return_of_an_event_is_written_with_rows(extra: Any) ->
     assert [row["name"] for row in await control.rows("taken", limit=1)] == ["x"]
     with pytest.raises(Exception, match="taken has no column colour"):
         await control.rows("taken", order="colour")
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        Upsert("taken", {"name": "x"}, {"n": 2**70}),
+        Upsert("taken", {"name": "x"}, {"colour": "red"}),
+        Upsert("taken", {"name": "a\0"}, {"n": 1}),
+        Delete("taken", {"n": 1}),
+        NewTask("call", "demo/get", {"id": "a"}, delay=float("nan")),
+    ],
+)
+async def test_what_cannot_be_written_is_told_to_who_asked_for_it(extra: Any, unfit: Any) -> None:
+    _, control = extra
+    good = Upsert("taken", {"name": "good"}, {"n": 1})
+    others = [control.write([Upsert("taken", {"name": name}, {"n": 1})]) for name in "ab"]
+    refused, *written = await asyncio.gather(
+        control.write([good, unfit], [EVENT]), *others, return_exceptions=True
+    )
+    assert isinstance(refused, InvalidParams | Unstorable | ValueError | OverflowError)
+    assert written == [[], []]
+    assert [row["name"] for row in await control.rows("taken")] == ["a", "b"]
+    assert await control.rows("told") == []
+
+
+async def test_what_a_hook_cannot_have_written_is_left_out(
+    extra: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, control = extra
+    # As a hook of a row's table: of another column's type, which only the database finds out.
+    event = EVENT._replace(type=EventType.OUTBOX_REFUSED, reason=UNFIT)
+    await control.write([Upsert("taken", {"name": "x"}, {"n": 3})], [event])
+    assert await control.rows("taken") == [{"name": "x", "n": 3}]
+    assert await control.rows("told") == []
+    assert "skipped a plugin's write to told" in caplog.text
 
 
 async def test_a_trouble_makes_the_daemon_unready(extra: Any) -> None:
