@@ -456,9 +456,9 @@ class Host:
         before = running.cancelling() if running else 0
         phase = reached.phase if hook == hookspecs.ANNOUNCE else None
         for item in self.concerned(hook, reached.task.kind, reached.endpoint, phase) or ():
-            result, raised = ask(item.function, item.given(reached))
             timeout = self.timeout
             while True:
+                result, raised = ask(item.function, item.given(reached))
                 try:
                     if (
                         raised is not None
@@ -468,15 +468,14 @@ class Host:
                         result = await settle(result, raised, timeout, running, before)
                     if not result and (result is None or type(result) is list):
                         break
+                    given = result, self.registry, item.plugin
                     if recurring is not None and type(result) is RecurringRows:
-                        check_recurring(result, self.registry, item.plugin)
+                        check_recurring(*given)
                         recurring.append(result)
-                        break
-                    given = result, self.registry, item.plugin, self.max_params
-                    if type(result) is list and len(result) > _AT_ONCE:
-                        effects += await off_loop(check_effects, *given)
+                    elif type(result) is list and len(result) > _AT_ONCE:
+                        effects += await off_loop(check_effects, *given, self.max_params)
                     else:
-                        effects += check_effects(*given)
+                        effects += check_effects(*given, self.max_params)
                     break
                 except Exception as fault:  # what it returned may fail the one who looks at it
                     self.fault(item.plugin, hook, fault)
@@ -486,7 +485,6 @@ class Host:
                         raise HookFault(f"{hook} of the plugin {item.plugin} failed") from fault
                     await asyncio.sleep(min(timeout / self.timeout, AGAIN_AT_MOST))
                     timeout *= 2  # what takes too long may only have much to do
-                    result, raised = ask(item.function, item.given(reached))
         return effects
 
     def ask(self, hook: str, arguments: dict[str, Any]) -> list[tuple[str, Any]]:

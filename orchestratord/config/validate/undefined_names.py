@@ -42,9 +42,11 @@ def unknown_yet(template: Template) -> Iterator[str]:
             yield f"{name!r} is not known in a template{suggest(name, ('params',))}"
 
 
-def undeclared(
-    template: Template | TemplateTree | Expression, declared: Container[str]
-) -> list[str]:
+Used = Template | TemplateTree | Expression
+"""What uses parameters by their names."""
+
+
+def undeclared(template: Used, declared: Container[str]) -> list[str]:
     """The parameters that a template uses and the endpoint does not declare."""
     used = (path.partition(".") for path in sorted(template.paths))
     return [name for root, _, name in used if root == "params" and name not in declared]
@@ -52,7 +54,7 @@ def undeclared(
 
 def misused(
     key: str,
-    used: Template | TemplateTree | Expression | None,
+    used: Used | None,
     endpoint: Endpoint,
     types: Mapping[str, str] = {},
     *,
