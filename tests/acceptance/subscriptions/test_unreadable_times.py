@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from tests.acceptance.daemon import Daemon
 from tests.acceptance.subscriptions.tenants import MakeTenants
 from tests.acceptance.subscriptions.test_confidential_addresses import PAGES
 from tests.acceptance.subscriptions.test_subscriptions import SHOP
@@ -18,6 +19,7 @@ TABLES = ("tenants", "subscriptions", "webhooks", "bulks", "runs", "actions", "s
 def test_no_list_fails(make_tenants: MakeTenants, moment: int) -> None:
     tenants = make_tenants()
     daemon = tenants.daemon
+    assert isinstance(daemon, Daemon)
     tenants.put("acme")
     made = tenants.add("acme")
     daemon.endpoint("shop/daily", "/hook", schedule={"every": "day"})
