@@ -54,7 +54,7 @@ def test_each_door_keeps_it_or_refuses_it(
         {"params": {"text": "x", "any": {"deep": [NUL], NUL: 1}}},
         {"batch": [{"text": NUL}, {"text": "y"}]},
     ]
-    ids = []
+    ids: list[int] = []
     for body in kept:
         answer = daemon.request("POST", path, json=body)
         assert answer.status_code == 202, answer.text

@@ -13,7 +13,7 @@ from tests.acceptance.subscriptions.test_portal import asked
 from tests.acceptance.subscriptions.test_subscriptions import SHOP
 from tests.acceptance.waiting import until
 
-SECRETS = ("::1", "0:0:0:0", "127.1", PATH)
+SECRETS = ("::1", "0:0:0:0", "/127.1:", " 127.1:", PATH)
 
 
 def test_a_token_that_only_reads_sees_none(make_daemon: MakeDaemon, receiver: Receiver) -> None:
