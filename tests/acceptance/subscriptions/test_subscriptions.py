@@ -340,9 +340,10 @@ def test_the_page_of_tenants(make_tenants: MakeTenants, receiver: Receiver) -> N
         ).text
     since = tenants.ask("GET", "/acme").json()["failing_since"]
     assert '<a href="/retries?endpoint=subscriptions&amp;webhook=acme%2F%2A">acme</a>' in page
-    assert f"<td>1</td><td>1</td><td>{since}</td><td>0</td>" in page
+    when = f'<time datetime="{since}" title="{since}" data-when>{since}</time>'
+    assert f"<td>1</td><td>1</td><td>{when}</td><td>0</td>" in page
     one = f"acme/{tenants.of('acme')[0]['id']}"
-    assert f">{one}</a></td><td>{since}</td><td>500</td><td></td>" in page
+    assert f">{one}</a></td><td>{when}</td><td>500</td><td></td>" in page
     assert receiver.url not in page
     assert "/retries/2" in listed
 

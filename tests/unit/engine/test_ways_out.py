@@ -440,6 +440,7 @@ async def test_what_has_no_connection_in_its_time_is_a_failure_and_not_ambiguous
         bench.worker.pipe.deadlines.expire(world.monotonic() + 3600)
         await bench.until(lambda: bool(ways))
         assert ways == ["settled"]
+        await bench.until(lambda: not bench.worker.claims.running)
         [task] = await bench.tasks([1])
         assert (task.status, task.reason, task.attempts) == ("pending", None, 1)
         assert "did not end within 30s" in (task.last_error or "")
@@ -453,7 +454,7 @@ async def test_what_was_sent_stays_ambiguous(
         stands.set()
         await bench.until(lambda: bench.receiver.in_flight == 1)
         bench.worker.pipe.deadlines.interrupt()
-        await bench.until(lambda: bool(ways))
+        await bench.until(lambda: not bench.worker.claims.running)
         [task] = await bench.tasks([1])
         assert (task.status, task.reason) == ("failed", "ambiguous")
         bench.receiver.open.set()
