@@ -449,7 +449,7 @@ async def test_what_has_no_connection_in_its_time_is_a_failure_and_not_ambiguous
 async def test_what_was_sent_stays_ambiguous(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with connecting(tmp_path, monkeypatch) as (bench, ways, stands):
+    async with connecting(tmp_path, monkeypatch) as (bench, _, stands):
         bench.receiver.open.clear()
         stands.set()
         await bench.until(lambda: bench.receiver.in_flight == 1)
